@@ -1,0 +1,1 @@
+"""The operator: one idempotent reconcile that turns a Tenant into running storage pods."""

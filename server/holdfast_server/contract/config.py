@@ -1,0 +1,124 @@
+"""The file a storage pod of a tenant reads: `holdfast server --config FILE --pod NAME`.
+
+YAML or JSON with camelCase keys; unknown keys are refused, all faults are reported together by the reader.
+The operator writes it into the ConfigMap `<tenant>-config`, key `config.yaml`, the same for every pod; the
+pod re-reads it when it changes.  Secrets are never in it: they are references to mounted files.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from holdfast_server.contract import geometry, names
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
+
+
+class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    pass
+
+
+class TenantConfig(_Struct, kw_only=True):
+    id: Name
+    """Minted once by the operator and kept with the tenant's Secrets; a drive of another tenant is refused."""
+    name: Name
+    namespace: str = ""
+
+
+class ErasureConfig(_Struct, kw_only=True):
+    set_size: int
+    parity: int
+
+
+class PoolConfig(_Struct, kw_only=True):
+    name: Name
+    servers: int
+    volumes_per_server: int
+    erasure: ErasureConfig
+    pod_name_prefix: str
+    """Pod *i* of the pool is named `<pod_name_prefix><i>`, as a StatefulSet names it: `logs-pool-main-`."""
+    host_suffix: str = ""
+    """Pod *i* is reached at `<pod name><host_suffix>`: `.logs-pods.loki.svc.cluster.local`."""
+    drive_path: str
+    """Where volume *v* is mounted in each pod; `{volume}` stands for *v*: `/data{volume}`."""
+    first_node: int = 0
+    """Pod *i*'s number in stamps is `first_node + i`: unique over the tenant's life, never reused."""
+    weight: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    readable_from_epoch: int = 1
+    writable_from_epoch: int = 1
+    formatting: bool = False
+    """True until the operator has seen every drive of the pool formatted: blank drives may be given their
+    identity.  Afterwards an empty drive is a *replacement* and must heal before it counts."""
+
+
+class KeyFiles(_Struct, kw_only=True):
+    root_user_file: str
+    root_password_file: str
+    peer_key_file: str
+
+
+class Listen(_Struct, kw_only=True):
+    s3_port: int = names.S3_PORT
+    console_port: int = names.CONSOLE_PORT
+    peer_port: int = names.PEER_PORT
+
+
+class ServerConfig(_Struct, kw_only=True):
+    version: int = names.CONFIG_VERSION
+    tenant: TenantConfig
+    epoch: int = 1
+    region: str = names.DEFAULT_REGION
+    domains: list[str] = []
+    pools: Annotated[list[PoolConfig], msgspec.Meta(min_length=1)]
+    keys: KeyFiles
+    listen: Listen = Listen()
+
+
+class ConfigError(ValueError):
+    """Every fault of the file, one per line, each with the path of its field."""
+
+
+def from_builtins(value: object) -> ServerConfig:
+    """Check a parsed YAML document and turn it into a ServerConfig; raises ConfigError."""
+    try:
+        config = msgspec.convert(value, ServerConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error)) from error
+    faults = list(_faults(config))
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return config
+
+
+def to_builtins(config: ServerConfig) -> dict[str, object]:
+    return dict(msgspec.to_builtins(config))
+
+
+def _faults(config: ServerConfig) -> list[str]:
+    faults = []
+    if config.version != names.CONFIG_VERSION:
+        faults.append(f"version: {config.version} is not {names.CONFIG_VERSION}, the one this server reads")
+    seen: set[int] = set()
+    pool_names: set[str] = set()
+    for index, pool in enumerate(config.pools):
+        where = f"pools[{index}]"
+        try:
+            geometry.resolve(
+                pool.servers, pool.volumes_per_server, pool.erasure.set_size, pool.erasure.parity
+            )
+        except geometry.GeometryError as error:
+            faults.append(f"{where}.{error}")
+        if pool.name in pool_names:
+            faults.append(f"{where}.name: {pool.name!r} stands twice")
+        pool_names.add(pool.name)
+        nodes = set(range(pool.first_node, pool.first_node + pool.servers))
+        if seen & nodes:
+            faults.append(f"{where}.firstNode: overlaps another pool's pod numbers")
+        if pool.first_node < 0 or pool.first_node + pool.servers > names.MAX_PODS:
+            faults.append(f"{where}.firstNode: pod numbers must lie within 0 to {names.MAX_PODS - 1}")
+        seen |= nodes
+        if pool.volumes_per_server > 1 and "{volume}" not in pool.drive_path:
+            faults.append(f"{where}.drivePath: must contain {{volume}} with more than one volume per server")
+    return faults

@@ -1,0 +1,63 @@
+"""The JSON of `/health/ready` and `/health/cluster`: what a pod knows of itself and of its sets.
+
+Read by probes (status code only), by the operator (the body) and by people.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class _Struct(msgspec.Struct, frozen=True, rename="camel"):
+    pass
+
+
+class DriveHealth(_Struct, kw_only=True):
+    pool: str
+    set_index: int
+    position: int
+    ordinal: int
+    volume: int
+    state: str
+    """`ok`, `healing`, `blank` (waiting for permission to format), `offline` (pod unreachable) or `faulty`."""
+    message: str = ""
+    total_bytes: int = 0
+    available_bytes: int = 0
+    used_bytes: int = 0
+
+
+class SetHealth(_Struct, kw_only=True):
+    pool: str
+    index: int
+    set_size: int
+    parity: int
+    write_quorum: int
+    online: int
+    """Drives that answer; healing ones included."""
+    healing: int
+    writable: bool
+    readable: bool
+
+
+class PodHealth(_Struct, kw_only=True):
+    """`/health/ready`: 200 when keys are loaded and drives are open, whatever the quorum; else 503."""
+
+    ready: bool
+    pod: str
+    epoch: int
+    version: str
+    message: str = ""
+    drives: list[DriveHealth] = []
+    """This pod's own drives."""
+
+
+class ClusterHealth(_Struct, kw_only=True):
+    """`/health/cluster`: 200 when every set has its write quorum (with `?maintenance=true`: would still have
+    it with this pod away); else 503.  `drives` are all drives of the tenant as this pod sees them."""
+
+    healthy: bool
+    epoch: int
+    sets: list[SetHealth] = []
+    drives: list[DriveHealth] = []
+    repair_queue_length: int = 0
+    message: str = ""
