@@ -1,0 +1,298 @@
+"""The drive port: one drive of one erasure set, as its callers see it.
+
+A drive keeps *registers*.  A register is the address of one thing that can be overwritten: an object version,
+a multipart upload, a part, a document of the configuration.  Per register the drive holds: the records it has
+accepted (usually one; two while an overwrite is between commit and note), the *mark* (greatest stamp it knows
+to be committed), the *fence* (greatest stamp it promised never to accept), and in memory a *lease* of a
+conditional write.  Per range of registers (`watermark_range`) it keeps the *watermark* G: the greatest stamp
+of a tombstone it has dropped.  `docs/quorum.md` has the rules and why each exists; the drive obeys its side of
+them (stated at each verb) and nothing else: it counts no votes.
+
+Shards too large to be inline are files.  A shard is *staged* block by block, *sealed* (durable, complete),
+then named by a committed record; staged shards that no record names are removed at start-up.  Each block is
+hashed by the coordinator (xxh3-128), checked when it is staged and again whenever it is read.
+
+Every verb may raise a DriveError.  Cancelling an await says nothing about whether the verb took effect.
+No answer, to a read or to a write, exposes a record that is not yet on stable storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Protocol
+
+import msgspec
+
+HASH_SIZE_BYTES = 16
+"""xxh3-128 of a block."""
+
+WATERMARK_RANGES = 256
+
+MAX_SCAN_ENTRIES = 1000
+
+
+class Register(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The address of one register.
+
+    `space` is one letter (what kind of thing) and the sixteen bytes of the bucket's unique id, `key` the
+    object key, `version` what tells apart registers of one key: empty for the null version of an object,
+    the upload id of an upload, upload id and part number of a part.  Registers are ordered by
+    (space, key as UTF-8, version).
+    """
+
+    space: bytes
+    key: str
+    version: bytes = b""
+
+
+class DriveState(IntEnum):
+    FULL = 1
+    """Serves, and its absence counts: it has every record that was committed to it."""
+    HEALING = 2
+    """A replacement that is being filled: takes writes, casts no negative vote."""
+    BLANK = 3
+    """No identity yet; neither formatting nor adoption has been permitted."""
+    OFFLINE = 4
+    """Its pod cannot be reached."""
+    FAULTY = 5
+    """Set aside: wrong identity, vanished identity, I/O errors, an engine that does not open."""
+
+
+class DriveStatus(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    state: DriveState
+    drive_id: bytes = b""
+    incarnation: int = 0
+    """Stamp of the moment the drive was formatted or adopted."""
+    message: str = ""
+    total_bytes: int = 0
+    available_bytes: int = 0
+    used_bytes: int = 0
+
+
+class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One record as a drive holds it."""
+
+    stamp: int
+    tombstone: bool
+    record: bytes
+    """Opaque here; `objects/record.py` encodes it, the same bytes on every drive of the set."""
+    shard_index: int
+    """Which shard of the erasure code this drive has: 0..N-1; -1 where there is no data."""
+    inline: bytes | None
+    """The shard block itself where the object is small; None where it is in files or was not asked for."""
+    data_ids: tuple[bytes, ...] = ()
+    """Shard files this record names, sixteen bytes each."""
+
+
+class QueryReply(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What one drive knows of one register (rule 3)."""
+
+    records: tuple[Held, ...]
+    """Newest first."""
+    mark: int
+    highest: int
+    """max(newest held, fence, watermark): a plain commit must be above it."""
+    watermark: int
+    healing: bool
+
+
+class CommitMode(IntEnum):
+    PLAIN = 1
+    CONDITIONAL = 2
+    ROLL_FORWARD = 3
+    HEAL = 4
+
+
+class CommitRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    register: Register
+    held: Held
+    mode: CommitMode
+    lease: bytes = b""
+    """CONDITIONAL: the lease id that was promised."""
+    watermark: int | None = None
+    """HEAL, and ROLL_FORWARD onto a healing drive: the watermark the caller saw; compare-and-set."""
+
+
+class CommitStatus(IntEnum):
+    OK = 1
+    """Durable, or already held with this stamp (or, for a healed tombstone, already dropped here)."""
+    STALE = 2
+    """At or below something newer; `highest` says what."""
+    LEASED = 3
+    """Another's conditional write holds a live lease."""
+    REFUSED = 4
+    """No own live lease, or the watermark has moved, or a roll-forward onto something newer."""
+    SUPERSEDED = 5
+    """Below the mark: something newer is known to be committed."""
+    NO_DATA = 6
+    """The record names a shard file this drive does not have sealed."""
+
+
+class CommitReply(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    status: CommitStatus
+    highest: int = 0
+
+
+class PrepareStatus(IntEnum):
+    PROMISED = 1
+    LEASED = 2
+    MISMATCH = 3
+    """Holds something newer than expected."""
+
+
+class PrepareReply(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    status: PrepareStatus
+    highest: int
+    healing: bool
+
+
+class FenceReply(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    fenced: bool
+    """False: the drive holds that very version."""
+    healing: bool
+
+
+class ScanRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An ordered walk over one space.
+
+    `start` is the first key wanted, as UTF-8 (inclusive; append b"\\0" to start after a key).  With a
+    delimiter, keys that share the text up to and including the first delimiter after the prefix are one
+    *group*: the entry is the group's first key whose newest record is live, and the walk seeks past the
+    group, so that the cost follows the answer and not the bucket.
+    """
+
+    space: bytes
+    prefix: bytes = b""
+    start: bytes = b""
+    delimiter: bytes = b""
+    limit: int = MAX_SCAN_ENTRIES
+    tombstones: bool = True
+    """False: registers whose newest record is a marked tombstone are passed over."""
+
+
+class ScanEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    register: Register
+    newest: Held
+    """Without its inline shard."""
+    mark: int
+    settled: bool
+    """This drive holds exactly one record and it is marked: nothing here is in doubt."""
+    group: bytes = b""
+    """With a delimiter: the common prefix this entry stands for; empty for a plain key."""
+
+
+class ScanPage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    entries: tuple[ScanEntry, ...]
+    next_start: bytes | None
+    """Where to go on; None at the end.  A page may be shorter than its limit (bounded work per call)."""
+    healing: bool
+
+
+class DriveError(Exception):
+    """The verb did not succeed on this drive; another may do."""
+
+
+class DriveOffline(DriveError):
+    """Not reachable, or its answer did not come in time: whether it took effect is unknown."""
+
+
+class DriveFaulty(DriveError):
+    """Set aside: I/O error, wrong or vanished identity."""
+
+
+class DriveFull(DriveError):
+    """No space for this write; reads and deletes go on."""
+
+
+class ShardMissing(DriveError):
+    """No such sealed shard here."""
+
+
+class ShardCorrupt(DriveError):
+    """A block's bytes do not match their hash."""
+
+
+class Drive(Protocol):
+    """One drive.  All verbs are safe to call concurrently."""
+
+    pool: str
+    set_index: int
+    position: int
+
+    def status(self) -> DriveStatus:
+        """What is known now, without waiting."""
+
+    async def query(self, register: Register, with_inline: bool) -> QueryReply:
+        """What this drive knows of a register (rule 3).  Answers only what is durable."""
+
+    async def commit(self, request: CommitRequest) -> CommitReply:
+        """Accept a record, durably before answering, or say why not.
+
+        Held already: OK.  PLAIN (rule 6): STALE unless the stamp is above `highest`; LEASED under a
+        foreign live lease.  CONDITIONAL (rule 7): the same, but REFUSED unless the own lease lives; the
+        lease is used up.  ROLL_FORWARD and HEAL (rules 5 and 9): SUPERSEDED below the mark; a tombstone at or
+        below the watermark of a full drive that holds nothing is OK without writing; REFUSED if `watermark`
+        is given and differs, or is absent and the stamp is not above it; ROLL_FORWARD also REFUSED under any
+        live lease and, on a full drive, at or below `highest`.
+        NO_DATA if a named shard is not sealed here (or referenced by a record already held).
+        Raises DriveFull.
+        """
+
+    async def note(self, register: Register, stamp: int, whole: bool) -> None:
+        """The version is committed: raise the mark if it is held, drop older records, and let their shards be
+        reclaimed once no read can still need them (rules 1 and 13).  Lazy: not synced.
+
+        `whole` False: some drive of the set missed it; remember the register for repair (`repairs`).
+        Noting a tombstone of an upload also drops the parts of that upload.
+        """
+
+    async def prepare(
+        self, register: Register, expected: int, lease: bytes, duration_seconds: float
+    ) -> PrepareReply:
+        """Promise to take no foreign write for a while, if nothing newer than `expected` is held (rule 7)."""
+
+    async def release(self, register: Register, lease: bytes) -> None:
+        """Give the lease back; nothing if it is not held."""
+
+    async def fence(self, register: Register, stamp: int) -> FenceReply:
+        """Promise, durably, never to accept this stamp or a lower one, unless it is held (rule 8)."""
+
+    async def remove(self, register: Register, stamp: int) -> None:
+        """Take back a version that was never committed; a marked one stays (rules 1 and 8)."""
+
+    async def drop(self, register: Register, stamp: int) -> None:
+        """Drop a tombstone everyone holds and raise the watermark to its stamp, durably (rule 10)."""
+
+    async def stage(
+        self, data_id: bytes, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]
+    ) -> None:
+        """Append blocks to a staged shard; `index` is the number of the first, starting at 0, in order.
+
+        All blocks but the last of a shard have the same size.  Raises ShardCorrupt if a hash does not match
+        (nothing is written), DriveFull.
+        """
+
+    async def seal(self, data_id: bytes) -> None:
+        """Make the staged shard complete and durable: bytes, block hashes, directory entry."""
+
+    async def discard(self, data_id: bytes) -> None:
+        """Forget a staged or sealed shard that no record names; nothing if there is none."""
+
+    async def read_blocks(self, data_id: bytes, first: int, count: int) -> tuple[list[bytes], list[bytes]]:
+        """Blocks `first`..`first+count-1` of a sealed shard with their hashes, verified here against rot.
+
+        Raises ShardMissing, ShardCorrupt.  Defers reclaim of the shard for a while (rule 13).
+        """
+
+    async def scan(self, request: ScanRequest) -> ScanPage:
+        """One page of an ordered walk; `newest` of each register, durable ones only."""
+
+    async def repairs(self, limit: int) -> list[Register]:
+        """Registers noted as not whole, oldest first."""
+
+    async def repaired(self, register: Register) -> None:
+        """The register is whole again."""
+
+    async def finish_healing(self, incarnation: int) -> None:
+        """A heal pass begun after this incarnation was adopted is complete: the drive is FULL (rule 11)."""

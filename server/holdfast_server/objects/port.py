@@ -1,0 +1,193 @@
+"""What the API layer asks of the object layer: the types of its calls, and its errors.
+
+`ObjectStore` (in `store`) implements `Objects`; nothing above this layer sees a drive, a stamp or a quorum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from holdfast_server.objects.record import Kind, Record
+
+
+class ObjectError(Exception):
+    """Root of this layer's errors."""
+
+
+class Unavailable(ObjectError):
+    """Below quorum, or undecided: nothing wrong is answered; the caller may retry (503 SlowDown)."""
+
+
+class Conflict(ObjectError):
+    """Another conditional write is under way on the same register (409)."""
+
+
+class OutOfSpace(ObjectError):
+    """Too few drives have room (507)."""
+
+
+class Missing(ObjectError):
+    """No such upload, part or document."""
+
+
+class Digest(Protocol):
+    """Anything with `update`; called in order on a worker thread, never concurrently for one digest."""
+
+    def update(self, data: memoryview | bytes, /) -> object: ...
+
+
+class Attributes(msgspec.Struct, frozen=True):
+    """What is stored beside the bytes."""
+
+    etag: str
+    headers: dict[str, str] = {}
+    checksums: dict[str, str] = {}
+    modified_ms: int = 0
+    """0: now."""
+
+
+class Body(Protocol):
+    """The bytes of a write, as the API layer decodes them from the wire."""
+
+    size_bytes: int | None
+    """Known length, or None.  Never more bytes than this are yielded."""
+    digests: Sequence[Digest]
+    """Fed with every stripe, in order, on a worker thread (ETag's md5 is one of them)."""
+
+    def chunks(self) -> AsyncIterator[bytes | memoryview]:
+        """Decoded payload.  May raise anything: the write is then given up and leaves nothing."""
+
+    def finish(self) -> Attributes:
+        """Called once, after the last byte went through the digests and before anything is committed.
+
+        Raises to refuse the write (wrong length, checksum, signature): nothing has then changed.
+        """
+
+
+Condition = Callable[[Record | None], None]
+"""Raises (an API error) unless the current version, None if absent, allows the write.  Pure, may be called
+more than once."""
+
+
+class PartRef(msgspec.Struct, frozen=True):
+    """One line of a CompleteMultipartUpload."""
+
+    number: int
+    etag: str
+    checksums: dict[str, str] = {}
+
+
+class UploadInfo(msgspec.Struct, frozen=True):
+    key: str
+    upload_id: bytes
+    record: Record
+    """Kind UPLOAD: `modified_ms` is when it began, `headers` what the object will get, `body` the API layer's."""
+
+
+class Listed(msgspec.Struct, frozen=True):
+    key: str
+    record: Record
+    version: bytes = b""
+
+
+class Listing(msgspec.Struct, frozen=True):
+    entries: list[Listed]
+    prefixes: list[str]
+    """Common prefixes, ordered; together with `entries` at most `limit`."""
+    next_after: str | None
+    """Where the next page starts (exclusive: a key or a common prefix); None at the end."""
+
+
+class Reader(Protocol):
+    """A version that is being read; holds on to what it needs until closed."""
+
+    record: Record
+
+    def chunks(self, start: int, length: int) -> AsyncIterator[bytes | memoryview]:
+        """The bytes of a range, verified.  Raises Unavailable before the first byte, never a wrong byte;
+        a failure after the first byte raises too and the caller must cut the connection."""
+
+
+class Objects(Protocol):
+    """The object layer.  `bucket_id` is the sixteen bytes of the bucket's record."""
+
+    # --- objects
+    async def put_object(
+        self, bucket_id: bytes, key: str, body: Body, condition: Condition | None = None
+    ) -> Record: ...
+
+    async def head_object(self, bucket_id: bytes, key: str) -> Record | None:
+        """The current version; None if absent or deleted.  Raises Unavailable."""
+
+    async def open_object(self, bucket_id: bytes, key: str) -> Reader | None: ...
+
+    async def delete_object(
+        self, bucket_id: bytes, key: str, condition: Condition | None = None
+    ) -> Record | None:
+        """Absent afterwards.  Returns what was there, if that was looked at."""
+
+    async def list_objects(
+        self, bucket_id: bytes, *, prefix: str = "", delimiter: str = "", after: str = "", limit: int = 1000
+    ) -> Listing:
+        """Keys greater than `after` (and beyond the common prefix it names, if it does), ordered by UTF-8."""
+
+    # --- multipart
+    async def create_upload(self, bucket_id: bytes, key: str, headers: dict[str, str], body: bytes) -> bytes:
+        """Returns the upload id, sixteen bytes."""
+
+    async def get_upload(self, bucket_id: bytes, key: str, upload_id: bytes) -> Record | None:
+        """The open upload; None if there is none (never was, completed, aborted)."""
+
+    async def put_part(
+        self, bucket_id: bytes, key: str, upload_id: bytes, number: int, body: Body
+    ) -> Record: ...
+
+    async def list_parts(
+        self, bucket_id: bytes, key: str, upload_id: bytes, after: int = 0, limit: int = 1000
+    ) -> tuple[list[tuple[int, Record]], bool]:
+        """Parts with numbers above `after`, ascending, and whether more follow.  Raises Missing."""
+
+    async def complete_upload(
+        self,
+        bucket_id: bytes,
+        key: str,
+        upload_id: bytes,
+        parts: Sequence[PartRef],
+        assemble: Callable[[Record, Sequence[tuple[PartRef, Record | None]]], Attributes],
+        condition: Condition | None = None,
+    ) -> Record:
+        """Make the object out of its parts.  `assemble` gets the upload's record and, for every part asked
+        for, what is stored (None: no such part); it raises to refuse and returns the object's attributes.
+        Completing twice with the same result is one completion.  Raises Missing."""
+
+    async def abort_upload(self, bucket_id: bytes, key: str, upload_id: bytes) -> None:
+        """Raises Missing."""
+
+    async def list_uploads(
+        self,
+        bucket_id: bytes,
+        *,
+        prefix: str = "",
+        delimiter: str = "",
+        after: tuple[str, bytes] = ("", b""),
+        limit: int = 1000,
+    ) -> tuple[list[UploadInfo], list[str], bool]:
+        """Open uploads ordered by key, then upload id; common prefixes; whether more follow."""
+
+    # --- documents: small replicated records of the configuration (buckets, users, policies)
+    async def get_document(self, name: str) -> Record | None: ...
+
+    async def put_document(self, name: str, body: bytes, condition: Condition | None = None) -> Record: ...
+
+    async def delete_document(self, name: str, condition: Condition | None = None) -> None: ...
+
+    async def list_documents(self, prefix: str, after: str = "", limit: int = 1000) -> Listing: ...
+
+
+__all__ = [
+    "Attributes", "Body", "Condition", "Conflict", "Digest", "Kind", "Listed", "Listing", "Missing", "ObjectError",
+    "Objects", "OutOfSpace", "PartRef", "Reader", "Record", "Unavailable", "UploadInfo",
+]  # fmt: skip

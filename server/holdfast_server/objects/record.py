@@ -1,0 +1,145 @@
+"""The record: everything that is kept of one version of one register, except its shards.
+
+The same bytes rest on every drive of the set (`drives.port.Held` adds what differs: shard index, inline
+shard).  Encoding: four bytes magic and format version, eight bytes xxh3-64 of the rest, msgpack of the
+struct as an array.  Fields are only ever appended, with defaults, so that a reader of version n reads what
+n-1 wrote; a reader that meets a higher format version refuses it.  `docs/on-disk.md` has the layout.
+Pure.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+import xxhash
+
+from holdfast_server.drives.port import Register
+
+MAGIC = b"HfR\x01"
+_HEADER_SIZE_BYTES = len(MAGIC) + 8
+
+STRIPE_SIZE_BYTES = 1 << 20
+INLINE_LIMIT_BYTES = 64 * 1024
+"""Objects up to this size keep their shards in the record's row."""
+
+BUCKET_ID_SIZE_BYTES = 16
+SYSTEM_ID = bytes(BUCKET_ID_SIZE_BYTES)
+
+OBJECT_SPACE = b"o"
+UPLOAD_SPACE = b"u"
+PART_SPACE = b"p"
+DOCUMENT_SPACE = b"d"
+
+
+class RecordCorrupt(ValueError):
+    """The bytes are not a record, or their checksum does not match."""
+
+
+class Kind(IntEnum):
+    OBJECT = 1
+    TOMBSTONE = 2
+    UPLOAD = 3
+    PART = 4
+    DOCUMENT = 5
+
+
+class Extent(msgspec.Struct, frozen=True, array_like=True):
+    """One run of bytes that was striped and coded by itself: a whole object, or one part of it."""
+
+    data_id: bytes
+    """Names the shard file on every drive; empty where the shards are inline."""
+    size_bytes: int
+
+
+class PartInfo(msgspec.Struct, frozen=True, array_like=True):
+    """A part as the completed object remembers it; part *i* is extent *i*."""
+
+    number: int
+    size_bytes: int
+    etag: str
+    checksum: str = ""
+
+
+class Geometry(msgspec.Struct, frozen=True, array_like=True):
+    """How the shards were cut; frozen with the version."""
+
+    data_shards: int
+    parity_shards: int
+    codec: str = "isa_l_rs_cauchy"
+    stripe_size_bytes: int = STRIPE_SIZE_BYTES
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    kind: Kind
+    stamp: int
+    """Order and identity of the write, see `clock.stamp`."""
+    modified_ms: int = 0
+    size_bytes: int = 0
+    etag: str = ""
+    """Without quotes: hex md5, or `<hex>-<parts>` of a multipart upload."""
+    headers: dict[str, str] = {}
+    """What the API layer gives back: content-type, cache-control …, x-amz-meta-*.  Lower-case names."""
+    checksums: dict[str, str] = {}
+    """S3 algorithm name → base64 value (`-N` appended where composite); plus "type" for multipart."""
+    geometry: Geometry | None = None
+    extents: tuple[Extent, ...] = ()
+    parts: tuple[PartInfo, ...] = ()
+    body: bytes = b""
+    """DOCUMENT: the document.  UPLOAD, TOMBSTONE: whatever the owner of the register wants to keep."""
+
+    @property
+    def live(self) -> bool:
+        return self.kind is not Kind.TOMBSTONE
+
+    @property
+    def inline(self) -> bool:
+        return len(self.extents) == 1 and not self.extents[0].data_id
+
+    @property
+    def copies_needed(self) -> int:
+        """How many drives must hold it before it can be served: K where there are shards to join, else 1."""
+        return self.geometry.data_shards if self.geometry is not None and self.extents else 1
+
+    @property
+    def data_ids(self) -> tuple[bytes, ...]:
+        return tuple(extent.data_id for extent in self.extents if extent.data_id)
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+def encode(record: Record) -> bytes:
+    body = _encoder.encode(record)
+    return b"".join((MAGIC, xxhash.xxh3_64_digest(body), body))
+
+
+def decode(data: bytes) -> Record:
+    """Raises RecordCorrupt."""
+    if data[: len(MAGIC)] != MAGIC:
+        raise RecordCorrupt(f"starts with {data[:4].hex()}, not with {MAGIC.hex()}")
+    body = memoryview(data)[_HEADER_SIZE_BYTES:]
+    if xxhash.xxh3_64_digest(body) != data[len(MAGIC) : _HEADER_SIZE_BYTES]:
+        raise RecordCorrupt("checksum does not match")
+    try:
+        return _decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise RecordCorrupt(str(error)) from error
+
+
+def object_register(bucket_id: bytes, key: str, version: bytes = b"") -> Register:
+    return Register(OBJECT_SPACE + bucket_id, key, version)
+
+
+def upload_register(bucket_id: bytes, key: str, upload_id: bytes) -> Register:
+    return Register(UPLOAD_SPACE + bucket_id, key, upload_id)
+
+
+def part_register(bucket_id: bytes, key: str, upload_id: bytes, number: int) -> Register:
+    return Register(PART_SPACE + bucket_id, key, upload_id + number.to_bytes(2, "big"))
+
+
+def document_register(name: str) -> Register:
+    """Configuration documents (buckets, users, policies) live in one space of the tenant: `bucket/<name>`."""
+    return Register(DOCUMENT_SPACE + SYSTEM_ID, name)
