@@ -105,9 +105,7 @@ def _faults(config: ServerConfig) -> list[str]:
     for index, pool in enumerate(config.pools):
         where = f"pools[{index}]"
         try:
-            geometry.resolve(
-                pool.servers, pool.volumes_per_server, pool.erasure.set_size, pool.erasure.parity
-            )
+            geometry.resolve(pool.servers, pool.volumes_per_server, pool.erasure.set_size, pool.erasure.parity)
         except geometry.GeometryError as error:
             faults.append(f"{where}.{error}")
         if pool.name in pool_names:

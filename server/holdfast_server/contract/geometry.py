@@ -85,9 +85,7 @@ def choose_set_size(servers: int, volumes_per_server: int) -> int:
     return sizes[-1]
 
 
-def resolve(
-    servers: int, volumes_per_server: int, set_size: int | None = None, parity: int | None = None
-) -> Quorums:
+def resolve(servers: int, volumes_per_server: int, set_size: int | None = None, parity: int | None = None) -> Quorums:
     """Fill in the defaults and check; raises GeometryError naming the field."""
     if servers < 1:
         raise GeometryError(f"servers: {servers} is less than 1")

@@ -247,9 +247,7 @@ class Drive(Protocol):
         Noting a tombstone of an upload also drops the parts of that upload.
         """
 
-    async def prepare(
-        self, register: Register, expected: int, lease: bytes, duration_seconds: float
-    ) -> PrepareReply:
+    async def prepare(self, register: Register, expected: int, lease: bytes, duration_seconds: float) -> PrepareReply:
         """Promise to take no foreign write for a while, if nothing newer than `expected` is held (rule 7)."""
 
     async def release(self, register: Register, lease: bytes) -> None:
@@ -264,9 +262,7 @@ class Drive(Protocol):
     async def drop(self, register: Register, stamp: int) -> None:
         """Drop a tombstone everyone holds and raise the watermark to its stamp, durably (rule 10)."""
 
-    async def stage(
-        self, data_id: bytes, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]
-    ) -> None:
+    async def stage(self, data_id: bytes, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]) -> None:
         """Append blocks to a staged shard; `index` is the number of the first, starting at 0, in order.
 
         All blocks but the last of a shard have the same size.  Raises ShardCorrupt if a hash does not match

@@ -124,9 +124,7 @@ class Objects(Protocol):
 
     async def open_object(self, bucket_id: bytes, key: str) -> Reader | None: ...
 
-    async def delete_object(
-        self, bucket_id: bytes, key: str, condition: Condition | None = None
-    ) -> Record | None:
+    async def delete_object(self, bucket_id: bytes, key: str, condition: Condition | None = None) -> Record | None:
         """Absent afterwards.  Returns what was there, if that was looked at."""
 
     async def list_objects(
@@ -141,9 +139,7 @@ class Objects(Protocol):
     async def get_upload(self, bucket_id: bytes, key: str, upload_id: bytes) -> Record | None:
         """The open upload; None if there is none (never was, completed, aborted)."""
 
-    async def put_part(
-        self, bucket_id: bytes, key: str, upload_id: bytes, number: int, body: Body
-    ) -> Record: ...
+    async def put_part(self, bucket_id: bytes, key: str, upload_id: bytes, number: int, body: Body) -> Record: ...
 
     async def list_parts(
         self, bucket_id: bytes, key: str, upload_id: bytes, after: int = 0, limit: int = 1000
