@@ -138,8 +138,7 @@ class CopySource(msgspec.Struct, frozen=True):
 def parse_copy_source(text: str) -> CopySource:
     """`x-amz-copy-source`: `/bucket/key?versionId=…`, percent-encoded, with or without the leading slash.
 
-    A plus sign stands for itself unless the value has no percent-encoding at all: some clients send form
-    encoding there, and a key with a plus sign and nothing else to encode is sent as `%2B` by all others.
+    A plus sign stands for a space: some clients send form encoding here, all others send `%2B` for a plus.
     Raises InvalidArgument.
     """
     path, _, version_id = text.partition("?versionId=")

@@ -49,7 +49,7 @@ def parse_range(text: str | None, size_bytes: int) -> ByteRange | None:
 
 
 def parse_copy_range(text: str, size_bytes: int) -> ByteRange:
-    """`x-amz-copy-source-range`: `bytes=first-last`, both given.  Raises InvalidArgument or InvalidRange."""
+    """`x-amz-copy-source-range`: `bytes=first-last`, both given.  Raises InvalidArgument."""
     match = _RANGE.fullmatch(text)
     if match is None or not all(match.groups()) or int(match[2]) < int(match[1]):
         raise S3Error(
