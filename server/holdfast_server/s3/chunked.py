@@ -199,10 +199,11 @@ class ChunkedDecoder:
 
     def finish(self) -> None:
         """The body has ended.  Raises IncompleteBody, SignatureDoesNotMatch or MalformedTrailerError."""
-        if self._state not in (_TRAILER, _DONE) or self._remaining or self._line:
-            raise S3Error("IncompleteBody")
-        if self._state == _TRAILER and self._has_trailers and not self._blank_lines:
-            # The last line must have been blank, or the trailer may have lost its end.
+        if self._line and self._state == _TRAILER:
+            # A last line without its newline: every value in it is checked, so its end need not be.
+            self._take_trailer(bytes(self._line).rstrip(b"\r"))
+            self._line.clear()
+        if self._state not in (_TRAILER, _DONE) or self._remaining:
             raise S3Error("IncompleteBody")
         if self._signer is not None and self._has_trailers:
             expected = self._signer.trailer(canonical_trailers(self.trailers))

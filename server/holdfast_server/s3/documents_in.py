@@ -1,0 +1,121 @@
+"""The XML documents of requests, parsed and checked: what comes out can be relied upon.
+
+Everything a document may hold that has no meaning here (an owner id, unknown elements) is passed over; what
+is missing or wrong raises MalformedXML, or the more precise error S3 has for it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from holdfast_server.s3.checksums import ALGORITHMS
+from holdfast_server.s3.errors import S3Error
+from holdfast_server.s3.headers import unquote_etag
+from holdfast_server.s3.names import MAX_LIST_COUNT, MAX_PART_NUMBER
+from holdfast_server.s3.request import check_key
+from holdfast_server.s3.xml_tree import Element, parse
+
+MAX_BUCKET_CONFIGURATION_SIZE_BYTES = 64 << 10
+MAX_DELETE_SIZE_BYTES = 4 << 20
+"""1,000 keys of 1,024 bytes, escaped, with version ids."""
+MAX_COMPLETE_SIZE_BYTES = 8 << 20
+"""10,000 parts with ETags and checksums."""
+
+
+class DeleteEntry(msgspec.Struct, frozen=True):
+    """One key to delete."""
+
+    key: str
+    version_id: str = ""
+    if_etag: str = ""
+    """Bare; delete only this one."""
+
+
+class DeleteRequest(msgspec.Struct, frozen=True):
+    """DeleteObjects' body."""
+
+    entries: list[DeleteEntry]
+    quiet: bool
+
+
+class CompletedPart(msgspec.Struct, frozen=True):
+    """One part as CompleteMultipartUpload names it."""
+
+    number: int
+    etag: str
+    """Bare."""
+    checksums: dict[str, str] = {}
+    """Algorithm name → base64, where the client repeats them."""
+
+
+def _root(body: bytes, name: str, max_size_bytes: int) -> Element:
+    if not body.strip():
+        raise S3Error("MissingRequestBodyError")
+    root = parse(body, max_size_bytes)
+    if root.name != name:
+        raise S3Error("MalformedXML")
+    return root
+
+
+def parse_create_bucket(body: bytes) -> str:
+    """The location constraint of CreateBucket; empty where there is none, the body may be empty too."""
+    if not body.strip():
+        return ""
+    root = _root(body, "CreateBucketConfiguration", MAX_BUCKET_CONFIGURATION_SIZE_BYTES)
+    return root.value("LocationConstraint") or ""
+
+
+def parse_delete(body: bytes) -> DeleteRequest:
+    """DeleteObjects' keys in order: 1 to 1,000.  Raises MalformedXML, and KeyTooLongError for a key."""
+    root = _root(body, "Delete", MAX_DELETE_SIZE_BYTES)
+    entries = []
+    for element in root.all("Object"):
+        key = element.find("Key")
+        if key is None or not key.text:
+            raise S3Error("MalformedXML")
+        entries.append(
+            DeleteEntry(
+                # The text as it is: keys may begin or end with blanks.
+                check_key(key.text),
+                element.value("VersionId") or "",
+                unquote_etag(element.value("ETag") or ""),
+            )
+        )
+    if not 1 <= len(entries) <= MAX_LIST_COUNT:
+        raise S3Error("MalformedXML")
+    return DeleteRequest(entries, (root.value("Quiet") or "").lower() == "true")
+
+
+def parse_complete(body: bytes) -> list[CompletedPart]:
+    """CompleteMultipartUpload's parts, in strictly ascending order, at least one.
+
+    Raises MalformedXML, InvalidPartOrder or InvalidArgument.  That parts exist and match is checked later.
+    """
+    root = _root(body, "CompleteMultipartUpload", MAX_COMPLETE_SIZE_BYTES)
+    parts: list[CompletedPart] = []
+    for element in root.all("Part"):
+        number, etag = element.value("PartNumber"), element.value("ETag")
+        if not number or not etag or not (number.isascii() and number.isdigit() and len(number) <= 10):
+            raise S3Error("MalformedXML")
+        if not 1 <= int(number) <= MAX_PART_NUMBER:
+            raise S3Error(
+                "InvalidArgument",
+                f"Part number must be an integer between 1 and {MAX_PART_NUMBER}, inclusive",
+                ArgumentName="partNumber",
+                ArgumentValue=number,
+            )
+        if parts and int(number) <= parts[-1].number:
+            raise S3Error("InvalidPartOrder")
+        parts.append(CompletedPart(int(number), unquote_etag(etag), _checksums(element)))
+    if not parts:
+        raise S3Error("MalformedXML")
+    return parts
+
+
+def _checksums(part: Element) -> dict[str, str]:
+    found = {}
+    for child in part.children:
+        name = child.name.removeprefix("Checksum")
+        if name != child.name and name in ALGORITHMS:
+            found[name] = child.text.strip()
+    return found
