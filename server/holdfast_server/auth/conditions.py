@@ -1,0 +1,170 @@
+"""The condition operators of AWS's policy language, over values of a request.
+
+A condition holds when, for every operator and key, one of the policy's values matches (none of them, for the
+`Not…` operators).  A key the request does not have fails a positive operator, passes a negative one and one
+with `IfExists`, as AWS defines it.  Everything is checked when a policy is read, so evaluating cannot fail.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+import msgspec
+
+Values = Mapping[str, tuple[str, ...]]
+"""Lower-cased condition keys of a request → values."""
+Matcher = Callable[[str, str], bool]
+"""(value of the request, value of the policy) → does it match."""
+
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+_LITERALS = {"*": "*", "?": "?", "$": "$"}
+
+
+def wildcard(pattern: str, ignore_case: bool = False) -> re.Pattern[str]:
+    """`*` is any run of characters, `?` any one; matched in full."""
+    parts = [{"*": ".*", "?": "."}.get(char) or re.escape(char) for char in re.sub(r"\*+", "*", pattern)]
+    return re.compile("".join(parts), re.DOTALL | (re.IGNORECASE if ignore_case else 0))
+
+
+def expand(pattern: str, values: Values) -> str | None:
+    """Replace policy variables (`${aws:username}`); None where one has no single value."""
+    if "${" not in pattern:
+        return pattern
+    missing = False
+
+    def replace(match: re.Match[str]) -> str:
+        nonlocal missing
+        name = match[1].strip()
+        if name in _LITERALS:
+            return _LITERALS[name]
+        found = values.get(name.lower(), ())
+        missing = missing or len(found) != 1
+        return found[0] if found else ""
+
+    text = _VARIABLE.sub(replace, pattern)
+    return None if missing else text
+
+
+def _number(text: str) -> float:
+    return float(text)
+
+
+def _date(text: str) -> float:
+    """Seconds since the epoch, from a number or an ISO 8601 date."""
+    try:
+        return float(text)
+    except ValueError:
+        when = datetime.fromisoformat(text)
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+def _ordered(convert: Callable[[str], float], compare: Callable[[float, float], bool]) -> Matcher:
+    def matches(have: str, want: str) -> bool:
+        try:
+            return compare(convert(have), convert(want))
+        except ValueError:
+            return False
+
+    return matches
+
+
+def _in_network(have: str, want: str) -> bool:
+    try:
+        return ipaddress.ip_address(have) in ipaddress.ip_network(want, strict=False)
+    except ValueError:
+        return False
+
+
+def _like(have: str, want: str) -> bool:
+    return wildcard(want).fullmatch(have) is not None
+
+
+class _Operator(msgspec.Struct, frozen=True):
+    matches: Matcher
+    negated: bool = False
+    check: Callable[[str], object] = str
+    """Raises ValueError for a policy value that can never match."""
+
+
+def _both(name: str, negative: str, matches: Matcher, check: Callable[[str], object] = str) -> dict[str, _Operator]:
+    return {name: _Operator(matches, False, check), negative: _Operator(matches, True, check)}
+
+
+def _comparisons(kind: str, convert: Callable[[str], float]) -> dict[str, _Operator]:
+    return {
+        **_both(f"{kind}Equals", f"{kind}NotEquals", _ordered(convert, lambda a, b: a == b), convert),
+        f"{kind}LessThan": _Operator(_ordered(convert, lambda a, b: a < b), check=convert),
+        f"{kind}LessThanEquals": _Operator(_ordered(convert, lambda a, b: a <= b), check=convert),
+        f"{kind}GreaterThan": _Operator(_ordered(convert, lambda a, b: a > b), check=convert),
+        f"{kind}GreaterThanEquals": _Operator(_ordered(convert, lambda a, b: a >= b), check=convert),
+    }
+
+
+def _boolean(text: str) -> str:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f"{text!r} is neither true nor false")
+    return text
+
+
+OPERATORS: dict[str, _Operator] = {
+    **_both("StringEquals", "StringNotEquals", lambda a, b: a == b),
+    **_both("StringEqualsIgnoreCase", "StringNotEqualsIgnoreCase", lambda a, b: a.casefold() == b.casefold()),
+    **_both("StringLike", "StringNotLike", _like),
+    **_both("ArnEquals", "ArnNotEquals", _like),
+    **_both("ArnLike", "ArnNotLike", _like),
+    **_both("IpAddress", "NotIpAddress", _in_network, lambda text: ipaddress.ip_network(text, strict=False)),
+    **_comparisons("Numeric", _number),
+    **_comparisons("Date", _date),
+    "Bool": _Operator(lambda a, b: a.lower() == b.lower(), check=_boolean),
+    "BinaryEquals": _Operator(lambda a, b: a == b),
+    "Null": _Operator(lambda a, b: a == b, check=_boolean),
+}
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """One operator on one key."""
+
+    operator: str
+    key: str
+    """Lower case."""
+    wanted: tuple[str, ...]
+    if_exists: bool = False
+    qualifier: str = ""
+    """`ForAnyValue`, `ForAllValues` or empty."""
+
+    def holds(self, values: Values) -> bool:
+        have = values.get(self.key)
+        if self.operator == "Null":
+            absent = "true" if not have else "false"
+            return any(wanted.lower() == absent for wanted in self.wanted)
+        row = OPERATORS[self.operator]
+        if not have:
+            return self.if_exists or row.negated or self.qualifier == "ForAllValues"
+        expanded = [text for wanted in self.wanted if (text := expand(wanted, values)) is not None]
+        results = [any(row.matches(value, want) for want in expanded) != row.negated for value in have]
+        # Without a qualifier a key has one value; should it have more, a negation must hold for all of them.
+        every = self.qualifier == "ForAllValues" or (row.negated and not self.qualifier)
+        return all(results) if every else any(results)
+
+
+def parse_condition_operator(text: str) -> tuple[str, str, bool]:
+    """(qualifier, operator, if_exists) of `ForAnyValue:StringLikeIfExists`.  Raises ValueError."""
+    qualifier, colon, name = text.partition(":")
+    if not colon:
+        qualifier, name = "", text
+    elif qualifier not in ("ForAnyValue", "ForAllValues"):
+        raise ValueError(f"unknown qualifier {qualifier!r}")
+    if_exists = name.endswith("IfExists") and name not in OPERATORS
+    name = name.removesuffix("IfExists")
+    if name not in OPERATORS or (name == "Null" and if_exists):
+        raise ValueError(f"unknown operator {text!r}")
+    return qualifier, name, if_exists
+
+
+def check_value(operator: str, value: str) -> None:
+    """Raises ValueError where the policy's value cannot be one for this operator."""
+    if "${" not in value:
+        OPERATORS[operator].check(value)
