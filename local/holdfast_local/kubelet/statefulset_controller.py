@@ -1,0 +1,64 @@
+"""Carries out `statefulset_plan` through the API.  Level-triggered: every pass looks at everything anew."""
+
+from __future__ import annotations
+
+from holdfast_local.kubelet.client import CLAIMS, PODS, STATEFUL_SETS, ApiClient, ApiError, Resource
+from holdfast_local.kubelet.informer import Informer, ReconcileQueue
+from holdfast_local.kubelet.manifests import Key, Manifest, is_owned_by, uid_of
+from holdfast_local.kubelet.statefulset_plan import plan_statefulset
+
+
+class StatefulSetController:
+    """Reconciles StatefulSets from shared informers."""
+
+    def __init__(self, client: ApiClient, sets: Informer, pods: Informer, claims: Informer) -> None:
+        self._client = client
+        self._sets, self._pods, self._claims = sets, pods, claims
+        self._queue = ReconcileQueue("statefulset", self.reconcile)
+        sets.on_change(lambda key, _: self._queue.mark(key))
+        pods.on_change(self._pod_changed)
+
+    async def run(self) -> None:
+        for informer in (self._sets, self._pods, self._claims):
+            await informer.synced.wait()
+        await self._queue.run()
+
+    def _pod_changed(self, key: Key, pod: Manifest | None) -> None:
+        if pod is None:  # its owner is not known any more: look at every set of the namespace
+            for set_key in self._sets.items:
+                if set_key[0] == key[0]:
+                    self._queue.mark(set_key)
+            return
+        for reference in pod["metadata"].get("ownerReferences") or []:
+            if reference.get("kind") == "StatefulSet":
+                self._queue.mark((key[0], reference["name"]))
+
+    async def reconcile(self, key: Key) -> None:
+        """One pass over one set."""
+        statefulset = self._sets.items.get(key)
+        if statefulset is None:
+            return
+        namespace = key[0]
+        pods = [
+            pod
+            for pod_key, pod in self._pods.items.items()
+            if pod_key[0] == namespace and is_owned_by(pod, uid_of(statefulset))
+        ]
+        claims = {name: claim for (space, name), claim in self._claims.items.items() if space == namespace}
+        plan = plan_statefulset(statefulset, pods, claims)
+        for claim in plan.create_claims:
+            await self._create_if_absent(CLAIMS, claim)
+        for pod in plan.create_pods:
+            await self._create_if_absent(PODS, pod)
+        for pod in plan.delete_pods:
+            await self._client.delete(PODS, namespace, pod["metadata"]["name"], uid_of(pod))
+        previous = statefulset.get("status") or {}
+        if any(previous.get(name) != value for name, value in plan.status.items()):
+            await self._client.merge(STATEFUL_SETS, *key, {"status": plan.status}, "status")
+
+    async def _create_if_absent(self, resource: Resource, manifest: Manifest) -> None:
+        try:
+            await self._client.create(resource, manifest)
+        except ApiError as error:
+            if error.status != 409:  # the informer lags: the next event brings the object
+                raise
