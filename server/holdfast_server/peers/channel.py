@@ -1,0 +1,301 @@
+"""The asking end: one long-lived connection of one class to one peer, and the calls under way on it.
+
+`run` dials for ever (50 ms to 1 s between attempts, jittered; at once when `wake` is called, as when the peer
+has just dialled us).  The name is resolved and the peer proves who it is at every dial.  When the connection
+is lost every pending call fails at once.  Every call has a deadline; a late answer is ignored.
+
+Bounds: MAX_CALLS calls under way and MAX_BYTES_IN_FLIGHT bytes of blobs sent and unanswered; further callers
+wait inside their deadline.  Not here: which peers there are, and what a missed deadline says about one
+(`link`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from holdfast_server.clock.port import Clock
+from holdfast_server.peers import messages
+from holdfast_server.peers.connection import Connection, ConnectionLost
+from holdfast_server.peers.frames import Buffer, Frame, FrameError, split_blobs
+from holdfast_server.peers.handshake import NONCE_SIZE_BYTES, Dialler, HandshakeError, PodIdentity
+from holdfast_server.peers.messages import ConnectionClass, Report, Request, Verb
+from holdfast_server.peers.naming import Resolver
+from holdfast_server.peers.port import PeerError
+
+log = logging.getLogger(__name__)
+
+MAX_CALLS = {ConnectionClass.CONTROL: 512, ConnectionClass.BULK: 64}
+MAX_BYTES_IN_FLIGHT = 32 << 20
+HANDSHAKE_TIMEOUT_SECONDS = 5.0
+_FIRST_RETRY_SECONDS = 0.05
+_LAST_RETRY_SECONDS = 1.0
+_HANGING_AFTER_SECONDS = 0.5
+_SWEEP_SECONDS = 0.1
+"""How late a deadline may be noticed."""
+
+
+class NotConnected(PeerError):
+    """There is no connection, or it was lost while the call was under way."""
+
+
+class DeadlineMissed(PeerError):
+    """Connected, but no answer in time."""
+
+
+class Target(NamedTuple):
+    """A pod to dial."""
+
+    pool: str
+    ordinal: int
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.pool}/{self.ordinal} at {self.host}:{self.port}"
+
+
+class DialSettings(NamedTuple):
+    """What every dial of a pod needs."""
+
+    me: PodIdentity
+    key: Callable[[], bytes]
+    """The tenant's peer key; asked at each dial."""
+    report: Callable[[], Report]
+    resolver: Resolver
+    clock: Clock
+
+
+class _Call(NamedTuple):
+    future: asyncio.Future[tuple[messages.ReceivedReply, memoryview]]
+    deadline: float
+
+
+class Channel:
+    """See the module.  `run` must be running for calls to get through."""
+
+    def __init__(
+        self,
+        target: Target,
+        connection_class: ConnectionClass,
+        settings: DialSettings,
+        on_report: Callable[[Report], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        """`on_report`: at each handshake and when the peer pushes one.  `on_change`: up or down."""
+        self.target = target
+        self.connection_class = connection_class
+        self._settings = settings
+        self._on_report = on_report
+        self._on_change = on_change
+        self._connection: Connection | None = None
+        self._calls: dict[int, _Call] = {}
+        self._last_id = messages.PUSHED_REPORT_ID
+        self._slots = asyncio.Semaphore(MAX_CALLS[connection_class])
+        self._bytes_in_flight = 0
+        self._bytes_freed = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._attempt_timeout: asyncio.Timeout | None = None
+        self._attempt_began = 0.0
+        self.last_failure = "not connected yet"
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None
+
+    def wake(self) -> None:
+        """Dial now instead of waiting for the next attempt, or for one that hangs on an address left behind."""
+        self._wake.set()
+        now = asyncio.get_running_loop().time()
+        if self._attempt_timeout is not None and now - self._attempt_began > _HANGING_AFTER_SECONDS:
+            self._attempt_timeout.reschedule(now)
+
+    def abort(self, reason: str) -> None:
+        """Give the connection up (it is silent) and dial again."""
+        if self._connection is not None:
+            self._connection.abort(reason)
+
+    # --- calls
+    async def call(
+        self,
+        verb: Verb,
+        volume: int,
+        arguments: tuple[Any, ...],
+        blobs: Sequence[Buffer] = (),
+        timeout_seconds: float | None = None,
+    ) -> tuple[Any, list[memoryview]]:
+        """Ask and wait: the decoded result and the blobs of the answer.
+
+        Raises the DriveError the peer answered with, or a PeerError: NotConnected, DeadlineMissed, refusal.
+        """
+        spec = messages.VERBS[verb]
+        timeout = spec.timeout_seconds if timeout_seconds is None else timeout_seconds
+        deadline = asyncio.get_running_loop().time() + timeout
+        size = sum(map(len, blobs)) if blobs else 0
+        if self._connection is None:
+            raise NotConnected(self._offline())
+        if self._slots.locked() or (size and self._bytes_in_flight + size > MAX_BYTES_IN_FLIGHT):
+            await self._wait_for_room(size, deadline)
+        else:
+            await self._slots.acquire()  # does not wait: not locked
+        self._bytes_in_flight += size
+        try:
+            reply, body = await self._exchange(verb, volume, arguments, blobs, deadline)
+        finally:
+            self._slots.release()
+            self._bytes_in_flight -= size
+            if size:
+                self._bytes_freed.set()
+        return self._decode(spec, reply, body)
+
+    async def _exchange(
+        self, verb: Verb, volume: int, arguments: tuple[Any, ...], blobs: Sequence[Buffer], deadline: float
+    ) -> tuple[messages.ReceivedReply, memoryview]:
+        connection = self._connection
+        if connection is None:
+            raise NotConnected(self._offline())
+        self._last_id = call_id = self._last_id + 1
+        request = Request(call_id, verb, volume, tuple(map(len, blobs)) if blobs else (), arguments)
+        future: asyncio.Future[tuple[messages.ReceivedReply, memoryview]] = asyncio.get_running_loop().create_future()
+        self._calls[call_id] = _Call(future, deadline)
+        try:
+            connection.send(messages.encode(request), blobs)
+            return await future
+        except ConnectionLost as error:
+            raise NotConnected(f"{self.target}: {error}") from error
+        except FrameError as error:
+            raise PeerError(str(error)) from error
+        finally:
+            self._calls.pop(call_id, None)
+
+    async def _wait_for_room(self, size: int, deadline: float) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                while self._bytes_in_flight and self._bytes_in_flight + size > MAX_BYTES_IN_FLIGHT:
+                    self._bytes_freed.clear()
+                    await self._bytes_freed.wait()
+                await self._slots.acquire()
+        except TimeoutError:
+            raise PeerError(f"{self.target}: too many calls under way") from None
+
+    def _decode(
+        self, spec: messages.VerbSpec, reply: messages.ReceivedReply, body: memoryview
+    ) -> tuple[Any, list[memoryview]]:
+        try:
+            if reply.outcome != messages.Outcome.OK:
+                raise messages.error_of(reply.outcome, f"{self.target}: {msgspec.msgpack.decode(reply.result)}")
+            return spec.result.decode(reply.result), split_blobs(body, reply.sizes)
+        except (msgspec.MsgspecError, FrameError) as error:
+            raise PeerError(f"{self.target}: answer cannot be read: {error}") from error
+
+    def _offline(self) -> str:
+        return f"{self.target}: {self.last_failure}"
+
+    # --- answers
+    def _on_frame(self, frame: Frame) -> None:
+        try:
+            reply = messages.decode_reply(frame.header)
+            if reply.id == messages.PUSHED_REPORT_ID:
+                self._on_report(messages.VERBS[Verb.PING].result.decode(reply.result))
+                return
+        except msgspec.MsgspecError as error:
+            raise FrameError(f"reply cannot be read: {error}") from error
+        call = self._calls.get(reply.id)
+        if call is not None and not call.future.done():
+            call.future.set_result((reply, frame.blobs))
+
+    def _on_lost(self, reason: str) -> None:
+        self._connection = None
+        self.last_failure = reason
+        for call in self._calls.values():
+            if not call.future.done():
+                call.future.set_exception(NotConnected(f"{self.target}: {reason}"))
+        self._on_change()
+
+    def _sweep(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for call in list(self._calls.values()):
+            if call.deadline <= now and not call.future.done():
+                call.future.set_exception(DeadlineMissed(f"{self.target}: no answer in time"))
+
+    # --- dialling
+    async def run(self) -> None:
+        """Keep the connection up until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._sweep_for_ever())
+                tasks.create_task(self._dial_for_ever())
+        finally:
+            self.abort("this pod is closing the connection")
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            self._sweep()
+
+    async def _dial_for_ever(self) -> None:
+        delay = _FIRST_RETRY_SECONDS
+        while True:
+            self._wake.clear()
+            connection = await self._attempt()
+            if connection is not None:
+                delay = _FIRST_RETRY_SECONDS
+                await connection.ended()
+                log.warning("peer connection lost", extra=self._fields(reason=self.last_failure))
+            await self._pause(delay)
+            delay = min(_LAST_RETRY_SECONDS, delay * 2)
+
+    async def _attempt(self) -> Connection | None:
+        try:
+            self._attempt_began = asyncio.get_running_loop().time()
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_SECONDS) as self._attempt_timeout:
+                connection, report = await self._dial()
+        except (OSError, ConnectionLost, HandshakeError, FrameError, TimeoutError) as error:
+            # The first failure and every change of it are worth a line; a pod that is away is not, each second.
+            failure = str(error) or type(error).__name__
+            level = logging.DEBUG if failure == self.last_failure else logging.WARNING
+            self.last_failure = failure
+            log.log(level, "peer cannot be dialled", extra=self._fields(reason=failure))
+            return None
+        finally:
+            self._attempt_timeout = None
+        self._connection = connection
+        connection.start(self._on_frame, self._on_lost)
+        if connection.lost:
+            return None
+        log.info("peer connected", extra=self._fields())
+        self._on_report(report)
+        self._on_change()
+        return connection
+
+    async def _dial(self) -> tuple[Connection, Report]:
+        settings = self._settings
+        address = await settings.resolver.resolve(self.target.host)
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(Connection, address, self.target.port)
+        try:
+            dialler = Dialler(
+                settings.me, self.target.pool, self.target.ordinal, self.connection_class,
+                settings.key(), settings.clock.random_bytes(NONCE_SIZE_BYTES),
+            )  # fmt: skip
+            connection.send(dialler.hello())
+            connection.send(dialler.prove((await connection.receive()).header, settings.report()))
+            return connection, dialler.welcomed((await connection.receive()).header)
+        except BaseException as error:
+            connection.abort(str(error))
+            raise
+
+    async def _pause(self, seconds: float) -> None:
+        jitter = 0.5 + self._settings.clock.random_bytes(1)[0] / 255
+        try:
+            async with asyncio.timeout(seconds * jitter):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    def _fields(self, **more: str) -> dict[str, str]:
+        return {"peer": str(self.target), "connection_class": self.connection_class.name.lower(), **more}

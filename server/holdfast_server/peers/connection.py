@@ -1,0 +1,177 @@
+"""One TCP connection between two pods: frames in both directions, writes coalesced, flow control.
+
+Everything that is sent within one turn of the event loop goes out in one system call (`_flush` runs once, at
+the end of the turn): that is what makes a call cost microseconds.  Small frames are joined, blobs are handed
+to the transport as they are.
+
+Until `start` the frames that arrive wait to be fetched with `receive` (the handshake); afterwards each goes
+straight to the callback, synchronously.  Not here: what the frames mean, deadlines, dialling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from holdfast_server.peers.frames import MAX_FRAME_SIZE_BYTES, Buffer, Frame, FrameError, FrameReader, encode_frame
+
+WRITE_BUFFER_HIGH_BYTES = 4 << 20
+"""Above it `drained` waits: what one slow peer can hold of our memory."""
+
+_JOIN_BELOW_BYTES = 64 << 10
+_MAX_WAITING_FRAMES = 4
+
+
+class ConnectionLost(Exception):
+    """The connection is gone; the message says why as far as is known."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """A protocol for `loop.create_connection` and `loop.create_server`."""
+
+    def __init__(self, on_connected: Callable[[Connection], None] | None = None) -> None:
+        self._on_connected = on_connected
+        self._reader = FrameReader()
+        self._transport: asyncio.Transport | None = None
+        self._pieces: list[Buffer] = []
+        self._pieces_size_bytes = 0
+        self._flush_scheduled = False
+        self._lost: str | None = None
+        self._lost_event = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._on_frame: Callable[[Frame], None] | None = None
+        self._on_lost: Callable[[str], None] | None = None
+        self._waiting: deque[Frame] = deque()
+        self._arrived = asyncio.Event()
+        self.peer_address = ""
+
+    # --- for the owner
+    @property
+    def lost(self) -> bool:
+        return self._lost is not None
+
+    def send(self, header: bytes, blobs: Sequence[Buffer] = ()) -> None:
+        """Queue a frame for the end of this turn of the loop.  Raises ConnectionLost, FrameError."""
+        if self._lost is not None:
+            raise ConnectionLost(self._lost)
+        pieces = encode_frame(header, blobs)
+        self._pieces += pieces
+        self._pieces_size_bytes += sum(map(len, pieces))
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    async def drained(self) -> None:
+        """Wait until the peer has taken enough of what was written.  Raises ConnectionLost."""
+        if not self._writable.is_set():
+            await self._writable.wait()
+        if self._lost is not None:
+            raise ConnectionLost(self._lost)
+
+    async def receive(self) -> Frame:
+        """The next frame, before `start`.  Raises ConnectionLost."""
+        while not self._waiting:
+            if self._lost is not None:
+                raise ConnectionLost(self._lost)
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._waiting.popleft()
+
+    def start(self, on_frame: Callable[[Frame], None], on_lost: Callable[[str], None]) -> None:
+        """The handshake is over: frames may be large and go to `on_frame`; `on_lost` is called once."""
+        self._on_frame, self._on_lost = on_frame, on_lost
+        self._reader.limit_bytes = MAX_FRAME_SIZE_BYTES
+        while self._waiting:
+            on_frame(self._waiting.popleft())
+        if self._lost is not None:
+            on_lost(self._lost)
+
+    def pause_reading(self) -> None:
+        if self._transport is not None and self._transport.is_reading():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and not self.lost and not self._transport.is_reading():
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Send what is queued, then close."""
+        if self._transport is not None:
+            self._flush()
+            self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """Close at once; `reason` is what callers are told."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._end(reason)
+
+    async def ended(self) -> None:
+        await self._lost_event.wait()
+
+    # --- asyncio.BufferedProtocol
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_HIGH_BYTES)
+        address = transport.get_extra_info("peername")
+        self.peer_address = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)
+        if self._on_connected is not None:
+            self._on_connected(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._reader.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        try:
+            frames = self._reader.received(nbytes)
+            for frame in frames:
+                if self._on_frame is not None:
+                    self._on_frame(frame)
+                elif len(self._waiting) < _MAX_WAITING_FRAMES:
+                    self._waiting.append(frame)
+                    self._arrived.set()
+                else:
+                    raise FrameError("more frames than the handshake has")
+        except FrameError as error:
+            self.abort(str(error))
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(f"connection lost: {exc}" if exc is not None else "connection closed by the peer")
+
+    def _end(self, reason: str) -> None:
+        if self._lost is not None:
+            return
+        self._lost = reason
+        self._lost_event.set()
+        self._writable.set()
+        self._arrived.set()
+        self._pieces.clear()
+        if self._on_lost is not None:
+            self._on_lost(reason)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        pieces, size = self._pieces, self._pieces_size_bytes
+        self._pieces, self._pieces_size_bytes = [], 0
+        if not pieces or self._transport is None or self._transport.is_closing():
+            return
+        if len(pieces) == 1:
+            self._transport.write(pieces[0])
+        elif size < _JOIN_BELOW_BYTES:
+            self._transport.write(b"".join(pieces))
+        else:
+            self._transport.writelines(pieces)

@@ -1,0 +1,107 @@
+"""The answering end, without sockets: a request to the drive or callback it is meant for, and back to a reply.
+
+Every failure becomes an answer: a DriveError its own outcome, anything else a refusal (and, if it is our bug,
+a traceback in the log).  A peer's mistake never ends the connection, let alone the pod.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from holdfast_server.drives.port import Drive, DriveError
+from holdfast_server.peers import messages
+from holdfast_server.peers.frames import FrameError, split_blobs
+from holdfast_server.peers.messages import MAX_BLOCKS_PER_READ, Outcome, Reply, Report, Verb
+from holdfast_server.peers.port import PeerError, SlotMemory
+
+log = logging.getLogger(__name__)
+
+
+class PeerServices(NamedTuple):
+    """What a pod does for its peers besides serving its drives."""
+
+    on_announce: Callable[[str, list[str]], Awaitable[None]]
+    on_fence_bucket: Callable[[bytes], Awaitable[None]]
+    remembered_slots: Callable[[], Awaitable[list[SlotMemory]]]
+    remember_slots: Callable[[list[SlotMemory]], Awaitable[None]]
+    """Returns once they are on stable storage."""
+    report: Callable[[], Report]
+
+
+class Refused(Exception):
+    """The request makes no sense."""
+
+
+class Dispatcher:
+    """Serves one pod's drives and services to its peers."""
+
+    def __init__(self, drives: Sequence[Drive], services: PeerServices) -> None:
+        self._drives = drives
+        self._services = services
+
+    async def answer(self, request: messages.ReceivedRequest, blobs: memoryview) -> tuple[bytes, Sequence[bytes]]:
+        """The reply's header and blobs.  Never raises, except when cancelled."""
+        outcome = Outcome.OK
+        result: Any = None
+        out: list[bytes] = []
+        try:
+            result, out = await self._serve(request, blobs)
+        except DriveError as error:
+            outcome, result = messages.outcome_of(error), str(error)
+        except (Refused, PeerError, FrameError, msgspec.MsgspecError) as error:
+            outcome, result = Outcome.REFUSED, str(error)
+        except Exception as error:
+            log.exception("a peer's request failed", extra={"verb": request.verb})
+            outcome, result = Outcome.REFUSED, f"internal error: {type(error).__name__}"
+        return messages.encode(Reply(request.id, outcome, tuple(map(len, out)), result)), out
+
+    async def _serve(self, request: messages.ReceivedRequest, blobs: memoryview) -> tuple[Any, list[bytes]]:
+        spec = messages.VERBS.get(request.verb)
+        if spec is None:
+            raise Refused(f"unknown verb {request.verb}")
+        arguments = spec.arguments.decode(request.arguments)
+        if request.volume < 0:
+            return await self._serve_pod(request.verb, arguments), []
+        if request.volume >= len(self._drives):
+            raise Refused(f"no volume {request.volume} here; there are {len(self._drives)}")
+        drive = self._drives[request.volume]
+        if request.verb == Verb.STAGE:
+            data_id, index, hashes = arguments
+            await drive.stage(data_id, index, [bytes(b) for b in split_blobs(blobs, request.sizes)], hashes)
+            return None, []
+        if request.verb == Verb.READ_BLOCKS:
+            return await _read_blocks(drive, *arguments)
+        method = _DRIVE_METHODS.get(request.verb)
+        if method is None:
+            raise Refused(f"verb {request.verb} is not a drive's")
+        return await getattr(drive, method)(*arguments), []
+
+    async def _serve_pod(self, verb: int, arguments: tuple[Any, ...]) -> Any:
+        services = self._services
+        if verb == Verb.PING:
+            return services.report()
+        if verb == Verb.ANNOUNCE:
+            return await services.on_announce(*arguments)
+        if verb == Verb.FENCE_BUCKET:
+            return await services.on_fence_bucket(*arguments)
+        if verb == Verb.REMEMBERED_SLOTS:
+            return await services.remembered_slots()
+        if verb == Verb.REMEMBER_SLOTS:
+            return await services.remember_slots(*arguments)
+        raise Refused(f"verb {verb} needs a volume")
+
+
+_DRIVE_METHODS: dict[int, str] = {
+    verb: verb.name.lower() for verb in Verb if verb >= Verb.QUERY and verb not in (Verb.STAGE, Verb.READ_BLOCKS)
+}
+
+
+async def _read_blocks(drive: Drive, data_id: bytes, first: int, count: int) -> tuple[list[bytes], list[bytes]]:
+    if not 0 < count <= MAX_BLOCKS_PER_READ:
+        raise Refused(f"{count} blocks asked for; 1 to {MAX_BLOCKS_PER_READ} are given at a time")
+    blocks, hashes = await drive.read_blocks(data_id, first, count)
+    return hashes, blocks

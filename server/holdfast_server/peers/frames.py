@@ -1,0 +1,128 @@
+"""The cut of a byte stream into frames.  Pure: bytes in, frames out; no sockets here.
+
+A frame on the wire is eight bytes (little-endian size of the body, size of its header), then the body: a
+header (MessagePack, see `messages`) followed by *blobs*, raw bytes whose sizes the header lists.  Blobs keep
+shard blocks out of the encoder: they go from the caller's buffer to the socket, and from the socket to the
+reader's buffer, without passing through MessagePack.
+
+`FrameReader` is made for `asyncio.BufferedProtocol`: the socket writes into the buffer it hands out.  Small
+frames are parsed in place and copied out once; a large one gets a buffer of its own as soon as its size is
+known, and the rest of it is received straight into that.  A peer cannot make it reserve more than the limit,
+which is small until the handshake is over.
+
+What the header means, who may send it and when, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+PREFIX = struct.Struct("<II")
+
+MAX_FRAME_SIZE_BYTES = 16 << 20
+"""Largest body after the handshake: eight blocks of 1 MiB and their hashes fit with room to spare."""
+
+MAX_HANDSHAKE_FRAME_SIZE_BYTES = 16 << 10
+"""Largest body before the peer has proved who it is."""
+
+READ_BUFFER_SIZE_BYTES = 64 << 10
+_OWN_BUFFER_FROM_BYTES = 16 << 10
+
+Buffer = bytes | bytearray | memoryview
+
+
+class FrameError(Exception):
+    """The stream is not what this protocol sends; the connection cannot be used any more."""
+
+
+class Frame(NamedTuple):
+    header: memoryview
+    blobs: memoryview
+    """All blobs, one after the other.  Never overwritten later: the frame owns its bytes."""
+
+
+def encode_frame(header: bytes, blobs: Sequence[Buffer] = ()) -> list[Buffer]:
+    """The pieces of a frame in the order they go to the wire.  Raises FrameError if it is too large."""
+    size = len(header) + sum(map(len, blobs))
+    if size > MAX_FRAME_SIZE_BYTES:
+        raise FrameError(f"frame of {size} bytes; at most {MAX_FRAME_SIZE_BYTES} are sent")
+    return [PREFIX.pack(size, len(header)) + header, *blobs]
+
+
+def split_blobs(blobs: memoryview, sizes: Sequence[int]) -> list[memoryview]:
+    """Cut the blobs apart.  Raises FrameError unless the sizes add up exactly."""
+    if any(size < 0 for size in sizes) or sum(sizes) != len(blobs):
+        raise FrameError(f"blobs of {len(blobs)} bytes announced as {sum(sizes)}")
+    parts, offset = [], 0
+    for size in sizes:
+        parts.append(blobs[offset : offset + size])
+        offset += size
+    return parts
+
+
+class FrameReader:
+    """Collects received bytes into frames.
+
+    Invariant between calls: either `_own` is being filled, or `_shared[:_filled]` is the beginning of one
+    incomplete frame that fits into `_shared`.
+    """
+
+    def __init__(self, limit_bytes: int = MAX_HANDSHAKE_FRAME_SIZE_BYTES) -> None:
+        self.limit_bytes = limit_bytes
+        self._shared = memoryview(bytearray(READ_BUFFER_SIZE_BYTES))
+        self._filled = 0
+        self._own: memoryview | None = None
+
+    def buffer(self) -> memoryview:
+        """Where the next bytes go; never empty."""
+        return (self._shared if self._own is None else self._own)[self._filled :]
+
+    def received(self, count: int) -> list[Frame]:
+        """`count` bytes were written into `buffer()`: the frames they complete.  Raises FrameError."""
+        self._filled += count
+        if self._own is not None:
+            return self._received_into_own()
+        frames: list[Frame] = []
+        start, end, shared = 0, self._filled, self._shared
+        while end - start >= PREFIX.size:
+            body_size, header_size = self._sizes(shared, start)
+            stop = start + PREFIX.size + body_size
+            if stop > end:
+                if body_size >= _OWN_BUFFER_FROM_BYTES:
+                    self._move_to_own(shared[start:end], PREFIX.size + body_size)
+                    return frames
+                break
+            frames.append(_cut(memoryview(bytes(shared[start + PREFIX.size : stop])), header_size))
+            start = stop
+        self._filled = end - start
+        if start and self._filled:
+            shared[: self._filled] = bytes(shared[start:end])
+        return frames
+
+    def _received_into_own(self) -> list[Frame]:
+        own = self._own
+        assert own is not None
+        if self._filled < len(own):
+            return []
+        _, header_size = PREFIX.unpack_from(own)
+        self._own, self._filled = None, 0
+        return [_cut(own[PREFIX.size :], header_size)]
+
+    def _move_to_own(self, beginning: memoryview, total_bytes: int) -> None:
+        own = memoryview(bytearray(total_bytes))
+        own[: len(beginning)] = beginning
+        self._own, self._filled = own, len(beginning)
+
+    def _sizes(self, source: memoryview, offset: int) -> tuple[int, int]:
+        body_size, header_size = PREFIX.unpack_from(source, offset)
+        if body_size > self.limit_bytes:
+            raise FrameError(f"frame of {body_size} bytes announced; at most {self.limit_bytes} are taken")
+        if header_size > body_size:
+            raise FrameError(f"header of {header_size} bytes in a frame of {body_size}")
+        return body_size, header_size
+
+
+def _cut(body: memoryview, header_size: int) -> Frame:
+    return Frame(body[:header_size], body[header_size:])

@@ -1,0 +1,230 @@
+"""Who is at the other end: the versioned, mutually authenticated opening of a connection.  Pure.
+
+    dialler  → Hello      who I am, whom I mean to reach, which class of connection, my nonce
+    acceptor → Challenge  who I am, my nonce, HMAC of the transcript   (or Refusal, and the end)
+    dialler  → Proof      my report, HMAC of the transcript and of the report
+    acceptor → Welcome    my report, HMAC of the transcript and of the report
+
+The key is the tenant's peer key.  The transcript is both opening messages: tenant, pools, ordinals, pod
+names, class, protocol version and both nonces, so that no message fits another connection, another role or
+another pod.  That matters because pod addresses are reused: whoever answers at an address must prove to be
+the pod that was meant.  MACs are compared in constant time, and nothing about drives is told to an end that
+has proved nothing.
+
+Not here: encryption and integrity of what follows (that takes TLS underneath), sockets, time-outs, and
+randomness (nonces come in as arguments).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from holdfast_server.peers.messages import ConnectionClass, Report
+
+PROTOCOL_VERSION = 1
+MAGIC = "holdfast-peer"
+NONCE_SIZE_BYTES = 32
+
+
+class HandshakeError(Exception):
+    """The other end is not the pod it should be, or not to be talked to; the message holds no secret."""
+
+
+class PodIdentity(NamedTuple):
+    """What a pod proves about itself."""
+
+    tenant: str
+    pool: str
+    ordinal: int
+    pod: str
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
+    magic: str
+    version: int
+    tenant: str
+    pool: str
+    ordinal: int
+    pod: str
+    to_pool: str
+    to_ordinal: int
+    connection_class: int
+    nonce: bytes
+
+
+class Challenge(msgspec.Struct, frozen=True, array_like=True, tag="challenge"):
+    version: int
+    tenant: str
+    pool: str
+    ordinal: int
+    pod: str
+    nonce: bytes
+    mac: bytes = b""
+
+
+class Proof(msgspec.Struct, frozen=True, array_like=True, tag="proof"):
+    report: bytes
+    mac: bytes
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome"):
+    report: bytes
+    mac: bytes
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True, tag="refusal"):
+    reason: str
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(Hello | Challenge | Proof | Welcome | Refusal)
+_report_decoder = msgspec.msgpack.Decoder(Report)
+
+_MAX_REASON_LENGTH = 200
+
+_M = TypeVar("_M", bound=msgspec.Struct)
+
+
+def refusal(error: HandshakeError) -> bytes:
+    """The last message to an end that is turned away."""
+    return _encode(Refusal(str(error)[:_MAX_REASON_LENGTH]))
+
+
+class Dialler:
+    """The end that opens the connection: `hello`, then `prove` on the challenge, then `welcomed`."""
+
+    def __init__(
+        self,
+        me: PodIdentity,
+        to_pool: str,
+        to_ordinal: int,
+        connection_class: ConnectionClass,
+        key: bytes,
+        nonce: bytes,
+    ) -> None:
+        _check_key(key)
+        self._me, self._to_pool, self._to_ordinal, self._key = me, to_pool, to_ordinal, key
+        self._hello = _encode(
+            Hello(
+                MAGIC, PROTOCOL_VERSION, me.tenant, me.pool, me.ordinal, me.pod, to_pool, to_ordinal,
+                connection_class, nonce,
+            )
+        )  # fmt: skip
+        self._transcript = b""
+
+    def hello(self) -> bytes:
+        return self._hello
+
+    def prove(self, payload: memoryview, report: Report) -> bytes:
+        """The challenge came: check the acceptor, answer with the proof.  Raises HandshakeError."""
+        challenge = _expect(payload, Challenge)
+        if challenge.version != PROTOCOL_VERSION:
+            raise HandshakeError(f"speaks protocol version {challenge.version}, not {PROTOCOL_VERSION}")
+        if challenge.tenant != self._me.tenant:
+            raise HandshakeError("belongs to another tenant")
+        if (challenge.pool, challenge.ordinal) != (self._to_pool, self._to_ordinal):
+            raise HandshakeError(
+                f"is pod {challenge.ordinal} of pool {challenge.pool!r}, "
+                f"not pod {self._to_ordinal} of pool {self._to_pool!r}"
+            )
+        self._transcript = _transcript(self._hello, challenge)
+        _check_mac(challenge.mac, _mac(self._key, b"acceptor", self._transcript))
+        body = _encode(report)
+        return _encode(Proof(body, _mac(self._key, b"dialler", self._transcript, body)))
+
+    def welcomed(self, payload: memoryview) -> Report:
+        """The welcome came: the acceptor's report.  Raises HandshakeError."""
+        welcome = _expect(payload, Welcome)
+        _check_mac(welcome.mac, _mac(self._key, b"welcome", self._transcript, welcome.report))
+        return _decode_report(welcome.report)
+
+
+class Acceptor:
+    """The end that is dialled: `challenge` on the hello, then `welcome` on the proof."""
+
+    def __init__(self, me: PodIdentity, key: bytes, nonce: bytes) -> None:
+        _check_key(key)
+        self._me, self._key, self._nonce = me, key, nonce
+        self._transcript = b""
+
+    def challenge(self, payload: memoryview) -> tuple[bytes, PodIdentity, ConnectionClass]:
+        """The hello came: our challenge, and who the dialler claims to be.  Raises HandshakeError."""
+        hello = _expect(payload, Hello)
+        if hello.magic != MAGIC:
+            raise HandshakeError("does not speak this protocol")
+        if hello.version != PROTOCOL_VERSION:
+            raise HandshakeError(f"speaks protocol version {hello.version}, not {PROTOCOL_VERSION}")
+        if len(hello.nonce) != NONCE_SIZE_BYTES:
+            raise HandshakeError("sent a nonce of the wrong size")
+        if hello.tenant != self._me.tenant:
+            raise HandshakeError("belongs to another tenant")
+        if (hello.to_pool, hello.to_ordinal) != (self._me.pool, self._me.ordinal):
+            raise HandshakeError(
+                f"meant pod {hello.to_ordinal} of pool {hello.to_pool!r}; "
+                f"this is pod {self._me.ordinal} of pool {self._me.pool!r}"
+            )
+        if (hello.pool, hello.ordinal) == (self._me.pool, self._me.ordinal):
+            raise HandshakeError("claims to be this very pod")
+        try:
+            connection_class = ConnectionClass(hello.connection_class)
+        except ValueError:
+            raise HandshakeError(f"asked for an unknown class of connection, {hello.connection_class}") from None
+        bare = Challenge(PROTOCOL_VERSION, *self._me, self._nonce)
+        self._transcript = _transcript(bytes(payload), bare)
+        challenge = msgspec.structs.replace(bare, mac=_mac(self._key, b"acceptor", self._transcript))
+        return _encode(challenge), PodIdentity(hello.tenant, hello.pool, hello.ordinal, hello.pod), connection_class
+
+    def welcome(self, payload: memoryview, report: Report) -> tuple[bytes, Report]:
+        """The proof came: our welcome, and the dialler's report.  Raises HandshakeError."""
+        proof = _expect(payload, Proof)
+        _check_mac(proof.mac, _mac(self._key, b"dialler", self._transcript, proof.report))
+        body = _encode(report)
+        welcome = Welcome(body, _mac(self._key, b"welcome", self._transcript, body))
+        return _encode(welcome), _decode_report(proof.report)
+
+
+def _expect(payload: memoryview, kind: type[_M]) -> _M:
+    try:
+        message = _decoder.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise HandshakeError("sent something that is no handshake message") from error
+    if isinstance(message, Refusal):
+        raise HandshakeError(f"refused: {message.reason[:_MAX_REASON_LENGTH]}")
+    if not isinstance(message, kind):
+        raise HandshakeError(f"sent {type(message).__name__} where {kind.__name__} was due")
+    return message
+
+
+def _decode_report(body: bytes) -> Report:
+    try:
+        return _report_decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise HandshakeError("sent a report that cannot be read") from error
+
+
+def _transcript(hello: bytes, challenge: Challenge) -> bytes:
+    """Both opening messages, each with its length before it so that no bytes can move between them."""
+    bare = _encode(msgspec.structs.replace(challenge, mac=b""))
+    digest = hashlib.sha256()
+    for part in (hello, bare):
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.digest()
+
+
+def _mac(key: bytes, role: bytes, transcript: bytes, body: bytes = b"") -> bytes:
+    return hmac.digest(key, role + b"\0" + transcript + body, "sha256")
+
+
+def _check_mac(given: bytes, wanted: bytes) -> None:
+    if not hmac.compare_digest(given, wanted):
+        raise HandshakeError("does not hold this tenant's peer key")
+
+
+def _check_key(key: bytes) -> None:
+    # An empty key would let anybody in; whoever reads the key file refuses it with a better message.
+    assert key, "the peer key is empty"

@@ -1,0 +1,160 @@
+"""What is known of one peer: its connections, its last report, and whether it can be expected to answer.
+
+A peer that is not connected, or that has missed a deadline, is *skipped*: calls to it fail at once instead of
+making every request wait.  Pings go on in the background (PING_INTERVAL_SECONDS); an answer lifts the
+suspicion, SILENT_SECONDS without one drops the connections and dials again, which is what finds a peer whose
+machine vanished without closing them.
+
+A drive can hang while its pod answers pings.  So the drive whose call missed its deadline is skipped for a
+time that doubles with each miss in a row, and forgotten with the first answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from holdfast_server.peers import messages
+from holdfast_server.peers.channel import Channel, DeadlineMissed, DialSettings, NotConnected, Target
+from holdfast_server.peers.frames import Buffer
+from holdfast_server.peers.messages import ConnectionClass, Report, Verb
+from holdfast_server.peers.port import PeerError
+
+log = logging.getLogger(__name__)
+
+PING_INTERVAL_SECONDS = 0.75
+SILENT_SECONDS = 8.0
+_FIRST_HOLD_OFF_SECONDS = 0.5
+_LAST_HOLD_OFF_SECONDS = 10.0
+
+
+class Link:
+    """See the module.  `run` must be running."""
+
+    def __init__(self, target: Target, settings: DialSettings, on_change: Callable[[], None]) -> None:
+        """`on_change` is called when the peer comes, goes, or reports something new."""
+        self.target = target
+        self.report: Report | None = None
+        self._on_change = on_change
+        self._suspect = False
+        self._ping_now = asyncio.Event()
+        self._misses: dict[int, int] = {}
+        self._skip_until: dict[int, float] = {}
+        self.channels = {
+            kind: Channel(target, kind, settings, self._reported, self._channel_changed) for kind in ConnectionClass
+        }
+
+    @property
+    def online(self) -> bool:
+        return not self._suspect and all(channel.connected for channel in self.channels.values())
+
+    def why_offline(self) -> str:
+        """A line for people; empty when online."""
+        if self._suspect:
+            return f"{self.target}: missed a deadline and has not answered a ping since"
+        for channel in self.channels.values():
+            if not channel.connected:
+                return f"{self.target}: {channel.last_failure}"
+        return ""
+
+    def wake(self) -> None:
+        """The peer has dialled us: dial it at once."""
+        for channel in self.channels.values():
+            channel.wake()
+
+    async def call_pod(
+        self, verb: Verb, arguments: tuple[Any, ...], timeout_seconds: float | None = None
+    ) -> tuple[Any, list[memoryview]]:
+        """A verb of the pod itself.  Raises PeerError."""
+        if self._suspect and verb is not Verb.PING:
+            raise NotConnected(self.why_offline())
+        try:
+            channel = self.channels[messages.VERBS[verb].connection]
+            return await channel.call(verb, -1, arguments, timeout_seconds=timeout_seconds)
+        except DeadlineMissed:
+            self._suspicious()
+            raise
+
+    async def call_drive(
+        self, volume: int, verb: Verb, arguments: tuple[Any, ...], blobs: Sequence[Buffer] = ()
+    ) -> tuple[Any, list[memoryview]]:
+        """A verb of one drive.  Raises DriveError as the drive did, PeerError where it did not answer."""
+        if self._suspect:
+            raise NotConnected(self.why_offline())
+        if self._skip_until and self.skipped(volume):
+            raise NotConnected(f"{self.target}: drive {volume} has missed deadlines and is left alone for a moment")
+        try:
+            answer = await self.channels[messages.VERBS[verb].connection].call(verb, volume, arguments, blobs)
+        except DeadlineMissed:
+            self._suspicious()
+            self._hold_off(volume)
+            raise
+        if self._misses:
+            self._misses.pop(volume, None)
+            self._skip_until.pop(volume, None)
+        return answer
+
+    def skipped(self, volume: int) -> bool:
+        """Whether the drive is being left alone after missed deadlines."""
+        return self._skip_until.get(volume, 0.0) > asyncio.get_running_loop().time()
+
+    async def run(self) -> None:
+        """Keep both connections and the pings going until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for channel in self.channels.values():
+                tasks.create_task(channel.run())
+            tasks.create_task(self._ping_for_ever())
+
+    async def _ping_for_ever(self) -> None:
+        answered = asyncio.get_running_loop().time()
+        while True:
+            if await self._ping():
+                answered = asyncio.get_running_loop().time()
+            elif self._suspect and asyncio.get_running_loop().time() - answered > SILENT_SECONDS:
+                answered = asyncio.get_running_loop().time()
+                for channel in self.channels.values():
+                    channel.abort(f"silent for {SILENT_SECONDS:.0f} s")
+            self._ping_now.clear()
+            try:
+                async with asyncio.timeout(PING_INTERVAL_SECONDS):
+                    await self._ping_now.wait()
+            except TimeoutError:
+                pass
+
+    async def _ping(self) -> bool:
+        try:
+            report, _ = await self.call_pod(Verb.PING, ())
+        except DeadlineMissed:
+            return False
+        except PeerError:
+            return True  # not connected: dialling is the channel's business, not silence
+        if self._suspect:
+            self._suspect = False
+            log.info("peer answers again", extra={"peer": str(self.target)})
+        self._reported(report)
+        return True
+
+    def _suspicious(self) -> None:
+        if not self._suspect:
+            self._suspect = True
+            log.warning("peer missed a deadline, skipped until it answers", extra={"peer": str(self.target)})
+            self._on_change()
+        self._ping_now.set()
+
+    def _hold_off(self, volume: int) -> None:
+        misses = self._misses[volume] = self._misses.get(volume, 0) + 1
+        seconds = min(_LAST_HOLD_OFF_SECONDS, _FIRST_HOLD_OFF_SECONDS * 2 ** (misses - 1))
+        self._skip_until[volume] = asyncio.get_running_loop().time() + seconds
+
+    def _reported(self, report: Report) -> None:
+        changed = report != self.report
+        self.report = report
+        if changed:
+            self._on_change()
+
+    def _channel_changed(self) -> None:
+        if not self.channels[ConnectionClass.CONTROL].connected:
+            self._suspect = False
+        self._on_change()

@@ -1,0 +1,173 @@
+"""The peer and drive ports over a link: another pod, and its drives as if they were local.
+
+A call that gets no answer is a DriveOffline: whether it took effect is unknown, exactly as the port says.
+Nothing is ever sent twice here: that would break rule 6 (a plain commit is sent at most once with one stamp).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from holdfast_server.drives import port
+from holdfast_server.drives.port import Drive, DriveOffline, DriveState, DriveStatus, Register
+from holdfast_server.peers.channel import DialSettings, Target
+from holdfast_server.peers.frames import Buffer
+from holdfast_server.peers.link import Link
+from holdfast_server.peers.messages import MAX_BLOCKS_PER_READ, Verb
+from holdfast_server.peers.port import PeerError, SlotMemory
+
+_MAX_STAGE_SIZE_BYTES = 4 << 20
+"""Blocks sent in one call; more are cut into several."""
+
+
+class RemoteDrive:
+    """`drives.port.Drive` on another pod; see there for every verb."""
+
+    def __init__(self, link: Link, pool: str, set_index: int, position: int, volume: int) -> None:
+        self.pool, self.set_index, self.position = pool, set_index, position
+        self._link, self._volume = link, volume
+
+    def __repr__(self) -> str:
+        return f"RemoteDrive({self._link.target}, volume {self._volume})"
+
+    def status(self) -> DriveStatus:
+        report = self._link.report
+        last = report.drives[self._volume] if report and self._volume < len(report.drives) else None
+        if self._link.online and last is not None and not self._link.skipped(self._volume):
+            return last
+        reason = self._link.why_offline() or f"{self._link.target}: misses deadlines"
+        if last is None:
+            return DriveStatus(DriveState.OFFLINE, message=reason)
+        return DriveStatus(DriveState.OFFLINE, last.drive_id, last.incarnation, reason, last.total_bytes)
+
+    async def _call(self, verb: Verb, *arguments: Any, blobs: Sequence[Buffer] = ()) -> Any:
+        try:
+            result, _ = await self._link.call_drive(self._volume, verb, arguments, blobs)
+        except PeerError as error:
+            raise DriveOffline(str(error)) from error
+        return result
+
+    async def query(self, register: Register, with_inline: bool) -> port.QueryReply:
+        reply: port.QueryReply = await self._call(Verb.QUERY, register, with_inline)
+        return reply
+
+    async def commit(self, request: port.CommitRequest) -> port.CommitReply:
+        reply: port.CommitReply = await self._call(Verb.COMMIT, request)
+        return reply
+
+    async def note(self, register: Register, stamp: int, whole: bool) -> None:
+        await self._call(Verb.NOTE, register, stamp, whole)
+
+    async def prepare(
+        self, register: Register, expected: int, lease: bytes, duration_seconds: float
+    ) -> port.PrepareReply:
+        reply: port.PrepareReply = await self._call(Verb.PREPARE, register, expected, lease, duration_seconds)
+        return reply
+
+    async def release(self, register: Register, lease: bytes) -> None:
+        await self._call(Verb.RELEASE, register, lease)
+
+    async def fence(self, register: Register, stamp: int) -> port.FenceReply:
+        reply: port.FenceReply = await self._call(Verb.FENCE, register, stamp)
+        return reply
+
+    async def remove(self, register: Register, stamp: int) -> None:
+        await self._call(Verb.REMOVE, register, stamp)
+
+    async def drop(self, register: Register, stamp: int) -> None:
+        await self._call(Verb.DROP, register, stamp)
+
+    async def stage(self, data_id: bytes, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]) -> None:
+        start = 0
+        while start < len(blocks):
+            stop, size = start + 1, len(blocks[start])
+            while stop < len(blocks) and size + len(blocks[stop]) <= _MAX_STAGE_SIZE_BYTES:
+                size += len(blocks[stop])
+                stop += 1
+            await self._call(
+                Verb.STAGE, data_id, index + start, list(hashes[start:stop]), blobs=list(blocks[start:stop])
+            )
+            start = stop
+
+    async def seal(self, data_id: bytes) -> None:
+        await self._call(Verb.SEAL, data_id)
+
+    async def discard(self, data_id: bytes) -> None:
+        await self._call(Verb.DISCARD, data_id)
+
+    async def read_blocks(self, data_id: bytes, first: int, count: int) -> tuple[list[bytes], list[bytes]]:
+        blocks: list[bytes] = []
+        hashes: list[bytes] = []
+        for start in range(first, first + count, MAX_BLOCKS_PER_READ):
+            wanted = min(MAX_BLOCKS_PER_READ, first + count - start)
+            try:
+                some, blobs = await self._link.call_drive(self._volume, Verb.READ_BLOCKS, (data_id, start, wanted))
+            except PeerError as error:
+                raise DriveOffline(str(error)) from error
+            hashes += some
+            blocks += map(bytes, blobs)
+        return blocks, hashes
+
+    async def scan(self, request: port.ScanRequest) -> port.ScanPage:
+        page: port.ScanPage = await self._call(Verb.SCAN, request)
+        return page
+
+    async def repairs(self, limit: int) -> list[Register]:
+        registers: list[Register] = await self._call(Verb.REPAIRS, limit)
+        return registers
+
+    async def repaired(self, register: Register) -> None:
+        await self._call(Verb.REPAIRED, register)
+
+    async def finish_healing(self, incarnation: int) -> None:
+        await self._call(Verb.FINISH_HEALING, incarnation)
+
+
+class RemotePeer:
+    """`peers.port.Peer` over a link."""
+
+    def __init__(
+        self,
+        target: Target,
+        node: int,
+        positions: Sequence[tuple[int, int]],
+        settings: DialSettings,
+        on_change: Callable[[], None],
+    ) -> None:
+        """`positions`: (set index, position) of each volume, in order."""
+        self.pool, self.ordinal, self.node = target.pool, target.ordinal, node
+        self.link = Link(target, settings, on_change)
+        self._drives: list[Drive] = [
+            RemoteDrive(self.link, target.pool, set_index, position, volume)
+            for volume, (set_index, position) in enumerate(positions)
+        ]
+
+    @property
+    def online(self) -> bool:
+        return self.link.online
+
+    @property
+    def epoch(self) -> int:
+        return self.link.report.epoch if self.link.report is not None else 0
+
+    def drives(self) -> list[Drive]:
+        return self._drives
+
+    async def announce(self, topic: str, names: list[str]) -> None:
+        await self.link.call_pod(Verb.ANNOUNCE, (topic, names))
+
+    async def fence_bucket(self, bucket_id: bytes) -> None:
+        await self.link.call_pod(Verb.FENCE_BUCKET, (bucket_id,))
+
+    async def remembered_slots(self) -> list[SlotMemory]:
+        slots: list[SlotMemory] = (await self.link.call_pod(Verb.REMEMBERED_SLOTS, ()))[0]
+        return slots
+
+    async def remember_slots(self, slots: list[SlotMemory]) -> None:
+        """Returns once the peer has durably noted these drives.  Raises PeerError."""
+        await self.link.call_pod(Verb.REMEMBER_SLOTS, (slots,))
+
+    async def run(self) -> None:
+        """Keep the connections up until cancelled."""
+        await self.link.run()

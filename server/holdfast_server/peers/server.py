@@ -1,0 +1,186 @@
+"""The answering end: accepts peers' connections, lets them prove who they are, serves what they ask.
+
+Bounds: MAX_STRANGERS connections that have not finished their handshake (each for HANDSHAKE_TIMEOUT_SECONDS),
+MAX_SERVED requests at a time on a connection (then its socket is read no further), and a bulk answer waits
+until the peer has taken the one before.
+
+When a connection is lost its reads are cancelled; what changes a drive runs to its end, since half of it may
+be done already and nobody is told either way.  A connection that fails its handshake is closed with a line in
+the log, which never holds a secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from holdfast_server.clock.port import Clock
+from holdfast_server.peers import messages
+from holdfast_server.peers.channel import HANDSHAKE_TIMEOUT_SECONDS
+from holdfast_server.peers.connection import Connection, ConnectionLost
+from holdfast_server.peers.dispatch import Dispatcher
+from holdfast_server.peers.frames import Frame, FrameError
+from holdfast_server.peers.handshake import NONCE_SIZE_BYTES, Acceptor, HandshakeError, PodIdentity, refusal
+from holdfast_server.peers.messages import ConnectionClass, Reply, Report
+
+log = logging.getLogger(__name__)
+
+MAX_STRANGERS = 64
+MAX_SERVED = {ConnectionClass.CONTROL: 512, ConnectionClass.BULK: 64}
+CLOSE_TIMEOUT_SECONDS = 5.0
+
+
+class PeerServer:
+    """See the module."""
+
+    def __init__(
+        self,
+        me: PodIdentity,
+        key: Callable[[], bytes],
+        dispatcher: Dispatcher,
+        report: Callable[[], Report],
+        is_member: Callable[[str, int], bool],
+        on_greeted: Callable[[str, int], None],
+        clock: Clock,
+    ) -> None:
+        """`is_member`: whether (pool, ordinal) is a pod of the tenant.  `on_greeted`: that pod has dialled us."""
+        self._me, self._key, self._dispatcher, self._report = me, key, dispatcher, report
+        self._is_member, self._on_greeted, self._clock = is_member, on_greeted, clock
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._strangers = 0
+        self._sessions: set[_Session] = set()
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; returns the port (of use where 0 was given).  Raises OSError."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Connection(self._connected), host, port)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        """Stop accepting, let requests that change a drive finish (CLOSE_TIMEOUT_SECONDS), drop connections."""
+        if self._server is not None:
+            self._server.close()
+        for session in list(self._sessions):
+            await session.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    def push_report(self) -> None:
+        """Something about this pod has changed: tell every peer now rather than at its next ping."""
+        header = messages.encode(Reply(messages.PUSHED_REPORT_ID, messages.Outcome.OK, (), self._report()))
+        for session in self._sessions:
+            if session.connection_class is ConnectionClass.CONTROL and not session.connection.lost:
+                session.connection.send(header)
+
+    def _connected(self, connection: Connection) -> None:
+        if self._strangers >= MAX_STRANGERS:
+            connection.abort("too many connections that have not proved who they are")
+            return
+        self._strangers += 1
+        task = asyncio.get_running_loop().create_task(self._greet(connection))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _greet(self, connection: Connection) -> None:
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_SECONDS):
+                peer, connection_class = await self._shake_hands(connection)
+        except HandshakeError as error:
+            log.warning("peer turned away", extra={"address": connection.peer_address, "reason": str(error)})
+            if not connection.lost:
+                connection.send(refusal(error))
+                connection.close()
+            return
+        except (ConnectionLost, FrameError, TimeoutError) as error:
+            reason = str(error) or "took too long"
+            log.warning("peer handshake failed", extra={"address": connection.peer_address, "reason": reason})
+            connection.abort(reason)
+            return
+        finally:
+            self._strangers -= 1
+        session = _Session(connection, connection_class, self._dispatcher, self._sessions.discard)
+        self._sessions.add(session)
+        session.start()
+        self._on_greeted(peer.pool, peer.ordinal)
+
+    async def _shake_hands(self, connection: Connection) -> tuple[PodIdentity, ConnectionClass]:
+        acceptor = Acceptor(self._me, self._key(), self._clock.random_bytes(NONCE_SIZE_BYTES))
+        challenge, peer, connection_class = acceptor.challenge((await connection.receive()).header)
+        if not self._is_member(peer.pool, peer.ordinal):
+            raise HandshakeError(f"pod {peer.ordinal} of pool {peer.pool!r} is none of this tenant's")
+        connection.send(challenge)
+        welcome, _ = acceptor.welcome((await connection.receive()).header, self._report())
+        connection.send(welcome)
+        return peer, connection_class
+
+
+class _Session:
+    """One peer's connection after the handshake."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        connection_class: ConnectionClass,
+        dispatcher: Dispatcher,
+        on_end: Callable[[_Session], None],
+    ) -> None:
+        self.connection, self.connection_class = connection, connection_class
+        self._dispatcher, self._on_end = dispatcher, on_end
+        self._running: dict[asyncio.Task[None], bool] = {}
+        self._max_served = MAX_SERVED[connection_class]
+
+    def start(self) -> None:
+        self.connection.start(self._on_frame, self._on_lost)
+
+    async def close(self) -> None:
+        self.connection.pause_reading()
+        if self._running:
+            await asyncio.wait(list(self._running), timeout=CLOSE_TIMEOUT_SECONDS)
+        for task in list(self._running):
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        self.connection.close()
+
+    def _on_frame(self, frame: Frame) -> None:
+        try:
+            request = messages.decode_request(frame.header)
+        except msgspec.MsgspecError as error:
+            raise FrameError(f"request cannot be read: {error}") from error
+        spec = messages.VERBS.get(request.verb)
+        task = asyncio.get_running_loop().create_task(self._serve(request, frame.blobs))
+        self._running[task] = spec is not None and spec.changes
+        task.add_done_callback(self._done)
+        if len(self._running) >= self._max_served:
+            self.connection.pause_reading()
+
+    async def _serve(self, request: messages.ReceivedRequest, blobs: memoryview) -> None:
+        header, out = await self._dispatcher.answer(request, blobs)
+        try:
+            if out:
+                await self.connection.drained()
+            self.connection.send(header, out)
+        except ConnectionLost:
+            pass
+        except FrameError as error:
+            self.connection.send(messages.encode(Reply(request.id, messages.Outcome.REFUSED, (), str(error))))
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
+        if len(self._running) == self._max_served - 1:
+            self.connection.resume_reading()
+        if self.connection.lost and not self._running:
+            self._on_end(self)
+
+    def _on_lost(self, _reason: str) -> None:
+        for task, changes in self._running.items():
+            if not changes:
+                task.cancel()
+        if not self._running:
+            self._on_end(self)

@@ -1,0 +1,86 @@
+"""Frames come out as they went in, however the network cuts them."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast_server.peers import frames
+
+
+def feed(reader: frames.FrameReader, data: bytes, sizes: list[int]) -> list[tuple[bytes, bytes]]:
+    """Push `data` in pieces of the given sizes, the last one repeated, as a socket would."""
+    out, offset, turn = [], 0, 0
+    while offset < len(data):
+        buffer = reader.buffer()
+        assert len(buffer) > 0
+        count = min(len(buffer), len(data) - offset, sizes[min(turn, len(sizes) - 1)])
+        buffer[:count] = data[offset : offset + count]
+        out += [(bytes(frame.header), bytes(frame.blobs)) for frame in reader.received(count)]
+        offset += count
+        turn += 1
+    return out
+
+
+def on_the_wire(messages: list[tuple[bytes, list[bytes]]]) -> bytes:
+    return b"".join(bytes(piece) for header, blobs in messages for piece in frames.encode_frame(header, blobs))
+
+
+SMALL = [(b"first", []), (b"", [b"blob"]), (b"second", [b"a", b"", b"bc"]), (b"x" * 40, [])]
+EXPECTED = [(header, b"".join(blobs)) for header, blobs in SMALL]
+
+
+@pytest.mark.parametrize("first", range(1, len(on_the_wire(SMALL)) + 1))
+def test_a_stream_cut_at_any_byte_gives_the_same_frames(first: int) -> None:
+    data = on_the_wire(SMALL)
+    assert feed(frames.FrameReader(), data, [first, len(data)]) == EXPECTED
+
+
+def test_one_byte_at_a_time() -> None:
+    assert feed(frames.FrameReader(), on_the_wire(SMALL), [1]) == EXPECTED
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    blob_sizes=st.lists(st.lists(st.integers(0, 90_000), max_size=3), min_size=1, max_size=5),
+    cuts=st.lists(st.integers(1, 100_000), min_size=1, max_size=20),
+)
+def test_large_and_small_frames_mixed(blob_sizes: list[list[int]], cuts: list[int]) -> None:
+    messages = [
+        (b"header %d" % i, [bytes([i * 7 + j]) * size for j, size in enumerate(sizes)])
+        for i, sizes in enumerate(blob_sizes)
+    ]
+    reader = frames.FrameReader(frames.MAX_FRAME_SIZE_BYTES)
+    assert feed(reader, on_the_wire(messages), cuts) == [(header, b"".join(blobs)) for header, blobs in messages]
+
+
+def test_a_frame_keeps_its_bytes_when_the_buffer_is_used_again() -> None:
+    reader = frames.FrameReader()
+    first = on_the_wire([(b"one", [b"11111"])])
+    reader.buffer()[: len(first)] = first
+    (frame,) = reader.received(len(first))
+    feed(reader, on_the_wire([(b"two", [b"22222"])]), [1000])
+    assert (bytes(frame.header), bytes(frame.blobs)) == (b"one", b"11111")
+
+
+def test_a_size_above_the_limit_is_refused_before_anything_is_reserved() -> None:
+    reader = frames.FrameReader()
+    with pytest.raises(frames.FrameError, match="at most 16384"):
+        feed(reader, frames.PREFIX.pack(1 << 30, 5), [8])
+
+
+def test_a_header_longer_than_its_frame_is_refused() -> None:
+    with pytest.raises(frames.FrameError, match="header of 9 bytes"):
+        feed(frames.FrameReader(), frames.PREFIX.pack(5, 9) + b"12345", [100])
+
+
+def test_a_frame_too_large_is_not_sent() -> None:
+    with pytest.raises(frames.FrameError):
+        frames.encode_frame(b"h", [bytes(frames.MAX_FRAME_SIZE_BYTES)])
+
+
+def test_blob_sizes_must_add_up() -> None:
+    blobs = memoryview(b"abcdef")
+    assert [bytes(part) for part in frames.split_blobs(blobs, (2, 0, 4))] == [b"ab", b"", b"cdef"]
+    for wrong in [(2, 3), (7,), (8, -2)]:
+        with pytest.raises(frames.FrameError):
+            frames.split_blobs(blobs, wrong)

@@ -1,0 +1,299 @@
+"""A drive of another pod behaves as the port says: answers, errors, deadlines, lost connections."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import Any
+
+import msgspec
+import pytest
+
+from holdfast_server.drives import port
+from holdfast_server.drives.port import DriveState, Register
+from holdfast_server.peers import link, messages
+from holdfast_server.peers.connection import Connection
+from holdfast_server.peers.dispatch import Dispatcher
+from holdfast_server.peers.messages import Verb
+from holdfast_server.peers.port import PeerError
+from holdfast_server.peers.server import MAX_STRANGERS
+
+REGISTER = Register(b"o" + b"b" * 16, "some/key", b"")
+HELD = port.Held(5, False, b"record", 2, b"inline", (b"i" * 16,))
+
+
+async def test_every_verb_arrives_with_its_arguments_and_its_answer_comes_back(pod: Any, connect: Any) -> None:
+    drive = (await connect()).drives()[0]
+    page = port.ScanPage((port.ScanEntry(REGISTER, HELD, 5, True),), b"next", False)
+    commit = port.CommitRequest(REGISTER, HELD, port.CommitMode.HEAL, b"", 3)
+    cases: list[tuple[str, tuple[Any, ...], Any]] = [
+        ("query", (REGISTER, True), port.QueryReply((HELD,), 5, 5, 0, False)),
+        ("commit", (commit,), port.CommitReply(port.CommitStatus.STALE, 1 << 62)),
+        ("note", (REGISTER, 5, True), None),
+        ("prepare", (REGISTER, 4, b"l" * 16, 2.5), port.PrepareReply(port.PrepareStatus.PROMISED, 4, False)),
+        ("release", (REGISTER, b"l" * 16), None),
+        ("fence", (REGISTER, 5), port.FenceReply(True, False)),
+        ("remove", (REGISTER, 5), None),
+        ("drop", (REGISTER, 5), None),
+        ("stage", (b"i" * 16, 0, [b"a" * 1000, b"b"], [b"h" * 16, b"g" * 16]), None),
+        ("seal", (b"i" * 16,), None),
+        ("discard", (b"i" * 16,), None),
+        ("read_blocks", (b"i" * 16, 3, 2), ([b"a" * 1000, b"b"], [b"h" * 16, b"g" * 16])),
+        ("scan", (port.ScanRequest(b"o", b"p", b"s", b"/", 10, False),), page),
+        ("repairs", (100,), [REGISTER]),
+        ("repaired", (REGISTER,), None),
+        ("finish_healing", (9,), None),
+    ]
+    for verb, arguments, answer in cases:
+        pod.drive.answers[verb] = answer
+        assert await getattr(drive, verb)(*arguments) == answer
+        assert pod.drive.calls[-1] == (verb, arguments)
+    verbs = {name for name in vars(port.Drive) if not name.startswith("_")} - {"status"}
+    assert {verb for verb, _, _ in cases} == verbs
+
+
+@pytest.mark.parametrize(
+    "error",
+    [port.DriveFaulty, port.DriveFull, port.ShardMissing, port.ShardCorrupt, port.DriveOffline, port.DriveError],
+)
+async def test_a_drives_error_keeps_its_class_and_words(pod: Any, connect: Any, error: type[Exception]) -> None:
+    drive = (await connect()).drives()[0]
+    pod.drive.answers["commit"] = error("the reason")
+    with pytest.raises(error, match="the reason") as caught:
+        await drive.commit(port.CommitRequest(REGISTER, HELD, port.CommitMode.PLAIN))
+    assert type(caught.value) is error
+
+
+async def test_a_bug_in_the_other_pod_is_an_error_and_not_the_end(pod: Any, connect: Any) -> None:
+    drive = (await connect()).drives()[0]
+    pod.drive.answers["seal"] = RuntimeError("a secret of the other pod")
+    with pytest.raises(port.DriveOffline, match="internal error: RuntimeError") as caught:
+        await drive.seal(b"i" * 16)
+    assert "secret" not in str(caught.value)
+    await drive.discard(b"i" * 16)
+
+
+async def test_bad_arguments_and_absent_volumes_are_answered(pod: Any, connect: Any) -> None:
+    peer = await connect()
+    channel = peer.link.channels[messages.ConnectionClass.CONTROL]
+    for verb, volume, arguments, match in [
+        (Verb.NOTE, 0, ("not a register", 1, True), "Expected"),
+        (Verb.NOTE, 5, (REGISTER, 1, True), "no volume 5"),
+        (Verb.NOTE, -1, (REGISTER, 1, True), "needs a volume"),
+        (Verb.PING, 0, (), "not a drive's"),
+    ]:
+        with pytest.raises(PeerError, match=match):
+            await channel.call(verb, volume, arguments)
+    assert peer.online
+
+
+async def test_an_unknown_verb_is_answered(pod: Any) -> None:
+    services: Any = None
+    request = messages.ReceivedRequest(7, 99, 0, (), msgspec.Raw(messages.encode(())))
+    header, blobs = await Dispatcher([pod.drive], services).answer(request, memoryview(b""))
+    reply = messages.decode_reply(memoryview(header))
+    assert (reply.id, reply.outcome, list(blobs)) == (7, messages.Outcome.REFUSED, [])
+    assert msgspec.msgpack.decode(reply.result) == "unknown verb 99"
+
+
+async def test_the_pods_own_verbs(pod: Any, connect: Any) -> None:
+    peer = await connect()
+    await peer.announce("documents", ["users/a", "users/b"])
+    await peer.fence_bucket(b"b" * 16)
+    slots = await peer.remembered_slots()
+    await peer.remember_slots(slots)
+    assert pod.told == [("documents", ["users/a", "users/b"]), b"b" * 16, slots]
+    assert pod.greeted == [("main", 0)] * 2
+    assert peer.epoch == 1
+
+
+async def test_big_payloads_both_ways_while_small_calls_go_on(pod: Any, connect: Any) -> None:
+    drive = (await connect()).drives()[0]
+    block = os.urandom(1 << 20)
+    pod.drive.answers["read_blocks"] = lambda *_: _value(([block] * 8, [b"h" * 16] * 8))
+    pod.drive.answers["query"] = port.QueryReply((), 0, 0, 0, False)
+
+    async def quick() -> float:
+        worst = 0.0
+        for _ in range(50):
+            began = time.perf_counter()
+            await drive.query(REGISTER, False)
+            worst = max(worst, time.perf_counter() - began)
+        return worst
+
+    results = await asyncio.gather(
+        drive.read_blocks(b"i" * 16, 0, 16), drive.stage(b"i" * 16, 0, [block] * 20, [b"h" * 16] * 20), quick()
+    )
+    assert results[0] == ([block] * 16, [b"h" * 16] * 16)
+    staged = [arguments for verb, arguments in pod.drive.calls if verb == "stage"]
+    assert [index for _, index, _, _ in staged] == [0, 4, 8, 12, 16]
+    assert all(piece == block for _, _, blocks, _ in staged for piece in blocks)
+    assert results[2] < 2.0
+
+
+async def _value(value: Any) -> Any:
+    return value
+
+
+async def test_calls_of_one_turn_share_a_write(pod: Any, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    drive = (await connect()).drives()[0]
+    pod.drive.answers["query"] = port.QueryReply((), 0, 0, 0, False)
+    flushes = 0
+    original = Connection._flush
+
+    def counted(self: Connection) -> None:
+        nonlocal flushes
+        flushes += 1
+        original(self)
+
+    monkeypatch.setattr(Connection, "_flush", counted)
+    await asyncio.gather(*[drive.query(REGISTER, False) for _ in range(200)])
+    assert flushes < 20
+
+
+async def test_a_killed_peer_fails_pending_calls_at_once_and_is_dialled_again(
+    pod: Any, connect: Any, until: Any
+) -> None:
+    peer = await connect()
+    drive = peer.drives()[0]
+    hang = asyncio.Event()
+    pod.drive.answers["query"] = lambda *_: hang.wait()
+    call = asyncio.ensure_future(drive.query(REGISTER, False))
+    await until(lambda: pod.drive.calls)
+    for session in list(pod.server._sessions):
+        session.connection.abort("killed")
+    began = time.perf_counter()
+    with pytest.raises(port.DriveOffline):
+        await call
+    assert time.perf_counter() - began < 1.0
+    assert drive.status().state in (DriveState.OFFLINE, DriveState.FULL)
+    await until(lambda: pod.drive.cancelled == ["query"])
+    pod.drive.answers["query"] = port.QueryReply((), 0, 0, 0, False)
+    await until(lambda: peer.online)
+    assert (await drive.query(REGISTER, False)).records == ()
+
+
+async def test_a_peer_that_is_down_is_offline_at_once_and_back_soon(pod: Any, connect: Any, until: Any) -> None:
+    peer = await connect()
+    drive = peer.drives()[0]
+    await pod.stop()
+    await until(lambda: not peer.online)
+    status = drive.status()
+    assert status.state is DriveState.OFFLINE
+    assert status.drive_id == b"d" * 16
+    assert "127.0.0.1" in status.message
+    began = time.perf_counter()
+    with pytest.raises(port.DriveOffline):
+        await drive.query(REGISTER, False)
+    assert time.perf_counter() - began < 0.1
+    await pod.start()
+    await until(lambda: peer.online, 3.0)
+    assert drive.status().state is DriveState.FULL
+
+
+async def test_a_commit_under_way_runs_to_its_end_when_the_asker_is_gone(pod: Any, connect: Any, until: Any) -> None:
+    peer = await connect()
+    go_on = asyncio.Event()
+
+    async def slow(*_: Any) -> port.CommitReply:
+        await go_on.wait()
+        return port.CommitReply(port.CommitStatus.OK)
+
+    pod.drive.answers["commit"] = slow
+    request = port.CommitRequest(REGISTER, HELD, port.CommitMode.PLAIN)
+    call = asyncio.ensure_future(peer.drives()[0].commit(request))
+    await until(lambda: pod.drive.calls)
+    peer.link.channels[messages.ConnectionClass.CONTROL].abort("gone")
+    with pytest.raises(port.DriveOffline):
+        await call
+    await asyncio.sleep(0.05)
+    go_on.set()
+    await until(lambda: pod.drive.finished == ["commit"])
+    assert pod.drive.cancelled == []
+
+
+async def test_a_hung_drive_costs_one_deadline_and_is_then_skipped(
+    pod: Any, connect: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(messages.VERBS, Verb.QUERY, messages.VERBS[Verb.QUERY]._replace(timeout_seconds=0.2))
+    peer = await connect()
+    drive = peer.drives()[0]
+    hang = asyncio.Event()
+    pod.drive.answers["query"] = lambda *_: hang.wait()
+    began = time.perf_counter()
+    with pytest.raises(port.DriveOffline, match="no answer in time"):
+        await drive.query(REGISTER, False)
+    assert time.perf_counter() - began < 1.0
+    assert drive.status().state is DriveState.OFFLINE
+    began = time.perf_counter()
+    for _ in range(10):
+        with pytest.raises(port.DriveOffline):
+            await drive.query(REGISTER, False)
+    assert time.perf_counter() - began < 0.1
+    # The pod itself answers pings, so it is not suspect for long; the drive is left alone a little longer.
+    await until(lambda: peer.online)
+    assert peer.link.skipped(0)
+    pod.drive.answers["query"] = port.QueryReply((), 0, 0, 0, False)
+    await until(lambda: drive.status().state is DriveState.FULL)
+    await drive.query(REGISTER, False)
+
+
+async def test_a_pod_that_hangs_is_suspected_dropped_and_dialled_again(
+    pod: Any, connect: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(messages.VERBS, Verb.PING, messages.VERBS[Verb.PING]._replace(timeout_seconds=0.2))
+    monkeypatch.setattr(link, "PING_INTERVAL_SECONDS", 0.1)
+    monkeypatch.setattr(link, "SILENT_SECONDS", 0.5)
+    peer = await connect()
+    for session in pod.server._sessions:
+        session.connection.pause_reading()
+    await until(lambda: not peer.online)
+    with pytest.raises(port.DriveOffline, match="missed a deadline"):
+        await peer.drives()[0].query(REGISTER, False)
+    await until(lambda: peer.online)
+
+
+async def test_a_changed_report_is_pushed(pod: Any, connect: Any, until: Any) -> None:
+    peer = await connect()
+    pod.report = messages.Report(2, (port.DriveStatus(DriveState.HEALING, b"e" * 16, 9),))
+    pod.server.push_report()
+    await until(lambda: peer.epoch == 2, link.PING_INTERVAL_SECONDS / 2)
+    assert peer.drives()[0].status().state is DriveState.HEALING
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"key": b"wrong"}, "peer key"),
+        ({"tenant": "tenant-2"}, "another tenant"),
+        ({"to_ordinal": 2}, "meant pod 2"),
+    ],
+)
+async def test_strangers_are_turned_away_with_a_reason(
+    pod: Any, connect: Any, until: Any, caplog: pytest.LogCaptureFixture, arguments: dict[str, Any], reason: str
+) -> None:
+    peer = await connect(wait=False, **arguments)
+    await until(lambda: reason in peer.link.why_offline())
+    assert not peer.online
+    assert pod.greeted == []
+    assert "wrong" not in caplog.text
+
+
+async def test_noise_and_silence_do_not_disturb_the_server(pod: Any, connect: Any) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", pod.port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
+    assert await reader.read() == b""
+    writer.close()
+    silent = await asyncio.open_connection("127.0.0.1", pod.port)
+    peer = await connect()
+    assert peer.online
+    silent[1].close()
+
+
+async def test_many_silent_strangers_do_not_grow_without_bound(pod: Any) -> None:
+    writers = [(await asyncio.open_connection("127.0.0.1", pod.port))[1] for _ in range(MAX_STRANGERS + 10)]
+    await asyncio.sleep(0.1)
+    assert pod.server._strangers == MAX_STRANGERS
+    for writer in writers:
+        writer.close()
