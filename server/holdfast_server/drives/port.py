@@ -156,8 +156,8 @@ class FenceReply(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class ScanRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An ordered walk over one space.
 
-    `start` is the first key wanted, as UTF-8 (inclusive; append b"\\0" to start after a key).  With a
-    delimiter, keys that share the text up to and including the first delimiter after the prefix are one
+    (`start`, `start_version`) is the first register wanted (inclusive): a key as UTF-8, whole or not, and a
+    version; append b"\\0" to the key to start after all its versions.  With a delimiter, keys that share the text up to and including the first delimiter after the prefix are one
     *group*: the entry is the group's first key whose newest record is live, and the walk seeks past the
     group, so that the cost follows the answer and not the bucket.
     """
@@ -169,6 +169,7 @@ class ScanRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     limit: int = MAX_SCAN_ENTRIES
     tombstones: bool = True
     """False: registers whose newest record is a marked tombstone are passed over."""
+    start_version: bytes = b""
 
 
 class ScanEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -187,6 +188,8 @@ class ScanPage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     next_start: bytes | None
     """Where to go on; None at the end.  A page may be shorter than its limit (bounded work per call)."""
     healing: bool
+    next_version: bytes = b""
+    """With `next_start`: the version to go on at, where a page ends between two versions of one key."""
 
 
 class DriveError(Exception):

@@ -1,1 +1,1 @@
-"""erasure"""
+"""Erasure coding: stripes to shards and back.  Pure: bytes in, bytes out."""

@@ -1,0 +1,88 @@
+"""Asking all drives of a set the same thing at once, and stopping when the answers suffice.
+
+Every call ends: a drive that does not answer within the deadline counts as offline (rule: a hung drive adds at
+most `DRIVE_CALL_TIMEOUT_SECONDS` to one request; after the first miss its peer marks it and it is skipped).
+Calls that are no longer needed are cancelled; a cancelled commit may still take effect, so commits are never
+stopped early.  Counting is `quorum`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+from holdfast_server.drives.port import Drive, DriveError, DriveOffline, DriveState
+
+DRIVE_CALL_TIMEOUT_SECONDS = 5.0
+
+T = TypeVar("T")
+
+_ASLEEP = (DriveState.OFFLINE, DriveState.FAULTY, DriveState.BLANK)
+
+
+def awake(drives: Mapping[int, Drive]) -> dict[int, Drive]:
+    """Those worth asking now."""
+    return {position: drive for position, drive in drives.items() if drive.status().state not in _ASLEEP}
+
+
+async def bounded(call: Awaitable[T], timeout_seconds: float = DRIVE_CALL_TIMEOUT_SECONDS) -> T:
+    """One call under a deadline; raises DriveOffline when it passes."""
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            return await call
+    except TimeoutError as error:
+        raise DriveOffline(f"no answer within {timeout_seconds:g} s") from error
+
+
+class Answers(dict[int, T]):
+    """Answers by position; `errors` has what the others raised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: dict[int, DriveError] = {}
+
+
+async def ask(
+    drives: Mapping[int, Drive],
+    call: Callable[[int, Drive], Awaitable[T]],
+    enough: Callable[[Answers[T]], bool] | None = None,
+    timeout_seconds: float = DRIVE_CALL_TIMEOUT_SECONDS,
+) -> Answers[T]:
+    """Ask all given drives concurrently; return when all have answered or failed, or `enough` says so."""
+    answers: Answers[T] = Answers()
+    tasks = {
+        asyncio.ensure_future(bounded(call(position, drive), timeout_seconds)): position
+        for position, drive in drives.items()
+    }
+    pending = set(tasks)
+    try:
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                _collect(answers, tasks[task], task)
+            if enough is not None and pending and enough(answers):
+                break
+    finally:
+        for task in pending:
+            task.cancel()
+        if pending:
+            # A cancelled call's own end is of no interest, but nobody else would retrieve its exception.
+            for task in pending:
+                task.add_done_callback(_forget)
+    return answers
+
+
+def _collect(answers: Answers[T], position: int, task: asyncio.Future[T]) -> None:
+    error = task.exception()
+    if error is None:
+        answers[position] = task.result()
+    elif isinstance(error, DriveError):
+        answers.errors[position] = error
+    else:
+        raise error
+
+
+def _forget(task: asyncio.Future[T]) -> None:
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,300 @@
+"""One erasure set at work: reading the current version of a register and committing a new one.
+
+Turns the decisions of `quorum` into calls on the set's drives.  A write is *staged* by `writing` before it
+comes here; this module only moves records.
+
+Invariants: a commit is answered after every drive that was asked has answered or is known to be unreachable
+(rule 2); a commit is sent at most once per drive and stamp, except to a drive that said NO_DATA and so did not
+take it; notes are sent after the answer is known and are never needed for correctness.
+
+Not here: shards (`writing`, `reading`), repair (`healing`), which set a key belongs to (`placement`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from holdfast_server.clock.port import Clock
+from holdfast_server.clock.stamp import HybridClock
+from holdfast_server.contract.geometry import Quorums
+from holdfast_server.drives.port import (
+    CommitMode,
+    CommitReply,
+    CommitRequest,
+    CommitStatus,
+    Drive,
+    DriveFull,
+    Held,
+    PrepareStatus,
+    QueryReply,
+    Register,
+)
+from holdfast_server.objects import quorum, record
+from holdfast_server.objects.asking import Answers, ask, awake
+from holdfast_server.objects.background import Background
+from holdfast_server.objects.port import Condition, Conflict, OutOfSpace, Unavailable
+from holdfast_server.objects.record import Record
+from holdfast_server.placement.map import SetId
+
+READ_ATTEMPTS = 4
+WRITE_ATTEMPTS = 2
+"""Rule 6: a new stamp once, and only when nobody took the first."""
+LEASED_ATTEMPTS = 8
+CONDITION_ATTEMPTS = 4
+RETRY_PAUSE_SECONDS = 0.02
+LEASE_SECONDS = 10.0
+
+RollForward = Callable[["ErasureSet", Register, int, quorum.Replies], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """The judged current version: `record` None if absent.  A tombstone is a record."""
+
+    record: Record | None
+    stamp: int
+    holders: dict[int, Held] = field(default_factory=dict)
+    """Who holds it, by position, with inline shards if they were asked for."""
+    highest: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A lease that W full drives gave."""
+
+    register: Register
+    lease: bytes
+    highest: int
+    drives: Mapping[int, Drive]
+    """Full drives: those a commit under it may go to."""
+    given: Mapping[int, Drive]
+    """All that gave one."""
+
+
+MakeHeld = Callable[[int], Mapping[int, Held]]
+"""The record for a given stamp, as each position is to hold it."""
+
+Refill = Callable[[Collection[int]], Awaitable[Collection[int]]]
+"""Brings shards to drives that lack them; returns the positions that have them now."""
+
+
+class ErasureSet:
+    def __init__(
+        self,
+        set_id: SetId,
+        quorums: Quorums,
+        drives: Callable[[], list[Drive]],
+        clock: Clock,
+        stamps: HybridClock,
+        background: Background,
+        roll_forward: RollForward,
+    ) -> None:
+        self.set_id = set_id
+        self.quorums = quorums
+        self._drives = drives
+        self._clock = clock
+        self._stamps = stamps
+        self._background = background
+        self._roll_forward = roll_forward
+
+    def drives(self) -> dict[int, Drive]:
+        return dict(enumerate(self._drives()))
+
+    def awake(self) -> dict[int, Drive]:
+        return awake(self.drives())
+
+    def next_stamp(self, above: int = 0) -> int:
+        self._stamps.observe(above)
+        return self._stamps.next(self._clock.now_ms())
+
+    # ---------------------------------------------------------------- reading
+
+    async def query(self, register: Register, with_inline: bool = False) -> Answers[QueryReply]:
+        """Every answer that comes."""
+        return await ask(self.awake(), lambda _, drive: drive.query(register, with_inline))
+
+    async def read(self, register: Register, with_inline: bool = False) -> Current:
+        """The current version (rule 4).  Raises Unavailable when it cannot be decided now."""
+        for attempt in range(READ_ATTEMPTS):
+            if attempt:
+                await self._clock.sleep(RETRY_PAUSE_SECONDS * attempt)
+            current = await self._read_once(register, with_inline)
+            if current is not None:
+                return current
+        raise Unavailable(f"{self.name}: the current version of {register.key!r} cannot be decided now")
+
+    async def _read_once(self, register: Register, with_inline: bool) -> Current | None:
+        drives = self.awake()
+        if len(drives) < self.quorums.read_quorum:
+            raise Unavailable(f"{self.name}: {len(drives)} of {self.quorums.set_size} drives answer")
+
+        def decided(replies: Answers[QueryReply]) -> bool:
+            return quorum.decide_read(self.quorums, replies, final=False).verdict is not quorum.Verdict.WAIT
+
+        replies = await ask(drives, lambda _, drive: drive.query(register, with_inline), decided)
+        decision = quorum.decide_read(self.quorums, replies, final=True)
+        highest = quorum.greatest_seen(replies)
+        self._stamps.observe(highest)
+        if decision.verdict is quorum.Verdict.ABSENT:
+            return Current(None, 0, highest=highest)
+        if decision.verdict is quorum.Verdict.CURRENT:
+            found = quorum.holders(replies, decision.stamp)
+            return Current(record.decode(next(iter(found.values())).record), decision.stamp, found, highest)
+        if decision.verdict is quorum.Verdict.ROLL_FORWARD:
+            await self._roll_forward(self, register, decision.stamp, replies)
+        return None
+
+    # ---------------------------------------------------------------- writing
+
+    async def commit(self, register: Register, make_held: MakeHeld, refill: Refill | None = None) -> int:
+        """A plain write (rule 6); returns its stamp.  Raises Unavailable, OutOfSpace, Conflict.
+
+        `refill` is told of the drives that lack shards the record names; it brings them there and returns
+        the positions that have them now.
+        """
+        highest = 0
+        restamps = 0
+        for attempt in range(LEASED_ATTEMPTS):
+            stamp = self.next_stamp(highest)
+            targets = self._targets(make_held(stamp))
+            replies = await self._send(register, stamp, targets, make_held, CommitMode.PLAIN, b"", refill)
+            outcome = quorum.judge_commit(self.quorums, targets, replies)
+            if outcome is quorum.CommitOutcome.COMMITTED:
+                self._note(register, stamp, replies)
+                return stamp
+            highest = max((reply.highest for reply in replies.values()), default=0)
+            self._stamps.observe(highest)
+            if outcome is quorum.CommitOutcome.FAILED:
+                raise self._failure(replies)
+            if outcome is quorum.CommitOutcome.RESTAMP:
+                restamps += 1
+                if restamps >= WRITE_ATTEMPTS:
+                    break
+            else:
+                await self._clock.sleep(RETRY_PAUSE_SECONDS * 2**attempt)
+        raise Conflict(f"{self.name}: other writes of {register.key!r} are under way")
+
+    async def commit_if(
+        self, register: Register, condition: Condition, make_held: MakeHeld, refill: Refill | None = None
+    ) -> int:
+        """A conditional write (rule 7); returns its stamp.  Raises what `condition` raises, and the above."""
+        for attempt in range(CONDITION_ATTEMPTS):
+            if attempt:
+                await self._clock.sleep(RETRY_PAUSE_SECONDS * 2**attempt)
+            current = await self.read(register)
+            condition(current.record if current.record is not None and current.record.live else None)
+            stamp = await self._attempt_conditional(register, current, make_held, refill)
+            if stamp is not None:
+                return stamp
+        raise Conflict(f"{self.name}: another conditional write of {register.key!r} is under way")
+
+    async def _attempt_conditional(
+        self, register: Register, current: Current, make_held: MakeHeld, refill: Refill | None
+    ) -> int | None:
+        promise = await self.promise(register, current)
+        if promise is None:
+            return None
+        return await self.commit_promised(promise, make_held, refill)
+
+    async def promise(self, register: Register, current: Current) -> Promise | None:
+        """Have W full drives take no foreign write for `LEASE_SECONDS`, if nothing is newer than `current`.
+
+        None: something is newer, or another has the lease.  Raises Unavailable.
+        """
+        lease = self._clock.random_bytes(16)
+        drives = self.awake()
+        replies = await ask(drives, lambda _, drive: drive.prepare(register, current.stamp, lease, LEASE_SECONDS))
+        given = {p: drives[p] for p, reply in replies.items() if reply.status is PrepareStatus.PROMISED}
+        outcome, positions = quorum.judge_prepare(self.quorums, replies)
+        if outcome is quorum.PrepareOutcome.PROMISED:
+            highest = max(current.highest, *(replies[p].highest for p in positions))
+            return Promise(register, lease, highest, {p: drives[p] for p in positions}, given)
+        self._background.spawn(self._release(register, lease, given))
+        if outcome is quorum.PrepareOutcome.FAILED:
+            raise Unavailable(f"{self.name}: {len(replies)} drives answer, too few to promise a write")
+        return None
+
+    async def commit_promised(self, promise: Promise, make_held: MakeHeld, refill: Refill | None = None) -> int:
+        """The write that was promised; returns its stamp.  Raises Unavailable, OutOfSpace."""
+        stamp = self.next_stamp(promise.highest)
+        made = make_held(stamp)
+        targets = {p: drive for p, drive in promise.drives.items() if p in made}
+        replies = await self._send(
+            promise.register, stamp, targets, make_held, CommitMode.CONDITIONAL, promise.lease, refill
+        )
+        if quorum.judge_commit(self.quorums, targets, replies) is not quorum.CommitOutcome.COMMITTED:
+            self.release_later(promise)
+            raise self._failure(replies)
+        self._note(promise.register, stamp, replies)
+        return stamp
+
+    def release_later(self, promise: Promise) -> None:
+        self._background.spawn(self._release(promise.register, promise.lease, promise.given))
+
+    async def _release(self, register: Register, lease: bytes, drives: Mapping[int, Drive]) -> None:
+        await ask(drives, lambda _, drive: drive.release(register, lease))
+
+    def require_write_quorum(self) -> dict[int, Drive]:
+        """The drives a write can go to now.  Raises Unavailable at once where they are too few."""
+        return self._enough(self.awake())
+
+    def _targets(self, made: Mapping[int, Held]) -> dict[int, Drive]:
+        return self._enough({position: drive for position, drive in self.awake().items() if position in made})
+
+    def _enough(self, targets: dict[int, Drive]) -> dict[int, Drive]:
+        if len(targets) < self.quorums.write_quorum:
+            raise Unavailable(
+                f"{self.name}: {len(targets)} drives can take the write, {self.quorums.write_quorum} are needed"
+            )
+        return targets
+
+    async def _send(
+        self,
+        register: Register,
+        stamp: int,
+        targets: Mapping[int, Drive],
+        make_held: MakeHeld,
+        mode: CommitMode,
+        lease: bytes,
+        refill: Refill | None,
+    ) -> Answers[CommitReply]:
+        made = make_held(stamp)
+
+        def commit(position: int, drive: Drive) -> Awaitable[CommitReply]:
+            return drive.commit(CommitRequest(register, made[position], mode, lease))
+
+        replies = await ask(targets, commit)
+        without = [p for p, reply in replies.items() if reply.status is CommitStatus.NO_DATA]
+        accepted = sum(1 for reply in replies.values() if reply.status is CommitStatus.OK)
+        if without and refill is not None and accepted < self.quorums.write_quorum:
+            # They said no and took nothing, so the same stamp may be offered once more.
+            refilled = await refill(without)
+            again = await ask({p: targets[p] for p in refilled}, commit)
+            replies.update(again)
+            replies.errors.update(again.errors)
+        return replies
+
+    def _note(self, register: Register, stamp: int, replies: Mapping[int, CommitReply]) -> None:
+        """Tell the holders that it is committed (rule 1), in the background."""
+        held = [p for p, reply in replies.items() if reply.status is CommitStatus.OK]
+        self.note_later(register, stamp, held)
+
+    def note_later(self, register: Register, stamp: int, positions: Collection[int]) -> None:
+        whole = len(positions) == self.quorums.set_size
+        drives = self.drives()
+        targets = {p: drives[p] for p in positions}
+        self._background.spawn(self._send_notes(register, stamp, whole, targets))
+
+    async def _send_notes(self, register: Register, stamp: int, whole: bool, targets: Mapping[int, Drive]) -> None:
+        await ask(targets, lambda _, drive: drive.note(register, stamp, whole))
+
+    def _failure(self, replies: Answers[CommitReply]) -> Exception:
+        if any(isinstance(error, DriveFull) for error in replies.errors.values()):
+            return OutOfSpace(f"{self.name}: too few drives have room")
+        told = ", ".join(f"{p}: {error}" for p, error in sorted(replies.errors.items()))
+        return Unavailable(f"{self.name}: the write did not reach its quorum ({told or 'refused'})")
+
+    @property
+    def name(self) -> str:
+        return f"pool {self.set_id.pool} set {self.set_id.index}"

@@ -1,0 +1,283 @@
+"""Bringing one register back to full redundancy: one call, one register, safe to repeat and to interrupt.
+
+Walks the register's versions from the newest down, as rules 5, 8, 9 and 11 say: what is committed is copied to
+the drives that lack it (shards rebuilt from any K others), what provably never was is fenced and removed, what
+may have been is rolled forward, what cannot be told stays as it is.  Shards whose file is gone or rotten on a
+drive that still holds the record are rebuilt in place.
+
+Invariants: a version is taken back only when it is older than `OPERATION_DEADLINE_SECONDS` (nothing that could
+still commit it lives) and only after R full drives fenced it; nothing here ever writes above what it saw.
+
+Not here: which registers need it and when (`heal/`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from holdfast_server.clock.port import Clock
+from holdfast_server.clock.stamp import stamp_ms
+from holdfast_server.drives.port import (
+    CommitMode,
+    CommitReply,
+    CommitRequest,
+    CommitStatus,
+    Drive,
+    DriveError,
+    Held,
+    Register,
+    ShardCorrupt,
+    ShardMissing,
+)
+from holdfast_server.erasure.codec import Codec, codec
+from holdfast_server.objects import quorum, record
+from holdfast_server.objects.asking import ask, bounded
+from holdfast_server.objects.erasure_set import ErasureSet
+from holdfast_server.objects.port import Unavailable
+from holdfast_server.objects.reading import BATCH_STRIPES, ShardReader, order_sources
+from holdfast_server.objects.record import Extent, Record
+from holdfast_server.objects.writing import hash_blocks
+
+CommitCall = Awaitable[CommitReply]
+Made = dict[int, list[bytes]]
+"""Blocks by shard index."""
+
+OPERATION_DEADLINE_SECONDS = 60.0
+"""After it no message and no coordinator of an older write is alive (the L of the rules)."""
+
+
+@dataclass(slots=True)
+class Healed:
+    whole: bool = False
+    """Every drive of the set has what it should."""
+    stuck: bool = False
+    """A version that the drives which answer cannot decide or rebuild."""
+    copied: int = 0
+    """Records brought to a drive that lacked them, or shards rebuilt in place."""
+
+
+class Healer:
+    def __init__(self, clock: Clock, executor: Executor) -> None:
+        self._clock = clock
+        self._executor = executor
+
+    async def heal(self, erasure_set: ErasureSet, register: Register, verify: bool = False) -> Healed:
+        """One pass over one register.  `verify`: read every shard and rebuild what is rotten or gone."""
+        healed = Healed()
+        replies = await erasure_set.query(register, with_inline=True)
+        mark = quorum.greatest_mark(replies)
+        all_answered = len(replies) == erasure_set.quorums.set_size
+        found = quorum.versions(replies)
+        for stamp in sorted((s for s in found if s >= mark), reverse=True):
+            step = quorum.decide_heal(erasure_set.quorums, replies, stamp)
+            if step is quorum.HealStep.TAKE_BACK:
+                if self._may_be_in_flight(stamp) or not await self._take_back(erasure_set, register, stamp, replies):
+                    return healed
+                continue
+            if step is quorum.HealStep.STUCK:
+                healed.stuck = True
+                return healed
+            if step is quorum.HealStep.ROLL_FORWARD:
+                if self._may_be_in_flight(stamp):
+                    return healed
+                if not await self.roll_forward(erasure_set, register, stamp, replies):
+                    return healed
+                return await self.heal(erasure_set, register, verify)
+            have = quorum.holders(replies, stamp)
+            if verify:
+                healed.copied += await self._rebuild_rotten(erasure_set, have)
+            added = await self._copy(erasure_set, register, stamp, replies, CommitMode.HEAL)
+            healed.copied += len(added)
+            positions = set(have) | added
+            erasure_set.note_later(register, stamp, positions)
+            healed.whole = all_answered and len(positions) == erasure_set.quorums.set_size
+            return healed
+        healed.whole = all_answered
+        return healed
+
+    async def roll_forward(
+        self, erasure_set: ErasureSet, register: Register, stamp: int, replies: quorum.Replies
+    ) -> bool:
+        """Rule 5: make an undecided version committed; True once W drives hold it."""
+        have = set(quorum.holders(replies, stamp))
+        have |= await self._copy(erasure_set, register, stamp, replies, CommitMode.ROLL_FORWARD)
+        if len(have) < erasure_set.quorums.write_quorum:
+            return False
+        erasure_set.note_later(register, stamp, have)
+        return True
+
+    def _may_be_in_flight(self, stamp: int) -> bool:
+        return self._clock.now_ms() - stamp_ms(stamp) < OPERATION_DEADLINE_SECONDS * 1000
+
+    async def _take_back(
+        self, erasure_set: ErasureSet, register: Register, stamp: int, replies: quorum.Replies
+    ) -> bool:
+        have = quorum.holders(replies, stamp)
+        drives = erasure_set.awake()
+        others = {p: drive for p, drive in drives.items() if p not in have}
+        fences = await ask(others, lambda _, drive: drive.fence(register, stamp))
+        if not quorum.fence_holds(erasure_set.quorums, fences):
+            return False
+        await ask({p: drives[p] for p in have if p in drives}, lambda _, drive: drive.remove(register, stamp))
+        return True
+
+    # ---------------------------------------------------------------- copying a version
+
+    async def _copy(
+        self, erasure_set: ErasureSet, register: Register, stamp: int, replies: quorum.Replies, mode: CommitMode
+    ) -> set[int]:
+        """Bring a version to every drive that answered and lacks it; returns who took it."""
+        have = quorum.holders(replies, stamp)
+        drives = erasure_set.awake()
+        targets = {p: drives[p] for p in replies if p not in have and p in drives}
+        if not targets:
+            return set()
+        job = _CopyJob(self._clock, erasure_set, have)
+        made = await job.held_for(list(targets))
+
+        def commit(position: int, drive: Drive) -> CommitCall:
+            reply = replies[position]
+            guarded = mode is CommitMode.HEAL or reply.healing
+            watermark = reply.watermark if guarded else None
+            return drive.commit(CommitRequest(register, made[position], mode, b"", watermark))
+
+        answers = await ask(targets, commit)
+        without = [p for p, reply in answers.items() if reply.status is CommitStatus.NO_DATA]
+        if without:
+            refilled = await job.bring_shards({p: targets[p] for p in without})
+            answers.update(await ask({p: targets[p] for p in refilled}, commit))
+        return {p for p, reply in answers.items() if reply.status is CommitStatus.OK}
+
+    async def _rebuild_rotten(self, erasure_set: ErasureSet, have: Mapping[int, Held]) -> int:
+        """Rebuild in place the shard files of drives that hold the record but not its bytes."""
+        drives = erasure_set.awake()
+        job = _CopyJob(self._clock, erasure_set, have)
+        rotten = await job.find_rotten({p: drives[p] for p in have if p in drives})
+        if not rotten:
+            return 0
+        healthy = _CopyJob(self._clock, erasure_set, {p: held for p, held in have.items() if p not in rotten})
+        return len(await healthy.bring_shards({p: drives[p] for p in rotten}, replace=True))
+
+    async def refill(self, erasure_set: ErasureSet, positions: list[int], have: Mapping[int, Held]) -> set[int]:
+        """Bring the shards of a version that `have` hold to further drives, without a record."""
+        drives = erasure_set.awake()
+        job = _CopyJob(self._clock, erasure_set, have)
+        return await job.bring_shards({p: drives[p] for p in positions if p in drives})
+
+
+class _CopyJob:
+    """One version, its holders, and the making of the shards that others lack."""
+
+    def __init__(self, clock: Clock, erasure_set: ErasureSet, have: Mapping[int, Held]) -> None:
+        self._have = have
+        self._set_size = erasure_set.quorums.set_size
+        position, held = next(iter(have.items()))
+        self.held = held
+        self.record: Record = record.decode(held.record)
+        self._rotation = (held.shard_index - position) % self._set_size
+        self._codec: Codec | None = None
+        if self.record.geometry is not None:
+            geometry = self.record.geometry
+            self._codec = codec(geometry.data_shards, geometry.parity_shards)
+            sources = order_sources(have, erasure_set.drives(), geometry.data_shards)
+            self._reader = ShardReader(self._codec, sources, geometry.stripe_size_bytes, clock, lambda: None)
+
+    def shard_index(self, position: int) -> int:
+        return (position + self._rotation) % self._set_size if self.held.shard_index >= 0 else -1
+
+    async def held_for(self, positions: list[int]) -> dict[int, Held]:
+        """The record as these positions are to hold it, inline shards rebuilt."""
+        inline: dict[int, bytes] = {}
+        if self.record.inline and self.record.size_bytes and self._codec is not None:
+            known = {h.shard_index: h.inline for h in self._have.values() if h.inline is not None}
+            missing = [self.shard_index(p) for p in positions if self.shard_index(p) not in known]
+            inline = {**known, **(self._codec.rebuild(known, missing) if missing else {})}
+        return {
+            p: Held(
+                self.held.stamp,
+                self.held.tombstone,
+                self.held.record,
+                self.shard_index(p),
+                inline.get(self.shard_index(p)),
+                self.held.data_ids,
+            )
+            for p in positions
+        }
+
+    async def bring_shards(self, targets: Mapping[int, Drive], replace: bool = False) -> set[int]:
+        """Stage and seal every extent on the targets that lack it; returns those that now have all."""
+        good = set(targets)
+        for extent in self.record.extents:
+            if not extent.data_id:
+                continue
+            lacking = {p: targets[p] for p in good}
+            if not replace:
+                lacking = {p: drive for p, drive in lacking.items() if not await _has(drive, extent)}
+            good -= await self._bring_extent(extent, lacking)
+        return good
+
+    async def _bring_extent(self, extent: Extent, targets: Mapping[int, Drive]) -> set[int]:
+        """Returns the targets that failed."""
+        assert self._codec is not None
+        failed: set[int] = set()
+        stripes = -(-extent.size_bytes // self._stripe_size_bytes)
+        for first in range(0, stripes, BATCH_STRIPES):
+            live = {p: drive for p, drive in targets.items() if p not in failed}
+            if not live:
+                return failed
+            count = min(BATCH_STRIPES, stripes - first)
+            columns = await self._reader.blocks(extent.data_id, first, count, self._codec.data_shards)
+            made = self._rebuild(columns, count, [self.shard_index(p) for p in live])
+
+            async def stage(position: int, drive: Drive, first: int = first, made: Made = made) -> None:
+                blocks = made[self.shard_index(position)]
+                await drive.stage(extent.data_id, first, blocks, hash_blocks(blocks))
+
+            failed |= set((await ask(live, stage)).errors)
+        live = {p: drive for p, drive in targets.items() if p not in failed}
+        return failed | set((await ask(live, lambda _, drive: drive.seal(extent.data_id))).errors)
+
+    def _rebuild(self, columns: Mapping[int, list[bytes]], count: int, shards: list[int]) -> Made:
+        assert self._codec is not None
+        made: Made = {shard: [] for shard in shards}
+        missing = [shard for shard in shards if shard not in columns]
+        for offset in range(count):
+            stripe = {shard: column[offset] for shard, column in columns.items()}
+            rebuilt = self._codec.rebuild(stripe, missing) if missing else {}
+            for shard in shards:
+                made[shard].append(rebuilt[shard] if shard in rebuilt else stripe[shard])
+        return made
+
+    async def find_rotten(self, drives: Mapping[int, Drive]) -> set[int]:
+        """Which holders cannot read their own shards back."""
+        rotten: set[int] = set()
+        for extent in self.record.extents:
+            if not extent.data_id:
+                continue
+            stripes = -(-extent.size_bytes // self._stripe_size_bytes)
+            for first in range(0, stripes, BATCH_STRIPES):
+                count = min(BATCH_STRIPES, stripes - first)
+                healthy = {p: drive for p, drive in drives.items() if p not in rotten}
+                answers = await ask(
+                    healthy,
+                    lambda _, drive, e=extent, f=first, c=count: drive.read_blocks(e.data_id, f, c),  # type: ignore[misc]
+                )
+                rotten |= {p for p, e in answers.errors.items() if isinstance(e, (ShardMissing, ShardCorrupt))}
+        if len(self._have) - len(rotten) < self.record.copies_needed:
+            raise Unavailable(f"{len(rotten)} of {len(self._have)} shards are rotten or gone, too many to rebuild")
+        return rotten
+
+    @property
+    def _stripe_size_bytes(self) -> int:
+        assert self.record.geometry is not None
+        return self.record.geometry.stripe_size_bytes
+
+
+async def _has(drive: Drive, extent: Extent) -> bool:
+    try:
+        await bounded(drive.read_blocks(extent.data_id, 0, 1))
+    except DriveError:
+        return False
+    return True

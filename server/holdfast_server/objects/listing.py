@@ -1,0 +1,265 @@
+"""Listing: one ordered walk over the registers of a space, merged from R drives of every erasure set.
+
+Each set is scanned on R drives (any R meet every write quorum, so nothing committed is missed).  A register on
+which all R agree, with the version marked on one of them, is decided by that: the mark says it is committed,
+the R agreeing answers that nothing newer is.  Everything else (a write under way, a drive that missed one) is
+decided by reading the register, like a GET.  With a delimiter the drives seek past groups, so the cost follows
+the size of the answer, not of the bucket.
+
+Bounds: one page of at most `limit` entries per scanned drive in memory; `RESOLVE_WIDTH` registers read at once.
+
+Not here: S3's markers and tokens (`api`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from holdfast_server.drives.port import (
+    MAX_SCAN_ENTRIES,
+    Drive,
+    DriveError,
+    DriveState,
+    Register,
+    ScanEntry,
+    ScanPage,
+    ScanRequest,
+)
+from holdfast_server.objects import record
+from holdfast_server.objects.asking import bounded
+from holdfast_server.objects.erasure_set import ErasureSet
+from holdfast_server.objects.port import Unavailable
+from holdfast_server.objects.record import Record
+
+RESOLVE_WIDTH = 32
+
+Position = tuple[bytes, bytes]
+"""Key as UTF-8, version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What is being listed."""
+
+    space: bytes
+    prefix: bytes = b""
+    delimiter: bytes = b""
+    start: Position = (b"", b"")
+    """Inclusive."""
+    page_size: int = MAX_SCAN_ENTRIES
+
+    def after(self, position: Position, group: bytes = b"") -> Walk:
+        """The rest of the walk, after an entry."""
+        if group:
+            start = (group + b"\xff", b"")  # no key is above every key of the group and below this
+        else:
+            start = (position[0], position[1] + b"\0") if position[1] else (position[0], b"\0")
+        return Walk(self.space, self.prefix, self.delimiter, start, self.page_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One live register, or a group of them."""
+
+    register: Register
+    record: Record | None
+    group: bytes = b""
+
+    @property
+    def name(self) -> Position:
+        return (self.group, b"") if self.group else (self.register.key.encode(), self.register.version)
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One drive's pages."""
+
+    position: int
+    drive: Drive
+    entries: list[ScanEntry] = field(default_factory=list)
+    index: int = 0
+    next_start: Position | None = (b"", b"")
+
+    @property
+    def head(self) -> ScanEntry | None:
+        return self.entries[self.index] if self.index < len(self.entries) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """What the lanes say at one name."""
+
+    name: Position
+    entries: list[ScanEntry]
+    agreed: bool
+
+
+def _name(entry: ScanEntry) -> Position:
+    return (entry.group, b"") if entry.group else (entry.register.key.encode(), entry.register.version)
+
+
+class SetWalk:
+    """The walk over one erasure set: candidates in order, decided in batches."""
+
+    def __init__(self, erasure_set: ErasureSet, walk: Walk) -> None:
+        self._set = erasure_set
+        self._walk = walk
+
+    async def found(self) -> AsyncIterator[Found]:
+        batch: list[_Candidate] = []
+        async for candidate in self._candidates():
+            batch.append(candidate)
+            if candidate.agreed and len(batch) == 1:
+                item = self._settled(batch.pop())
+                if item is not None:
+                    yield item
+            elif len(batch) >= RESOLVE_WIDTH:
+                for item in await self._decide(batch):
+                    yield item
+                batch = []
+        for item in await self._decide(batch):
+            yield item
+
+    async def _decide(self, batch: list[_Candidate]) -> list[Found]:
+        async def one(candidate: _Candidate) -> Found | None:
+            return self._settled(candidate) if candidate.agreed else await self._resolve(candidate)
+
+        return [item for item in await asyncio.gather(*map(one, batch)) if item is not None]
+
+    def _settled(self, candidate: _Candidate) -> Found | None:
+        entry = candidate.entries[0]
+        if entry.newest.tombstone:
+            return None
+        if entry.group:
+            return Found(entry.register, None, entry.group)
+        return Found(entry.register, record.decode(entry.newest.record))
+
+    async def _resolve(self, candidate: _Candidate) -> Found | None:
+        """Read the register; within a group, look for its first live one."""
+        first = min(candidate.entries, key=lambda entry: (entry.register.key.encode(), entry.register.version))
+        register = first.register
+        current = await self._set.read(register)
+        live = current.record is not None and current.record.live
+        if not first.group:
+            return Found(register, current.record) if live else None
+        if live:
+            return Found(register, None, first.group)
+        position = (register.key.encode(), register.version)
+        inside = Walk(self._walk.space, first.group, b"", page_size=RESOLVE_WIDTH).after(position)
+        async for _ in SetWalk(self._set, inside).found():
+            return Found(register, None, first.group)
+        return None
+
+    async def _candidates(self) -> AsyncIterator[_Candidate]:
+        lanes = self._open_lanes()
+        reached: Position = self._walk.start
+        while True:
+            await self._fill(lanes, reached)
+            heads = [(lane, lane.head) for lane in lanes if lane.head is not None]
+            if not heads:
+                return
+            name = min(_name(head) for _, head in heads if head is not None)
+            here = [(lane, head) for lane, head in heads if head is not None and _name(head) == name]
+            entries = [head for _, head in here]
+            for lane, _ in here:
+                lane.index += 1
+            reached = self._walk.after(name, entries[0].group).start
+            yield _Candidate(name, entries, self._agree(entries, len(lanes)))
+
+    def _agree(self, entries: list[ScanEntry], lanes: int) -> bool:
+        first = entries[0]
+        stamp = first.newest.stamp
+        return (
+            len(entries) == lanes
+            and all(e.newest.stamp == stamp and e.register == first.register for e in entries)
+            and any(e.mark == stamp for e in entries)
+        )
+
+    def _open_lanes(self) -> list[_Lane]:
+        wanted = self._set.quorums.read_quorum
+        lanes = [_Lane(p, drive, next_start=self._walk.start) for p, drive in self._full_drives()]
+        if len(lanes) < wanted:
+            raise Unavailable(f"{self._set.name}: {len(lanes)} drives can be listed, {wanted} are needed")
+        return lanes[:wanted]
+
+    def _full_drives(self) -> list[tuple[int, Drive]]:
+        """Drives whose silence counts, local ones first."""
+        full = [(p, d) for p, d in self._set.awake().items() if d.status().state is DriveState.FULL]
+        return sorted(full, key=lambda item: not getattr(item[1], "local", False))
+
+    async def _fill(self, lanes: list[_Lane], reached: Position) -> None:
+        """Every lane has an entry to show, or has ended."""
+        empty = [lane for lane in lanes if lane.head is None and lane.next_start is not None]
+        if empty:
+            await asyncio.gather(*(self._fill_one(lanes, lane, reached) for lane in empty))
+
+    async def _fill_one(self, lanes: list[_Lane], lane: _Lane, reached: Position) -> None:
+        while lane.head is None and lane.next_start is not None:
+            try:
+                page = await self._page(lane)
+            except DriveError as error:
+                self._replace(lanes, lane, reached, error)
+                continue
+            if page.healing:
+                self._replace(lanes, lane, reached, None)
+                continue
+            lane.entries, lane.index = list(page.entries), 0
+            lane.next_start = (page.next_start, page.next_version) if page.next_start is not None else None
+
+    async def _page(self, lane: _Lane) -> ScanPage:
+        assert lane.next_start is not None
+        walk = self._walk
+        start, version = lane.next_start
+        request = ScanRequest(
+            walk.space, walk.prefix, start, walk.delimiter, walk.page_size, tombstones=True, start_version=version
+        )
+        return await bounded(lane.drive.scan(request))
+
+    def _replace(self, lanes: list[_Lane], lane: _Lane, reached: Position, error: DriveError | None) -> None:
+        """Go on with another drive from where the walk stands."""
+        taken = {other.position for other in lanes}
+        for position, drive in self._full_drives():
+            if position not in taken:
+                lane.position, lane.drive = position, drive
+                lane.entries, lane.index, lane.next_start = [], 0, reached
+                return
+        raise Unavailable(f"{self._set.name}: too few drives can be listed ({error or 'healing'})")
+
+
+async def walk_sets(sets: list[ErasureSet], walk: Walk) -> AsyncIterator[Found]:
+    """The merged walk over several sets; a name that more than one set has comes once, its newest."""
+    streams = [SetWalk(erasure_set, walk).found() for erasure_set in sets]
+    heads: list[tuple[Position, int, Found]] = []
+
+    async def push(index: int) -> None:
+        item = await anext(streams[index], None)
+        if item is not None:
+            heapq.heappush(heads, (item.name, index, item))
+
+    await asyncio.gather(*map(push, range(len(streams))))
+    while heads:
+        name = heads[0][0]
+        same: list[Found] = []
+        while heads and heads[0][0] == name:
+            _, index, item = heapq.heappop(heads)
+            same.append(item)
+            await push(index)
+        yield max(same, key=_stamp)
+
+
+def _stamp(found: Found) -> int:
+    return found.record.stamp if found.record is not None else 0
+
+
+def start_after(prefix: str, delimiter: str, after: str) -> tuple[bytes, bytes]:
+    """The first place greater than `after`; beyond all its keys, where it names a common prefix."""
+    if not after:
+        return b"", b""
+    if delimiter and after.startswith(prefix):
+        rest = after[len(prefix) :]
+        if rest.endswith(delimiter) and rest.find(delimiter) == len(rest) - len(delimiter):
+            return after.encode() + b"\xff", b""
+    return after.encode() + b"\0", b""

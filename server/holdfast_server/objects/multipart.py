@@ -1,0 +1,240 @@
+"""Multipart uploads: an upload, its parts, and the object made of them.
+
+An upload is a register of its own (upload id = version), each part another; both live in the erasure set of
+the object's key, so completing moves no data: the object's record names the parts' shard files.  Parts are
+always files, never inline.
+
+Completing happens once: it takes the lease of the upload's register, commits the object, and puts a tombstone
+on the upload that keeps the result, so that a client that repeats the call (it lost the answer) gets the same
+answer.  A crash between the two leaves an open upload and a whole object; completing again makes the same one.
+The tombstone, once noted, lets each drive drop the upload's parts; the shards that the object names stay.
+
+Drives that missed a part while they were away cannot hold the object's record: where that would cost the
+write quorum, their shards are rebuilt first (`refill`); otherwise repair brings them the object later.
+
+Not here: ETags of objects, the rules for part sizes (`api`), expiry of stale uploads (`heal`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
+
+from holdfast_server.drives.port import Register
+from holdfast_server.objects import quorum, record
+from holdfast_server.objects.erasure_set import ErasureSet, Promise, Refill
+from holdfast_server.objects.listing import Walk, start_after
+from holdfast_server.objects.port import (
+    Attributes,
+    Body,
+    Condition,
+    Conflict,
+    Missing,
+    ObjectError,
+    PartRef,
+    UploadInfo,
+)
+from holdfast_server.objects.record import Extent, Geometry, Kind, PartInfo, Record
+
+if TYPE_CHECKING:
+    from holdfast_server.objects.store import ObjectStore
+
+Assemble = Callable[[Record, Sequence[tuple[PartRef, Record | None]]], Attributes]
+
+MAX_PARTS = 10_000
+
+log = logging.getLogger(__name__)
+
+
+class Uploads:
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    async def create(self, bucket_id: bytes, key: str, headers: dict[str, str], body: bytes) -> bytes:
+        upload_id = self._store.new_id()
+        template = Record(Kind.UPLOAD, 0, headers=headers, body=body)
+        await self._store.commit_record(record.upload_register(bucket_id, key, upload_id), template)
+        return upload_id
+
+    async def get(self, bucket_id: bytes, key: str, upload_id: bytes) -> Record | None:
+        return await self._store.live(record.upload_register(bucket_id, key, upload_id))
+
+    async def put_part(self, bucket_id: bytes, key: str, upload_id: bytes, number: int, body: Body) -> Record:
+        if await self.get(bucket_id, key, upload_id) is None:
+            raise Missing(f"no upload {upload_id.hex()}")
+        register = record.part_register(bucket_id, key, upload_id, number)
+        return await self._store.write_body(register, Kind.PART, body, inline_limit_bytes=0)
+
+    async def list_parts(
+        self, bucket_id: bytes, key: str, upload_id: bytes, after: int = 0, limit: int = 1000
+    ) -> tuple[list[tuple[int, Record]], bool]:
+        if await self.get(bucket_id, key, upload_id) is None:
+            raise Missing(f"no upload {upload_id.hex()}")
+        return await self._parts(bucket_id, key, upload_id, after, limit)
+
+    async def _parts(
+        self, bucket_id: bytes, key: str, upload_id: bytes, after: int, limit: int
+    ) -> tuple[list[tuple[int, Record]], bool]:
+        first = record.part_register(bucket_id, key, upload_id, min(after + 1, 0xFFFF))
+        walk = Walk(
+            first.space, key.encode(), start=(key.encode(), first.version), page_size=max(1, min(limit + 1, 1000))
+        )
+        parts: list[tuple[int, Record]] = []
+        async for found in self._store.walk(walk, [self._store.set_of(first)]):
+            register = found.register
+            if register.key != key or not register.version.startswith(upload_id) or found.record is None:
+                break
+            if len(parts) == limit:
+                return parts, True
+            parts.append((int.from_bytes(register.version[len(upload_id) :], "big"), found.record))
+        return parts, False
+
+    async def complete(
+        self,
+        bucket_id: bytes,
+        key: str,
+        upload_id: bytes,
+        parts: Sequence[PartRef],
+        assemble: Assemble,
+        condition: Condition | None,
+    ) -> Record:
+        upload_register = record.upload_register(bucket_id, key, upload_id)
+        erasure_set = self._store.set_of(upload_register)
+        current = await erasure_set.read(upload_register)
+        upload = current.record
+        if upload is None:
+            raise Missing(f"no upload {upload_id.hex()}")
+        if not upload.live:
+            return _completed_before(upload, parts)
+        stored = dict((await self._parts(bucket_id, key, upload_id, 0, MAX_PARTS))[0])
+        asked = [(ref, stored.get(ref.number)) for ref in parts]
+        attributes = assemble(upload, asked)
+        chosen = [(ref, part) for ref, part in asked if part is not None]
+        template = _object_of(chosen, attributes)
+        refill = _Refill(self._store, erasure_set, bucket_id, key, upload_id, [ref.number for ref in parts])
+        promise = await erasure_set.promise(upload_register, current)
+        if promise is None:
+            raise Conflict("the upload is being completed or aborted")
+        return await self._store.background.shielded(
+            self._complete(erasure_set, promise, record.object_register(bucket_id, key), template, refill, condition)
+        )
+
+    async def _complete(
+        self,
+        erasure_set: ErasureSet,
+        promise: Promise,
+        register: Register,
+        template: Record,
+        refill: Refill,
+        condition: Condition | None,
+    ) -> Record:
+        rotation = self._store.rotation(register, erasure_set)
+        try:
+            made = await self._store.commit_record(register, template, condition, None, rotation, (), refill)
+        except BaseException:
+            erasure_set.release_later(promise)
+            raise
+        closing = Record(Kind.TOMBSTONE, 0, body=record.encode(made))
+        try:
+            await erasure_set.commit_promised(promise, self._store.made(closing, erasure_set))
+        except ObjectError:
+            # The object is whole and acknowledged; the upload stays open until it is completed again,
+            # aborted, or expires.
+            log.warning("upload of %r is completed but could not be closed", register.key)
+        return made
+
+    async def abort(self, bucket_id: bytes, key: str, upload_id: bytes) -> None:
+        if await self.get(bucket_id, key, upload_id) is None:
+            raise Missing(f"no upload {upload_id.hex()}")
+        register = record.upload_register(bucket_id, key, upload_id)
+        await self._store.commit_record(register, Record(Kind.TOMBSTONE, 0))
+
+    async def list_uploads(
+        self, bucket_id: bytes, prefix: str, delimiter: str, after: tuple[str, bytes], limit: int
+    ) -> tuple[list[UploadInfo], list[str], bool]:
+        key, version = after
+        start = (key.encode(), version + b"\0") if version else start_after(prefix, delimiter, key)
+        walk = Walk(
+            record.UPLOAD_SPACE + bucket_id,
+            prefix.encode(),
+            delimiter.encode(),
+            start,
+            page_size=max(1, min(limit + 1, 1000)),
+        )
+        uploads: list[UploadInfo] = []
+        prefixes: list[str] = []
+        async for found in self._store.walk(walk):
+            if len(uploads) + len(prefixes) == limit:
+                return uploads, prefixes, True
+            if found.group:
+                prefixes.append(found.group.decode())
+            elif found.record is not None:
+                uploads.append(UploadInfo(found.register.key, found.register.version, found.record))
+        return uploads, prefixes, False
+
+
+def _completed_before(tombstone: Record, parts: Sequence[PartRef]) -> Record:
+    """The object that completing made, if the same parts are asked for again.  Raises Missing."""
+    if tombstone.body:
+        made = record.decode(tombstone.body)
+        if [(p.number, p.etag) for p in made.parts] == [(ref.number, ref.etag) for ref in parts]:
+            return made
+    raise Missing("the upload has ended")
+
+
+def _object_of(parts: Sequence[tuple[PartRef, Record]], attributes: Attributes) -> Record:
+    geometry: Geometry | None = None
+    extents = []
+    for _, part in parts:
+        geometry = geometry or part.geometry
+        extents.append(part.extents[0] if part.extents else Extent(b"", 0))
+    return Record(
+        Kind.OBJECT,
+        0,
+        modified_ms=attributes.modified_ms,
+        size_bytes=sum(part.size_bytes for _, part in parts),
+        etag=attributes.etag,
+        headers=attributes.headers,
+        checksums=attributes.checksums,
+        geometry=geometry,
+        extents=tuple(extents) if geometry is not None else (),
+        parts=tuple(_part_info(ref, part) for ref, part in parts),
+    )
+
+
+def _part_info(ref: PartRef, part: Record) -> PartInfo:
+    checksum = next((value for name, value in part.checksums.items() if name != "type"), "")
+    return PartInfo(ref.number, part.size_bytes, part.etag, checksum)
+
+
+class _Refill:
+    """Rebuilds the shards of parts that some drives missed, so that they can hold the object's record."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        erasure_set: ErasureSet,
+        bucket_id: bytes,
+        key: str,
+        upload_id: bytes,
+        numbers: Sequence[int],
+    ) -> None:
+        self._store = store
+        self._set = erasure_set
+        self._registers: list[Register] = [
+            record.part_register(bucket_id, key, upload_id, number) for number in numbers
+        ]
+
+    async def __call__(self, positions: Collection[int]) -> Collection[int]:
+        good = set(positions)
+        for register in self._registers:
+            replies = await self._set.query(register)
+            decision = quorum.decide_read(self._set.quorums, replies, final=True)
+            have = quorum.holders(replies, decision.stamp)
+            lacking = [p for p in good if p not in have]
+            if lacking and have:
+                good -= set(lacking) - await self._store.healer.refill(self._set, lacking, have)
+            elif lacking:
+                good -= set(lacking)
+        return good

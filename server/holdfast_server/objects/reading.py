@@ -1,0 +1,249 @@
+"""From shards to bytes: pick K shards, verify, join or decode, stream.
+
+A batch of stripes is fetched while the one before it is being sent.  For each batch K drives are asked, data
+shards and local drives first; one that fails, answers with bytes that do not match their hash, or does not
+answer within `HEDGE_SECONDS` is replaced at once by another holder.  A stripe leaves here only after every
+block that went into it matched the hash the drive keeps and the hash computed here: no byte that fails its
+checksum reaches the caller.
+
+Bounds: two batches of `BATCH_STRIPES` stripes in memory per read.
+
+Not here: which version to read (`erasure_set`), repair of what was found bad (`report_bad` tells the store).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import xxhash
+
+from holdfast_server.clock.port import Clock
+from holdfast_server.drives.port import Drive, DriveError, Held, ShardCorrupt, ShardMissing
+from holdfast_server.erasure.codec import Codec, CodingError
+from holdfast_server.objects.asking import awake, bounded
+from holdfast_server.objects.port import Unavailable
+from holdfast_server.objects.record import Extent, Record
+
+BATCH_STRIPES = 4
+HEDGE_SECONDS = 0.5
+FETCH_ROUNDS = 6
+ROUND_PAUSE_SECONDS = 0.25
+"""A batch for which too few holders answer is tried again: a pod that restarts is back within a second or two."""
+
+Block = bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One holder of a version."""
+
+    position: int
+    drive: Drive
+    held: Held
+
+
+def order_sources(holders: Mapping[int, Held], drives: Mapping[int, Drive], data_shards: int) -> list[Source]:
+    """Data shards before parity (nothing to decode then), local drives before remote ones."""
+    sources = [Source(p, drives[p], held) for p, held in holders.items() if p in drives]
+    return sorted(sources, key=lambda s: (s.held.shard_index >= data_shards, not getattr(s.drive, "local", False)))
+
+
+class ShardReader:
+    """Fetches stripes of one extent from whichever K holders answer."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        sources: list[Source],
+        stripe_size_bytes: int,
+        clock: Clock,
+        report_bad: Callable[[], None],
+    ) -> None:
+        self._codec = codec
+        self._sources = sources
+        self._stripe_size_bytes = stripe_size_bytes
+        self._clock = clock
+        self._report_bad = report_bad
+
+    async def stripes(self, extent: Extent, first: int, count: int) -> list[list[memoryview]]:
+        """`count` stripes, each as consecutive views.  Raises Unavailable."""
+        blocks = await self.blocks(extent.data_id, first, count, self._codec.data_shards)
+        out = []
+        for offset in range(count):
+            start = (first + offset) * self._stripe_size_bytes
+            size = min(self._stripe_size_bytes, extent.size_bytes - start)
+            stripe = {shard: column[offset] for shard, column in blocks.items()}
+            try:
+                out.append(self._codec.join(stripe, size))
+            except CodingError as error:
+                raise Unavailable(f"stripe {first + offset}: {error}") from error
+        return out
+
+    async def blocks(self, data_id: bytes, first: int, count: int, wanted: int) -> dict[int, list[Block]]:
+        """Verified blocks of `wanted` different shards, by shard index.  Raises Unavailable."""
+        errors: dict[int, DriveError] = {}
+        for round_ in range(FETCH_ROUNDS):
+            if round_:
+                await self._clock.sleep(ROUND_PAUSE_SECONDS * round_)
+            found = await self._round(data_id, first, count, wanted, errors)
+            if len(found) >= wanted:
+                return found
+        told = "; ".join(f"{p}: {error}" for p, error in sorted(errors.items()))
+        raise Unavailable(f"{len(found)} of the {wanted} shards needed can be read ({told})")
+
+    async def _round(
+        self, data_id: bytes, first: int, count: int, wanted: int, errors: dict[int, DriveError]
+    ) -> dict[int, list[Block]]:
+        up = awake({source.position: source.drive for source in self._sources})
+        spare = [source for source in self._sources if source.position in up]
+        found: dict[int, list[Block]] = {}
+        running: dict[asyncio.Task[list[Block]], Source] = {}
+
+        def start() -> None:
+            source = spare.pop(0)
+            task = asyncio.ensure_future(bounded(self._fetch(source, data_id, first, count)))
+            running[task] = source
+
+        for _ in range(min(wanted, len(spare))):
+            start()
+        try:
+            while running and len(found) < wanted:
+                done, _ = await asyncio.wait(
+                    running, timeout=HEDGE_SECONDS if spare else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    start()
+                for task in done:
+                    source = running.pop(task)
+                    error = task.exception()
+                    if error is None:
+                        found[source.held.shard_index] = task.result()
+                        continue
+                    if not isinstance(error, DriveError):
+                        raise error
+                    errors[source.position] = error
+                    if isinstance(error, (ShardMissing, ShardCorrupt)):
+                        self._report_bad()
+                    if spare:
+                        start()
+        finally:
+            for task in running:
+                task.cancel()
+        return found
+
+    async def _fetch(self, source: Source, data_id: bytes, first: int, count: int) -> list[Block]:
+        blocks, hashes = await source.drive.read_blocks(data_id, first, count)
+        if len(blocks) != count:
+            raise ShardCorrupt(f"{len(blocks)} blocks instead of {count}")
+        for block, digest in zip(blocks, hashes, strict=True):
+            if xxhash.xxh3_128_digest(block) != digest:
+                raise ShardCorrupt("a block changed on its way")
+        return blocks
+
+
+def join_inline(codec: Codec, record: Record, holders: Mapping[int, Held]) -> list[memoryview]:
+    """The bytes of an inline object.  Raises Unavailable."""
+    blocks = {held.shard_index: held.inline for held in holders.values() if held.inline is not None}
+    try:
+        return codec.join(blocks, record.size_bytes)
+    except CodingError as error:
+        raise Unavailable(str(error)) from error
+
+
+class ObjectReader:
+    """One version being read (`objects.port.Reader`)."""
+
+    def __init__(self, record: Record, shards: ShardReader | None, inline: list[memoryview]) -> None:
+        self.record = record
+        self._shards = shards
+        self._inline = inline
+
+    async def chunks(self, start: int, length: int) -> AsyncIterator[bytes | memoryview]:
+        if start < 0 or length < 0 or start + length > self.record.size_bytes:
+            raise ValueError(f"range {start}+{length} outside of {self.record.size_bytes} bytes")
+        if self._shards is None:
+            for view in _slice(self._inline, start, length):
+                yield view
+            return
+        async for stripe, skip, take in self._wanted(start, length):
+            for view in _slice(stripe, skip, take):
+                yield view
+
+    async def _wanted(self, start: int, length: int) -> AsyncIterator[tuple[list[memoryview], int, int]]:
+        """The stripes that cover a range, each with the part of it that is wanted, one batch read ahead."""
+        batches = _batches(self.record, start, length)
+        ahead: asyncio.Task[list[list[memoryview]]] | None = None
+        try:
+            upcoming = next(batches, None)
+            while upcoming is not None:
+                batch = upcoming
+                stripes = await (ahead or asyncio.ensure_future(self._read(batch)))
+                ahead = None
+                upcoming = next(batches, None)
+                if upcoming is not None:
+                    ahead = asyncio.ensure_future(self._read(upcoming))
+                for stripe, (skip, take) in zip(stripes, batch.slices, strict=True):
+                    yield stripe, skip, take
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+                await asyncio.wait([ahead])
+                if not ahead.cancelled():
+                    ahead.exception()
+
+    async def _read(self, batch: Batch) -> list[list[memoryview]]:
+        assert self._shards is not None
+        return await self._shards.stripes(batch.extent, batch.first, len(batch.slices))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive stripes of one extent, with (skip, take) in each."""
+
+    extent: Extent
+    first: int
+    slices: list[tuple[int, int]]
+
+
+def _batches(record: Record, start: int, length: int) -> Iterator[Batch]:
+    assert record.geometry is not None
+    stripe_size = record.geometry.stripe_size_bytes
+    offset = 0
+    end = start + length
+    for extent in record.extents:
+        low = max(start - offset, 0)
+        high = min(end - offset, extent.size_bytes)
+        offset += extent.size_bytes
+        if low >= high:
+            continue
+        stripe = low // stripe_size
+        slices: list[tuple[int, int]] = []
+        first = stripe
+        while stripe * stripe_size < high:
+            base = stripe * stripe_size
+            skip = max(low - base, 0)
+            slices.append((skip, min(high - base, stripe_size) - skip))
+            stripe += 1
+            if len(slices) == BATCH_STRIPES:
+                yield Batch(extent, first, slices)
+                slices, first = [], stripe
+        if slices:
+            yield Batch(extent, first, slices)
+
+
+def _slice(views: list[memoryview], skip: int, take: int) -> list[memoryview]:
+    out = []
+    for view in views:
+        if skip >= len(view):
+            skip -= len(view)
+            continue
+        part = view[skip : skip + take]
+        skip = 0
+        take -= len(part)
+        if len(part):
+            out.append(part)
+        if not take:
+            break
+    return out

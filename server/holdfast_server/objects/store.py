@@ -1,0 +1,379 @@
+"""The object store: the façade of this package (`objects.port.Objects`), and the wiring of its parts.
+
+A call finds the erasure set of its key (`placement`), then reads or writes one register of that set
+(`erasure_set`), its shards through `writing` and `reading`.  Multipart uploads add `multipart`.
+
+Invariants kept here: shards are staged before the record that names them is offered to any drive; a write that
+fails leaves no staged shards behind; what is found bad or missing while reading is healed in the background.
+
+Not here: S3 (`api`), background repair (`heal`), who the peers are (`wiring` hands in the drives).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from holdfast_server.clock.port import Clock
+from holdfast_server.clock.stamp import HybridClock
+from holdfast_server.drives.port import Drive, Held, Register
+from holdfast_server.erasure.codec import Codec, codec
+from holdfast_server.objects import record
+from holdfast_server.objects.background import Background
+from holdfast_server.objects.erasure_set import ErasureSet, Refill
+from holdfast_server.objects.healing import Healed, Healer
+from holdfast_server.objects.listing import Found, Walk, start_after, walk_sets
+from holdfast_server.objects.multipart import Uploads
+from holdfast_server.objects.port import (
+    Attributes,
+    Body,
+    Condition,
+    Listed,
+    Listing,
+    ObjectError,
+    PartRef,
+    Reader,
+    UploadInfo,
+)
+from holdfast_server.objects.reading import ObjectReader, ShardReader, join_inline, order_sources
+from holdfast_server.objects.record import INLINE_LIMIT_BYTES, Extent, Geometry, Kind, Record
+from holdfast_server.objects.writing import ShardWriter, Staged
+from holdfast_server.placement.map import PoolMap, SetId
+
+CODING_THREADS = 4
+
+
+class ObjectStore:
+    """Implements `objects.port.Objects` over the drives of a tenant."""
+
+    def __init__(
+        self,
+        pools: PoolMap,
+        drives: Callable[[str, int], list[Drive]],
+        clock: Clock,
+        stamps: HybridClock,
+        coding_threads: int = CODING_THREADS,
+    ) -> None:
+        """`drives(pool, set index)` gives the N drives of a set in position order, local and remote alike."""
+        self.pools = pools
+        self.clock = clock
+        self.background = Background()
+        self._drives = drives
+        self._stamps = stamps
+        self._executor = ThreadPoolExecutor(coding_threads, "coding")
+        self.healer = Healer(clock, self._executor)
+        self._sets: dict[SetId, ErasureSet] = {}
+        self._uploads = Uploads(self)
+
+    async def close(self) -> None:
+        await self.background.close()
+        self._executor.shutdown(wait=True)
+
+    # ---------------------------------------------------------------- placement
+
+    def set_of(self, register: Register) -> ErasureSet:
+        return self.erasure_set(self.pools.write_set(register.space[1:], register.key))
+
+    def erasure_set(self, set_id: SetId) -> ErasureSet:
+        found = self._sets.get(set_id)
+        if found is None:
+            found = self._sets[set_id] = ErasureSet(
+                set_id,
+                self.pools.quorums(set_id),
+                lambda: self._drives(set_id.pool, set_id.index),
+                self.clock,
+                self._stamps,
+                self.background,
+                self.healer.roll_forward,
+            )
+        return found
+
+    def all_sets(self) -> list[ErasureSet]:
+        return [self.erasure_set(set_id) for set_id in self.pools.all_sets()]
+
+    def codec(self, erasure_set: ErasureSet) -> Codec:
+        return codec(erasure_set.quorums.data_shards, erasure_set.quorums.parity_shards)
+
+    def rotation(self, register: Register, erasure_set: ErasureSet) -> int:
+        return self.pools.rotation(register.space[1:], register.key, erasure_set.quorums.set_size)
+
+    def new_id(self) -> bytes:
+        return self.clock.random_bytes(16)
+
+    # ---------------------------------------------------------------- objects
+
+    async def put_object(self, bucket_id: bytes, key: str, body: Body, condition: Condition | None = None) -> Record:
+        register = record.object_register(bucket_id, key)
+        return await self.write_body(register, Kind.OBJECT, body, condition)
+
+    async def write_body(
+        self,
+        register: Register,
+        kind: Kind,
+        body: Body,
+        condition: Condition | None = None,
+        inline_limit_bytes: int = INLINE_LIMIT_BYTES,
+    ) -> Record:
+        """Stage a body and commit the record that names it."""
+        erasure_set = self.set_of(register)
+        rotation = self.rotation(register, erasure_set)
+        code = self.codec(erasure_set)
+        writer = ShardWriter(code, erasure_set.quorums.write_quorum, self._executor, self.background)
+        targets = erasure_set.require_write_quorum()
+        data_id = self.new_id()
+        staged = await writer.write(body, targets, rotation, data_id, inline_limit_bytes)
+        template = _record_of(kind, staged, code)
+
+        async def commit() -> Record:
+            try:
+                return await self.commit_record(
+                    register, template, condition, staged.positions, rotation, staged.inline
+                )
+            except BaseException:
+                # Undecided or refused: a drive that named the shards in a record keeps them, others let go.
+                if staged.data_id:
+                    self.background.spawn(writer.discard(targets, staged.data_id))
+                raise
+
+        return await self.background.shielded(commit())
+
+    async def commit_record(
+        self,
+        register: Register,
+        template: Record,
+        condition: Condition | None = None,
+        positions: frozenset[int] | None = None,
+        rotation: int = 0,
+        inline: Sequence[bytes] = (),
+        refill: Refill | None = None,
+    ) -> Record:
+        """Commit a record, stamped now; returns it as it was committed."""
+        erasure_set = self.set_of(register)
+        made = self.made(template, erasure_set, positions, rotation, inline)
+        if condition is None:
+            work = erasure_set.commit(register, made, refill)
+        else:
+            work = erasure_set.commit_if(register, condition, made, refill)
+        stamp = await self.background.shielded(work)
+        return made.record(stamp)
+
+    def made(
+        self,
+        template: Record,
+        erasure_set: ErasureSet,
+        positions: frozenset[int] | None = None,
+        rotation: int = 0,
+        inline: Sequence[bytes] = (),
+    ) -> Made:
+        size = erasure_set.quorums.set_size
+        chosen = frozenset(range(size)) if positions is None else positions
+        return Made(self.clock, template, chosen, size, rotation, inline)
+
+    async def head_object(self, bucket_id: bytes, key: str) -> Record | None:
+        return await self.live(record.object_register(bucket_id, key))
+
+    async def live(self, register: Register) -> Record | None:
+        """The current version if it is not a tombstone."""
+        current = await self.set_of(register).read(register)
+        return current.record if current.record is not None and current.record.live else None
+
+    async def open_object(self, bucket_id: bytes, key: str) -> Reader | None:
+        register = record.object_register(bucket_id, key)
+        erasure_set = self.set_of(register)
+        current = await erasure_set.read(register, with_inline=True)
+        found = current.record
+        if found is None or not found.live:
+            return None
+        if not found.size_bytes or found.geometry is None:
+            return ObjectReader(found, None, [])
+        code = codec(found.geometry.data_shards, found.geometry.parity_shards)
+        if found.inline:
+            return ObjectReader(found, None, join_inline(code, found, current.holders))
+        sources = order_sources(current.holders, erasure_set.drives(), code.data_shards)
+        shards = ShardReader(
+            code,
+            sources,
+            found.geometry.stripe_size_bytes,
+            self.clock,
+            lambda: self.background.spawn(self.heal(erasure_set, register, verify=True)),
+        )
+        return ObjectReader(found, shards, [])
+
+    async def heal(self, erasure_set: ErasureSet, register: Register, verify: bool = False) -> Healed:
+        return await self.healer.heal(erasure_set, register, verify)
+
+    async def delete_object(self, bucket_id: bytes, key: str, condition: Condition | None = None) -> Record | None:
+        register = record.object_register(bucket_id, key)
+        if condition is None:
+            try:
+                current = await self.set_of(register).read(register)
+            except ObjectError:
+                pass  # undecided now; a tombstone above it all decides it
+            else:
+                if current.record is None or not current.record.live:
+                    return None
+                await self.commit_record(register, Record(Kind.TOMBSTONE, 0))
+                return current.record
+        await self.commit_record(register, Record(Kind.TOMBSTONE, 0), condition)
+        return None
+
+    async def list_objects(
+        self, bucket_id: bytes, *, prefix: str = "", delimiter: str = "", after: str = "", limit: int = 1000
+    ) -> Listing:
+        return await self._list(record.OBJECT_SPACE + bucket_id, prefix, delimiter, after, limit)
+
+    async def _list(self, space: bytes, prefix: str, delimiter: str, after: str, limit: int) -> Listing:
+        entries: list[Listed] = []
+        prefixes: list[str] = []
+        last = after
+        walk = Walk(
+            space,
+            prefix.encode(),
+            delimiter.encode(),
+            start_after(prefix, delimiter, after),
+            page_size=max(1, min(limit + 1, 1000)),
+        )
+        async for found in walk_sets(self.all_sets(), walk):
+            if len(entries) + len(prefixes) == limit:
+                return Listing(entries, prefixes, last)
+            if found.group:
+                last = found.group.decode()
+                prefixes.append(last)
+            elif found.record is not None:
+                last = found.register.key
+                entries.append(Listed(last, found.record, found.register.version))
+        return Listing(entries, prefixes, None)
+
+    def walk(self, walk: Walk, sets: Sequence[ErasureSet] | None = None) -> AsyncIterator[Found]:
+        return walk_sets(self.all_sets() if sets is None else list(sets), walk)
+
+    # ---------------------------------------------------------------- multipart
+
+    async def create_upload(self, bucket_id: bytes, key: str, headers: dict[str, str], body: bytes) -> bytes:
+        return await self._uploads.create(bucket_id, key, headers, body)
+
+    async def get_upload(self, bucket_id: bytes, key: str, upload_id: bytes) -> Record | None:
+        return await self._uploads.get(bucket_id, key, upload_id)
+
+    async def put_part(self, bucket_id: bytes, key: str, upload_id: bytes, number: int, body: Body) -> Record:
+        return await self._uploads.put_part(bucket_id, key, upload_id, number, body)
+
+    async def list_parts(
+        self, bucket_id: bytes, key: str, upload_id: bytes, after: int = 0, limit: int = 1000
+    ) -> tuple[list[tuple[int, Record]], bool]:
+        return await self._uploads.list_parts(bucket_id, key, upload_id, after, limit)
+
+    async def complete_upload(
+        self,
+        bucket_id: bytes,
+        key: str,
+        upload_id: bytes,
+        parts: Sequence[PartRef],
+        assemble: Callable[[Record, Sequence[tuple[PartRef, Record | None]]], Attributes],
+        condition: Condition | None = None,
+    ) -> Record:
+        return await self._uploads.complete(bucket_id, key, upload_id, parts, assemble, condition)
+
+    async def abort_upload(self, bucket_id: bytes, key: str, upload_id: bytes) -> None:
+        await self._uploads.abort(bucket_id, key, upload_id)
+
+    async def list_uploads(
+        self,
+        bucket_id: bytes,
+        *,
+        prefix: str = "",
+        delimiter: str = "",
+        after: tuple[str, bytes] = ("", b""),
+        limit: int = 1000,
+    ) -> tuple[list[UploadInfo], list[str], bool]:
+        return await self._uploads.list_uploads(bucket_id, prefix, delimiter, after, limit)
+
+    # ---------------------------------------------------------------- documents
+
+    async def get_document(self, name: str) -> Record | None:
+        return await self.live(record.document_register(name))
+
+    async def put_document(self, name: str, body: bytes, condition: Condition | None = None) -> Record:
+        template = Record(Kind.DOCUMENT, 0, size_bytes=len(body), body=body)
+        return await self.commit_record(record.document_register(name), template, condition)
+
+    async def delete_document(self, name: str, condition: Condition | None = None) -> None:
+        await self.commit_record(record.document_register(name), Record(Kind.TOMBSTONE, 0), condition)
+
+    async def list_documents(self, prefix: str, after: str = "", limit: int = 1000) -> Listing:
+        return await self._list(record.DOCUMENT_SPACE + record.SYSTEM_ID, prefix, "", after, limit)
+
+
+def _record_of(kind: Kind, staged: Staged, code: Codec) -> Record:
+    attributes = staged.attributes
+    return Record(
+        kind,
+        0,
+        modified_ms=attributes.modified_ms,
+        size_bytes=staged.size_bytes,
+        etag=attributes.etag,
+        headers=attributes.headers,
+        checksums=attributes.checksums,
+        geometry=Geometry(code.data_shards, code.parity_shards, code.name) if staged.size_bytes else None,
+        extents=(Extent(staged.data_id, staged.size_bytes),) if staged.size_bytes else (),
+    )
+
+
+class Made:
+    """Makes the record for a stamp, as each position is to hold it; encodes once per stamp."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        template: Record,
+        positions: frozenset[int],
+        set_size: int,
+        rotation: int,
+        inline: Sequence[bytes],
+    ) -> None:
+        self._template = template
+        self._modified_ms = template.modified_ms or clock.now_ms()
+        self._positions = positions
+        self._set_size = set_size
+        self._rotation = rotation
+        self._inline = inline
+        self._made: dict[int, tuple[Record, Mapping[int, Held]]] = {}
+
+    def record(self, stamp: int) -> Record:
+        return self._make(stamp)[0]
+
+    def __call__(self, stamp: int) -> Mapping[int, Held]:
+        return self._make(stamp)[1]
+
+    def _make(self, stamp: int) -> tuple[Record, Mapping[int, Held]]:
+        made = self._made.get(stamp)
+        if made is None:
+            made = self._made[stamp] = self._fresh(stamp)
+        return made
+
+    def _fresh(self, stamp: int) -> tuple[Record, Mapping[int, Held]]:
+        made = _stamped(self._template, stamp, self._modified_ms)
+        encoded = record.encode(made)
+        coded = bool(made.extents)
+        held = {}
+        for position in self._positions:
+            shard = (position + self._rotation) % self._set_size if coded else -1
+            inline = self._inline[shard] if self._inline else None
+            held[position] = Held(stamp, not made.live, encoded, shard, inline, made.data_ids)
+        return made, held
+
+
+def _stamped(template: Record, stamp: int, modified_ms: int) -> Record:
+    return Record(
+        template.kind,
+        stamp,
+        modified_ms,
+        template.size_bytes,
+        template.etag,
+        template.headers,
+        template.checksums,
+        template.geometry,
+        template.extents,
+        template.parts,
+        template.body,
+    )

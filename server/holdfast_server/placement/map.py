@@ -1,0 +1,100 @@
+"""The pool map: pools, their erasure sets, and where a key goes.
+
+Placement is a function of the key, the tenant and the map's *epoch*, never of what a coordinator sees of free
+space or failures, so that all coordinators agree.  The pool is chosen by weighted rendezvous hashing over the
+pools that take writes in an epoch, the set by hash, the order of shards is rotated by hash so that parity and
+its cost are spread.  The version is not hashed: all versions of a key, its uploads and its parts are in one set.
+
+An epoch that changes the writable pools moves the writes of some keys; what was written earlier stays where
+the earlier epoch put it, so look-ups walk the epochs, newest first (`read_sets`).
+
+Not here: how a change of the map reaches all pods (the operator publishes epochs, peers compare them).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import xxhash
+
+from holdfast_server.contract import geometry
+from holdfast_server.contract.config import PoolConfig, ServerConfig
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SetId:
+    pool: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    config: PoolConfig
+    quorums: geometry.Quorums
+    sets: tuple[tuple[geometry.DriveSlot, ...], ...]
+
+
+class PoolMap:
+    """The pools of one configuration, at its epoch."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.epoch = config.epoch
+        self._seed = xxhash.xxh3_64_intdigest(config.tenant.id.encode())
+        self.pools = {pool.name: _pool(pool) for pool in config.pools}
+        self._writable = _writable_by_epoch(config.pools, config.epoch)
+
+    def quorums(self, set_id: SetId) -> geometry.Quorums:
+        return self.pools[set_id.pool].quorums
+
+    def slots(self, set_id: SetId) -> tuple[geometry.DriveSlot, ...]:
+        return self.pools[set_id.pool].sets[set_id.index]
+
+    def all_sets(self) -> list[SetId]:
+        """Every set of every readable pool."""
+        return [
+            SetId(name, index)
+            for name, pool in self.pools.items()
+            if pool.config.readable_from_epoch <= self.epoch
+            for index in range(len(pool.sets))
+        ]
+
+    def write_set(self, owner_id: bytes, key: str) -> SetId:
+        """Where a key's writes go now.  `owner_id` is the bucket's unique id."""
+        return self._place(self._hash(owner_id, key), self._writable[0])
+
+    def read_sets(self, owner_id: bytes, key: str) -> list[SetId]:
+        """Where a key may be, newest epoch first, without repetition."""
+        place = self._hash(owner_id, key)
+        return list(dict.fromkeys(self._place(place, pools) for pools in self._writable))
+
+    def rotation(self, owner_id: bytes, key: str, set_size: int) -> int:
+        """Shard index of position p is (p + rotation) mod N."""
+        return (self._hash(owner_id, key) >> 96) % set_size
+
+    def _hash(self, owner_id: bytes, key: str) -> int:
+        return xxhash.xxh3_128_intdigest(owner_id + key.encode(), self._seed)
+
+    def _place(self, place: int, pools: Sequence[str]) -> SetId:
+        name = pools[0] if len(pools) == 1 else max(pools, key=lambda pool: self._score(place, pool))
+        return SetId(name, (place & 0xFFFFFFFF) % len(self.pools[name].sets))
+
+    def _score(self, place: int, pool: str) -> float:
+        """Weighted rendezvous: the greatest -weight / ln(u) wins, u uniform in (0, 1)."""
+        mixed = xxhash.xxh3_64_intdigest(place.to_bytes(16, "big") + pool.encode())
+        return -self.pools[pool].config.weight / math.log((mixed + 0.5) / 2**64)
+
+
+def _pool(config: PoolConfig) -> Pool:
+    erasure = config.erasure
+    quorums = geometry.resolve(config.servers, config.volumes_per_server, erasure.set_size, erasure.parity)
+    groups = geometry.erasure_sets(config.servers, config.volumes_per_server, erasure.set_size)
+    return Pool(config, quorums, tuple(tuple(group) for group in groups))
+
+
+def _writable_by_epoch(pools: Sequence[PoolConfig], epoch: int) -> list[tuple[str, ...]]:
+    """The pools that take writes, for every epoch that changed them, newest first."""
+    epochs = sorted({min(pool.writable_from_epoch, epoch) for pool in pools}, reverse=True)
+    found = [tuple(pool.name for pool in pools if pool.writable_from_epoch <= at) for at in epochs]
+    return [names for names in found if names] or [tuple(pool.name for pool in pools)]
