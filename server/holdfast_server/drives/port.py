@@ -287,6 +287,9 @@ class Drive(Protocol):
     async def scan(self, request: ScanRequest) -> ScanPage:
         """One page of an ordered walk; `newest` of each register, durable ones only."""
 
+    async def spaces(self, after: bytes, limit: int) -> list[bytes]:
+        """The spaces above `after` in which registers are held, ascending."""
+
     async def repairs(self, limit: int) -> list[Register]:
         """Registers noted as not whole, oldest first."""
 

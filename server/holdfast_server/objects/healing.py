@@ -52,6 +52,8 @@ OPERATION_DEADLINE_SECONDS = 60.0
 class Healed:
     whole: bool = False
     """Every drive of the set has what it should."""
+    settled: bool = False
+    """Every drive that answered has what it should; only writes still under way were left alone."""
     stuck: bool = False
     """A version that the drives which answer cannot decide or rebuild."""
     copied: int = 0
@@ -70,18 +72,20 @@ class Healer:
         mark = quorum.greatest_mark(replies)
         all_answered = len(replies) == erasure_set.quorums.set_size
         found = quorum.versions(replies)
+        young = False
         for stamp in sorted((s for s in found if s >= mark), reverse=True):
             step = quorum.decide_heal(erasure_set.quorums, replies, stamp)
+            if step is not quorum.HealStep.COPY and self._may_be_in_flight(stamp):
+                young = True  # its coordinator will decide it; what lies below may still be needed
+                continue
             if step is quorum.HealStep.TAKE_BACK:
-                if self._may_be_in_flight(stamp) or not await self._take_back(erasure_set, register, stamp, replies):
+                if not await self._take_back(erasure_set, register, stamp, replies):
                     return healed
                 continue
             if step is quorum.HealStep.STUCK:
                 healed.stuck = True
                 return healed
             if step is quorum.HealStep.ROLL_FORWARD:
-                if self._may_be_in_flight(stamp):
-                    return healed
                 if not await self.roll_forward(erasure_set, register, stamp, replies):
                     return healed
                 return await self.heal(erasure_set, register, verify)
@@ -92,9 +96,11 @@ class Healer:
             healed.copied += len(added)
             positions = set(have) | added
             erasure_set.note_later(register, stamp, positions)
-            healed.whole = all_answered and len(positions) == erasure_set.quorums.set_size
+            healed.settled = positions >= set(replies)
+            healed.whole = healed.settled and all_answered and not young
             return healed
-        healed.whole = all_answered
+        healed.settled = True
+        healed.whole = all_answered and not young
         return healed
 
     async def roll_forward(

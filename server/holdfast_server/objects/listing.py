@@ -123,6 +123,11 @@ class SetWalk:
         for item in await self._decide(batch):
             yield item
 
+    async def registers(self) -> AsyncIterator[Register]:
+        """Every register that any scanned drive holds anything of, tombstones and undecided ones too."""
+        async for candidate in self._candidates():
+            yield candidate.entries[0].register
+
     async def _decide(self, batch: list[_Candidate]) -> list[Found]:
         async def one(candidate: _Candidate) -> Found | None:
             return self._settled(candidate) if candidate.agreed else await self._resolve(candidate)
