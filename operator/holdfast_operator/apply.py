@@ -1,0 +1,110 @@
+"""Brings the rendered manifests to the API server and removes what is no longer rendered.
+
+Server-side apply, forced: the operator is right about every field it renders, and about no other.  An object is
+applied only if it is ours (labels, and no owner but this very Tenant); one that is not is refused, and nothing
+after it in the list is applied, so that a tenant never comes up in halves.  An object whose manifest has not
+changed and that still says everything the manifest says is left alone: an idle tenant costs no writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from holdfast_operator import labels
+from holdfast_operator.kube.port import POD, STATEFUL_SET, KubeClient, Manifest, kind_of
+from holdfast_operator.observe.cluster import LiveObjects
+from holdfast_operator.tenant.spec import TenantSpec
+
+
+class ApplyRefused(Exception):
+    """An object of the same name belongs to somebody else; the message names it."""
+
+
+async def apply_manifests(
+    kube: KubeClient, tenant: TenantSpec, manifests: Sequence[Manifest], live: LiveObjects
+) -> list[Manifest]:
+    """Apply in order; returns the manifests that had to be sent.  Raises ApplyRefused or KubeError."""
+    sent = []
+    for manifest in manifests:
+        key = (manifest["kind"], manifest["metadata"]["name"])
+        existing = live.by_key.get(key)
+        if existing is None:
+            # Not among those that carry our labels; it may still exist without them.
+            existing = await kube.get(kind_of(manifest), tenant.namespace, key[1])
+        if existing is not None:
+            check_ownership(existing, tenant)
+        marked = with_manifest_hash(manifest)
+        if existing is None or not is_up_to_date(existing, marked):
+            await kube.apply(marked)
+            sent.append(manifest)
+    return sent
+
+
+def check_ownership(existing: Manifest, tenant: TenantSpec) -> None:
+    """Raises ApplyRefused unless the object is this tenant's."""
+    name = f"{existing['kind']} {existing['metadata']['name']}"
+    if not labels.is_labelled_for(existing, tenant.name):
+        raise ApplyRefused(f"{name} exists but does not belong to tenant {tenant.name}; it is left alone")
+    for owner in existing["metadata"].get("ownerReferences") or []:
+        if owner.get("controller") and owner.get("uid") != tenant.uid:
+            raise ApplyRefused(
+                f"{name} still belongs to {owner.get('kind')} {owner.get('name')} (uid {owner.get('uid')})"
+            )
+    if existing["metadata"].get("deletionTimestamp"):
+        raise ApplyRefused(f"{name} is being deleted; it is made again once it is gone")
+
+
+async def prune(
+    kube: KubeClient, tenant: TenantSpec, manifests: Iterable[Manifest], live: LiveObjects
+) -> list[Manifest]:
+    """Delete objects of this Tenant that are no longer rendered; returns them.
+
+    Never StatefulSets (they hold the way to data) and never Secrets that outlive the Tenant.
+    """
+    wanted = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
+    pruned = []
+    for key, existing in live.by_key.items():
+        if key in wanted or key[0] in (STATEFUL_SET.kind, POD.kind):
+            continue
+        if labels.labels_of(existing).get(labels.COMPONENT_LABEL) == labels.COMPONENT_KEPT:
+            continue
+        if not _is_owned_by(existing, tenant.uid):
+            continue
+        await kube.delete(existing)
+        pruned.append(existing)
+    return pruned
+
+
+def with_manifest_hash(manifest: Manifest) -> Manifest:
+    """The manifest with a hash of itself in an annotation, which tells an unchanged one from a changed one."""
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
+    metadata = manifest["metadata"]
+    annotations = {**metadata.get("annotations", {}), labels.MANIFEST_ANNOTATION: digest}
+    return {**manifest, "metadata": {**metadata, "annotations": annotations}}
+
+
+def is_up_to_date(existing: Manifest, marked: Manifest) -> bool:
+    """Whether `existing` was made from this manifest and nobody has changed what it says."""
+    return _covers(existing, marked)
+
+
+def _covers(existing: Any, wanted: Any) -> bool:
+    """Whether `existing` says all that `wanted` says; it may say more (defaults, status)."""
+    if isinstance(wanted, Mapping):
+        return isinstance(existing, Mapping) and all(
+            key in existing and _covers(existing[key], value) for key, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return (
+            isinstance(existing, list)
+            and len(existing) == len(wanted)
+            and all(_covers(have, want) for have, want in zip(existing, wanted, strict=True))
+        )
+    return bool(existing == wanted)
+
+
+def _is_owned_by(existing: Manifest, uid: str) -> bool:
+    return any(owner.get("uid") == uid for owner in existing["metadata"].get("ownerReferences") or [])

@@ -1,0 +1,146 @@
+"""Runs passes: a queue of tenants that want one, a few workers, and a listing now and then.
+
+Invariants: a tenant stands in the queue at most once and its passes never overlap; what becomes due during a
+pass is run after it; a pass that fails is repeated with growing delays; each has a time limit.  The listing
+finds Tenants whose events were lost.  There is no timer per Tenant and no finalizer: uninstalling the operator
+first leaves nothing behind that blocks a deletion.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from holdfast_operator.kube.errors import KubeError
+from holdfast_operator.kube.port import TENANT, KubeClient
+from holdfast_operator.reconcile import TenantKey
+
+WORKERS = 4
+PASS_TIMEOUT_SECONDS = 120.0
+LISTING_SECONDS = 60.0
+FIRST_RETRY_SECONDS = 1.0
+LAST_RETRY_SECONDS = 60.0
+
+logger = logging.getLogger(__name__)
+
+Reconcile = Callable[[TenantKey], Awaitable[float | None]]
+
+
+class WorkQueue:
+    """Tenants that want a pass, each at most once; bounded by the number of Tenants there are."""
+
+    def __init__(self) -> None:
+        self._due: dict[TenantKey, None] = {}
+        self._running: set[TenantKey] = set()
+        self._again: set[TenantKey] = set()
+        self._timers: dict[TenantKey, asyncio.TimerHandle] = {}
+        self._wake = asyncio.Event()
+
+    def add(self, key: TenantKey) -> None:
+        """Run a pass as soon as a worker is free."""
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        if key in self._running:
+            self._again.add(key)
+            return
+        self._due[key] = None
+        self._wake.set()
+
+    def add_later(self, key: TenantKey, delay_seconds: float) -> None:
+        """Run a pass after a while, unless one is due or planned earlier."""
+        if key in self._due or key in self._again:
+            return
+        loop = asyncio.get_running_loop()
+        known = self._timers.get(key)
+        when = loop.time() + delay_seconds
+        if known is not None:
+            if known.when() <= when:
+                return
+            known.cancel()
+        self._timers[key] = loop.call_at(when, self.add, key)
+
+    async def take(self) -> TenantKey:
+        """The next tenant; `done` must follow."""
+        while not self._due:
+            self._wake.clear()
+            await self._wake.wait()
+        key = next(iter(self._due))
+        del self._due[key]
+        self._running.add(key)
+        return key
+
+    def done(self, key: TenantKey) -> None:
+        self._running.discard(key)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+
+    def close(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+
+class Controller:
+    """The loop around the reconcile; `trigger` is what event handlers call."""
+
+    def __init__(self, kube: KubeClient, reconcile: Reconcile, namespaces: tuple[str, ...]) -> None:
+        self._kube = kube
+        self._reconcile = reconcile
+        self._namespaces = namespaces
+        self._queue = WorkQueue()
+        self._failures: dict[TenantKey, int] = {}
+
+    def trigger(self, namespace: str, name: str) -> None:
+        """Something about this Tenant may have changed."""
+        self._queue.add(TenantKey(namespace, name))
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(WORKERS):
+                    group.create_task(self._work())
+                group.create_task(self._list_now_and_then())
+        finally:
+            self._queue.close()
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.take()
+            try:
+                delay = await self._one_pass(key)
+            finally:
+                self._queue.done(key)
+            if delay is not None:
+                self._queue.add_later(key, delay)
+
+    async def _one_pass(self, key: TenantKey) -> float | None:
+        fields = {"namespace": key.namespace, "tenant": key.name}
+        try:
+            async with asyncio.timeout(PASS_TIMEOUT_SECONDS):
+                delay = await self._reconcile(key)
+        except (KubeError, TimeoutError) as error:
+            logger.warning("pass failed: %s", error or type(error).__name__, extra={"fields": fields})
+        except Exception:
+            # Our own mistake in one Tenant's pass must not end the passes of the others.
+            logger.exception("pass failed unexpectedly", extra={"fields": fields})
+        else:
+            self._failures.pop(key, None)
+            return delay
+        count = self._failures[key] = self._failures.get(key, 0) + 1
+        return min(FIRST_RETRY_SECONDS * 2 ** min(count - 1, 16), LAST_RETRY_SECONDS)
+
+    async def _list_now_and_then(self) -> None:
+        while True:
+            for namespace in self._namespaces or (None,):
+                try:
+                    tenants = await self._kube.list(TENANT, namespace)
+                except KubeError as error:
+                    logger.warning("Tenants cannot be listed: %s", error)
+                    continue
+                for tenant in tenants:
+                    self.trigger(tenant["metadata"]["namespace"], tenant["metadata"]["name"])
+            await asyncio.sleep(LISTING_SECONDS)

@@ -1,0 +1,17 @@
+"""Where things are mounted in a storage pod.  Pure constants."""
+
+from __future__ import annotations
+
+CONFIG_FOLDER = "/etc/holdfast/config"
+CONFIG_KEY = "config.yaml"
+ROOT_FOLDER = "/etc/holdfast/root"
+PEER_FOLDER = "/etc/holdfast/peer"
+DRIVE_PATH = "/data{volume}"
+
+
+def claim_name(volume: int) -> str:
+    return f"data{volume}"
+
+
+def drive_path(volume: int) -> str:
+    return DRIVE_PATH.format(volume=volume)

@@ -1,0 +1,21 @@
+"""Everything a renderer may know, gathered into one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast_operator.credentials import TenantCredentials
+from holdfast_operator.ledger import Ledger
+from holdfast_operator.tenant.spec import TenantSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RenderRequest:
+    tenant: TenantSpec
+    credentials: TenantCredentials
+    ledger: Ledger
+    """The ledger of this pass, which may be ahead of the one in `credentials`."""
+    default_image: str
+    cluster_domain: str
+    disruption_allowed: bool
+    """Whether one pod may be taken away voluntarily now: nothing is degraded and the geometry bears it."""

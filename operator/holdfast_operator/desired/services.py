@@ -1,0 +1,41 @@
+"""The three Services: S3 for clients, names for the pods, the console."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast_operator import labels
+from holdfast_operator.desired.metadata import render_metadata
+from holdfast_operator.kube.port import Manifest
+from holdfast_operator.tenant.spec import TenantSpec
+from holdfast_server.contract import names
+
+
+def render_s3_service(tenant: TenantSpec) -> Manifest:
+    """Where clients go; routes to Ready pods only, and a pod is Ready whatever the quorum."""
+    port = {"name": "s3", "port": names.S3_PORT, "protocol": "TCP", "targetPort": "s3"}
+    return _service(tenant, labels.service_name(tenant.name), [port], {"type": "ClusterIP"})
+
+
+def render_console_service(tenant: TenantSpec) -> Manifest:
+    port = {"name": "console", "port": names.CONSOLE_PORT, "protocol": "TCP", "targetPort": "console"}
+    return _service(tenant, labels.console_service_name(tenant.name), [port], {"type": "ClusterIP"})
+
+
+def render_pods_service(tenant: TenantSpec) -> Manifest:
+    """Gives each pod its name.  Unready pods too: pods must find each other to become ready at all."""
+    ports = [
+        {"name": "s3", "port": names.S3_PORT, "protocol": "TCP", "targetPort": "s3"},
+        {"name": "peers", "port": names.PEER_PORT, "protocol": "TCP", "targetPort": "peers"},
+    ]
+    headless = {"clusterIP": "None", "publishNotReadyAddresses": True}
+    return _service(tenant, labels.pods_service_name(tenant.name), ports, headless)
+
+
+def _service(tenant: TenantSpec, name: str, ports: list[dict[str, Any]], settings: dict[str, Any]) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": render_metadata(tenant, name),
+        "spec": {**settings, "selector": labels.pod_labels(tenant.name), "ports": ports},
+    }

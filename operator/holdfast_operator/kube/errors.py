@@ -1,0 +1,27 @@
+"""What can go wrong when talking to Kubernetes, sorted by what a caller can do about it."""
+
+from __future__ import annotations
+
+
+class KubeError(Exception):
+    """Root of all failures of the Kubernetes API; the message is fit for a condition."""
+
+
+class KubeUnavailable(KubeError):
+    """No answer, a 5xx, or 429: nothing is known of the outcome; try again later."""
+
+
+class KubeForbidden(KubeError):
+    """401 or 403: the operator's role does not allow it; only an administrator can help."""
+
+
+class KubeConflict(KubeError):
+    """409: the object exists already, or has changed since it was read; read again and decide anew."""
+
+
+class KubeRejected(KubeError):
+    """400, 404 of a kind, 415 or 422: the request itself is wrong and will stay so until something changes."""
+
+
+class EvictionRefused(KubeError):
+    """429 of the Eviction API: a disruption budget forbids it now; wait."""

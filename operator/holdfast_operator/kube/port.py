@@ -1,0 +1,85 @@
+"""What the operator needs of Kubernetes, in eight verbs.
+
+Manifests are plain dicts as in YAML, with `apiVersion`, `kind` and `metadata`.  Every verb has a time limit
+and raises `KubeError` subclasses only.  There is no watch here: kopf watches, and the reconcile reads afresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Manifest = dict[str, Any]
+
+FIELD_MANAGER = "holdfast-operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One resource: where it lives in the API."""
+
+    api_version: str
+    kind: str
+    plural: str
+
+    @property
+    def root(self) -> str:
+        """`/api/v1` or `/apis/<group>/<version>`."""
+        return f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
+
+
+TENANT = Kind("holdfast.dev/v1", "Tenant", "tenants")
+POD = Kind("v1", "Pod", "pods")
+SERVICE = Kind("v1", "Service", "services")
+SECRET = Kind("v1", "Secret", "secrets")
+CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
+SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
+STATEFUL_SET = Kind("apps/v1", "StatefulSet", "statefulsets")
+DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+
+KINDS: Mapping[tuple[str, str], Kind] = {
+    (kind.api_version, kind.kind): kind
+    for kind in (
+        TENANT,
+        POD,
+        SERVICE,
+        SECRET,
+        CONFIG_MAP,
+        SERVICE_ACCOUNT,
+        STATEFUL_SET,
+        DISRUPTION_BUDGET,
+    )
+}
+
+
+def kind_of(manifest: Manifest) -> Kind:
+    """The kind of a manifest; KeyError for one the operator does not handle is our own mistake."""
+    return KINDS[manifest["apiVersion"], manifest["kind"]]
+
+
+class KubeClient(Protocol):
+    """The port.  Implemented by `client.HttpKubeClient` and by the tests' in-memory cluster."""
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+        """The object as stored now, or None where there is none."""
+
+    async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Manifest]:
+        """All objects of a namespace (None: of all namespaces) that carry the labels; each with its
+        `apiVersion` and `kind`."""
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        """Create; KubeConflict where the name is taken.  Atomic: of two creators one wins."""
+
+    async def apply(self, manifest: Manifest) -> Manifest:
+        """Server-side apply as `FIELD_MANAGER`, forced: creates or updates, fields dropped from the manifest
+        are dropped from the object.  Idempotent."""
+
+    async def patch_status(self, kind: Kind, namespace: str, name: str, patch: Manifest) -> None:
+        """Merge-patch `/status`; nothing happens where the object is gone."""
+
+    async def delete(self, manifest: Manifest) -> None:
+        """Delete exactly this object: if its name now belongs to another uid, nothing happens.  Idempotent."""
+
+    async def evict(self, namespace: str, pod_name: str) -> None:
+        """Ask for a voluntary end of a pod; EvictionRefused while a disruption budget forbids it."""

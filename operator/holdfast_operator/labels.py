@@ -1,0 +1,85 @@
+"""Names and labels of everything the operator makes for a tenant.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from holdfast_operator.kube.port import FIELD_MANAGER
+
+TENANT_LABEL = "holdfast.dev/tenant"
+POOL_LABEL = "holdfast.dev/pool"
+COMPONENT_LABEL = "app.kubernetes.io/component"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+MANIFEST_ANNOTATION = "holdfast.dev/manifest"
+"""Hash of the manifest last applied, so that an unchanged one is not applied again."""
+
+COMPONENT_STORAGE = "storage"
+COMPONENT_CREDENTIALS = "credentials"
+COMPONENT_KEPT = "kept-credentials"
+"""Secrets that outlive the Tenant; never pruned."""
+
+
+def tenant_labels(tenant_name: str) -> dict[str, str]:
+    """What tells the tenant's objects from all others; also how they are listed."""
+    return {MANAGED_BY_LABEL: FIELD_MANAGER, TENANT_LABEL: tenant_name}
+
+
+def pod_labels(tenant_name: str) -> dict[str, str]:
+    """The selector of all storage pods of a tenant."""
+    return {TENANT_LABEL: tenant_name, COMPONENT_LABEL: COMPONENT_STORAGE}
+
+
+def pool_labels(tenant_name: str, pool_name: str) -> dict[str, str]:
+    """The selector of one pool's pods."""
+    return {**pod_labels(tenant_name), POOL_LABEL: pool_name}
+
+
+def labels_of(manifest: Mapping[str, Any]) -> Mapping[str, str]:
+    return (manifest.get("metadata") or {}).get("labels") or {}
+
+
+def is_labelled_for(manifest: Mapping[str, Any], tenant_name: str) -> bool:
+    labels = labels_of(manifest)
+    return all(labels.get(key) == value for key, value in tenant_labels(tenant_name).items())
+
+
+def service_name(tenant_name: str) -> str:
+    return tenant_name
+
+
+def pods_service_name(tenant_name: str) -> str:
+    return f"{tenant_name}-pods"
+
+
+def console_service_name(tenant_name: str) -> str:
+    return f"{tenant_name}-console"
+
+
+def stateful_set_name(tenant_name: str, pool_name: str) -> str:
+    return f"{tenant_name}-pool-{pool_name}"
+
+
+def pod_name_prefix(tenant_name: str, pool_name: str) -> str:
+    return f"{stateful_set_name(tenant_name, pool_name)}-"
+
+
+def config_map_name(tenant_name: str) -> str:
+    return f"{tenant_name}-config"
+
+
+def root_secret_name(tenant_name: str) -> str:
+    return f"{tenant_name}-root"
+
+
+def peer_secret_name(tenant_name: str) -> str:
+    return f"{tenant_name}-peer"
+
+
+def user_secret_name(tenant_name: str, user_name: str) -> str:
+    return f"{tenant_name}-user-{user_name}"
+
+
+def service_host(tenant_name: str, namespace: str, cluster_domain: str) -> str:
+    """The S3 endpoint's host inside the cluster."""
+    return f"{service_name(tenant_name)}.{namespace}.svc.{cluster_domain}"

@@ -1,0 +1,74 @@
+"""The `holdfast-operator` command: parse settings, wire the parts, run until SIGTERM or SIGINT.
+
+Exit code 0 after a signal, 1 if it cannot log in or a part of it breaks, 2 for wrong arguments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from datetime import UTC, datetime
+
+import aiohttp
+import kopf
+
+from holdfast_operator.controller import Controller
+from holdfast_operator.handlers import build_registry, build_settings
+from holdfast_operator.kube.client import HttpKubeClient
+from holdfast_operator.kube.errors import KubeError
+from holdfast_operator.kube.login import load_configuration
+from holdfast_operator.logs import configure_logging
+from holdfast_operator.minting import system_mint
+from holdfast_operator.observe.health import HttpHealthProbe
+from holdfast_operator.provision.client import HttpStoreClient
+from holdfast_operator.reconcile import Ports, Reconciler
+from holdfast_operator.settings import OperatorSettings, parse_settings
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    settings = parse_settings(sys.argv[1:], os.environ)
+    configure_logging(settings.log_format, settings.verbose)
+    try:
+        asyncio.run(run(settings))
+    except KeyboardInterrupt:
+        pass
+    except KubeError as error:
+        logger.error("%s", error)
+        sys.exit(1)
+
+
+async def run(settings: OperatorSettings) -> None:
+    """Until a signal; raises LoginFailed if there is no way to the API server."""
+    configuration = await load_configuration(settings.kubeconfig)
+    async with HttpKubeClient(configuration) as kube, aiohttp.ClientSession() as session:
+        ports = Ports(
+            kube=kube,
+            health=HttpHealthProbe(session),
+            store=lambda hosts, root, region: HttpStoreClient(session, hosts, root, region),
+            mint=system_mint(),
+            now=lambda: datetime.now(UTC),
+            monotonic=time.monotonic,
+        )
+        reconciler = Reconciler(ports, settings.default_image, settings.cluster_domain)
+        controller = Controller(kube, reconciler.reconcile, settings.namespaces)
+        clusterwide = not settings.namespaces
+        liveness = settings.liveness_port
+        logger.info("starting", extra={"fields": {"namespaces": settings.namespaces or "all"}})
+        async with asyncio.TaskGroup() as group:
+            passes = group.create_task(controller.run(), name="passes")
+            # kopf handles the signals and returns after one; if the passes break, the group ends kopf.
+            await kopf.operator(
+                registry=build_registry(configuration, controller.trigger),
+                settings=build_settings(clusterwide),
+                standalone=True,
+                clusterwide=clusterwide,
+                namespaces=settings.namespaces,
+                liveness_endpoint=f"http://0.0.0.0:{liveness}/healthz" if liveness else None,
+            )
+            passes.cancel()
+    logger.info("stopped")

@@ -1,0 +1,56 @@
+"""Lists everything that carries the tenant's labels: one list per kind, all at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast_operator import labels
+from holdfast_operator.kube.port import (
+    CONFIG_MAP,
+    DISRUPTION_BUDGET,
+    POD,
+    SECRET,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    STATEFUL_SET,
+    Kind,
+    KubeClient,
+    Manifest,
+)
+
+OWNED_KINDS = (SECRET, SERVICE_ACCOUNT, CONFIG_MAP, SERVICE, DISRUPTION_BUDGET, STATEFUL_SET)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveObjects:
+    """What the cluster holds for the tenant."""
+
+    by_key: dict[tuple[str, str], Manifest]
+    """(kind, name) → object, of the kinds the operator makes."""
+    pods: tuple[Manifest, ...]
+
+    def of_kind(self, kind: Kind) -> list[Manifest]:
+        return [manifest for (name, _), manifest in self.by_key.items() if name == kind.kind]
+
+
+async def list_live_objects(kube: KubeClient, namespace: str, tenant_name: str) -> LiveObjects:
+    """Raises KubeError if any of the lists fails: deciding on half a picture is worse than waiting."""
+    own = labels.tenant_labels(tenant_name)
+    objects = await _together([kube.list(kind, namespace, own) for kind in OWNED_KINDS])
+    return LiveObjects(
+        by_key={(manifest["kind"], manifest["metadata"]["name"]): manifest for part in objects for manifest in part},
+        pods=tuple(await kube.list(POD, namespace, own)),
+    )
+
+
+async def _together(calls: Sequence[Coroutine[Any, Any, list[Manifest]]]) -> list[list[Manifest]]:
+    """All calls at once; the first failure is raised as itself and the others are cancelled."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(call) for call in calls]
+    except* Exception as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]

@@ -1,0 +1,98 @@
+"""Storage pods and their StatefulSets as the cluster shows them, reduced to what decisions need.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast_operator import labels
+from holdfast_operator.kube.port import Manifest
+
+REVISION_LABEL = "controller-revision-hash"
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    name: str
+    pool: str
+    ordinal: int
+    ready: bool
+    deleting: bool
+    revision: str
+    ip: str = ""
+    message: str = ""
+    """Why it is not ready, in the kubelet's words."""
+    manifest: Manifest | None = None
+    """The object itself, for deletion by uid."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatefulSetState:
+    pool: str
+    update_revision: str
+    """The revision new pods get; empty while the controller has not seen the latest template."""
+
+
+def read_pods(manifests: Iterable[Manifest], tenant_name: str) -> tuple[PodState, ...]:
+    """The tenant's storage pods, ordered by pool and ordinal; others that carry its labels are left out."""
+    pods = []
+    for manifest in manifests:
+        metadata = manifest["metadata"]
+        pool = labels.labels_of(manifest).get(labels.POOL_LABEL, "")
+        prefix = labels.pod_name_prefix(tenant_name, pool)
+        ordinal = metadata["name"].removeprefix(prefix)
+        if not metadata["name"].startswith(prefix) or not ordinal.isdecimal():
+            continue
+        status = manifest.get("status") or {}
+        pods.append(
+            PodState(
+                name=metadata["name"],
+                pool=pool,
+                ordinal=int(ordinal),
+                ready=_condition(status, "Ready"),
+                deleting="deletionTimestamp" in metadata,
+                revision=labels.labels_of(manifest).get(REVISION_LABEL, ""),
+                ip=status.get("podIP") or "",
+                message=_trouble(status),
+                manifest=manifest,
+            )
+        )
+    return tuple(sorted(pods, key=lambda pod: (pod.pool, pod.ordinal)))
+
+
+def read_stateful_sets(manifests: Iterable[Manifest]) -> dict[str, StatefulSetState]:
+    """By pool name."""
+    states = {}
+    for manifest in manifests:
+        pool = labels.labels_of(manifest).get(labels.POOL_LABEL, "")
+        status = manifest.get("status") or {}
+        current = status.get("observedGeneration", -1) >= manifest["metadata"].get("generation", 0)
+        revision = (status.get("updateRevision") or "") if current else ""
+        states[pool] = StatefulSetState(pool=pool, update_revision=revision)
+    return states
+
+
+def _condition(status: Mapping[str, Any], name: str) -> bool:
+    return any(
+        condition.get("type") == name and condition.get("status") == "True"
+        for condition in status.get("conditions") or []
+    )
+
+
+def _trouble(status: Mapping[str, Any]) -> str:
+    for container in status.get("containerStatuses") or []:
+        state = container.get("state") or {}
+        waiting = state.get("waiting") or {}
+        if waiting.get("reason") and waiting["reason"] != "ContainerCreating":
+            return _sentence(waiting)
+        if state.get("terminated"):
+            return _sentence(state["terminated"])
+    for condition in status.get("conditions") or []:
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return _sentence(condition)
+    return ""
+
+
+def _sentence(source: Mapping[str, Any]) -> str:
+    return ": ".join(str(source[key]) for key in ("reason", "message") if source.get(key))

@@ -1,0 +1,168 @@
+"""One view of the tenant's drives and sets from the many views of its pods.  Pure.
+
+A pod knows its own drives best; of another's it knows only whether they answer.  So a drive's state is its own
+pod's word; where that pod is silent, the majority of the others (a pod that merely answered late is not dead);
+where all are silent, `offline`.  Whether a set is writable or readable is likewise put to the vote of the
+pods that answered, so that one pod that is cut off cannot make the status flap.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from holdfast_operator.ledger import PoolRecord
+from holdfast_operator.observe.health import PodView
+from holdfast_server.contract import geometry
+from holdfast_server.contract.health import DriveHealth, SetHealth
+
+OK, HEALING, BLANK, OFFLINE, FAULTY = "ok", "healing", "blank", "offline", "faulty"
+_ANSWERING = (OK, HEALING)
+
+
+@dataclass(frozen=True, slots=True)
+class DriveView:
+    pool: str
+    ordinal: int
+    volume: int
+    state: str
+    message: str = ""
+    total_bytes: int = 0
+    used_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SetView:
+    pool: str
+    index: int
+    ok: int
+    """Drives that are `ok`."""
+    size: int
+    writable: bool
+    readable: bool
+
+    @property
+    def whole(self) -> bool:
+        return self.ok == self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Redundancy:
+    """The tenant's drives and sets; a pool that has no pods yet has all its drives `offline`."""
+
+    drives: tuple[DriveView, ...] = ()
+    sets: tuple[SetView, ...] = ()
+    answering: int = 0
+    """Pods that answered."""
+    epochs: Mapping[tuple[str, int], int] | None = None
+    """Per pod (pool, ordinal) that answered, the epoch it works with."""
+    repair_queue_length: int = 0
+
+    def of_pool(self, name: str) -> Redundancy:
+        return Redundancy(
+            tuple(drive for drive in self.drives if drive.pool == name),
+            tuple(view for view in self.sets if view.pool == name),
+            self.answering,
+            self.epochs,
+        )
+
+    @property
+    def writable(self) -> bool:
+        return bool(self.sets) and all(view.writable for view in self.sets)
+
+    @property
+    def readable(self) -> bool:
+        return bool(self.sets) and all(view.readable for view in self.sets)
+
+    @property
+    def whole(self) -> bool:
+        """Every drive of every set is `ok`: nothing is missing, nothing heals."""
+        return bool(self.sets) and all(view.whole for view in self.sets)
+
+
+def merge_views(pools: Iterable[PoolRecord], views: Sequence[PodView]) -> Redundancy:
+    drives: list[DriveView] = []
+    sets: list[SetView] = []
+    said = _statements(views)
+    votes = _votes(views)
+    for pool in pools:
+        for index, slots in enumerate(geometry.erasure_sets(pool.servers, pool.volumes_per_server, pool.set_size)):
+            members = [_drive(pool.name, slot, said) for slot in slots]
+            drives += members
+            ballots = votes.get((pool.name, index), [])
+            sets.append(
+                SetView(
+                    pool=pool.name,
+                    index=index,
+                    ok=sum(member.state == OK for member in members),
+                    size=len(slots),
+                    writable=_majority(ballot.writable for ballot in ballots),
+                    readable=_majority(ballot.readable for ballot in ballots),
+                )
+            )
+    return Redundancy(
+        drives=tuple(sorted(drives, key=lambda drive: (drive.pool, drive.ordinal, drive.volume))),
+        sets=tuple(sets),
+        answering=len(views),
+        epochs={(view.pool, view.ordinal): view.health.epoch for view in views},
+        repair_queue_length=max((view.health.repair_queue_length for view in views), default=0),
+    )
+
+
+def formatted_pools(pools: Iterable[PoolRecord], redundancy: Redundancy) -> frozenset[str]:
+    """Pools whose every drive is `ok` by its own pod's word: each has its identity now."""
+    names = set()
+    epochs = redundancy.epochs or {}
+    for pool in pools:
+        states = [drive.state for drive in redundancy.drives if drive.pool == pool.name]
+        heard = all((pool.name, ordinal) in epochs for ordinal in range(pool.servers))
+        if heard and len(states) == pool.servers * pool.volumes_per_server and set(states) == {OK}:
+            names.add(pool.name)
+    return frozenset(names)
+
+
+_Place = tuple[str, int, int]
+
+
+def _statements(views: Sequence[PodView]) -> dict[_Place, list[tuple[bool, DriveHealth]]]:
+    """Per drive what is said of it, and whether its own pod says so."""
+    said: dict[_Place, list[tuple[bool, DriveHealth]]] = {}
+    for view in views:
+        for drive in view.health.drives:
+            own = (drive.pool, drive.ordinal) == (view.pool, view.ordinal)
+            said.setdefault((drive.pool, drive.ordinal, drive.volume), []).append((own, drive))
+    return said
+
+
+def _votes(views: Sequence[PodView]) -> dict[tuple[str, int], list[SetHealth]]:
+    votes: dict[tuple[str, int], list[SetHealth]] = {}
+    for view in views:
+        for ballot in view.health.sets:
+            votes.setdefault((ballot.pool, ballot.index), []).append(ballot)
+    return votes
+
+
+def _drive(pool: str, slot: geometry.DriveSlot, said: Mapping[_Place, list[tuple[bool, DriveHealth]]]) -> DriveView:
+    statements = said.get((pool, slot.ordinal, slot.volume), [])
+    chosen = next((drive for own, drive in statements if own), None)
+    if chosen is None and statements:
+        state, _ = Counter(drive.state for _, drive in statements).most_common(1)[0]
+        chosen = next(drive for _, drive in statements if drive.state == state)
+    if chosen is None:
+        return DriveView(pool, slot.ordinal, slot.volume, OFFLINE)
+    return DriveView(
+        pool=pool,
+        ordinal=slot.ordinal,
+        volume=slot.volume,
+        state=chosen.state,
+        message=chosen.message,
+        total_bytes=chosen.total_bytes,
+        used_bytes=chosen.used_bytes,
+    )
+
+
+def _majority(ballots: Iterable[bool]) -> bool:
+    """More ayes than noes, or as many: with two views the one that still reaches a quorum is right."""
+    counted = list(ballots)
+    return bool(counted) and sum(counted) * 2 >= len(counted)

@@ -1,0 +1,111 @@
+"""Which disruptive step comes next, if any.  Pure.
+
+Rules, each there because its absence has cost somebody data or sleep:
+* one pod at a time over the whole tenant, and none while another is on its way down or up;
+* a pod that is down already may always be replaced, or a bad image could never be fixed;
+* a healthy pod goes only while every drive of every set is whole, and after the pod itself has confirmed that
+  the others bear its absence (asked by the caller just before, `/health/cluster?maintenance=true`);
+* where the geometry bears no loss, a healthy pod goes only if the Tenant says `allowDisruption`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from holdfast_operator.observe.pods import PodState, StatefulSetState
+from holdfast_operator.observe.redundancy import Redundancy
+from holdfast_operator.tenant.spec import TenantSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """Every pod runs the latest revision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A step is due but must not be taken now."""
+
+    outdated: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """A step is due and needs a person's decision."""
+
+    outdated: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceDownPod:
+    """Delete a pod that serves nobody."""
+
+    pod: PodState
+    outdated: int
+
+
+@dataclass(frozen=True, slots=True)
+class EvictPod:
+    """Take a healthy pod through the Eviction API, after it confirmed that it can be spared."""
+
+    pod: PodState
+    outdated: int
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptPod:
+    """Delete a healthy pod whose absence interrupts service: the Tenant allows it."""
+
+    pod: PodState
+    outdated: int
+
+
+Step = Nothing | Wait | Blocked | ReplaceDownPod | EvictPod | InterruptPod
+
+
+def plan_rollout(
+    tenant: TenantSpec,
+    pods: Sequence[PodState],
+    stateful_sets: Mapping[str, StatefulSetState],
+    redundancy: Redundancy,
+) -> Step:
+    """The next step of rolling pods to the latest revision of their StatefulSet."""
+    outdated = [pod for pod in pods if _is_outdated(pod, stateful_sets)]
+    if not outdated:
+        return Nothing()
+    count = len(outdated)
+    leaving = next((pod for pod in pods if pod.deleting), None)
+    if leaving is not None:
+        return Wait(count, f"pod {leaving.name} is terminating")
+    down = next((pod for pod in outdated if not pod.ready), None)
+    if down is not None:
+        return ReplaceDownPod(down, count)
+    expected = sum(pool.servers for pool in tenant.pools)
+    starting = next((pod for pod in pods if not pod.ready), None)
+    if starting is not None or len(pods) < expected:
+        name = starting.name if starting is not None else "one that is missing"
+        return Wait(count, f"waiting for pod {name} to become ready")
+    if not redundancy.whole:
+        return Wait(count, "waiting for every drive to be whole")
+    first = outdated[0]
+    if tenant.tolerated_servers > 0:
+        return EvictPod(first, count)
+    if tenant.allow_disruption:
+        return InterruptPod(first, count)
+    return Blocked(
+        count,
+        f"{count} pods await the new revision, and losing any interrupts service: set spec.allowDisruption",
+    )
+
+
+def disruption_allowed(tenant: TenantSpec, redundancy: Redundancy) -> bool:
+    """Whether a node drain may take one pod now."""
+    return tenant.tolerated_servers > 0 and redundancy.whole
+
+
+def _is_outdated(pod: PodState, stateful_sets: Mapping[str, StatefulSetState]) -> bool:
+    state = stateful_sets.get(pod.pool)
+    return bool(state and state.update_revision and pod.revision and pod.revision != state.update_revision)

@@ -1,0 +1,143 @@
+"""Signed calls to the storage pods: buckets over S3, users and policies over the admin API.
+
+Every call is idempotent.  It goes to one pod after another until one answers; a pod that cannot be reached, or
+answers 5xx, passes the call on.  What the store refuses is an error with the store's own code and message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+from urllib.parse import quote
+from xml.etree import ElementTree
+
+import aiohttp
+import msgspec
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from holdfast_operator.credentials import KeyPair
+from holdfast_server.contract import admin, names
+
+CALL_TIMEOUT_SECONDS = 10.0
+MAX_ANSWER_SIZE_BYTES = 1024 * 1024
+_ALREADY_OURS = "BucketAlreadyOwnedByYou"
+_ABSENT_CODES = ("NoSuchBucket", "NoSuchUser", "NoSuchPolicy", "NoSuchEntity")
+
+
+class StoreError(Exception):
+    """Root of the failures of calls to the store."""
+
+
+class StoreUnavailable(StoreError):
+    """No pod answered, or each with 5xx: the outcome is open; call again later."""
+
+
+class StoreRefused(StoreError):
+    """The store said no; `code` is its error code."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}" if message else code)
+        self.code = code
+
+
+class StoreClient(Protocol):
+    """The calls provisioning makes.  All idempotent; all raise StoreError subclasses only."""
+
+    async def create_bucket(self, name: str) -> None: ...
+    async def delete_bucket(self, name: str) -> None:
+        """StoreRefused with code BucketNotEmpty where it holds anything."""
+
+    async def put_policy(self, name: str, document: Mapping[str, Any]) -> None: ...
+    async def delete_policy(self, name: str) -> None: ...
+    async def put_user(self, access_key: str, user: admin.UserSpec) -> None: ...
+    async def delete_user(self, access_key: str) -> None: ...
+
+
+class HttpStoreClient:
+    """See `StoreClient`; `hosts` are the addresses of pods that are Ready."""
+
+    def __init__(self, session: aiohttp.ClientSession, hosts: Sequence[str], root: KeyPair, region: str) -> None:
+        self._session = session
+        self._hosts = tuple(hosts)
+        self._signer = S3SigV4Auth(Credentials(root.access_key, root.secret_key), "s3", region)
+
+    async def create_bucket(self, name: str) -> None:
+        try:
+            await self._call("PUT", f"/{quote(name)}")
+        except StoreRefused as error:
+            if error.code != _ALREADY_OURS:
+                raise
+
+    async def delete_bucket(self, name: str) -> None:
+        await self._delete(f"/{quote(name)}")
+
+    async def put_policy(self, name: str, document: Mapping[str, Any]) -> None:
+        await self._call("PUT", _admin_path("policies", name), msgspec.json.encode(document))
+
+    async def delete_policy(self, name: str) -> None:
+        await self._delete(_admin_path("policies", name))
+
+    async def put_user(self, access_key: str, user: admin.UserSpec) -> None:
+        await self._call("PUT", _admin_path("users", access_key), msgspec.json.encode(user))
+
+    async def delete_user(self, access_key: str) -> None:
+        await self._delete(_admin_path("users", access_key))
+
+    async def _delete(self, path: str) -> None:
+        try:
+            await self._call("DELETE", path)
+        except StoreRefused as error:
+            if error.code not in _ABSENT_CODES:
+                raise
+
+    async def _call(self, method: str, path: str, body: bytes = b"") -> None:
+        last = "no pod is ready"
+        for host in self._hosts:
+            try:
+                status, answer = await self._send(host, method, path, body)
+            except (TimeoutError, aiohttp.ClientError, OSError) as error:
+                last = f"{host}: {type(error).__name__}: {error}"
+                continue
+            if status < 300:
+                return
+            code, message = _error_of(answer, status)
+            if status < 500:
+                raise StoreRefused(code, message)
+            last = f"{host}: {status} {code} {message}".rstrip()
+        raise StoreUnavailable(last)
+
+    async def _send(self, host: str, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        address = f"[{host}]" if ":" in host else host
+        request = AWSRequest(method=method, url=f"http://{address}:{names.S3_PORT}{path}", data=body)
+        if body:
+            request.headers["Content-Type"] = "application/json"
+        self._signer.add_auth(request)
+        prepared = request.prepare()
+        async with (
+            asyncio.timeout(CALL_TIMEOUT_SECONDS),
+            self._session.request(
+                method, prepared.url, data=body, headers=dict(prepared.headers), allow_redirects=False
+            ) as response,
+        ):
+            return response.status, await response.content.read(MAX_ANSWER_SIZE_BYTES)
+
+
+def _admin_path(collection: str, name: str) -> str:
+    return f"{names.ADMIN_PREFIX}/{collection}/{quote(name, safe='')}"
+
+
+def _error_of(answer: bytes, status: int) -> tuple[str, str]:
+    """Code and message of an error body: S3's XML or the admin API's JSON."""
+    try:
+        error = msgspec.json.decode(answer, type=admin.AdminError)
+        return error.code, error.message
+    except msgspec.MsgspecError:
+        pass
+    try:
+        root = ElementTree.fromstring(answer)
+    except ElementTree.ParseError:
+        return f"HTTP{status}", ""
+    return root.findtext("Code") or f"HTTP{status}", root.findtext("Message") or ""

@@ -1,0 +1,130 @@
+"""Makes the planned calls and says of each bucket and user what became of it.
+
+One item's failure does not hold up the others, but for a store that does not answer at all: then everything
+that is left stays `Pending` and the pass ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from holdfast_operator.provision.client import StoreClient, StoreError, StoreRefused, StoreUnavailable
+from holdfast_operator.provision.plan import ProvisionPlan, Removed, UserTask
+from holdfast_operator.provision.policy import generated_policy_name
+from holdfast_server.contract.admin import UserSpec
+
+ItemState = Literal["Ready", "Pending", "Failed", "NotEmpty"]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemStatus:
+    name: str
+    state: ItemState
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Provisioned:
+    """The outcome; `complete` when nothing has to be called again for the same plan."""
+
+    buckets: tuple[ItemStatus, ...] = ()
+    users: tuple[ItemStatus, ...] = ()
+    policies: tuple[ItemStatus, ...] = ()
+    """Declared policies that could not be made, and removals that failed."""
+    removed: Removed = field(default_factory=Removed)
+
+    @property
+    def complete(self) -> bool:
+        items = (*self.buckets, *self.users, *self.policies)
+        return all(item.state == "Ready" for item in items)
+
+
+def pending(plan: ProvisionPlan, message: str) -> Provisioned:
+    """Nothing was called; every item waits for the same reason."""
+    return Provisioned(
+        buckets=tuple(ItemStatus(name, "Pending", message) for name in plan.buckets),
+        users=tuple(ItemStatus(task.name, "Pending", message) for task in plan.users),
+    )
+
+
+async def execute(plan: ProvisionPlan, store: StoreClient) -> Provisioned:
+    """Policies come before the users that have them, and departures last."""
+    run = _Run(store)
+    buckets = [await run.item(name, store.create_bucket(name)) for name in plan.buckets]
+    policies = [await run.item(name, store.put_policy(name, document)) for name, document in plan.policies]
+    users = [await run.item(task.name, run.make_user(task)) for task in plan.users]
+    for name, keys in plan.departed_users:
+        policies.append(await run.item(f"user {name}", run.remove_user(name, keys)))
+    for name in plan.departed_policies:
+        policies.append(await run.item(name, run.remove_policy(name)))
+    for name in plan.doomed_buckets:
+        outcome = await run.item(name, run.remove_bucket(name))
+        if outcome.state != "Ready":
+            buckets.append(outcome)
+    return Provisioned(
+        buckets=tuple(buckets),
+        users=tuple(users),
+        policies=tuple(item for item in policies if item.state != "Ready"),
+        removed=Removed(
+            users=tuple(run.users),
+            access_keys=tuple(run.access_keys),
+            policies=tuple(run.policies),
+            buckets=tuple(run.buckets),
+        ),
+    )
+
+
+class _Run:
+    """One execution: what it has removed so far, and whether the store still answers."""
+
+    def __init__(self, store: StoreClient) -> None:
+        self._store = store
+        self._silence = ""
+        self.users: list[str] = []
+        self.access_keys: list[str] = []
+        self.policies: list[str] = []
+        self.buckets: list[str] = []
+
+    async def item(self, name: str, call: Awaitable[None]) -> ItemStatus:
+        if self._silence:
+            if hasattr(call, "close"):
+                call.close()
+            return ItemStatus(name, "Pending", self._silence)
+        try:
+            await call
+        except StoreUnavailable as error:
+            self._silence = f"the store does not answer: {error}"
+            return ItemStatus(name, "Pending", self._silence)
+        except StoreRefused as error:
+            state: ItemState = "NotEmpty" if error.code == "BucketNotEmpty" else "Failed"
+            return ItemStatus(name, state, str(error))
+        except StoreError as error:
+            return ItemStatus(name, "Failed", str(error))
+        return ItemStatus(name, "Ready")
+
+    async def make_user(self, task: UserTask) -> None:
+        if task.own_policy is not None:
+            await self._store.put_policy(generated_policy_name(task.name), task.own_policy)
+        user = UserSpec(secret_key=task.secret_key, name=task.name, policies=list(task.policies))
+        await self._store.put_user(task.access_key, user)
+        if task.own_policy is None:
+            await self._store.delete_policy(generated_policy_name(task.name))
+        for key in task.stale_access_keys:
+            await self._store.delete_user(key)
+            self.access_keys.append(key)
+
+    async def remove_user(self, name: str, access_keys: tuple[str, ...]) -> None:
+        for key in access_keys:
+            await self._store.delete_user(key)
+        await self._store.delete_policy(generated_policy_name(name))
+        self.users.append(name)
+
+    async def remove_policy(self, name: str) -> None:
+        await self._store.delete_policy(name)
+        self.policies.append(name)
+
+    async def remove_bucket(self, name: str) -> None:
+        await self._store.delete_bucket(name)
+        self.buckets.append(name)

@@ -1,0 +1,121 @@
+"""Which calls bring the store to what the Tenant declares.  Pure.
+
+Users and buckets are written into the ledger *before* they are made, so that one left over from a crash, or
+from an earlier life of the Tenant, is found and taken back.  A bucket is deleted only if it was declared with
+`deletionPolicy: Delete`, and the store deletes only empty buckets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from holdfast_operator.credentials import TenantCredentials
+from holdfast_operator.ledger import Ledger
+from holdfast_operator.provision.policy import generated_policy_name, render_policy
+from holdfast_operator.tenant.spec import TenantSpec
+
+
+@dataclass(frozen=True, slots=True)
+class UserTask:
+    name: str
+    access_key: str
+    secret_key: str = field(repr=False)
+    policies: tuple[str, ...] = ()
+    own_policy: Mapping[str, Any] | None = None
+    """The generated policy of its buckets, if it has any."""
+    stale_access_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisionPlan:
+    buckets: tuple[str, ...] = ()
+    policies: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    users: tuple[UserTask, ...] = ()
+    departed_users: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Users that are declared no more, with the access keys to remove."""
+    departed_policies: tuple[str, ...] = ()
+    doomed_buckets: tuple[str, ...] = ()
+    """Buckets that are declared no more and may go if they are empty."""
+
+    def fingerprint(self) -> str:
+        """The same for the same plan; tells whether anything has to be done again."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+
+
+def note_intentions(ledger: Ledger, tenant: TenantSpec, credentials: TenantCredentials) -> Ledger:
+    """The ledger with everything that is about to be made; nothing is dropped from it here, but for buckets
+    that leave the spec and are to be kept."""
+    users = dict(ledger.users)
+    for name, pair in credentials.users.items():
+        users[name] = tuple(sorted({*users.get(name, ()), pair.access_key}))
+    buckets = {name: policy for name, policy in ledger.buckets.items() if policy == "Delete"}
+    buckets.update({bucket.name: bucket.deletion_policy for bucket in tenant.buckets})
+    policies = {*ledger.policies, *(policy.name for policy in tenant.policies)}
+    return msgspec.structs.replace(
+        ledger, users=users, buckets=dict(sorted(buckets.items())), policies=tuple(sorted(policies))
+    )
+
+
+def plan_provisioning(tenant: TenantSpec, credentials: TenantCredentials, ledger: Ledger) -> ProvisionPlan:
+    in_use = {credentials.root.access_key, *(pair.access_key for pair in credentials.users.values())}
+    tasks = []
+    for user in tenant.users:
+        pair = credentials.users[user.name]
+        own = (generated_policy_name(user.name),) if user.buckets else ()
+        tasks.append(
+            UserTask(
+                name=user.name,
+                access_key=pair.access_key,
+                secret_key=pair.secret_key,
+                policies=(*user.policies, *own),
+                own_policy=render_policy(user.buckets) if user.buckets else None,
+                stale_access_keys=tuple(key for key in ledger.users.get(user.name, ()) if key not in in_use),
+            )
+        )
+    declared_buckets = {bucket.name for bucket in tenant.buckets}
+    declared_policies = {policy.name for policy in tenant.policies}
+    return ProvisionPlan(
+        buckets=tuple(bucket.name for bucket in tenant.buckets),
+        policies=tuple((policy.name, policy.document) for policy in tenant.policies),
+        users=tuple(tasks),
+        departed_users=tuple(
+            (name, tuple(key for key in keys if key not in in_use))
+            for name, keys in ledger.users.items()
+            if name not in credentials.users
+        ),
+        departed_policies=tuple(name for name in ledger.policies if name not in declared_policies),
+        doomed_buckets=tuple(
+            name for name, policy in ledger.buckets.items() if policy == "Delete" and name not in declared_buckets
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What is certainly gone from the store."""
+
+    users: tuple[str, ...] = ()
+    access_keys: tuple[str, ...] = ()
+    policies: tuple[str, ...] = ()
+    buckets: tuple[str, ...] = ()
+
+
+def forget(ledger: Ledger, removed: Removed) -> Ledger:
+    """The ledger without what is gone."""
+    gone = set(removed.access_keys)
+    users = {
+        name: tuple(key for key in keys if key not in gone)
+        for name, keys in ledger.users.items()
+        if name not in removed.users
+    }
+    return msgspec.structs.replace(
+        ledger,
+        users=users,
+        policies=tuple(name for name in ledger.policies if name not in removed.policies),
+        buckets={name: policy for name, policy in ledger.buckets.items() if name not in removed.buckets},
+    )

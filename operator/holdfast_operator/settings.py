@@ -1,0 +1,78 @@
+"""The operator's settings, parsed once from the command line and the environment by `main`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+DEFAULT_IMAGE = "ghcr.io/holdfast-dev/holdfast:0.1.0"
+DEFAULT_CLUSTER_DOMAIN = "cluster.local"
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorSettings:
+    """Everything the process is told from outside."""
+
+    namespaces: tuple[str, ...]
+    """Namespaces whose Tenants are looked after; empty for all of them, which needs cluster-wide rights."""
+    kubeconfig: str | None
+    """Path of the kubeconfig; None for the pod's service account."""
+    default_image: str
+    """Image of storage pods whose Tenant names none."""
+    cluster_domain: str
+    """The cluster's DNS domain, the last part of Service names."""
+    liveness_port: int | None
+    """Port of `GET /healthz`; None for no such endpoint."""
+    log_format: str
+    """`json`, a line per record for collectors, or `text` for people."""
+    verbose: bool
+    """Debug records too."""
+
+
+def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> OperatorSettings:
+    """Exits with 2 and a message naming the flag if the arguments are wrong."""
+    parser = argparse.ArgumentParser(
+        prog="holdfast-operator", description="Turns Tenants into erasure-coded S3 stores."
+    )
+    scope = parser.add_mutually_exclusive_group(required=True)
+    scope.add_argument(
+        "-n", "--namespace", action="append", metavar="NAME", help="look after this namespace; may be repeated"
+    )
+    scope.add_argument("-A", "--all-namespaces", action="store_true", help="look after all namespaces")
+    parser.add_argument(
+        "--kubeconfig",
+        default=environment.get("KUBECONFIG") or None,
+        metavar="FILE",
+        help="default: $KUBECONFIG, else the pod's service account",
+    )
+    parser.add_argument(
+        "--image",
+        default=environment.get("HOLDFAST_IMAGE") or DEFAULT_IMAGE,
+        help="image of storage pods whose Tenant names none (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--cluster-domain",
+        default=DEFAULT_CLUSTER_DOMAIN,
+        metavar="DOMAIN",
+        help="the cluster's DNS domain (default: %(default)s)",
+    )
+    parser.add_argument("--liveness", type=_port, default=None, metavar="PORT", help="serve GET /healthz on this port")
+    parser.add_argument("--log-format", choices=("json", "text"), default="json")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log debug records too")
+    parsed = parser.parse_args(arguments)
+    return OperatorSettings(
+        namespaces=() if parsed.all_namespaces else tuple(dict.fromkeys(parsed.namespace)),
+        kubeconfig=parsed.kubeconfig,
+        default_image=parsed.image,
+        cluster_domain=parsed.cluster_domain,
+        liveness_port=parsed.liveness,
+        log_format=parsed.log_format,
+        verbose=parsed.verbose,
+    )
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
+    return int(text)

@@ -1,0 +1,200 @@
+"""From what a pass has found to the whole status.
+
+`Ready` means that clients are served: everything declared exists and every set takes writes.  The loss of a pod
+within what the geometry bears leaves `Ready` true and makes `Degraded` true, at once and until every drive is
+whole again.  A spec that is refused leaves the running tenant, and what is said of it, as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast_operator.ledger import Ledger
+from holdfast_operator.observe.pods import PodState
+from holdfast_operator.observe.redundancy import Redundancy
+from holdfast_operator.plan import Blocked, Nothing, Step, Wait
+from holdfast_operator.provision.execute import ItemStatus, Provisioned
+from holdfast_operator.status.capacity import derive_capacity
+from holdfast_operator.status.conditions import Finding, derive_conditions
+from holdfast_operator.status.pools import derive_pool, drive_troubles
+from holdfast_operator.tenant.fields import Fault
+from holdfast_operator.tenant.spec import TenantSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a stage could not be finished, as reason and message of a condition."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PassFindings:
+    """Everything one pass learned of a tenant whose spec is valid."""
+
+    tenant: TenantSpec
+    ledger: Ledger
+    pods: Sequence[PodState]
+    redundancy: Redundancy
+    step: Step
+    provisioned: Provisioned
+    user_secrets: Mapping[str, str]
+    """Declared user → name of the Secret that holds its keys."""
+    endpoint: str
+    apply_trouble: Trouble | None = None
+
+
+def derive_status(findings: PassFindings, previous: Mapping[str, Any], now: str) -> dict[str, Any]:
+    """The status after a pass that went through."""
+    tenant, redundancy = findings.tenant, findings.redundancy
+    parts = [
+        Finding("SpecValid", True, "Valid"),
+        Finding("CredentialsReady", True, "Present"),
+        _pools_ready(findings),
+        _items_ready("BucketsReady", findings.provisioned.buckets),
+        _items_ready("UsersReady", (*findings.provisioned.users, *findings.provisioned.policies)),
+    ]
+    return {
+        "observedGeneration": tenant.generation,
+        "endpoint": findings.endpoint,
+        "health": _health(findings),
+        "capacity": derive_capacity(findings.ledger.pools, redundancy),
+        "conditions": derive_conditions(
+            [_ready(parts), _progressing(findings), _degraded(findings), *parts],
+            previous.get("conditions") or [],
+            tenant.generation,
+            now,
+        ),
+        "pools": [derive_pool(pool, findings.ledger, findings.pods, redundancy) for pool in tenant.pools],
+        "buckets": [_item(status) for status in findings.provisioned.buckets],
+        "users": [
+            {**_item(status), "secret": findings.user_secrets[status.name]} for status in findings.provisioned.users
+        ],
+    }
+
+
+def derive_invalid_status(
+    faults: Sequence[Fault], generation: int, previous: Mapping[str, Any], now: str
+) -> dict[str, Any]:
+    """The status when the spec is refused: the previous one, with `SpecValid` and `Ready` false.
+
+    The generation counts as observed: it was read and judged.
+    """
+    message = "; ".join(str(fault) for fault in faults)
+    replaced = [
+        Finding("SpecValid", False, "Invalid", message),
+        Finding("Ready", False, "SpecInvalid", "the spec is refused; what runs is left as it is"),
+        Finding("Progressing", False, "SpecInvalid", "nothing is done before the spec is put right"),
+    ]
+    return _with_conditions(replaced, generation, previous, now)
+
+
+def derive_stopped_status(condition: Finding, generation: int, previous: Mapping[str, Any], now: str) -> dict[str, Any]:
+    """The status when a stage before the pods (credentials, apply) could not be finished."""
+    replaced = [
+        Finding("SpecValid", True, "Valid"),
+        condition,
+        Finding("Ready", False, condition.reason, condition.message),
+        Finding("Progressing", True, condition.reason, condition.message),
+    ]
+    return _with_conditions(replaced, generation, previous, now)
+
+
+def _with_conditions(
+    replaced: Sequence[Finding], generation: int, previous: Mapping[str, Any], now: str
+) -> dict[str, Any]:
+    before = previous.get("conditions") or []
+    changed = derive_conditions(replaced, before, generation, now)
+    names = {condition["type"] for condition in changed}
+    kept = [condition for condition in before if condition.get("type") not in names]
+    return {**previous, "observedGeneration": generation, "conditions": [*changed, *kept]}
+
+
+def _ready(parts: Sequence[Finding]) -> Finding:
+    for part in parts:
+        if part.value is not True:
+            return Finding("Ready", False, part.reason, part.message)
+    return Finding("Ready", True, "Serving", "every erasure set takes writes")
+
+
+def _pools_ready(findings: PassFindings) -> Finding:
+    if findings.apply_trouble is not None:
+        return Finding("PoolsReady", False, findings.apply_trouble.reason, findings.apply_trouble.message)
+    redundancy = findings.redundancy
+    waiting = [pool.name for pool in findings.tenant.pools if findings.ledger.pool(pool.name) is None]
+    if redundancy.writable and not waiting:
+        return Finding("PoolsReady", True, "Writable", "every erasure set has its write quorum")
+    if waiting:
+        return Finding("PoolsReady", False, "PoolWaiting", f"not yet added: {', '.join(waiting)}")
+    if not redundancy.answering:
+        return Finding("PoolsReady", False, "NoPodAnswers", _pod_troubles(findings) or "no pod answers yet")
+    reason = "ReadOnly" if redundancy.readable else "QuorumLost"
+    if not all(record.formatted for record in findings.ledger.pools):
+        reason = "Starting"
+    message = "; ".join(part for part in (_pod_troubles(findings), drive_troubles(redundancy)) if part)
+    return Finding("PoolsReady", False, reason, message or "a set has no write quorum")
+
+
+def _degraded(findings: PassFindings) -> Finding:
+    redundancy = findings.redundancy
+    if not redundancy.answering:
+        return Finding("Degraded", None, "NoPodAnswers", "no pod answers")
+    if not redundancy.whole:
+        return Finding("Degraded", True, "DrivesMissing", drive_troubles(redundancy))
+    return Finding("Degraded", False, "Whole", "every drive is whole")
+
+
+def _progressing(findings: PassFindings) -> Finding:
+    if findings.apply_trouble is not None:
+        return Finding("Progressing", True, findings.apply_trouble.reason, findings.apply_trouble.message)
+    step = findings.step
+    if isinstance(step, Blocked):
+        return Finding("Progressing", False, "RollBlocked", step.message)
+    if isinstance(step, Wait):
+        return Finding("Progressing", True, "RollWaiting", step.message)
+    if not isinstance(step, Nothing):
+        return Finding("Progressing", True, "Rolling", f"replacing pod {step.pod.name}, {step.outdated} are outdated")
+    expected = sum(pool.servers for pool in findings.tenant.pools)
+    ready = sum(pod.ready and not pod.deleting for pod in findings.pods)
+    if ready < expected:
+        troubles = _pod_troubles(findings)
+        return Finding(
+            "Progressing", True, "PodsStarting", f"{ready} of {expected} pods are ready. {troubles}".rstrip(". ")
+        )
+    if any(record.writable_from_epoch > findings.ledger.epoch for record in findings.ledger.pools):
+        return Finding("Progressing", True, "PoolJoining", "a pool becomes writable once every pod knows it")
+    return Finding("Progressing", False, "Settled")
+
+
+def _items_ready(kind: Any, items: Sequence[ItemStatus]) -> Finding:
+    # A bucket that is declared no more and not empty is worth a word in its list, not an alarm.
+    open_items = [item for item in items if item.state in ("Pending", "Failed")]
+    if not open_items:
+        return Finding(kind, True, "Provisioned")
+    failed = any(item.state == "Failed" for item in open_items)
+    message = "; ".join(f"{item.name}: {item.message or item.state}" for item in open_items[:8])
+    return Finding(kind, False, "Failed" if failed else "Pending", message)
+
+
+def _item(status: ItemStatus) -> dict[str, Any]:
+    item: dict[str, Any] = {"name": status.name, "state": status.state}
+    if status.message:
+        item["message"] = status.message
+    return item
+
+
+def _health(findings: PassFindings) -> str:
+    """One word for the printer column."""
+    redundancy = findings.redundancy
+    if redundancy.writable:
+        return "Healthy" if redundancy.whole else "Degraded"
+    if not all(record.formatted for record in findings.ledger.pools) or not findings.ledger.pools:
+        return "Starting"
+    return "ReadOnly" if redundancy.readable else "Unavailable"
+
+
+def _pod_troubles(findings: PassFindings) -> str:
+    return "; ".join(f"{pod.name}: {pod.message}" for pod in findings.pods if pod.message and not pod.ready)

@@ -1,0 +1,60 @@
+"""`status.pools`: each pool's pods, drives and how much loss it bears."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from holdfast_operator.ledger import Ledger
+from holdfast_operator.observe.pods import PodState
+from holdfast_operator.observe.redundancy import HEALING, OK, Redundancy
+from holdfast_operator.tenant.spec import PoolSpec
+from holdfast_server.contract import geometry
+
+
+def derive_pool(pool: PoolSpec, ledger: Ledger, pods: Sequence[PodState], redundancy: Redundancy) -> dict[str, Any]:
+    record = ledger.pool(pool.name)
+    own = redundancy.of_pool(pool.name)
+    drives = pool.servers * pool.volumes_per_server
+    return {
+        "name": pool.name,
+        "servers": pool.servers,
+        "ready": sum(pod.ready and not pod.deleting for pod in pods if pod.pool == pool.name),
+        "state": _state(pool, record is not None and record.formatted, own),
+        "formatted": bool(record and record.formatted),
+        "drives": {
+            "total": drives,
+            "online": sum(drive.state in (OK, HEALING) for drive in own.drives),
+            "healing": sum(drive.state == HEALING for drive in own.drives),
+        },
+        "erasure": {
+            "sets": drives // pool.quorums.set_size,
+            "setSize": pool.quorums.set_size,
+            "parity": pool.quorums.parity_shards,
+        },
+        "tolerates": {
+            "drives": geometry.tolerated_drives(pool.quorums),
+            "servers": pool.tolerated_servers,
+        },
+    }
+
+
+def _state(pool: PoolSpec, formatted: bool, redundancy: Redundancy) -> str:
+    """One word: Starting, Active, Degraded, ReadOnly or Unavailable."""
+    if redundancy.writable:
+        return "Active" if redundancy.whole else "Degraded"
+    if not formatted:
+        return "Starting"
+    return "ReadOnly" if redundancy.readable else "Unavailable"
+
+
+def drive_troubles(redundancy: Redundancy) -> str:
+    """The drives that are not `ok`, in one sentence; empty if all are."""
+    troubled = [drive for drive in redundancy.drives if drive.state != OK]
+    named = [
+        f"{drive.pool}-{drive.ordinal}/data{drive.volume} {drive.state}"
+        + (f" ({drive.message})" if drive.message else "")
+        for drive in troubled[:8]
+    ]
+    more = f" and {len(troubled) - 8} more" if len(troubled) > 8 else ""
+    return ", ".join(named) + more

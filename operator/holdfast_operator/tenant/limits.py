@@ -1,0 +1,33 @@
+"""Bounds of a Tenant's fields, the same as in `crds/tenant.yaml` (a test compares them)."""
+
+from __future__ import annotations
+
+MAX_POOLS = 16
+MAX_SERVERS = 256
+MAX_VOLUMES_PER_SERVER = 64
+MAX_BUCKETS = 256
+MAX_USERS = 256
+MAX_POLICIES = 64
+MAX_USER_POLICIES = 32
+MAX_DOMAINS = 16
+MAX_ENV = 64
+MAX_TOLERATIONS = 32
+MAX_PULL_SECRETS = 8
+
+MAX_STATEFUL_SET_NAME_SIZE = 52
+"""A pod's `controller-revision-hash` label is this name with eleven characters more, 63 at most."""
+MAX_OBJECT_NAME_SIZE = 63
+"""Names of Services are DNS labels."""
+
+DNS_LABEL = r"[a-z]([-a-z0-9]*[a-z0-9])?"
+"""Names that become parts of Service names, which must begin with a letter."""
+BUCKET_NAME = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+USER_NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+POLICY_NAME = r"[A-Za-z0-9][A-Za-z0-9+=,.@_-]*"
+QUANTITY = r"[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?"
+DOMAIN = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+REGION = r"[a-z0-9][a-z0-9-]*"
+SECRET_NAME = r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?"
+
+BUILT_IN_POLICIES = ("readonly", "readwrite", "writeonly", "diagnostics", "consoleAdmin")
+GENERATED_POLICY_PREFIX = "tenant-user-"

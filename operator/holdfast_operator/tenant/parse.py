@@ -1,0 +1,262 @@
+"""From a Tenant's body to a `TenantSpec`, or to every fault it has.
+
+The API server has checked the schema already, but an older CRD, or one applied by hand, may have let things
+through, and what spans several fields (geometry, names that grow too long, duplicates, references) cannot be
+said in a schema.  A fault is a value, never an exception: it ends as the condition `SpecValid=False`.
+Comparison with what the tenant has been before is in `ledger`, not here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from holdfast_operator.tenant import limits
+from holdfast_operator.tenant.fields import Fault, Fields
+from holdfast_operator.tenant.spec import (
+    Access,
+    BucketGrant,
+    BucketSpec,
+    PodSettings,
+    PolicySpec,
+    PoolSpec,
+    Retention,
+    Spread,
+    TenantSpec,
+    UserSpec,
+    VolumeClaim,
+)
+from holdfast_server.contract import geometry, names
+
+_RETENTIONS = ("Retain", "Delete")
+_RESERVED_ENVIRONMENT = ("POD_NAME", "POD_IP")
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """Either `spec` or at least one fault."""
+
+    spec: TenantSpec | None
+    faults: tuple[Fault, ...] = ()
+
+
+def parse_tenant(body: Mapping[str, Any]) -> Parsed:
+    """Check `body`, a Tenant as the API server gives it."""
+    faults: list[Fault] = []
+    metadata = body["metadata"]
+    name = metadata["name"]
+    spec = Fields.of("spec", body.get("spec"), faults)
+    pools = tuple(_pool(fields) for fields in spec.items("pools", max_count=limits.MAX_POOLS))
+    policies = tuple(_policy(fields) for fields in spec.items("policies", max_count=limits.MAX_POLICIES))
+    root = spec.child("rootCredentials")
+    tenant = TenantSpec(
+        name=name,
+        namespace=metadata["namespace"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 0),
+        pools=pools,
+        image=spec.text("image", max_size=512) or None,
+        image_pull_policy=_pull_policy(spec),
+        image_pull_secrets=tuple(
+            _secret_name(fields) for fields in spec.items("imagePullSecrets", max_count=limits.MAX_PULL_SECRETS)
+        ),
+        region=spec.text("region", names.DEFAULT_REGION, max_size=63, pattern=limits.REGION),
+        domains=_domains(spec),
+        root_secret_name=_secret_reference(root),
+        users=tuple(_user(fields) for fields in spec.items("users", max_count=limits.MAX_USERS)),
+        policies=policies,
+        buckets=tuple(_bucket(fields) for fields in spec.items("buckets", max_count=limits.MAX_BUCKETS)),
+        claim_retention=cast(Retention, spec.choice("claimRetention", _RETENTIONS, "Retain")),
+        allow_disruption=spec.flag("allowDisruption"),
+    )
+    root.finish()
+    spec.finish()
+    faults += _faults_across_fields(tenant)
+    return Parsed(None, tuple(faults)) if faults else Parsed(tenant)
+
+
+def _pull_policy(spec: Fields) -> str | None:
+    if not spec.has("imagePullPolicy"):
+        return None
+    return spec.choice("imagePullPolicy", ("Always", "IfNotPresent", "Never"), "IfNotPresent")
+
+
+def _domains(spec: Fields) -> tuple[str, ...]:
+    domains = spec.texts("domains", max_count=limits.MAX_DOMAINS)
+    for index, domain in enumerate(domains):
+        if not re.fullmatch(limits.DOMAIN, domain):
+            spec.fault(f"domains[{index}]", f"{domain!r} is not a domain name")
+    return domains
+
+
+def _secret_name(fields: Fields) -> str:
+    name = fields.text("name", required=True, max_size=253, pattern=limits.SECRET_NAME)
+    fields.finish()
+    return name
+
+
+def _secret_reference(fields: Fields) -> str | None:
+    if not fields.has("secretRef"):
+        return None
+    return _secret_name(fields.child("secretRef"))
+
+
+def _pool(fields: Fields) -> PoolSpec:
+    name = fields.text("name", required=True, max_size=40, pattern=limits.DNS_LABEL)
+    servers = fields.required_integer("servers", low=1, high=limits.MAX_SERVERS)
+    volumes = fields.required_integer("volumesPerServer", low=1, high=limits.MAX_VOLUMES_PER_SERVER)
+    pool = PoolSpec(
+        name=name,
+        servers=servers,
+        volumes_per_server=volumes,
+        quorums=_quorums(fields, servers, volumes),
+        claim=_claim(fields.child("volumeClaimTemplate")),
+        pods=_pod_settings(fields),
+    )
+    fields.finish()
+    return pool
+
+
+def _quorums(fields: Fields, servers: int, volumes: int) -> geometry.Quorums:
+    erasure = fields.child("erasure")
+    size = erasure.integer("setSize", None, low=1, high=geometry.MAX_SET_SIZE)
+    parity = erasure.integer("parity", None, low=0, high=geometry.MAX_SET_SIZE // 2)
+    erasure.finish()
+    nothing = geometry.quorums(1, 0)
+    if servers < 1 or volumes < 1:
+        return nothing  # its own fault is noted already
+    try:
+        return geometry.resolve(servers, volumes, size, parity)
+    except geometry.GeometryError as error:
+        field, _, message = str(error).partition(": ")
+        if message:
+            fields.fault(field, message)
+        else:
+            fields.fault("servers", field)
+        return nothing
+
+
+def _claim(fields: Fields) -> VolumeClaim:
+    spec = fields.child("spec")
+    resources = spec.child("resources")
+    requests = resources.child("requests")
+    claim = VolumeClaim(
+        storage=requests.text("storage", required=True, max_size=32, pattern=limits.QUANTITY),
+        storage_class_name=spec.text("storageClassName", max_size=253) if spec.has("storageClassName") else None,
+        access_modes=spec.texts("accessModes", ("ReadWriteOnce",), max_count=4),
+    )
+    for level in (requests, resources, spec, fields):
+        level.finish()
+    return claim
+
+
+def _pod_settings(fields: Fields) -> PodSettings:
+    env = fields.mappings("env", max_count=limits.MAX_ENV)
+    for index, variable in enumerate(env):
+        name = variable.get("name")
+        if not isinstance(name, str) or not name:
+            fields.fault(f"env[{index}].name", "is required")
+        elif name in _RESERVED_ENVIRONMENT or name.startswith("HOLDFAST_"):
+            fields.fault(f"env[{index}].name", f"{name} is set by the operator")
+    return PodSettings(
+        spread_over_nodes=cast(
+            Spread, fields.choice("spreadOverNodes", ("Preferred", "Required", "Disabled"), "Preferred")
+        ),
+        resources=fields.mapping("resources"),
+        node_selector=fields.text_mapping("nodeSelector"),
+        affinity=fields.mapping("affinity"),
+        tolerations=fields.mappings("tolerations", max_count=limits.MAX_TOLERATIONS),
+        topology_spread_constraints=fields.mappings("topologySpreadConstraints", max_count=16),
+        priority_class_name=fields.text("priorityClassName", max_size=253) or None,
+        labels=fields.text_mapping("labels"),
+        annotations=fields.text_mapping("annotations"),
+        env=env,
+    )
+
+
+def _bucket(fields: Fields) -> BucketSpec:
+    bucket = BucketSpec(
+        name=fields.text("name", required=True, max_size=63, pattern=limits.BUCKET_NAME),
+        deletion_policy=cast(Retention, fields.choice("deletionPolicy", _RETENTIONS, "Retain")),
+    )
+    fields.finish()
+    return bucket
+
+
+def _policy(fields: Fields) -> PolicySpec:
+    policy = PolicySpec(
+        name=fields.text("name", required=True, max_size=128, pattern=limits.POLICY_NAME),
+        document=fields.mapping("document"),
+    )
+    if not policy.document:
+        fields.fault("document", "is required")
+    if policy.name in limits.BUILT_IN_POLICIES:
+        fields.fault("name", f"{policy.name} is built in and cannot be replaced")
+    if policy.name.startswith(limits.GENERATED_POLICY_PREFIX):
+        fields.fault("name", f"names that begin with {limits.GENERATED_POLICY_PREFIX} are the operator's")
+    fields.finish()
+    return policy
+
+
+def _user(fields: Fields) -> UserSpec:
+    user = UserSpec(
+        name=fields.text("name", required=True, max_size=40, pattern=limits.USER_NAME),
+        secret_name=_secret_reference(fields),
+        policies=fields.texts("policies", max_count=limits.MAX_USER_POLICIES),
+        buckets=tuple(_grant(grant) for grant in fields.items("buckets", max_count=limits.MAX_BUCKETS)),
+    )
+    fields.finish()
+    return user
+
+
+def _grant(fields: Fields) -> BucketGrant:
+    grant = BucketGrant(
+        name=fields.text("name", required=True, max_size=63, pattern=limits.BUCKET_NAME),
+        access=cast(Access, fields.choice("access", ("ReadWrite", "ReadOnly"), "ReadWrite")),
+    )
+    fields.finish()
+    return grant
+
+
+def _faults_across_fields(tenant: TenantSpec) -> Iterable[Fault]:
+    if not tenant.pools:
+        yield Fault("spec.pools", "at least one pool is required")
+    yield from _name_faults(tenant)
+    for field, values in (
+        ("pools", tenant.pools),
+        ("buckets", tenant.buckets),
+        ("users", tenant.users),
+        ("policies", tenant.policies),
+    ):
+        seen: set[str] = set()
+        for index, item in enumerate(cast(tuple[Any, ...], values)):
+            if item.name in seen:
+                yield Fault(f"spec.{field}[{index}].name", f"{item.name!r} stands twice")
+            seen.add(item.name)
+    if sum(pool.servers for pool in tenant.pools) > names.MAX_PODS:
+        yield Fault("spec.pools", f"more than {names.MAX_PODS} servers in all")
+    known = {policy.name for policy in tenant.policies} | set(limits.BUILT_IN_POLICIES)
+    for index, user in enumerate(tenant.users):
+        for place, policy in enumerate(user.policies):
+            if policy not in known:
+                yield Fault(
+                    f"spec.users[{index}].policies[{place}]", f"{policy!r} is neither in spec.policies nor built in"
+                )
+
+
+def _name_faults(tenant: TenantSpec) -> Iterable[Fault]:
+    longest = f"{tenant.name}-console"
+    if len(longest) > limits.MAX_OBJECT_NAME_SIZE:
+        yield Fault("metadata.name", f"the Service {longest!r} would have more than 63 characters")
+    if not re.fullmatch(limits.DNS_LABEL, tenant.name):
+        yield Fault("metadata.name", f"{tenant.name!r} cannot name a Service: {limits.DNS_LABEL} is needed")
+    for index, pool in enumerate(tenant.pools):
+        size = len(f"{tenant.name}-pool-{pool.name}")
+        if size > limits.MAX_STATEFUL_SET_NAME_SIZE:
+            yield Fault(
+                f"spec.pools[{index}].name",
+                f"'{tenant.name}-pool-{pool.name}' has {size} characters, "
+                f"at most {limits.MAX_STATEFUL_SET_NAME_SIZE} are allowed",
+            )

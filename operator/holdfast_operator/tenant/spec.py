@@ -1,0 +1,108 @@
+"""What a valid Tenant says, with every default filled in.  Frozen: a pass works on one unchanging value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from holdfast_server.contract import geometry, names
+
+Spread = Literal["Preferred", "Required", "Disabled"]
+Access = Literal["ReadWrite", "ReadOnly"]
+Retention = Literal["Retain", "Delete"]
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeClaim:
+    """The claim behind each volume of a pool."""
+
+    storage: str
+    storage_class_name: str | None = None
+    access_modes: tuple[str, ...] = ("ReadWriteOnce",)
+
+
+@dataclass(frozen=True, slots=True)
+class PodSettings:
+    """What the pods of a pool take over from the Tenant as it stands, in Kubernetes' own structure."""
+
+    spread_over_nodes: Spread = "Preferred"
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    affinity: Mapping[str, Any] = field(default_factory=dict)
+    """Replaces the anti-affinity that `spread_over_nodes` stands for."""
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+    topology_spread_constraints: tuple[Mapping[str, Any], ...] = ()
+    priority_class_name: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    env: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    name: str
+    servers: int
+    volumes_per_server: int
+    quorums: geometry.Quorums
+    claim: VolumeClaim
+    pods: PodSettings = PodSettings()
+
+    @property
+    def tolerated_servers(self) -> int:
+        """Servers that may be lost while writes go on."""
+        return geometry.tolerated_servers(self.servers, self.volumes_per_server, self.quorums)
+
+
+@dataclass(frozen=True, slots=True)
+class BucketSpec:
+    name: str
+    deletion_policy: Retention = "Retain"
+    """What becomes of the bucket when it leaves the spec; `Delete` removes it only once it is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketGrant:
+    name: str
+    access: Access = "ReadWrite"
+
+
+@dataclass(frozen=True, slots=True)
+class UserSpec:
+    name: str
+    secret_name: str | None = None
+    """A Secret of the namespace with `accessKey` and `secretKey`; generated as `<tenant>-user-<name>` if None."""
+    policies: tuple[str, ...] = ()
+    buckets: tuple[BucketGrant, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    name: str
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TenantSpec:
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    pools: tuple[PoolSpec, ...]
+    image: str | None = None
+    image_pull_policy: str | None = None
+    image_pull_secrets: tuple[str, ...] = ()
+    region: str = names.DEFAULT_REGION
+    domains: tuple[str, ...] = ()
+    root_secret_name: str | None = None
+    """A Secret of the namespace with `accessKey` and `secretKey`; generated as `<tenant>-root` if None."""
+    users: tuple[UserSpec, ...] = ()
+    policies: tuple[PolicySpec, ...] = ()
+    buckets: tuple[BucketSpec, ...] = ()
+    claim_retention: Retention = "Retain"
+    allow_disruption: bool = False
+
+    @property
+    def tolerated_servers(self) -> int:
+        """Servers of one pool that may be lost while writes go on, in the pool that bears least."""
+        return min(pool.tolerated_servers for pool in self.pools)
