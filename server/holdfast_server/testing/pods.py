@@ -1,0 +1,227 @@
+"""A tenant of real `holdfast server` processes on loopback, without any cluster: for tests and benchmarks.
+
+Every pod has its own loopback address and its own folders below one directory; names are resolved through a
+hosts table.  Pods can be killed, restarted and emptied; what they print is kept in `<pod>.log`.  Everything that
+was started is ended by `stop`, and by the kernel if this process dies.
+
+Not here: restarting by itself (a kubelet does that), Services.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from holdfast_server.contract import geometry, names
+from holdfast_server.contract.config import (
+    ErasureConfig,
+    KeyFiles,
+    PoolConfig,
+    ServerConfig,
+    TenantConfig,
+    to_builtins,
+)
+
+START_TIMEOUT_SECONDS = 60.0
+STOP_TIMEOUT_SECONDS = 15.0
+_PR_SET_PDEATHSIG = 1
+
+
+def free_network() -> str:
+    """A 127.80.x. that nobody listens on, so that two runs on one machine do not meet."""
+    for _ in range(200):
+        prefix = f"127.80.{secrets.randbelow(254) + 1}."
+        with socket.socket() as probe:
+            try:
+                probe.bind((prefix + "1", names.PEER_PORT))
+            except OSError:
+                continue
+            return prefix
+    raise OSError("no free loopback network")
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@dataclass(slots=True)
+class PodProcesses:
+    """`servers` pods with `volumes` drives each."""
+
+    directory: Path
+    servers: int = 4
+    volumes: int = 1
+    set_size: int | None = None
+    parity: int | None = None
+    network: str = field(default_factory=free_network)
+    access_key: str = "testroot"
+    secret_key: str = field(default_factory=lambda: secrets.token_hex(16))
+    environment: dict[str, str] = field(default_factory=dict)
+    processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def prefix(self) -> str:
+        return "test-pool-main-"
+
+    def address(self, pod: int) -> str:
+        return f"{self.network}{pod + 1}"
+
+    def endpoint(self, pod: int = 0) -> str:
+        return f"http://{self.address(pod)}:{names.S3_PORT}"
+
+    def drive_path(self, pod: int, volume: int = 0) -> Path:
+        return self.directory / f"{self.prefix}{pod}" / f"data{volume}"
+
+    def write_config(self, formatting: bool = True) -> None:
+        """The files every pod reads; again with `formatting` False once all drives have an identity."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        quorums = geometry.resolve(self.servers, self.volumes, self.set_size, self.parity)
+        keys = self._write_keys()
+        config = ServerConfig(
+            tenant=TenantConfig(id="test-tenant", name="test"),
+            pools=[
+                PoolConfig(
+                    name="main",
+                    servers=self.servers,
+                    volumes_per_server=self.volumes,
+                    erasure=ErasureConfig(set_size=quorums.set_size, parity=quorums.parity_shards),
+                    pod_name_prefix=self.prefix,
+                    drive_path="/data{volume}",
+                    formatting=formatting,
+                )
+            ],
+            keys=keys,
+        )
+        path = self.directory / "config.yaml"
+        path.with_suffix(".new").write_text(yaml.safe_dump(to_builtins(config)))
+        path.with_suffix(".new").rename(path)
+        hosts = "".join(f"{self.address(pod)} {self.prefix}{pod}\n" for pod in range(self.servers))
+        (self.directory / "hosts").write_text(hosts)
+
+    def _write_keys(self) -> KeyFiles:
+        for pod in range(self.servers):
+            folder = self.directory / f"{self.prefix}{pod}" / "keys"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "user").write_text(self.access_key)
+            (folder / "password").write_text(self.secret_key)
+            (folder / "peer").write_text(self.secret_key * 2)
+            for volume in range(self.volumes):
+                self.drive_path(pod, volume).mkdir(parents=True, exist_ok=True)
+        return KeyFiles(root_user_file="/keys/user", root_password_file="/keys/password", peer_key_file="/keys/peer")
+
+    def start(self, pod: int) -> None:
+        name = f"{self.prefix}{pod}"
+        command = [sys.executable, "-m", "holdfast_server.main", "server"]
+        command += ["--config", str(self.directory / "config.yaml"), "--pod", name]
+        environment = {
+            **os.environ,
+            "HOLDFAST_BIND_ADDRESS": self.address(pod),
+            "HOLDFAST_ROOT_PREFIX": str(self.directory / name),
+            "HOLDFAST_HOSTS_FILE": str(self.directory / "hosts"),
+            **self.environment,
+        }
+        with (self.directory / f"{name}.log").open("ab") as log:
+            self.processes[pod] = subprocess.Popen(
+                command, stdout=log, stderr=log, env=environment, preexec_fn=_die_with_parent
+            )
+
+    def kill(self, pod: int) -> None:
+        """SIGKILL, and wait until it is gone."""
+        process = self.processes.pop(pod)
+        process.kill()
+        process.wait()
+
+    def empty(self, pod: int, volume: int = 0) -> None:
+        """Take everything off a drive, as if it had been replaced; the pod must not run."""
+        path = self.drive_path(pod, volume)
+        shutil.rmtree(path)
+        path.mkdir()
+
+    async def start_all(self) -> None:
+        """From nothing or from what is there, until every set has its write quorum."""
+        self.write_config()
+        for pod in range(self.servers):
+            if pod not in self.processes:
+                self.start(pod)
+        await self.wait_healthy()
+        self.write_config(formatting=False)
+
+    async def wait_ready(self, pod: int) -> None:
+        await self._wait(f"{self.endpoint(pod)}{names.HEALTH_READY_PATH}")
+
+    async def wait_healthy(self) -> None:
+        """Every running pod sees all running drives serve."""
+        for pod in self.processes:
+            await self._wait(f"{self.endpoint(pod)}{names.HEALTH_CLUSTER_PATH}")
+
+    async def wait_whole(self, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
+        """All drives are full and the repair queues are empty, as every pod sees it."""
+        async with asyncio.timeout(timeout_seconds):
+            for pod in self.processes:
+                while not _whole(await asyncio.to_thread(self.health, pod)):
+                    await asyncio.sleep(0.1)
+
+    def health(self, pod: int) -> dict[str, object]:
+        """`/health/cluster` of a pod, whatever its status; empty if it does not answer."""
+        return _get(f"{self.endpoint(pod)}{names.HEALTH_CLUSTER_PATH}")[1]
+
+    async def _wait(self, url: str) -> None:
+        async with asyncio.timeout(START_TIMEOUT_SECONDS):
+            while (await asyncio.to_thread(_get, url))[0] != 200:
+                self._require_running()
+                await asyncio.sleep(0.05)
+
+    def _require_running(self) -> None:
+        for pod, process in self.processes.items():
+            if process.poll() is not None:
+                raise RuntimeError(f"pod {pod} ended with {process.returncode}:\n{self.log_tail(pod)}")
+
+    def log_tail(self, pod: int) -> str:
+        return (self.directory / f"{self.prefix}{pod}.log").read_text(errors="replace")[-4000:]
+
+    def stop(self) -> None:
+        """SIGTERM to all, SIGKILL to those that do not end."""
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(STOP_TIMEOUT_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.processes.clear()
+
+
+def _get(url: str) -> tuple[int, dict[str, object]]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            try:
+                return error.code, json.load(error)
+            except ValueError:
+                return error.code, {}
+    except (OSError, ValueError):
+        return 0, {}
+
+
+def _whole(health: dict[str, object]) -> bool:
+    drives = health.get("drives")
+    if not isinstance(drives, list) or not drives:
+        return False
+    return all(drive["state"] == "ok" for drive in drives) and health.get("repairQueueLength", 1) == 0
