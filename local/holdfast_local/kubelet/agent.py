@@ -168,8 +168,9 @@ class Kubelet:
     async def _work(self, worker: PodWorker, predecessor: PodWorker | None) -> None:
         try:
             await worker.run(predecessor)
-        except* (OSError, ClientError) as errors:  # e.g. no disk space for the pod's folders: the others go on
-            logger.error("pod %s: %s", "/".join(worker.key), errors.exceptions[0])
+        except* Exception as errors:  # one odd pod, or no disk space for its folders: the others go on
+            for error in errors.exceptions:
+                logger.error("pod %s: %s", "/".join(worker.key), error, exc_info=error)
         finally:
             self._workers.pop(worker.uid, None)
             if self._latest.get(worker.key) is worker:

@@ -146,7 +146,7 @@ class Container:
             self._note_started(process.pid, started_at)
             await self._follow(process, log)
         finally:
-            _kill_session(process.pid)
+            kill_session(process.pid)
             if process.returncode is None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(process.wait(), KILL_TIMEOUT_SECONDS)
@@ -164,7 +164,7 @@ class Container:
             self._note_unready()
             probing.cancel()
             ending.cancel()
-            _kill_session(process.pid)  # a child that outlives the container would hold the log open
+            kill_session(process.pid)  # a child that outlives the container would hold the log open
             await asyncio.wait([copying], timeout=LOG_DRAIN_SECONDS)
             copying.cancel()
 
@@ -183,7 +183,7 @@ class Container:
             self._hurry.clear()  # a further `stop` may shorten the grace; the process's end cancels this wait
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), left_seconds)
-        _kill_session(process.pid)
+        kill_session(process.pid)
 
     async def _probe(self, process: asyncio.subprocess.Process) -> None:
         target = self._target(process.pid)
@@ -282,14 +282,14 @@ async def run_bounded(command: Sequence[str], environment: dict[str, str], timeo
                 pass
             await process.wait()
     finally:
-        _kill_session(process.pid)
+        kill_session(process.pid)
         if process.returncode is None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), KILL_TIMEOUT_SECONDS)
     return ProbeResult(process.returncode == 0, output.decode("utf-8", "replace").strip())
 
 
-def _kill_session(process_group: int) -> None:
+def kill_session(process_group: int) -> None:
     try:
         os.killpg(process_group, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

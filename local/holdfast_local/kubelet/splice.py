@@ -63,12 +63,15 @@ class PipePool:
 
 async def relay(first: socket.socket, second: socket.socket, pipes: PipePool) -> None:
     """Copy both ways until both sides have finished sending; raises OSError when either breaks."""
+    broken: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(_pump(first, second, pipes))
             group.create_task(_pump(second, first, pipes))
     except* OSError as errors:
-        raise errors.exceptions[0] from None
+        broken = errors.exceptions[0]
+    if broken is not None:
+        raise OSError(str(broken)) from broken
 
 
 async def _pump(source: socket.socket, target: socket.socket, pipes: PipePool) -> None:

@@ -1,0 +1,88 @@
+"""The `holdfast-local` command.
+
+Exit codes: 0 after a clean end, 1 for a failure that is explained on stderr, 2 for a wrong command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from holdfast_local.run import stopping
+from holdfast_local.run.command import RunOptions, run
+from holdfast_local.run.failure import RunFailed
+from holdfast_local.run.progress import Progress
+
+DEFAULT_STATE = Path(".holdfast")
+DEFAULT_TIMEOUT_SECONDS = 300.0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="holdfast-local", description="A stand-in Kubernetes for laptops and tests, running Holdfast."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    running = commands.add_parser("run", help="start the cluster, the operator and the Tenants of a file")
+    running.add_argument("--tenant", type=Path, required=True, metavar="FILE", help="manifests with a Tenant")
+    running.add_argument("--port", type=int, default=None, help="of the API server (default: 6443, or a free one)")
+    running.add_argument(
+        "--isolation",
+        choices=("auto", "namespaces", "prefix"),
+        default="auto",
+        help="how pods see their volumes: in mount namespaces or below a root prefix (default: what works here)",
+    )
+    running.add_argument(
+        "--timeout",
+        type=float,
+        default=DEFAULT_TIMEOUT_SECONDS,
+        metavar="SECONDS",
+        help="until the Tenants must be ready (default: %(default)g)",
+    )
+    commands.add_parser("stop", help="end a running cluster; its data stay")
+    commands.add_parser("status", help="say whether a cluster is running")
+    for command in commands.choices.values():
+        command.add_argument(
+            "--state", type=Path, default=DEFAULT_STATE, metavar="DIR", help="its files (default: %(default)s)"
+        )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse, run, exit."""
+    options = build_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    failure = None
+    try:
+        _execute(options)
+    except* RunFailed as failures:  # out of a task group they come in groups
+        failure = _first(failures)
+    if failure is not None:
+        print(f"holdfast-local: {failure}", file=sys.stderr)
+        sys.exit(failure.exit_code)
+
+
+def _execute(options: argparse.Namespace) -> None:
+    if options.command == "stop":
+        print(stopping.stop(options.state))
+    elif options.command == "status":
+        print(stopping.status(options.state))
+    else:
+        run_options = RunOptions(options.tenant, options.state, options.port, options.isolation, options.timeout)
+        asyncio.run(run(run_options, os.environ, Progress(sys.stdout)))
+
+
+def _first(failures: BaseExceptionGroup[RunFailed]) -> RunFailed:
+    error: BaseException = failures
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, RunFailed)
+    return error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The stand-in cluster as one object: API server, node, operator; started in order and ended in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from holdfast_local.apiserver import server
+from holdfast_local.kubelet.addresses import Slot
+from holdfast_local.kubelet.agent import Kubelet
+from holdfast_local.kubelet.client import ApiClient
+from holdfast_local.kubelet.isolation import (
+    Isolation,
+    UnsupportedMachine,
+    choose_isolation,
+    installation_paths,
+    require_loopback,
+)
+from holdfast_local.run.accounts import OPERATOR_NAMESPACE, Tokens
+from holdfast_local.run.failure import RunFailed
+from holdfast_local.run.operator_process import OperatorProcess
+from holdfast_local.run.orphans import MARK
+from holdfast_local.run.progress import Progress
+from holdfast_local.run.state_directory import StateDirectory
+
+HOST = "127.0.0.1"
+DEFAULT_PORT = 6443
+POD_GRACE_SECONDS = 30.0
+OPERATOR_COMMAND = ("holdfast-operator", "--all-namespaces", "--log-format", "text")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A running node and how pods are isolated on it."""
+
+    kubelet: Kubelet
+    isolation: Isolation
+    sentence: str
+
+
+@asynccontextmanager
+async def api_server(state: StateDirectory, port: int | None, tokens: Tokens) -> AsyncIterator[str]:
+    """The API server's URL while it runs, with the person's kubeconfig written."""
+    running = await _serve(state, port, tokens)
+    try:
+        server.write_kubeconfig(state.kubeconfig, running.url, tokens.admin)
+        server.write_kubeconfig(state.operator / "kubeconfig", running.url, tokens.operator)
+        yield running.url
+    finally:
+        state.kubeconfig.unlink(missing_ok=True)
+        await running.close()
+
+
+async def _serve(state: StateDirectory, port: int | None, tokens: Tokens) -> server.RunningServer:
+    for candidate in (DEFAULT_PORT, 0) if port is None else (port,):
+        try:
+            return await server.serve(state.api, HOST, candidate or _free_port(), tokens.users())
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise RunFailed(f"cannot start the API server on {HOST}:{candidate}: {error}") from error
+            if port is not None:
+                raise RunFailed(f"port {port} of {HOST} is taken by another program; choose another --port") from error
+    raise RunFailed("no free port for the API server")
+
+
+def _free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind((HOST, 0))
+        return int(trial.getsockname()[1])
+
+
+@asynccontextmanager
+async def node(
+    state: StateDirectory,
+    client: ApiClient,
+    isolation_wanted: str,
+    environment: Mapping[str, str],
+) -> AsyncIterator[Node]:
+    """The node while it runs; at the end every pod has been stopped gracefully."""
+    try:
+        require_loopback()
+        isolation, sentence = await choose_isolation(state.node, isolation_wanted)
+    except UnsupportedMachine as error:
+        raise RunFailed(str(error)) from error
+    slot = Slot.claim(state.root)
+    connector = aiohttp.TCPConnector(force_close=True, limit=0)  # a probe proves a new connection works, too
+    try:
+        async with aiohttp.ClientSession(connector=connector) as probe_session:
+            kubelet = Kubelet(client, probe_session, state.node, state.volumes, slot.number, isolation, environment)
+            ready = asyncio.Event()
+            running = asyncio.create_task(kubelet.run(ready))
+            waiting = asyncio.create_task(ready.wait())
+            try:
+                await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
+                if running.done():
+                    running.result()
+                yield Node(kubelet, isolation, sentence)
+                await kubelet.stop_pods(POD_GRACE_SECONDS)
+            finally:
+                for task in (waiting, running):
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+    finally:
+        slot.close()
+
+
+def operator_process(
+    state: StateDirectory, running: Node, environment: Mapping[str, str], progress: Progress
+) -> OperatorProcess:
+    """The operator, not yet started."""
+    return OperatorProcess(
+        command=OPERATOR_COMMAND,
+        environment={**environment, "KUBECONFIG": str(state.operator / "kubeconfig"), "HOME": str(state.operator)},
+        root=state.operator / "root",
+        hosts_file=running.kubelet.hosts.path(OPERATOR_NAMESPACE),
+        log_path=state.logs / "operator.log",
+        isolation=running.isolation,
+        keep=installation_paths(state.root),
+        report=progress.line,
+    )
+
+
+def process_environment(state: StateDirectory, inherited: Mapping[str, str]) -> dict[str, str]:
+    """What every process of the cluster starts from: the installation's programs first on PATH, and our mark."""
+    programs = str(Path(sys.executable).parent)
+    path = os.pathsep.join([programs, inherited.get("PATH") or os.defpath])
+    environment = {"PATH": path, "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", MARK: str(state.root)}
+    for name in ("TZ", "PYTHONPATH", "LD_LIBRARY_PATH"):  # an installation may depend on these
+        if inherited.get(name):
+            environment[name] = inherited[name]
+    return environment
