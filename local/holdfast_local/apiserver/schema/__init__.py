@@ -1,0 +1,1 @@
+"""Structural schemas: pruning, defaulting, validation and CEL rules; pure functions on dictionaries."""
