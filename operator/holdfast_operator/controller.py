@@ -137,7 +137,7 @@ class Controller:
         while True:
             for namespace in self._namespaces or (None,):
                 try:
-                    tenants = await self._kube.list(TENANT, namespace)
+                    tenants = await self._kube.list_objects(TENANT, namespace)
                 except KubeError as error:
                     logger.warning("Tenants cannot be listed: %s", error)
                     continue

@@ -54,7 +54,9 @@ class HttpKubeClient:
         except _NotFound:
             return None
 
-    async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Manifest]:
+    async def list_objects(
+        self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None
+    ) -> list[Manifest]:
         query = {"limit": str(LIST_PAGE_COUNT)}
         if labels:
             query["labelSelector"] = ",".join(f"{key}={value}" for key, value in labels.items())

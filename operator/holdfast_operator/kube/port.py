@@ -64,7 +64,9 @@ class KubeClient(Protocol):
     async def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
         """The object as stored now, or None where there is none."""
 
-    async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Manifest]:
+    async def list_objects(
+        self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None
+    ) -> list[Manifest]:
         """All objects of a namespace (None: of all namespaces) that carry the labels; each with its
         `apiVersion` and `kind`."""
 

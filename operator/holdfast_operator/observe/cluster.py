@@ -39,10 +39,10 @@ class LiveObjects:
 async def list_live_objects(kube: KubeClient, namespace: str, tenant_name: str) -> LiveObjects:
     """Raises KubeError if any of the lists fails: deciding on half a picture is worse than waiting."""
     own = labels.tenant_labels(tenant_name)
-    objects = await _together([kube.list(kind, namespace, own) for kind in OWNED_KINDS])
+    objects = await _together([kube.list_objects(kind, namespace, own) for kind in OWNED_KINDS])
     return LiveObjects(
         by_key={(manifest["kind"], manifest["metadata"]["name"]): manifest for part in objects for manifest in part},
-        pods=tuple(await kube.list(POD, namespace, own)),
+        pods=tuple(await kube.list_objects(POD, namespace, own)),
     )
 
 

@@ -1,0 +1,473 @@
+"""Whole passes over a cluster in memory: what a user would see."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+import yaml
+
+from holdfast_operator.desired.secrets import LEDGER_KEY
+from holdfast_operator.kube.errors import KubeForbidden, KubeRejected, KubeUnavailable
+from holdfast_operator.kube.port import (
+    CONFIG_MAP,
+    DISRUPTION_BUDGET,
+    POD,
+    SECRET,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    STATEFUL_SET,
+)
+from holdfast_operator.ledger import decode_ledger
+from holdfast_operator.reconcile import MOVING_SECONDS, SETTLED_SECONDS
+
+
+def secret_values(world: Any, name: str) -> dict[str, str]:
+    data = world.kube.object(SECRET, name)["data"]
+    return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+
+def served_config(world: Any) -> dict[str, Any]:
+    return dict(yaml.safe_load(world.kube.object(CONFIG_MAP, "logs-config")["data"]["config.yaml"]))
+
+
+def add_pool(body: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    first = body["spec"]["pools"][0]
+    return [first, {**first, "name": name}]
+
+
+async def test_a_tenant_becomes_ready_with_everything_it_declares(world: Any) -> None:
+    await world.start()
+    assert world.kube.names(SERVICE) == ["logs", "logs-console", "logs-pods"]
+    assert world.kube.names(STATEFUL_SET) == ["logs-pool-main"]
+    assert world.kube.names(SECRET) == ["logs-peer", "logs-root", "logs-user-loki"]
+    assert world.kube.names(SERVICE_ACCOUNT) == world.kube.names(DISRUPTION_BUDGET) == ["logs"]
+    status = world.kube.tenant_status()
+    values = {condition["type"]: condition["status"] for condition in status["conditions"]}
+    assert values == {
+        "Ready": "True",
+        "Progressing": "False",
+        "Degraded": "False",
+        "SpecValid": "True",
+        "CredentialsReady": "True",
+        "PoolsReady": "True",
+        "BucketsReady": "True",
+        "UsersReady": "True",
+    }
+    assert status["health"] == "Healthy"
+    assert status["capacity"] == {"raw": "80Gi", "usable": "40Gi", "used": "8Gi"}
+    assert status["endpoint"] == "http://logs.loki.svc.cluster.local:9000"
+    assert status["users"] == [{"name": "loki", "state": "Ready", "secret": "logs-user-loki"}]
+    assert status["pools"][0]["tolerates"] == {"drives": 3, "servers": 1}
+    assert world.store.buckets == {"loki-chunks": 0, "loki-ruler": 0}
+    (user,) = world.store.users.items()
+    keys = secret_values(world, "logs-user-loki")
+    assert user[0] == keys["accessKey"] == keys["AWS_ACCESS_KEY_ID"]
+    assert user[1].secret_key == keys["secretKey"]
+    assert user[1].policies == ["tenant-user-loki"]
+    assert keys["AWS_ENDPOINT_URL_S3"] == "http://logs.loki.svc.cluster.local:9000"
+
+
+async def test_buckets_wait_for_the_write_quorum(world: Any) -> None:
+    world.kube.put(_body())
+    world.pods.down = {"logs-pool-main-1", "logs-pool-main-2"}
+    await world.run_passes()
+    assert world.store.calls == []
+    assert world.condition("BucketsReady")["message"].startswith("loki-chunks: waiting for the write quorum")
+    assert world.condition("Ready")["status"] == "False"
+
+
+def _body() -> dict[str, Any]:
+    return {
+        "apiVersion": "holdfast.dev/v1",
+        "kind": "Tenant",
+        "metadata": {"name": "logs", "namespace": "loki", "generation": 1},
+        "spec": {
+            "pools": [
+                {
+                    "name": "main",
+                    "servers": 4,
+                    "volumesPerServer": 1,
+                    "volumeClaimTemplate": {"spec": {"resources": {"requests": {"storage": "1Gi"}}}},
+                }
+            ],
+            "buckets": [{"name": "loki-chunks"}],
+        },
+    }
+
+
+async def test_a_tenant_at_rest_costs_no_writes(world: Any) -> None:
+    await world.start()
+    world.kube.calls.clear()
+    world.store.calls.clear()
+    assert await world.run_pass() == SETTLED_SECONDS
+    assert world.kube.calls == []
+    assert world.store.calls == []
+
+
+async def test_formatting_is_permitted_until_all_drives_were_whole_once_and_never_again(world: Any) -> None:
+    world.kube.put(_body())
+    world.pods.down = {"logs-pool-main-3"}
+    await world.run_passes()
+    assert served_config(world)["pools"][0]["formatting"] is True
+    world.pods.down = set()
+    await world.run_passes()
+    assert served_config(world)["pools"][0]["formatting"] is False
+    world.pods.drive_states["logs", "logs-pool-main-0", 0] = "blank"
+    await world.run_passes()
+    assert served_config(world)["pools"][0]["formatting"] is False
+
+
+async def test_a_tenant_made_again_takes_up_keys_id_and_formatting(world: Any) -> None:
+    await world.start()
+    root, peer = secret_values(world, "logs-root"), secret_values(world, "logs-peer")
+    old_user = secret_values(world, "logs-user-loki")["accessKey"]
+    world.kube.remove(("Tenant", "loki", "logs"))
+    assert world.kube.names(SECRET) == ["logs-peer", "logs-root"]
+    assert world.kube.names(STATEFUL_SET) == []
+    assert await world.run_pass() is None
+    body = _body()
+    body["spec"]["pools"][0]["volumesPerServer"] = 2
+    body["spec"]["users"] = [{"name": "loki", "policies": ["readwrite"]}]
+    world.kube.put(body)
+    await world.run_pass()
+    assert served_config(world)["pools"][0]["formatting"] is False
+    assert secret_values(world, "logs-root") == root
+    assert secret_values(world, "logs-peer")["peerKey"] == peer["peerKey"]
+    assert served_config(world)["tenant"]["id"] == peer["tenantId"]
+    await world.run_passes()
+    assert world.condition("Ready")["status"] == "True"
+    assert old_user not in world.store.users, "the keys of the earlier life must not open the store any more"
+
+
+async def test_other_geometry_on_kept_claims_is_refused(world: Any) -> None:
+    await world.start()
+    world.kube.remove(("Tenant", "loki", "logs"))
+    world.kube.put(_body())
+    await world.run_passes()
+    condition = world.condition("SpecValid")
+    assert condition["status"] == "False"
+    assert "spec.pools[0].volumesPerServer: is 1, but the pool's drives were laid out with 2" in condition["message"]
+    assert world.kube.names(STATEFUL_SET) == []
+
+
+async def test_with_claims_that_go_the_secrets_go_too(world: Any) -> None:
+    await world.start(claimRetention="Delete")
+    policy = world.kube.object(STATEFUL_SET, "logs-pool-main")["spec"]["persistentVolumeClaimRetentionPolicy"]
+    assert policy == {"whenDeleted": "Delete", "whenScaled": "Retain"}
+    world.kube.remove(("Tenant", "loki", "logs"))
+    assert world.kube.names(SECRET) == []
+
+
+async def test_the_loss_of_a_pod_degrades_and_does_not_end_readiness(world: Any) -> None:
+    await world.start()
+    world.pods.down = {"logs-pool-main-2"}
+    world.pods.settle()
+    assert await world.run_pass() == MOVING_SECONDS
+    assert world.condition("Ready")["status"] == "True"
+    assert world.condition("Degraded")["status"] == "True"
+    assert "main-2/data0 offline" in world.condition("Degraded")["message"]
+    assert world.kube.tenant_status()["health"] == "Degraded"
+    assert world.kube.tenant_status()["pools"][0]["ready"] == 3
+    budget = world.kube.object(DISRUPTION_BUDGET, "logs")["spec"]
+    assert budget["maxUnavailable"] == 0
+    world.pods.down = set()
+    world.pods.settle()
+    await world.run_pass()
+    assert world.condition("Degraded")["status"] == "False"
+    assert world.kube.object(DISRUPTION_BUDGET, "logs")["spec"]["maxUnavailable"] == 1
+
+
+async def test_lost_quorum_ends_readiness_and_keeps_the_buckets_as_they_are_known(world: Any) -> None:
+    await world.start()
+    world.pods.down = {"logs-pool-main-0", "logs-pool-main-1"}
+    world.pods.settle()
+    await world.run_pass()
+    assert world.kube.tenant_status()["health"] == "ReadOnly"
+    assert world.condition("Ready")["reason"] == "ReadOnly"
+    assert world.condition("BucketsReady")["status"] == "True"
+    world.pods.down |= {"logs-pool-main-2"}
+    world.pods.settle()
+    await world.run_pass()
+    assert world.kube.tenant_status()["health"] == "Unavailable"
+
+
+async def test_transition_times_move_only_with_the_status(world: Any) -> None:
+    await world.start()
+    before = world.condition("PoolsReady")["lastTransitionTime"]
+    world.pods.down = {"logs-pool-main-0"}
+    world.pods.settle()
+    await world.run_pass()
+    assert world.condition("PoolsReady")["lastTransitionTime"] == before
+    assert world.condition("Degraded")["lastTransitionTime"] > before
+
+
+async def test_every_fault_of_a_bad_spec_is_a_condition_and_nothing_is_touched(world: Any) -> None:
+    await world.start()
+    world.kube.calls.clear()
+    world.change_spec(region="Nowhere!", buckets=[{"name": "x"}])
+    await world.run_passes(2)
+    condition = world.condition("SpecValid")
+    assert "spec.region" in condition["message"]
+    assert "spec.buckets[0].name" in condition["message"]
+    assert world.condition("Ready")["status"] == "False"
+    assert world.kube.tenant_status()["observedGeneration"] == 2
+    assert world.kube.tenant_status()["pools"][0]["ready"] == 4
+    assert {call[0] for call in world.kube.calls} == {"status"}
+    world.change_spec()
+    await world.run_passes(2)
+    assert world.condition("Ready")["status"] == "True"
+
+
+async def test_an_object_of_somebody_else_is_left_alone(world: Any) -> None:
+    foreign = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "logs", "namespace": "loki"}, "spec": {}}
+    world.kube.put(foreign)
+    world.kube.put(_body())
+    await world.run_passes(2)
+    assert world.kube.object(SERVICE, "logs")["spec"] == {}
+    assert world.kube.names(STATEFUL_SET) == []
+    assert world.condition("PoolsReady")["reason"] == "NameTaken"
+    assert "Service logs" in world.condition("Ready")["message"]
+
+
+async def test_two_tenants_whose_names_collide_do_not_share_objects(world: Any) -> None:
+    await world.start()
+    body = _body()
+    body["metadata"]["name"] = "logs-pods"
+    world.kube.put(body)
+    await world.run_pass("logs-pods")
+    assert world.condition("PoolsReady", "logs-pods")["reason"] == "NameTaken"
+    assert world.kube.object(SERVICE, "logs-pods")["spec"]["clusterIP"] == "None"
+
+
+async def test_a_secret_that_is_not_ours_is_never_adopted(world: Any) -> None:
+    metadata = {"name": "logs-root", "namespace": "loki"}
+    world.kube.put({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {}})
+    world.kube.put(_body())
+    await world.run_passes(2)
+    assert world.condition("CredentialsReady")["reason"] == "SecretNotOurs"
+    assert world.kube.object(SECRET, "logs-root")["data"] == {}
+
+
+async def test_given_root_credentials_are_used_and_none_are_made(world: Any) -> None:
+    world.kube.put(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "mine", "namespace": "loki"},
+            "data": {"accessKey": "YWRtaW4=", "secretKey": "c3VwZXJzZWNyZXQ="},
+        }
+    )
+    await world.start(rootCredentials={"secretRef": {"name": "mine"}})
+    assert "logs-root" not in world.kube.names(SECRET)
+    template = world.kube.object(STATEFUL_SET, "logs-pool-main")["spec"]["template"]
+    assert template["spec"]["volumes"][1]["secret"]["secretName"] == "mine"
+    assert world.condition("Ready")["status"] == "True"
+
+
+async def test_a_missing_secret_is_named(world: Any) -> None:
+    await world.start(users=[{"name": "loki", "secretRef": {"name": "absent"}}])
+    assert world.condition("CredentialsReady")["message"] == "Secret absent does not exist"
+
+
+async def test_a_ledger_that_cannot_be_read_stops_everything(world: Any) -> None:
+    await world.start()
+    world.kube.object(SECRET, "logs-peer")["data"][LEDGER_KEY] = "bm90IGpzb24="
+    world.kube.calls.clear()
+    await world.run_pass()
+    assert world.condition("CredentialsReady")["reason"] == "LedgerUnreadable"
+    assert {call[0] for call in world.kube.calls} == {"status"}
+
+
+async def test_a_new_image_rolls_one_pod_at_a_time(world: Any) -> None:
+    await world.start()
+    world.change_spec(image="holdfast:new")
+    await world.run_pass()  # applies; the revision is new after it
+    for ordinal in range(4):
+        world.kube.calls.clear()
+        await world.run_pass()
+        assert [call for call in world.kube.calls if call[0] in ("evict", "delete")] == [
+            ("evict", "Pod", f"logs-pool-main-{ordinal}")
+        ]
+        assert world.condition("Progressing")["reason"] == "Rolling"
+    await world.run_pass()
+    assert world.condition("Progressing")["status"] == "False"
+
+
+async def test_no_roll_while_redundancy_is_reduced(world: Any) -> None:
+    await world.start()
+    world.pods.drive_states["logs", "logs-pool-main-0", 1] = "healing"
+    world.change_spec(image="holdfast:new")
+    world.kube.calls.clear()
+    await world.run_passes(3)
+    assert not [call for call in world.kube.calls if call[0] in ("evict", "delete")]
+    assert world.condition("Progressing")["reason"] == "RollWaiting"
+
+
+async def test_a_pod_that_is_down_is_replaced_even_then(world: Any) -> None:
+    await world.start()
+    world.pods.down = {"logs-pool-main-1"}
+    world.pods.settle()
+    world.change_spec(image="holdfast:fixed")
+    world.kube.calls.clear()
+    await world.run_passes(2)
+    assert [call for call in world.kube.calls if call[0] in ("evict", "delete")] == [
+        ("delete", "Pod", "logs-pool-main-1")
+    ]
+
+
+async def test_a_refused_eviction_is_waited_out(world: Any) -> None:
+    await world.start()
+    world.kube.evictions_refused = True
+    world.change_spec(image="holdfast:new")
+    await world.run_passes(2)
+    assert world.condition("Progressing")["reason"] == "RollWaiting"
+    world.kube.evictions_refused = False
+    await world.run_passes(5)
+    assert world.condition("Progressing")["status"] == "False"
+
+
+async def test_one_server_is_not_interrupted_without_leave(world: Any) -> None:
+    body = _body()
+    body["spec"]["pools"][0]["servers"] = 1
+    pools = body["spec"]["pools"]
+    await world.start(pools=pools)
+    world.change_spec(pools=pools, image="holdfast:new")
+    await world.run_passes(2)
+    assert world.condition("Progressing")["reason"] == "RollBlocked"
+    world.change_spec(pools=pools, image="holdfast:new", allowDisruption=True)
+    await world.run_passes(3)
+    assert world.condition("Progressing")["reason"] == "Settled"
+
+
+async def test_a_pool_is_added_over_two_epochs(world: Any) -> None:
+    await world.start()
+    world.change_spec(pools=add_pool(world.kube.objects["Tenant", "loki", "logs"], "more"))
+    world.pods.stuck_epochs["logs-pool-main-3"] = 1
+    await world.run_passes(4)
+    served = served_config(world)
+    assert served["epoch"] == 2
+    assert [pool["firstNode"] for pool in served["pools"]] == [0, 4]
+    assert served["pools"][1]["readableFromEpoch"] == 2
+    assert served["pools"][1]["writableFromEpoch"] == 3
+    assert world.condition("Progressing")["reason"] == "PoolJoining"
+    world.pods.stuck_epochs.clear()
+    await world.run_passes(3)
+    assert served_config(world)["epoch"] == 3
+    assert world.condition("Progressing")["reason"] == "Settled"
+
+
+async def test_a_pool_cannot_be_left_out(world: Any) -> None:
+    await world.start()
+    pools = add_pool(world.kube.objects["Tenant", "loki", "logs"], "more")
+    world.change_spec(pools=pools[1:])
+    await world.run_pass()
+    assert "pool 'main' holds data" in world.condition("SpecValid")["message"]
+
+
+async def test_a_user_that_leaves_the_spec_leaves_the_store_and_its_secret_goes(world: Any) -> None:
+    await world.start()
+    world.change_spec(users=[])
+    await world.run_passes(2)
+    assert world.store.users == {}
+    assert world.store.policies == {}
+    assert "logs-user-loki" not in world.kube.names(SECRET)
+    assert decode_ledger(secret_values(world, "logs-peer")[LEDGER_KEY].encode()).users == {}
+
+
+async def test_users_made_by_others_stay(world: Any) -> None:
+    await world.start()
+    world.store.users["SOMEBODY"] = world.store.users[next(iter(world.store.users))]
+    world.change_spec(users=[])
+    await world.run_passes(2)
+    assert set(world.store.users) == {"SOMEBODY"}
+
+
+async def test_a_user_secret_that_was_deleted_gives_new_keys_and_the_old_ones_end(world: Any) -> None:
+    await world.start()
+    old = secret_values(world, "logs-user-loki")["accessKey"]
+    world.kube.remove(("Secret", "loki", "logs-user-loki"))
+    await world.run_passes(2)
+    new = secret_values(world, "logs-user-loki")["accessKey"]
+    assert new != old
+    assert set(world.store.users) == {new}
+
+
+@pytest.mark.parametrize(
+    ("policy", "objects", "left"), [("Retain", 0, True), ("Delete", 0, False), ("Delete", 5, True)]
+)
+async def test_a_bucket_is_deleted_only_on_demand_and_only_when_empty(
+    world: Any, policy: str, objects: int, left: bool
+) -> None:
+    await world.start(buckets=[{"name": "scratch", "deletionPolicy": policy}], users=[])
+    world.store.buckets["scratch"] = objects
+    world.change_spec(buckets=[], users=[])
+    await world.run_passes(2)
+    assert ("scratch" in world.store.buckets) is left
+    status = world.kube.tenant_status()["buckets"]
+    assert [item["state"] for item in status] == (["NotEmpty"] if objects else [])
+    assert world.condition("Ready")["status"] == "True"
+
+
+async def test_one_refused_bucket_does_not_hold_up_the_others(world: Any) -> None:
+    world.store.refuse_buckets = {"loki-chunks"}
+    await world.start()
+    assert world.kube.tenant_status()["buckets"] == [
+        {"name": "loki-chunks", "state": "Failed", "message": "InvalidBucketName: the name is refused"},
+        {"name": "loki-ruler", "state": "Ready"},
+    ]
+    assert world.condition("BucketsReady")["reason"] == "Failed"
+    assert world.condition("UsersReady")["status"] == "True"
+
+
+async def test_drift_is_put_right(world: Any) -> None:
+    await world.start()
+    world.kube.object(SERVICE, "logs")["spec"]["selector"] = {"somebody": "else"}
+    world.kube.remove(("PodDisruptionBudget", "loki", "logs"))
+    await world.run_pass()
+    assert "holdfast.dev/tenant" in world.kube.object(SERVICE, "logs")["spec"]["selector"]
+    assert world.kube.names(DISRUPTION_BUDGET) == ["logs"]
+
+
+@pytest.mark.parametrize("error", [KubeRejected("422: no such field"), KubeForbidden("403: not allowed")])
+async def test_a_refused_apply_is_a_condition(world: Any, error: Exception) -> None:
+    world.kube.fail_on = lambda verb, kind, name: error if (verb, kind) == ("apply", "StatefulSet") else None
+    await world.start()
+    assert world.condition("PoolsReady")["reason"] == "ApplyFailed"
+    assert str(error) in world.condition("PoolsReady")["message"]
+
+
+async def test_every_write_may_fail_once_and_the_tenant_still_becomes_ready(world: Any) -> None:
+    """The n-th write fails, over every n, with an outcome nobody knows."""
+    for n in range(60):
+        fresh = type(world)()
+        seen = iter(range(10_000))
+
+        def fail(verb: str, kind: str, name: str, seen: Any = seen, n: int = n) -> KubeUnavailable | None:
+            writes = verb in ("create", "apply", "status", "delete")
+            return KubeUnavailable("reset by peer") if writes and next(seen) == n else None
+
+        fresh.kube.put(_body())
+        fresh.kube.fail_on = fail
+        failures = 0
+        for _ in range(6):
+            try:
+                await fresh.run_pass()
+            except KubeUnavailable:
+                failures += 1
+                fresh.restart_operator()
+        assert fresh.condition("Ready")["status"] == "True", n
+        if not failures:
+            assert n > 5
+            return
+    pytest.fail("more writes than a tenant should need")
+
+
+async def test_pods_of_the_tenant_never_get_a_token_or_root(world: Any) -> None:
+    await world.start()
+    for name in world.kube.names(POD):
+        assert name.startswith("logs-pool-main-")
+    spec = world.kube.object(STATEFUL_SET, "logs-pool-main")["spec"]["template"]["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
