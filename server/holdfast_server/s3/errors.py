@@ -105,6 +105,7 @@ _OTHER: dict[str, tuple[int, str]] = {
     ),
     "MissingContentLength": (411, "You must provide the Content-Length HTTP header."),
     "PreconditionFailed": (412, "At least one of the pre-conditions you specified did not hold"),
+    "InvalidPartNumber": (416, "The requested partnumber is not satisfiable"),
     "InvalidRange": (416, "The requested range is not satisfiable"),
     "InternalError": (500, "We encountered an internal error. Please try again."),
     "NotImplemented": (501, "A header or query you provided implies functionality that is not implemented"),

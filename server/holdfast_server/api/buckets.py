@@ -1,0 +1,217 @@
+"""ListBuckets, CreateBucket, HeadBucket, DeleteBucket, GetBucketLocation.
+
+Deleting follows rule 12 of the quorum protocol: mark the document `deleting` (conditionally, with a mark of
+this attempt), make every pod let go of the bucket, look whether it is empty, and only then remove the document,
+or take the mark back.  Between mark and decision writes are told to try again.  A pod that dies in between
+leaves the mark; whoever meets one older than `STALE_MARK_MS` takes it back, which makes that attempt's own
+last step fail, for it is conditional on the mark.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+
+from holdfast_server.api import bucket_record
+from holdfast_server.api.bucket_record import ACTIVE, DELETING, BucketRecord, document_name
+from holdfast_server.api.buckets_cache import LEASE_SECONDS, BucketBusy, BucketGone
+from holdfast_server.api.call import Call, owner_element
+from holdfast_server.api.identities import owner_id
+from holdfast_server.api.services import DOCUMENTS_TOPIC, Services
+from holdfast_server.objects.port import Condition, Missing, ObjectError, Record
+from holdfast_server.objects.record import BUCKET_ID_SIZE_BYTES
+from holdfast_server.s3.documents_in import MAX_BUCKET_CONFIGURATION_SIZE_BYTES, parse_create_bucket
+from holdfast_server.s3.documents_out import list_buckets_xml, location_xml
+from holdfast_server.s3.errors import S3Error
+from holdfast_server.s3.names import check_new_bucket_name
+from holdfast_server.s3.request import Response
+
+log = logging.getLogger(__name__)
+
+STALE_MARK_MS = 120_000
+"""Longer than any delete may take: lease, operations' deadline, fence and a listing."""
+FENCE_TIMEOUT_SECONDS = 30.0
+MARK_SIZE_BYTES = 16
+PAGE_SIZE = 1000
+UNMARK_TIMEOUT_SECONDS = 10.0
+REGION_HEADER = "x-amz-bucket-region"
+
+
+async def list_buckets(call: Call) -> Response:
+    """Root sees every bucket; a user those it made and those it may list."""
+    principal = call.verified.principal
+    owner = owner_id(principal)
+    prefix = call.query.get("prefix", "")
+    shown = [
+        (bucket.name, bucket.created_ms)
+        for bucket in await _all_buckets(call.services, prefix)
+        if bucket.owner == owner or call.may("s3:ListBucket", bucket.name)
+    ]
+    return call.xml(list_buckets_xml(owner_element(owner), shown, call.services.region))
+
+
+async def _all_buckets(services: Services, prefix: str) -> list[BucketRecord]:
+    found: list[BucketRecord] = []
+    after = ""
+    while True:
+        page = await services.objects.list_documents(document_name(prefix), after=after, limit=PAGE_SIZE)
+        found += [bucket_record.decode(entry.record.body) for entry in page.entries]
+        if page.next_after is None:
+            return found
+        after = page.next_after
+
+
+async def create_bucket(call: Call) -> Response:
+    name = check_new_bucket_name(call.bucket_name)
+    services = call.services
+    if call.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true":
+        raise S3Error("NotImplemented", "Object Lock is not implemented.", Header="x-amz-bucket-object-lock-enabled")
+    _check_location(parse_create_bucket(await call.small_body(MAX_BUCKET_CONFIGURATION_SIZE_BYTES)), services.region)
+    record = BucketRecord(
+        id=services.clock.random_bytes(BUCKET_ID_SIZE_BYTES),
+        name=name,
+        owner=owner_id(call.verified.principal),
+        region=services.region,
+        created_ms=services.clock.now_ms(),
+    )
+
+    def absent(current: Record | None) -> None:
+        if current is not None:
+            _refuse_existing(bucket_record.decode(current.body), record.owner)
+
+    await services.objects.put_document(document_name(name), bucket_record.encode(record), absent)
+    await _changed(services, name)
+    return Response(status=200, headers={"location": f"/{name}"})
+
+
+def _refuse_existing(existing: BucketRecord, owner: str) -> None:
+    if existing.deleting:
+        raise BucketBusy(existing.name)
+    code = "BucketAlreadyOwnedByYou" if existing.owner == owner else "BucketAlreadyExists"
+    raise S3Error(code, BucketName=existing.name)
+
+
+def _check_location(location: str, region: str) -> None:
+    if location and location != region:
+        raise S3Error(
+            "IllegalLocationConstraintException",
+            f"The {location} location constraint is incompatible for the region specific endpoint this request was "
+            f"sent to, which is {region}.",
+        )
+
+
+async def head_bucket(call: Call) -> Response:
+    bucket = await call.bucket()
+    return Response(status=200, headers={REGION_HEADER: bucket.region, "content-type": "application/xml"})
+
+
+async def get_bucket_location(call: Call) -> Response:
+    bucket = await call.bucket()
+    return call.xml(location_xml(bucket.region))
+
+
+# --- deleting
+
+
+async def delete_bucket(call: Call) -> Response:
+    services = call.services
+    marked = await _mark(services, call.bucket_name)
+    try:
+        await _let_go(services, marked)
+        if not await _is_empty(services, marked.id):
+            raise S3Error("BucketNotEmpty", BucketName=marked.name)
+        await _abort_uploads(services, marked.id)
+        await services.objects.delete_document(document_name(marked.name), _still(marked))
+    except Exception:
+        await _unmark_quietly(services, marked)
+        raise
+    await _changed(services, marked.name)
+    return Response(status=204)
+
+
+async def _mark(services: Services, name: str) -> BucketRecord:
+    """Raises BucketGone, BucketBusy, Unavailable."""
+    services.buckets.forget(name)
+    bucket = await services.buckets.get(name)
+    now_ms = services.clock.now_ms()
+    marked = msgspec.structs.replace(
+        bucket, state=DELETING, mark=services.clock.random_bytes(MARK_SIZE_BYTES), marked_ms=now_ms
+    )
+
+    def markable(current: Record | None) -> None:
+        existing = bucket_record.decode(current.body) if current is not None else None
+        if existing is None or existing.id != bucket.id:
+            raise BucketGone(name)
+        if existing.deleting and not _is_stale(existing, now_ms):
+            raise BucketBusy(name)
+
+    await services.objects.put_document(document_name(name), bucket_record.encode(marked), markable)
+    await _changed(services, name)
+    return marked
+
+
+def _is_stale(bucket: BucketRecord, now_ms: int) -> bool:
+    return bucket.deleting and now_ms - bucket.marked_ms > STALE_MARK_MS
+
+
+async def _let_go(services: Services, marked: BucketRecord) -> None:
+    """Afterwards no pod commits into the bucket without having seen the mark."""
+    async with asyncio.timeout(FENCE_TIMEOUT_SECONDS):
+        await services.buckets.fence(marked.id)
+    if not await services.fence_bucket_everywhere(marked.id):
+        # A pod that does not answer may still hold a lease, and an operation begun under it.
+        await services.clock.sleep(LEASE_SECONDS + services.limits.operation_seconds)
+
+
+async def _is_empty(services: Services, bucket_id: bytes) -> bool:
+    return not (await services.objects.list_objects(bucket_id, limit=1)).entries
+
+
+async def _abort_uploads(services: Services, bucket_id: bytes) -> None:
+    """Unfinished uploads do not keep a bucket; their parts go with it."""
+    more = True
+    while more:
+        uploads, _, more = await services.objects.list_uploads(bucket_id, limit=PAGE_SIZE)
+        for upload in uploads:
+            try:
+                await services.objects.abort_upload(bucket_id, upload.key, upload.upload_id)
+            except Missing:
+                continue
+
+
+def _still(marked: BucketRecord) -> Condition:
+    def check(current: Record | None) -> None:
+        existing = bucket_record.decode(current.body) if current is not None else None
+        if existing is None or existing.id != marked.id or existing.mark != marked.mark:
+            raise BucketBusy(marked.name)
+
+    return check
+
+
+async def _unmark_quietly(services: Services, marked: BucketRecord) -> None:
+    """If this fails too, the mark grows stale and somebody else takes it back."""
+    try:
+        async with asyncio.timeout(UNMARK_TIMEOUT_SECONDS):
+            await _unmark(services, marked)
+    except (ObjectError, BucketBusy, TimeoutError) as error:
+        log.warning("bucket %s stays marked for a while: %s", marked.name, error)
+
+
+async def _unmark(services: Services, marked: BucketRecord) -> None:
+    active = msgspec.structs.replace(marked, state=ACTIVE, mark=b"", marked_ms=0)
+    await services.objects.put_document(document_name(marked.name), bucket_record.encode(active), _still(marked))
+    await _changed(services, marked.name)
+
+
+async def recover_stale_mark(services: Services, name: str) -> None:
+    """For a write that met a bucket being deleted: take back the mark of an attempt that died."""
+    bucket = await services.buckets.get(name)
+    if _is_stale(bucket, services.clock.now_ms()):
+        await _unmark_quietly(services, bucket)
+
+
+async def _changed(services: Services, name: str) -> None:
+    services.buckets.forget(name)
+    await services.announce(DOCUMENTS_TOPIC, [document_name(name)])

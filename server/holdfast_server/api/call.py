@@ -1,0 +1,98 @@
+"""One verified request on its way through a handler, with what handlers ask for again and again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from holdfast_server.api.bucket_record import BucketRecord
+from holdfast_server.api.buckets_cache import WriteLease
+from holdfast_server.api.services import IncomingBody, Services
+from holdfast_server.auth.verified import VerifiedRequest, authorize, is_allowed
+from holdfast_server.objects.port import Objects
+from holdfast_server.s3.checksums import HEADER_PREFIX
+from holdfast_server.s3.documents_out import XML_CONTENT_TYPE, Owner
+from holdfast_server.s3.errors import S3Error
+from holdfast_server.s3.payload import verify_small_body
+from holdfast_server.s3.request import Response
+from holdfast_server.s3.sigv4 import SigningContext
+
+_CHUNK_FRAMING_FACTOR = 2
+"""An aws-chunked document may be framed into small chunks; its wire size is bounded by so many times its own."""
+_SMALL_BODY_SLACK_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    verified: VerifiedRequest
+    body: IncomingBody
+    services: Services
+    request_id: str = ""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.verified.headers
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        return self.verified.query
+
+    @property
+    def context(self) -> SigningContext:
+        return self.verified.context
+
+    @property
+    def bucket_name(self) -> str:
+        return self.verified.target.bucket
+
+    @property
+    def key(self) -> str:
+        return self.verified.target.key
+
+    @property
+    def objects(self) -> Objects:
+        return self.services.objects
+
+    async def bucket(self) -> BucketRecord:
+        """The bucket to read from.  Raises BucketGone, Unavailable."""
+        return await self.services.buckets.get(self.bucket_name)
+
+    def writing(self) -> AbstractAsyncContextManager[WriteLease]:
+        """The bucket to write to, for the time of the write.  Raises BucketGone, BucketBusy, Unavailable."""
+        return self.services.buckets.writing(self.bucket_name)
+
+    def may(self, action: str, bucket: str, key: str = "") -> bool:
+        return is_allowed(self.verified, action, bucket, key)
+
+    def require(self, action: str, bucket: str, key: str = "") -> None:
+        """A second permission, beside that of the operation.  Raises AccessDenied."""
+        authorize(self.verified, bucket, key, action=action)
+
+    async def small_body(self, max_size_bytes: int, *, checksum_is_the_objects: bool = False) -> bytes:
+        """A request document, decoded and verified.  Raises MaxMessageLengthExceeded and what payloads raise.
+
+        `checksum_is_the_objects`: the head's `x-amz-checksum-*` are about something else than this document.
+        """
+        bound = max_size_bytes * _CHUNK_FRAMING_FACTOR + _SMALL_BODY_SLACK_BYTES
+        too_long = S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=max_size_bytes)
+        if self.body.size_bytes is not None and self.body.size_bytes > bound:
+            raise too_long
+        taken = bytearray()
+        async for piece in self.body.pieces():
+            taken += piece
+            if len(taken) > bound:
+                raise too_long
+        headers = self.headers
+        if checksum_is_the_objects:
+            headers = {name: value for name, value in headers.items() if not name.startswith(HEADER_PREFIX)}
+        return verify_small_body(headers, self.context, bytes(taken), max_size_bytes)
+
+    def xml(self, document: bytes, **headers: str) -> Response:
+        return Response(status=200, headers={"content-type": XML_CONTENT_TYPE, **headers}, body=document)
+
+
+def owner_element(owner: str) -> Owner:
+    """The owner as clients see it: S3's canonical ids are 64 hex digits."""
+    return Owner(id=hashlib.sha256(owner.encode()).hexdigest(), display_name=owner)

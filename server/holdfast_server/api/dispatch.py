@@ -1,0 +1,163 @@
+"""From a request to its handler and back: authenticate, authorize, find the handler, name the failure.
+
+The one place where exceptions of handlers end.  No I/O of its own but one look-up of an access key that this
+pod does not know yet.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from holdfast_server.api import (
+    buckets,
+    listing,
+    multipart,
+    objects_copy,
+    objects_delete,
+    objects_get,
+    objects_put,
+    off_answers,
+)
+from holdfast_server.api.buckets_cache import BucketBusy, BucketGone
+from holdfast_server.api.call import Call
+from holdfast_server.api.failures import RETRY_AFTER_SECONDS, to_s3_error
+from holdfast_server.api.services import IncomingBody, Services
+from holdfast_server.auth.verified import Authenticator, Identity, VerifiedRequest, authorize
+from holdfast_server.objects.port import ObjectError
+from holdfast_server.s3.errors import S3Error, error_xml
+from holdfast_server.s3.operations import OPERATIONS
+from holdfast_server.s3.request import Request, Response, parse_query
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Call], Awaitable[Response]]
+Mount = Callable[[Identity, Request, IncomingBody], Awaitable[Response]]
+"""What serves a path prefix of its own (the admin API): gets who asks, decides and answers by itself."""
+
+HANDLERS: Mapping[str, Handler] = {
+    "ListBuckets": buckets.list_buckets,
+    "CreateBucket": buckets.create_bucket,
+    "HeadBucket": buckets.head_bucket,
+    "DeleteBucket": buckets.delete_bucket,
+    "GetBucketLocation": buckets.get_bucket_location,
+    "ListObjects": listing.list_objects_v1,
+    "ListObjectsV2": listing.list_objects_v2,
+    "ListMultipartUploads": multipart.list_multipart_uploads,
+    "DeleteObjects": objects_delete.delete_objects,
+    "PutObject": objects_put.put_object,
+    "GetObject": objects_get.get_object,
+    "HeadObject": objects_get.head_object,
+    "DeleteObject": objects_delete.delete_object,
+    "CopyObject": objects_copy.copy_object,
+    "CreateMultipartUpload": multipart.create_multipart_upload,
+    "UploadPart": multipart.upload_part,
+    "UploadPartCopy": objects_copy.upload_part_copy,
+    "CompleteMultipartUpload": multipart.complete_multipart_upload,
+    "AbortMultipartUpload": multipart.abort_multipart_upload,
+    "ListParts": multipart.list_parts,
+    "GetBucketAcl": off_answers.get_bucket_acl,
+    "GetObjectAcl": off_answers.get_object_acl,
+    **dict.fromkeys(off_answers.OPERATIONS, off_answers.answer_off),
+}
+"""Operation → handler; a test holds it against the table of operations."""
+
+_AUTHORIZED_PER_ITEM = frozenset({"DeleteObjects", "ListBuckets"})
+"""Their handlers ask for every key, or show each caller what it may see."""
+
+UNKNOWN_OPERATION = "unknown"
+
+
+class Dispatcher:
+    def __init__(self, services: Services, mounts: Mapping[str, Mount] | None = None) -> None:
+        self._services = services
+        self._authenticator = Authenticator(services.identities.credentials, services.domains)
+        self._mounts = dict(mounts or {})
+
+    async def answer(self, request: Request, body: IncomingBody, request_id: str) -> tuple[str, Response]:
+        """The operation's name (bounded: for metrics) and the response.  Raises nothing but CancelledError."""
+        operation = UNKNOWN_OPERATION
+        try:
+            for prefix, mount in self._mounts.items():
+                if request.raw_path.startswith(prefix + "/"):
+                    operation = "Admin"
+                    return operation, await mount(await self._identify(request), request, body)
+            verified = await self._authenticate(request)
+            operation = verified.operation.name
+            return operation, await self._serve(Call(verified, body, self._services, request_id))
+        except Exception as error:
+            return operation, self._failed(error, request, request_id)
+
+    async def _serve(self, call: Call) -> Response:
+        verified = call.verified
+        name = verified.operation.name
+        if name not in _AUTHORIZED_PER_ITEM or verified.principal.is_anonymous:
+            authorize(verified, call.bucket_name, call.key)
+        handler = HANDLERS.get(name)
+        if handler is None:
+            raise S3Error("NotImplemented", f"{name} is not implemented.")
+        try:
+            return await handler(call)
+        except BucketBusy:
+            await self._recover(call)
+            raise
+        except S3Error as error:
+            raise self._hidden(error, call) from error
+
+    async def _recover(self, call: Call) -> None:
+        try:
+            await buckets.recover_stale_mark(self._services, call.bucket_name)
+        except (ObjectError, BucketGone) as error:
+            log.warning("bucket %s: %s", call.bucket_name, error)
+
+    def _hidden(self, error: S3Error, call: Call) -> S3Error:
+        """Who may not list a bucket is not told which keys it lacks."""
+        if error.code == "NoSuchKey" and not call.may("s3:ListBucket", call.bucket_name):
+            return S3Error("AccessDenied")
+        return error
+
+    # --- who asks
+
+    async def _authenticate(self, request: Request) -> VerifiedRequest:
+        now_ms = self._services.clock.now_ms()
+        try:
+            return self._authenticator.authenticate(request, now_ms)
+        except S3Error as error:
+            await self._learn_key(error)
+        return self._authenticator.authenticate(request, now_ms)
+
+    async def _identify(self, request: Request) -> Identity:
+        now_ms = self._services.clock.now_ms()
+        query = parse_query(request.raw_query)
+        try:
+            return self._authenticator.identify(request, query, now_ms)
+        except S3Error as error:
+            await self._learn_key(error)
+        return self._authenticator.identify(request, query, now_ms)
+
+    async def _learn_key(self, error: S3Error) -> None:
+        """Returns if an unknown key has become known; raises what was wrong otherwise."""
+        if error.code != "InvalidAccessKeyId":
+            raise error
+        if not await self._services.identities.look_up(str(error.extra.get("AWSAccessKeyId", ""))):
+            raise error
+
+    # --- failures
+
+    def _failed(self, error: Exception, request: Request, request_id: str) -> Response:
+        return error_response(to_s3_error(error), request.raw_path, request_id, self._services.pod_name, request.method)
+
+
+def error_response(error: S3Error, raw_path: str, request_id: str, host_id: str, method: str) -> Response:
+    """An S3 error as it is sent."""
+    headers = {"content-type": "application/xml"}
+    if error.status == 503:
+        headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+    if error.status == 304 or method == "HEAD":
+        return Response(status=error.status, headers=headers)
+    return Response(status=error.status, headers=headers, body=error_xml(error, raw_path, request_id, host_id))
+
+
+def missing_handlers() -> set[str]:
+    """Operations the table calls implemented that nobody here answers; empty, a test says."""
+    return {row.name for row in OPERATIONS if row.implemented} - set(HANDLERS)

@@ -1,0 +1,232 @@
+"""Multipart uploads: create, part, complete, abort, list.  Copying into a part is in `objects_copy`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import quote
+
+import msgspec
+
+from holdfast_server.api.call import Call, owner_element
+from holdfast_server.api.objects_put import object_condition
+from holdfast_server.api.payload_body import WireBody
+from holdfast_server.api.stored_headers import (
+    checksum_elements,
+    checksum_headers,
+    headers_to_keep,
+    record_storage_class,
+)
+from holdfast_server.api.uploads import (
+    UploadNotes,
+    assembler,
+    decode_upload_id,
+    encode_upload_id,
+    open_upload,
+    upload_algorithm,
+    upload_id_of,
+    upload_notes,
+)
+from holdfast_server.objects.port import Attributes, PartRef, Record, UploadInfo
+from holdfast_server.s3.checksums import ALGORITHMS, Algorithm, parse_upload_checksum, requested_checksum
+from holdfast_server.s3.conditions import parse_write_condition
+from holdfast_server.s3.documents_in import MAX_COMPLETE_SIZE_BYTES, parse_complete
+from holdfast_server.s3.documents_out import (
+    ListedPart,
+    ListedUpload,
+    complete_multipart_upload_xml,
+    create_multipart_upload_xml,
+    list_multipart_uploads_xml,
+    list_parts_xml,
+)
+from holdfast_server.s3.errors import S3Error
+from holdfast_server.s3.headers import quote_etag
+from holdfast_server.s3.names import (
+    MAX_PART_SIZE_BYTES,
+    parse_count,
+    parse_encoding_type,
+    parse_part_number,
+    parse_part_number_marker,
+)
+from holdfast_server.s3.payload import payload_of
+from holdfast_server.s3.request import Response
+
+_LAST_UPLOAD_ID = b"\xff" * 17
+"""Sorts behind every upload id."""
+
+
+async def create_multipart_upload(call: Call) -> Response:
+    async with call.writing() as lease:
+        headers = headers_to_keep(call.headers)
+        wanted = parse_upload_checksum(call.headers)
+        notes = UploadNotes(wanted[0].name, wanted[1]) if wanted else UploadNotes()
+        lease.confirm()
+        upload_id = await call.objects.create_upload(lease.bucket.id, call.key, headers, msgspec.json.encode(notes))
+    answer = call.xml(create_multipart_upload_xml(call.bucket_name, call.key, encode_upload_id(upload_id)))
+    if wanted:
+        answer.headers["x-amz-checksum-algorithm"] = notes.algorithm
+        answer.headers["x-amz-checksum-type"] = notes.type
+    return answer
+
+
+async def upload_part(call: Call) -> Response:
+    number = parse_part_number(call.query["partNumber"])
+    upload_id = upload_id_of(call.query)
+    async with call.writing() as lease:
+        payload = payload_of(call.headers, call.context, max_size_bytes=MAX_PART_SIZE_BYTES)
+        upload = await open_upload(call, lease.bucket, upload_id)
+        body = WireBody(payload, call.body, lease, {}, _missing_algorithm(call, upload))
+        record = await call.objects.put_part(lease.bucket.id, call.key, upload_id, number, body)
+    headers = {"etag": quote_etag(record.etag), **checksum_headers(record.checksums)}
+    headers.pop("x-amz-checksum-type", None)
+    return Response(status=200, headers=headers)
+
+
+def _missing_algorithm(call: Call, upload: Record) -> Algorithm | None:
+    """The upload's algorithm where the part came without any.  Raises InvalidRequest where it came with another."""
+    wanted = upload_algorithm(upload)
+    sent = requested_checksum(call.headers)
+    if wanted is None or sent is None:
+        return wanted
+    if sent.algorithm is not wanted:
+        raise S3Error(
+            "InvalidRequest",
+            f"Checksum Type mismatch occurred, expected checksum Type: {wanted.name.lower()}, "
+            f"actual checksum Type: {sent.algorithm.name.lower()}",
+        )
+    return None
+
+
+async def complete_multipart_upload(call: Call) -> Response:
+    upload_id = upload_id_of(call.query)
+    bucket = await call.bucket()
+    completed = parse_complete(await call.small_body(MAX_COMPLETE_SIZE_BYTES, checksum_is_the_objects=True))
+    parts = [PartRef(part.number, part.etag, part.checksums) for part in completed]
+    assemble = assembler(_expected_checksums(call.headers), _expected_size(call.headers))
+    condition = object_condition(parse_write_condition(call.headers))
+    async with call.writing() as lease:
+
+        def assemble_under_lease(upload: Record, stored: object) -> Attributes:
+            attributes = assemble(upload, stored)  # type: ignore[arg-type]
+            lease.confirm()
+            return attributes
+
+        await lease.renew()
+        record = await call.objects.complete_upload(
+            bucket.id, call.key, upload_id, parts, assemble_under_lease, condition
+        )
+    location = f"http://{call.headers.get('host', '')}/{call.bucket_name}/{quote(call.key)}"
+    elements = checksum_elements(record.checksums)
+    return call.xml(complete_multipart_upload_xml(location, call.bucket_name, call.key, record.etag, elements))
+
+
+def _expected_checksums(headers: Mapping[str, str]) -> dict[str, str]:
+    """The whole object's checksum in the head.  The request document has none of its own here: the header
+    means the object."""
+    return {name: headers[row.header] for name, row in ALGORITHMS.items() if row.header in headers}
+
+
+def _expected_size(headers: Mapping[str, str]) -> int | None:
+    text = headers.get("x-amz-mp-object-size")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 19):
+        raise S3Error("InvalidRequest", "Value for x-amz-mp-object-size header is invalid.")
+    return int(text)
+
+
+async def abort_multipart_upload(call: Call) -> Response:
+    upload_id = upload_id_of(call.query)
+    bucket = await call.bucket()
+    await call.objects.abort_upload(bucket.id, call.key, upload_id)
+    return Response(status=204)
+
+
+async def list_parts(call: Call) -> Response:
+    upload_id = upload_id_of(call.query)
+    max_parts = parse_count(call.query, "max-parts")
+    marker = parse_part_number_marker(call.query)
+    encoding_type = parse_encoding_type(call.query)
+    bucket = await call.bucket()
+    upload = await open_upload(call, bucket, upload_id)
+    found: list[tuple[int, Record]] = []
+    truncated = False
+    if max_parts:
+        found, truncated = await call.objects.list_parts(bucket.id, call.key, upload_id, marker, max_parts)
+    algorithm = upload_notes(upload).algorithm
+    parts = [
+        ListedPart(number, part.modified_ms, part.etag, part.size_bytes, part.checksums.get(algorithm, ""))
+        for number, part in found
+    ]
+    return call.xml(
+        list_parts_xml(
+            bucket=call.bucket_name,
+            key=call.key,
+            upload=_listed(UploadInfo(call.key, upload_id, upload)),
+            owner=owner_element(bucket.owner),
+            parts=parts,
+            part_number_marker=marker,
+            max_parts=max_parts,
+            is_truncated=truncated,
+            encoding_type=encoding_type,
+        )
+    )
+
+
+async def list_multipart_uploads(call: Call) -> Response:
+    query = call.query
+    prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
+    key_marker = query.get("key-marker", "")
+    upload_id_marker = query.get("upload-id-marker", "") if key_marker else ""
+    max_uploads = parse_count(query, "max-uploads")
+    encoding_type = parse_encoding_type(query)
+    bucket = await call.bucket()
+    after = (key_marker, _after_upload(upload_id_marker) if key_marker else b"")
+    uploads: list[UploadInfo] = []
+    prefixes: list[str] = []
+    truncated = False
+    if max_uploads:
+        uploads, prefixes, truncated = await call.objects.list_uploads(
+            bucket.id, prefix=prefix, delimiter=delimiter, after=after, limit=max_uploads
+        )
+    next_key, next_upload = _last_place(uploads, prefixes)
+    return call.xml(
+        list_multipart_uploads_xml(
+            bucket=call.bucket_name,
+            prefix=prefix,
+            delimiter=delimiter,
+            key_marker=key_marker,
+            upload_id_marker=upload_id_marker,
+            max_uploads=max_uploads,
+            encoding_type=encoding_type,
+            uploads=[_listed(upload) for upload in uploads],
+            common_prefixes=prefixes,
+            is_truncated=truncated,
+            next_key_marker=next_key,
+            next_upload_id_marker=next_upload,
+            owner=owner_element(bucket.owner),
+        )
+    )
+
+
+def _after_upload(marker: str) -> bytes:
+    """Without an upload id the key marker passes over all uploads of its key."""
+    return decode_upload_id(marker) if marker else _LAST_UPLOAD_ID
+
+
+def _last_place(uploads: list[UploadInfo], prefixes: list[str]) -> tuple[str, str]:
+    last_key = uploads[-1].key if uploads else ""
+    if prefixes and prefixes[-1].encode() > last_key.encode():
+        return prefixes[-1], ""
+    return (last_key, encode_upload_id(uploads[-1].upload_id)) if uploads else ("", "")
+
+
+def _listed(upload: UploadInfo) -> ListedUpload:
+    notes = upload_notes(upload.record)
+    return ListedUpload(
+        key=upload.key,
+        upload_id=encode_upload_id(upload.upload_id),
+        initiated_ms=upload.record.modified_ms,
+        storage_class=record_storage_class(upload.record),
+        checksum_algorithm=notes.algorithm,
+        checksum_type=notes.type,
+    )

@@ -1,0 +1,107 @@
+"""CopyObject and UploadPartCopy: from a reader to a write, through this pod, never through the client."""
+
+from __future__ import annotations
+
+from holdfast_server.api.call import Call
+from holdfast_server.api.objects_get import NULL_VERSION
+from holdfast_server.api.objects_put import object_condition
+from holdfast_server.api.payload_body import CopyBody
+from holdfast_server.api.stored_headers import (
+    STORAGE_CLASS_HEADER,
+    algorithm_of,
+    checksum_elements,
+    headers_to_keep,
+)
+from holdfast_server.api.uploads import open_upload, upload_algorithm, upload_id_of
+from holdfast_server.objects.port import Reader, Record
+from holdfast_server.s3.checksums import ALGORITHMS, Algorithm, find_algorithm
+from holdfast_server.s3.conditions import check_copy_source, parse_write_condition
+from holdfast_server.s3.documents_out import copy_object_xml, copy_part_xml
+from holdfast_server.s3.errors import S3Error
+from holdfast_server.s3.headers import metadata_directive
+from holdfast_server.s3.names import MAX_PUT_SIZE_BYTES, CopySource, parse_copy_source, parse_part_number
+from holdfast_server.s3.ranges import ByteRange, parse_copy_range
+from holdfast_server.s3.request import Response
+
+_ILLEGAL = (
+    "This copy request is illegal because it is trying to copy an object to itself without changing the object's "
+    "metadata, storage class, website redirect location or encryption attributes."
+)
+_TOO_LARGE = (
+    f"The specified copy source is larger than the maximum allowable size for a copy source: {MAX_PUT_SIZE_BYTES}"
+)
+
+
+async def copy_object(call: Call) -> Response:
+    source = parse_copy_source(call.headers["x-amz-copy-source"])
+    directive = metadata_directive(call.headers)
+    async with call.writing() as lease:
+        _refuse_copy_onto_itself(call, source, directive)
+        reader = await _open_source(call, source)
+        headers = _copied_headers(call, reader.record, directive)
+        condition = object_condition(parse_write_condition(call.headers))
+        algorithm = _checksum_of_copy(call, reader.record)
+        body = CopyBody(reader, 0, _copied_size(reader.record.size_bytes), lease, headers, algorithm)
+        record = await call.objects.put_object(lease.bucket.id, call.key, body, condition)
+    return call.xml(copy_object_xml(record.etag, record.modified_ms, checksum_elements(record.checksums)))
+
+
+async def upload_part_copy(call: Call) -> Response:
+    source = parse_copy_source(call.headers["x-amz-copy-source"])
+    number = parse_part_number(call.query["partNumber"])
+    upload_id = upload_id_of(call.query)
+    async with call.writing() as lease:
+        upload = await open_upload(call, lease.bucket, upload_id)
+        reader = await _open_source(call, source)
+        text = call.headers.get("x-amz-copy-source-range")
+        size_bytes = reader.record.size_bytes
+        span = parse_copy_range(text, size_bytes) if text else ByteRange(0, size_bytes)
+        body = CopyBody(reader, span.start, _copied_size(span.length), lease, {}, upload_algorithm(upload))
+        record = await call.objects.put_part(lease.bucket.id, call.key, upload_id, number, body)
+    elements = checksum_elements(record.checksums)
+    elements.pop("ChecksumType", None)
+    return call.xml(copy_part_xml(record.etag, record.modified_ms, elements))
+
+
+def _refuse_copy_onto_itself(call: Call, source: CopySource, directive: str) -> None:
+    same = (source.bucket, source.key) == (call.bucket_name, call.key)
+    changes = directive == "REPLACE" or STORAGE_CLASS_HEADER in call.headers
+    if same and not changes and "x-amz-website-redirect-location" not in call.headers:
+        raise S3Error("InvalidRequest", _ILLEGAL)
+
+
+async def _open_source(call: Call, source: CopySource) -> Reader:
+    call.require("s3:GetObject", source.bucket, source.key)
+    if source.version_id not in (NULL_VERSION, ""):
+        raise S3Error("NoSuchVersion", Key=source.key, VersionId=source.version_id)
+    bucket = await call.services.buckets.get(source.bucket)
+    reader = await call.objects.open_object(bucket.id, source.key)
+    if reader is None:
+        raise S3Error("NoSuchKey", Key=source.key)
+    check_copy_source(call.headers, reader.record.etag, reader.record.modified_ms)
+    return reader
+
+
+def _copied_size(size_bytes: int) -> int:
+    if size_bytes > MAX_PUT_SIZE_BYTES:
+        raise S3Error("InvalidRequest", _TOO_LARGE)
+    return size_bytes
+
+
+def _copied_headers(call: Call, source: Record, directive: str) -> dict[str, str]:
+    """REPLACE takes the request's headers; COPY the source's, but for storage class and redirect, which are
+    always the request's."""
+    asked = headers_to_keep(call.headers)
+    if directive == "REPLACE":
+        return asked
+    own = (STORAGE_CLASS_HEADER, "x-amz-website-redirect-location")
+    kept = {name: value for name, value in source.headers.items() if name not in own}
+    return {**kept, **{name: asked[name] for name in own if name in asked}}
+
+
+def _checksum_of_copy(call: Call, source: Record) -> Algorithm | None:
+    wanted = call.headers.get("x-amz-checksum-algorithm")
+    if wanted:
+        return find_algorithm(wanted)
+    name = algorithm_of(source.checksums)
+    return ALGORITHMS[name] if name else None

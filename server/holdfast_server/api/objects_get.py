@@ -1,0 +1,134 @@
+"""GetObject and HeadObject: conditions, ranges, parts, header overrides.
+
+The first bytes are read before the response begins, so that everything which can be said with a status is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from holdfast_server.api.call import Call
+from holdfast_server.api.stored_headers import STORAGE_CLASS_HEADER, checksum_headers, validators
+from holdfast_server.objects.port import Reader, Record
+from holdfast_server.s3.conditions import check_read
+from holdfast_server.s3.errors import S3Error
+from holdfast_server.s3.headers import response_overrides
+from holdfast_server.s3.names import parse_part_number
+from holdfast_server.s3.ranges import ByteRange, parse_range
+from holdfast_server.s3.request import BodyStream, Response
+
+NULL_VERSION = "null"
+
+
+async def get_object(call: Call) -> Response:
+    reader = await _open(call)
+    answer = _answer(call, reader.record)
+    if isinstance(answer, Response):
+        return answer
+    status, headers, span = answer
+    if not span.length:
+        return Response(status=status, headers=headers, body=b"")
+    pieces = await _begun(reader, span)
+    return Response(status=status, headers=headers, body=BodyStream(pieces=pieces, size_bytes=span.length))
+
+
+async def head_object(call: Call) -> Response:
+    check_version(call)
+    bucket = await call.bucket()
+    record = await call.objects.head_object(bucket.id, call.key)
+    if record is None:
+        raise S3Error("NoSuchKey", Key=call.key)
+    answer = _answer(call, record)
+    if isinstance(answer, Response):
+        return answer
+    status, headers, span = answer
+    headers["content-length"] = str(span.length)
+    return Response(status=status, headers=headers)
+
+
+def check_version(call: Call) -> None:
+    """Objects have one version here, `null`.  Raises NoSuchVersion for any other."""
+    version_id = call.query.get("versionId", NULL_VERSION)
+    if version_id not in (NULL_VERSION, ""):
+        raise S3Error("NoSuchVersion", Key=call.key, VersionId=version_id)
+
+
+async def _open(call: Call) -> Reader:
+    check_version(call)
+    bucket = await call.bucket()
+    reader = await call.objects.open_object(bucket.id, call.key)
+    if reader is None:
+        raise S3Error("NoSuchKey", Key=call.key)
+    return reader
+
+
+async def _begun(reader: Reader, span: ByteRange) -> AsyncIterator[bytes | memoryview]:
+    """The range's bytes, of which the first are here already."""
+    chunks = reader.chunks(span.start, span.length)
+    first = await anext(chunks)
+
+    async def pieces() -> AsyncIterator[bytes | memoryview]:
+        try:
+            yield first
+            async for chunk in chunks:
+                yield chunk
+        finally:
+            closing = getattr(chunks, "aclose", None)
+            if closing is not None:
+                await closing()
+
+    return pieces()
+
+
+def _answer(call: Call, record: Record) -> Response | tuple[int, dict[str, str], ByteRange]:
+    """Status, headers and the bytes to send; a finished Response where nothing is to be sent."""
+    try:
+        check_read(call.headers, record.etag, record.modified_ms)
+    except S3Error as error:
+        if error.code != "NotModified":
+            raise
+        return Response(status=304, headers=_cache_headers(record))
+    headers = {**_object_headers(record), **response_overrides(call.query)}
+    part = call.query.get("partNumber")
+    span: ByteRange | None
+    if part:
+        if "range" in call.headers:
+            raise S3Error("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
+        span = _part_range(record, parse_part_number(part))
+        if record.parts:
+            headers["x-amz-mp-parts-count"] = str(len(record.parts))
+    else:
+        span = parse_range(call.headers.get("range"), record.size_bytes)
+    if span is None:
+        if call.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED":
+            headers.update(checksum_headers(record.checksums))
+        return 200, headers, ByteRange(0, record.size_bytes)
+    if span.length:
+        headers["content-range"] = span.content_range(record.size_bytes)
+    return 206, headers, span
+
+
+def _object_headers(record: Record) -> dict[str, str]:
+    headers = {**record.headers, **validators(record), "accept-ranges": "bytes"}
+    if headers.get(STORAGE_CLASS_HEADER) == "STANDARD":
+        del headers[STORAGE_CLASS_HEADER]
+    return headers
+
+
+def _cache_headers(record: Record) -> dict[str, str]:
+    kept = {name: value for name, value in record.headers.items() if name in ("cache-control", "expires")}
+    return {**validators(record), **kept}
+
+
+def _part_range(record: Record, number: int) -> ByteRange:
+    """Where a part lies in the object.  Raises InvalidPartNumber."""
+    if not record.parts:
+        if number == 1:
+            return ByteRange(0, record.size_bytes)
+        raise S3Error("InvalidPartNumber", PartNumberRequested=number, ActualPartCount=1)
+    start = 0
+    for part in record.parts:
+        if part.number == number:
+            return ByteRange(start, part.size_bytes)
+        start += part.size_bytes
+    raise S3Error("InvalidPartNumber", PartNumberRequested=number, ActualPartCount=len(record.parts))

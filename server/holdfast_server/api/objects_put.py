@@ -1,0 +1,35 @@
+"""PutObject."""
+
+from __future__ import annotations
+
+from holdfast_server.api.call import Call
+from holdfast_server.api.payload_body import WireBody
+from holdfast_server.api.stored_headers import checksum_headers, headers_to_keep
+from holdfast_server.objects.port import Condition, Record
+from holdfast_server.s3.conditions import WriteCondition, parse_write_condition
+from holdfast_server.s3.headers import quote_etag
+from holdfast_server.s3.payload import payload_of
+from holdfast_server.s3.request import Response
+
+
+def object_condition(wanted: WriteCondition | None) -> Condition | None:
+    """S3's write condition as the object layer takes it."""
+    if wanted is None:
+        return None
+
+    def check(current: Record | None) -> None:
+        wanted.check(current.etag if current is not None else None)
+
+    return check
+
+
+async def put_object(call: Call) -> Response:
+    async with call.writing() as lease:
+        headers = headers_to_keep(call.headers)
+        condition = object_condition(parse_write_condition(call.headers))
+        body = WireBody(payload_of(call.headers, call.context), call.body, lease, headers)
+        if condition is not None:
+            # Refuse before the body is sent; the object layer asks again when it counts.
+            condition(await call.objects.head_object(lease.bucket.id, call.key))
+        record = await call.objects.put_object(lease.bucket.id, call.key, body, condition)
+    return Response(status=200, headers={"etag": quote_etag(record.etag), **checksum_headers(record.checksums)})

@@ -1,0 +1,104 @@
+"""Bodies of writes: what the object layer pulls, from the wire (`WireBody`) or from another object (`CopyBody`).
+
+Both renew the bucket's lease when the last byte has come and confirm it in `finish`, which the object layer
+calls right before it commits (see `buckets_cache`).  Digests run where the object layer runs them: on worker
+threads, stripe by stripe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from holdfast_server.api.buckets_cache import WriteLease
+from holdfast_server.api.services import IncomingBody
+from holdfast_server.api.stored_headers import TYPE
+from holdfast_server.objects.port import Attributes, Digest, Reader
+from holdfast_server.s3.checksums import ALGORITHMS, FULL_OBJECT, Algorithm, encode_checksum
+from holdfast_server.s3.payload import Payload
+
+THREADED_DECODE_SIZE_BYTES = 16 * 1024
+"""Signed chunks are hashed while they are decoded; pieces from this size on are worth a thread."""
+
+
+class WireBody:
+    """The payload of a PutObject or UploadPart.
+
+    `algorithm`, if given, is computed though the client sent no checksum of it (parts of an upload that was
+    begun with one).
+    """
+
+    def __init__(
+        self,
+        payload: Payload,
+        incoming: IncomingBody,
+        lease: WriteLease,
+        headers: Mapping[str, str],
+        algorithm: Algorithm | None = None,
+    ) -> None:
+        self._payload = payload
+        self._incoming = incoming
+        self._lease = lease
+        self._headers = dict(headers)
+        self._algorithm = algorithm
+        self._extra = algorithm.new() if algorithm is not None else None
+        self.size_bytes: int | None = payload.size_bytes
+        self.digests: Sequence[Digest] = (*payload.digests, *([self._extra] if self._extra is not None else []))
+
+    async def chunks(self) -> AsyncIterator[bytes | memoryview]:
+        async for piece in self._incoming.pieces():
+            if self._payload.hashes_in_decode and len(piece) >= THREADED_DECODE_SIZE_BYTES:
+                views = await asyncio.to_thread(self._payload.decode, piece)
+            else:
+                views = self._payload.decode(piece)
+            for view in views:
+                yield view
+        await self._lease.renew()
+
+    def finish(self) -> Attributes:
+        """Raises S3Error where anything promised about the payload does not hold."""
+        result = self._payload.finish()
+        checksums: dict[str, str] = {}
+        if result.checksum_algorithm:
+            checksums = {result.checksum_algorithm: result.checksum, TYPE: FULL_OBJECT}
+        elif self._algorithm is not None and self._extra is not None:
+            checksums = {self._algorithm.name: encode_checksum(self._extra.digest()), TYPE: FULL_OBJECT}
+        self._lease.confirm()
+        return Attributes(etag=result.md5_hex, headers=self._headers, checksums=checksums)
+
+
+class CopyBody:
+    """A range of an object that becomes another object, or a part."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        start: int,
+        size_bytes: int,
+        lease: WriteLease,
+        headers: Mapping[str, str],
+        algorithm: Algorithm | None,
+    ) -> None:
+        self._reader = reader
+        self._start = start
+        self._lease = lease
+        self._headers = dict(headers)
+        self._algorithm = algorithm
+        self._md5 = ALGORITHMS["MD5"].new()
+        self._checksum = algorithm.new() if algorithm is not None else None
+        self._size_bytes = size_bytes
+        self.size_bytes: int | None = size_bytes
+        self.digests: Sequence[Digest] = (self._md5, *([self._checksum] if self._checksum is not None else []))
+
+    async def chunks(self) -> AsyncIterator[bytes | memoryview]:
+        if self._size_bytes:
+            async for chunk in self._reader.chunks(self._start, self._size_bytes):
+                yield chunk
+        await self._lease.renew()
+
+    def finish(self) -> Attributes:
+        checksums: dict[str, str] = {}
+        if self._algorithm is not None and self._checksum is not None:
+            checksums = {self._algorithm.name: encode_checksum(self._checksum.digest()), TYPE: FULL_OBJECT}
+        self._lease.confirm()
+        return Attributes(etag=self._md5.digest().hex(), headers=self._headers, checksums=checksums)

@@ -1,0 +1,310 @@
+"""The HTTP front end: sockets and aiohttp on one side, `Request`, `IncomingBody` and `Response` on the other.
+
+Invariants: the path and the query go on exactly as they came; a body is read only when a handler asks for it,
+in pieces, and only then is a client that waits for `100 Continue` told to go on; so a refused upload costs
+its head only.  Every wait for a client is bounded.  After a response whose request body was not read to its
+end the connection is closed (a small rest is read first), so that no body is ever taken for a request.  A
+response that cannot be finished is cut, never padded.  At most `Limits.concurrent_requests` are worked on.
+
+Not here: what requests mean (`dispatch` and the handlers), TLS certificates' life (the wiring passes a context).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from aiohttp import ClientConnectionError, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from holdfast_server.api.dispatch import Dispatcher, Mount, error_response
+from holdfast_server.api.http_protocol import S3Protocol, S3Server, last_words
+from holdfast_server.api.probes import answer_probe
+from holdfast_server.api.services import Limits, Services
+from holdfast_server.s3.errors import S3Error
+from holdfast_server.s3.request import BodyStream, Request, Response, fold_headers
+
+log = logging.getLogger(__name__)
+
+SERVER_NAME = "Holdfast"
+DRAINED_SIZE_BYTES = 64 * 1024
+"""A rest of a body up to this size is read so that the connection can be kept."""
+DRAIN_SECONDS = 0.5
+LINGER_SECONDS = 2.0
+"""How long a client that was answered early may go on sending before the connection is cut."""
+BACKLOG = 1024
+REQUEST_ID_SIZE_BYTES = 8
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class HttpBody:
+    """`IncomingBody` over an aiohttp request."""
+
+    def __init__(self, http: web.BaseRequest, limits: Limits) -> None:
+        self._http = http
+        self._idle_seconds = limits.read_idle_seconds
+        self.size_bytes = http.content_length if http.body_exists or http.content_length is not None else 0
+        self._awaits_continue = http.headers.get("Expect", "").strip().lower() == "100-continue"
+        self.received_bytes = 0
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        await self._let_go_on()
+        content = self._http.content
+        while True:
+            try:
+                piece = content.read_nowait(-1) or await self._wait_for_piece()
+            except TimeoutError:
+                raise S3Error("RequestTimeout") from None
+            except (ClientConnectionError, ConnectionError, web.RequestPayloadError, HttpProcessingError) as error:
+                raise S3Error("IncompleteBody") from error
+            if not piece:
+                return
+            self.received_bytes += len(piece)
+            yield piece
+
+    async def _wait_for_piece(self) -> bytes:
+        async with asyncio.timeout(self._idle_seconds):
+            return await self._http.content.readany()
+
+    async def _let_go_on(self) -> None:
+        if not self._awaits_continue:
+            return
+        self._awaits_continue = False
+        if self._http.version >= (1, 1):
+            writer = self._http.writer
+            await writer.write(_CONTINUE)
+            writer.output_size = 0  # the interim response is no part of the response's own bytes
+
+    async def drain(self) -> bool:
+        """Read a small rest; True when the body is at its end and the connection can go on."""
+        content = self._http.content
+        if content.at_eof():
+            return True
+        if self._awaits_continue or content.exception() is not None:
+            return False
+        if self.size_bytes is not None and self.size_bytes - self.received_bytes > DRAINED_SIZE_BYTES:
+            return False
+        taken = 0
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while taken <= DRAINED_SIZE_BYTES and not content.at_eof():
+                    taken += len(await content.readany())
+        except (TimeoutError, ClientConnectionError, ConnectionError, web.RequestPayloadError, HttpProcessingError):
+            return False
+        return content.at_eof()
+
+
+@dataclass(frozen=True)
+class Answered:
+    operation: str
+    response: Response
+
+
+class FrontEnd:
+    """One listening port.  Built by `start`."""
+
+    def __init__(self, services: Services, dispatcher: Dispatcher) -> None:
+        self._services = services
+        self._dispatcher = dispatcher
+        self._in_flight = 0
+        self._listener: asyncio.Server | None = None
+        limits = services.limits
+        self._server = S3Server(
+            self._handle,
+            self._answer_malformed,
+            keepalive_timeout=limits.keepalive_seconds,
+            access_log=None,
+            max_line_size=limits.header_size_bytes,
+            max_field_size=limits.header_size_bytes,
+            max_headers=limits.header_count,
+            lingering_time=LINGER_SECONDS,
+            read_bufsize=limits.read_buffer_size_bytes,
+            auto_decompress=False,  # an object sent with Content-Encoding: gzip is stored as it came
+        )
+
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(self._server, host, port, ssl=tls, backlog=BACKLOG)
+
+    @property
+    def port(self) -> int:
+        """The port that was bound, for `port=0`."""
+        assert self._listener is not None
+        return int(self._listener.sockets[0].getsockname()[1])
+
+    async def close(self, grace_seconds: float) -> None:
+        """Stop accepting, close idle connections, give requests under way up to the grace, then cut them."""
+        if self._listener is None:
+            return
+        self._listener.close()
+        await asyncio.sleep(0)
+        self._server.pre_shutdown()
+        # aiohttp waits this long twice: for the handler to end by itself, and again after failing its body.
+        await self._server.shutdown(grace_seconds / 2)
+        self._listener = None
+
+    # --- one request
+
+    async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
+        services = self._services
+        started = services.clock.monotonic_seconds()
+        request_id = self._request_id()
+        raw_path, raw_query = split_target(http.raw_path)
+        probe = answer_probe(http.method, raw_path, raw_query, services)
+        if probe is not None:
+            return await self._send(http, probe, request_id, keep_alive=True)
+        protocol = http.protocol
+        assert isinstance(protocol, S3Protocol)
+        protocol.current_content = http.content
+        body = HttpBody(http, services.limits)
+        answered = Answered("none", Response(status=499))
+        self._in_flight += 1
+        services.metrics.in_flight.inc()
+        try:
+            if self._in_flight > services.limits.concurrent_requests:
+                services.metrics.rejected.inc()
+                answered = Answered("rejected", self._error(S3Error("SlowDown"), raw_path, request_id, http.method))
+            else:
+                request = self._request(http, raw_path, raw_query)
+                answered = Answered(*await self._dispatcher.answer(request, body, request_id))
+            keep_alive = await body.drain()
+            return await self._send(http, answered.response, request_id, keep_alive)
+        finally:
+            protocol.current_content = None
+            self._in_flight -= 1
+            services.metrics.in_flight.dec()
+            services.metrics.received_bytes.inc(body.received_bytes)
+            seconds = services.clock.monotonic_seconds() - started
+            services.metrics.observe(answered.operation, answered.response.status, seconds)
+
+    def _error(self, error: S3Error, raw_path: str, request_id: str, method: str) -> Response:
+        return error_response(error, raw_path, request_id, self._services.pod_name, method)
+
+    def _request_id(self) -> str:
+        return self._services.clock.random_bytes(REQUEST_ID_SIZE_BYTES).hex().upper()
+
+    def _request(self, http: web.BaseRequest, raw_path: str, raw_query: str) -> Request:
+        return Request(
+            method=http.method,
+            raw_path=raw_path,
+            raw_query=raw_query,
+            headers=fold_headers(http.headers.items()),
+            remote=http.remote or "",
+            received_ms=self._services.clock.now_ms(),
+            secure=http.secure,
+        )
+
+    # --- the response
+
+    async def _send(
+        self, http: web.BaseRequest, response: Response, request_id: str, keep_alive: bool
+    ) -> web.StreamResponse:
+        headers = self._headers(response, request_id)
+        streaming = isinstance(response.body, BodyStream)
+        if streaming or http.method == "HEAD":
+            return await self._send_stream(http, response, headers, keep_alive)
+        assert isinstance(response.body, bytes)
+        self._services.metrics.sent_bytes.inc(len(response.body))
+        plain = web.Response(status=response.status, headers=headers, body=response.body)
+        if not response.body:
+            plain.headers.setdefault("Content-Length", "0")
+        if not keep_alive:
+            plain.force_close()
+        return plain
+
+    def _headers(self, response: Response, request_id: str) -> dict[str, str]:
+        return {
+            **response.headers,
+            "x-amz-request-id": request_id,
+            "x-amz-id-2": self._services.pod_name,
+            "Server": SERVER_NAME,
+        }
+
+    async def _send_stream(
+        self, http: web.BaseRequest, response: Response, headers: dict[str, str], keep_alive: bool
+    ) -> web.StreamResponse:
+        stream = web.StreamResponse(status=response.status, headers=headers)
+        if not keep_alive:
+            stream.force_close()
+        body = response.body
+        size_bytes = body.size_bytes if isinstance(body, BodyStream) else len(body)
+        if size_bytes is not None and "content-length" not in stream.headers:
+            stream.content_length = size_bytes
+        if not isinstance(body, BodyStream) or http.method == "HEAD":
+            return stream
+        try:
+            await stream.prepare(http)
+            await self._write_pieces(stream, body)
+        except asyncio.CancelledError:
+            cut(http)
+            raise
+        except (ConnectionError, TimeoutError) as error:
+            log.info("client %s went away or took nothing: %s", http.remote, error)
+            cut(http)
+        except Exception as error:
+            # The status line is out: the one honest answer left is a connection that ends too early.
+            log.error("a response was cut: %s", error, exc_info=error)
+            cut(http)
+        finally:
+            await close_pieces(body)
+        return stream
+
+    async def _write_pieces(self, stream: web.StreamResponse, body: BodyStream) -> None:
+        sent = 0
+        idle_seconds = self._services.limits.write_idle_seconds
+        async for piece in body.pieces:
+            sent += len(piece)
+            async with asyncio.timeout(idle_seconds):
+                await stream.write(piece)
+        self._services.metrics.sent_bytes.inc(sent)
+        if body.size_bytes is not None and sent != body.size_bytes:
+            raise RuntimeError(f"{sent} bytes were produced for a response of {body.size_bytes}")
+
+    def _answer_malformed(self, http: web.BaseRequest, error: S3Error) -> web.Response:
+        self._services.metrics.malformed.inc()
+        request_id = self._request_id()
+        response = self._error(error, "/", request_id, "GET")
+        assert isinstance(response.body, bytes)
+        return last_words(response.status, self._headers(response, request_id), response.body)
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Path and query of a request line's target, undecoded; the absolute form loses scheme and host."""
+    if not target.startswith("/") and "://" in target:
+        _, _, rest = target.partition("://")
+        slash = rest.find("/")
+        target = rest[slash:] if slash >= 0 else "/"
+    raw_path, _, raw_query = target.partition("?")
+    return raw_path, raw_query
+
+
+def cut(http: web.BaseRequest) -> None:
+    """End the connection at once, so that the client sees a short body as the failure it is."""
+    if http.transport is not None:
+        http.transport.abort()
+
+
+async def close_pieces(body: BodyStream) -> None:
+    """Give back what a half-read stream holds on to."""
+    closing = getattr(body.pieces, "aclose", None)
+    if closing is not None:
+        await closing()
+
+
+async def start(
+    services: Services,
+    host: str,
+    port: int,
+    mounts: Mapping[str, Mount] | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> FrontEnd:
+    """Listen; `port` 0 takes any free one; `mounts` are path prefixes with handlers of their own.
+
+    Raises OSError if the port cannot be bound.
+    """
+    front_end = FrontEnd(services, Dispatcher(services, mounts))
+    await front_end.listen(host, port, tls)
+    return front_end

@@ -1,0 +1,94 @@
+"""What handlers work with: one value, put together by the wiring, passed to every handler.
+
+No handler reaches for anything that is not here or in its request, so a test builds a `Services` over the
+in-memory object layer and has the whole API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from holdfast_server.api.bucket_record import DOCUMENT_PREFIX
+from holdfast_server.api.buckets_cache import BucketCache
+from holdfast_server.api.identities import Identities
+from holdfast_server.api.metrics import Metrics
+from holdfast_server.clock.port import Clock
+from holdfast_server.contract import names
+from holdfast_server.contract.health import ClusterHealth, PodHealth
+from holdfast_server.objects.port import Objects
+
+DOCUMENTS_TOPIC = "documents"
+"""The announcements' topic: names of documents that have changed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds of one pod's front end; defaults are for a pod of two cores."""
+
+    concurrent_requests: int = 512
+    """Beyond it: 503 SlowDown at once.  Loki alone keeps some 180 requests in flight."""
+    read_idle_seconds: float = 60.0
+    """A client that sends nothing of its body for so long gets RequestTimeout."""
+    write_idle_seconds: float = 60.0
+    """A client that takes nothing of the response for so long is cut off."""
+    keepalive_seconds: float = 90.0
+    """An idle connection, and the longest a request's head may take to arrive."""
+    header_size_bytes: int = 16 * 1024
+    """Of the request line and of each header; the head as a whole is bounded by `header_count` times it."""
+    header_count: int = 128
+    read_buffer_size_bytes: int = 256 * 1024
+    """Per connection; reading pauses at twice it."""
+    operation_seconds: float = 20.0
+    """After which no message of an operation of the object layer can take effect any more (L in
+    docs/quorum.md); a bucket delete that could not reach every pod waits it out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """Everything handlers and the front end need; built once per process."""
+
+    objects: Objects
+    clock: Clock
+    buckets: BucketCache
+    identities: Identities
+    pod_health: Callable[[], PodHealth]
+    """For /health/ready; from memory."""
+    cluster_health: Callable[[bool], ClusterHealth]
+    """For /health/cluster and the admin API; the argument asks: with this pod away?  From memory."""
+    announce: Callable[[str, Sequence[str]], Awaitable[None]]
+    """Tell every reachable peer that documents have changed (topic, names); bounded in time, raises nothing."""
+    fence_bucket_everywhere: Callable[[bytes], Awaitable[bool]]
+    """Fence a bucket id on every peer (this pod fences itself); True if all of them confirmed, bounded in time."""
+    region: str = names.DEFAULT_REGION
+    domains: tuple[str, ...] = ()
+    pod_name: str = "holdfast"
+    """Sent as x-amz-id-2, so that a client's log says which pod answered."""
+    limits: Limits = field(default_factory=Limits)
+    metrics: Metrics = field(default_factory=Metrics)
+
+    async def on_announce(self, topic: str, changed: Sequence[str]) -> None:
+        """A peer has changed documents: forget what is cached of them.  Raises Unavailable; forgetting is done
+        before anything can fail."""
+        if topic != DOCUMENTS_TOPIC:
+            return
+        for name in changed:
+            if name.startswith(DOCUMENT_PREFIX):
+                self.buckets.forget(name.removeprefix(DOCUMENT_PREFIX))
+        await self.identities.announced(list(changed))
+
+    async def fence_bucket(self, bucket_id: bytes) -> None:
+        """A peer is deleting a bucket; see `BucketCache.fence`."""
+        await self.buckets.fence(bucket_id)
+
+
+class IncomingBody(Protocol):
+    """The undecoded body of a request, as the front end receives it."""
+
+    size_bytes: int | None
+    """Content-Length; None where the client sends chunked transfer encoding."""
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """In order, to the end.  The first step lets a client that waits for `100 Continue` go on.
+        Raises S3Error: IncompleteBody when the client goes away, RequestTimeout when it stalls."""

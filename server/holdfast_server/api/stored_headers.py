@@ -1,0 +1,78 @@
+"""From an object's record to the headers of a response, and from a request's headers to what a record keeps.
+
+Shared by the families that write objects (put, copy, multipart) and those that show them (get, head, copy).
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from holdfast_server.objects.record import Record
+from holdfast_server.s3.checksums import ALGORITHMS, FULL_OBJECT
+from holdfast_server.s3.errors import S3Error
+from holdfast_server.s3.headers import http_date, object_headers, quote_etag, storage_class
+
+TYPE = "type"
+"""The key of a record's checksums that holds COMPOSITE or FULL_OBJECT."""
+STORAGE_CLASS_HEADER = "x-amz-storage-class"
+
+_UNIMPLEMENTED = (
+    "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-customer-algorithm",
+    "x-amz-copy-source-server-side-encryption-customer-algorithm",
+    "x-amz-object-lock-mode",
+    "x-amz-object-lock-retain-until-date",
+    "x-amz-object-lock-legal-hold",
+    "x-amz-tagging",
+    "x-amz-write-offset-bytes",
+)
+"""What a client must not believe was done: encryption, locks and tags are refused rather than dropped."""
+
+
+def headers_to_keep(headers: Mapping[str, str]) -> dict[str, str]:
+    """What an object written by this request remembers.  Raises S3Error."""
+    for name in _UNIMPLEMENTED:
+        if headers.get(name):
+            raise S3Error("NotImplemented", f"The header {name} is not implemented.", Header=name)
+    kept = object_headers(headers)
+    for name, value in kept.items():
+        try:
+            (name + value).encode()
+        except UnicodeEncodeError as error:
+            # What is not UTF-8 could not be sent back as it came.
+            raise S3Error("InvalidArgument", "Header values must be UTF-8", ArgumentName=name) from error
+    wanted = storage_class(headers)
+    if wanted != "STANDARD":
+        kept[STORAGE_CLASS_HEADER] = wanted
+    return kept
+
+
+def record_storage_class(record: Record) -> str:
+    return record.headers.get(STORAGE_CLASS_HEADER, "STANDARD")
+
+
+def validators(record: Record) -> dict[str, str]:
+    """ETag and Last-Modified."""
+    return {"etag": quote_etag(record.etag), "last-modified": http_date(record.modified_ms)}
+
+
+def algorithm_of(checksums: Mapping[str, str]) -> str:
+    """The name of the algorithm a record has a checksum of; empty where it has none."""
+    return next((name for name in checksums if name in ALGORITHMS), "")
+
+
+def checksum_headers(checksums: Mapping[str, str]) -> dict[str, str]:
+    """`x-amz-checksum-*` of an object or part."""
+    name = algorithm_of(checksums)
+    if not name:
+        return {}
+    return {ALGORITHMS[name].header: checksums[name], "x-amz-checksum-type": checksums.get(TYPE, FULL_OBJECT)}
+
+
+def checksum_elements(checksums: Mapping[str, str]) -> dict[str, str]:
+    """The same as XML elements."""
+    name = algorithm_of(checksums)
+    if not name:
+        return {}
+    return {ALGORITHMS[name].element: checksums[name], "ChecksumType": checksums.get(TYPE, FULL_OBJECT)}

@@ -1,0 +1,129 @@
+"""Multipart uploads: their public ids, what is remembered at their start, how parts become an object.
+
+`assemble` is pure: it decides over stored parts and refuses or yields the object's attributes.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from holdfast_server.api.bucket_record import BucketRecord
+from holdfast_server.api.call import Call
+from holdfast_server.api.stored_headers import TYPE
+from holdfast_server.objects.port import Attributes, PartRef, Record
+from holdfast_server.s3 import checksums
+from holdfast_server.s3.checksums import ALGORITHMS, Algorithm
+from holdfast_server.s3.errors import S3Error
+from holdfast_server.s3.names import MAX_OBJECT_SIZE_BYTES, MIN_PART_SIZE_BYTES, parse_upload_id
+
+UPLOAD_ID_SIZE_BYTES = 16
+
+
+class UploadNotes(msgspec.Struct, frozen=True):
+    """Kept in the upload's record: the checksum its object will have.  Empty where none was asked for."""
+
+    algorithm: str = ""
+    type: str = ""
+
+
+def encode_upload_id(upload_id: bytes) -> str:
+    """URL-safe, opaque to clients."""
+    return base64.urlsafe_b64encode(upload_id).decode().rstrip("=")
+
+
+def decode_upload_id(text: str) -> bytes:
+    """Raises NoSuchUpload."""
+    try:
+        upload_id = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except ValueError as error:
+        raise S3Error("NoSuchUpload", UploadId=text) from error
+    if len(upload_id) != UPLOAD_ID_SIZE_BYTES or encode_upload_id(upload_id) != text:
+        raise S3Error("NoSuchUpload", UploadId=text)
+    return upload_id
+
+
+def upload_id_of(query: Mapping[str, str]) -> bytes:
+    """`uploadId` of a request.  Raises NoSuchUpload."""
+    return decode_upload_id(parse_upload_id(query))
+
+
+def upload_notes(upload: Record) -> UploadNotes:
+    return msgspec.json.decode(upload.body, type=UploadNotes) if upload.body else UploadNotes()
+
+
+def upload_algorithm(upload: Record) -> Algorithm | None:
+    name = upload_notes(upload).algorithm
+    return ALGORITHMS.get(name) if name else None
+
+
+async def open_upload(call: Call, bucket: BucketRecord, upload_id: bytes) -> Record:
+    """The upload of this request's key.  Raises NoSuchUpload."""
+    upload = await call.objects.get_upload(bucket.id, call.key, upload_id)
+    if upload is None:
+        raise S3Error("NoSuchUpload", UploadId=encode_upload_id(upload_id))
+    return upload
+
+
+Assemble = Callable[[Record, Sequence[tuple[PartRef, Record | None]]], Attributes]
+
+
+def assembler(expected: Mapping[str, str], object_size_bytes: int | None) -> Assemble:
+    """What CompleteMultipartUpload decides once the stored parts are known.
+
+    `expected` are the whole object's checksums as the client sent them (algorithm → base64),
+    `object_size_bytes` the size it expects.
+    """
+
+    def assemble(upload: Record, parts: Sequence[tuple[PartRef, Record | None]]) -> Attributes:
+        stored = [_checked_part(ref, record) for ref, record in parts]
+        for (ref, _), record in zip(parts[:-1], stored[:-1], strict=True):
+            if record.size_bytes < MIN_PART_SIZE_BYTES:
+                raise S3Error(
+                    "EntityTooSmall",
+                    ProposedSize=record.size_bytes,
+                    MinSizeAllowed=MIN_PART_SIZE_BYTES,
+                    PartNumber=ref.number,
+                    ETag=ref.etag,
+                )
+        size_bytes = sum(record.size_bytes for record in stored)
+        if size_bytes > MAX_OBJECT_SIZE_BYTES:
+            raise S3Error("EntityTooLarge", ProposedSize=size_bytes, MaxSizeAllowed=MAX_OBJECT_SIZE_BYTES)
+        if object_size_bytes is not None and object_size_bytes != size_bytes:
+            raise S3Error(
+                "InvalidRequest", "The provided 'x-amz-mp-object-size' header does not match what was computed"
+            )
+        etag = checksums.multipart_etag([record.etag for record in stored])
+        return Attributes(etag=etag, headers=upload.headers, checksums=_object_checksums(upload, stored, expected))
+
+    return assemble
+
+
+def _checked_part(ref: PartRef, record: Record | None) -> Record:
+    if record is None or record.etag != ref.etag:
+        raise S3Error("InvalidPart", PartNumber=ref.number, ETag=ref.etag)
+    for name, value in ref.checksums.items():
+        if name in record.checksums and record.checksums[name] != value:
+            raise S3Error("InvalidPart", PartNumber=ref.number, ETag=ref.etag)
+    return record
+
+
+def _object_checksums(upload: Record, parts: Sequence[Record], expected: Mapping[str, str]) -> dict[str, str]:
+    """The object's checksum out of its parts' ones.  Raises BadDigest, InvalidPart."""
+    notes = upload_notes(upload)
+    algorithm = ALGORITHMS.get(notes.algorithm)
+    if algorithm is None:
+        return {}
+    digests: list[tuple[bytes, int]] = []
+    for record in parts:
+        text = record.checksums.get(algorithm.name)
+        if text is None:
+            raise S3Error("InvalidPart", "A part has no checksum of the algorithm the upload was begun with.")
+        digests.append((base64.b64decode(text), record.size_bytes))
+    whole = checksums.combine_parts(algorithm, notes.type, digests)
+    sent = expected.get(algorithm.name)
+    if sent is not None and sent not in (whole, whole.partition("-")[0]):
+        raise S3Error("BadDigest", f"The {algorithm.name} you specified did not match the calculated checksum.")
+    return {algorithm.name: whole, TYPE: notes.type}

@@ -1,0 +1,315 @@
+"""The object port in memory: one process, no drives, no faults but those a test asks for.
+
+For tests of the layers above (`api/`, `admin/`) and of S3 clients.  It keeps the port's promises that those
+layers lean on: a body is fed to its digests stripe by stripe on a worker thread, `finish` is called once and
+before anything changes, conditions see the current version, a raised error leaves nothing behind, a reader
+keeps serving the version it opened.  `tests/ports` runs the same suite over this and over the real store.
+
+Not here: durability, quorum, stripes on drives, bounded memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import msgspec
+
+from holdfast_server.clock.port import Clock
+from holdfast_server.clock.stamp import HybridClock
+from holdfast_server.objects.port import (
+    Attributes,
+    Body,
+    Condition,
+    Listed,
+    Listing,
+    Missing,
+    PartRef,
+    UploadInfo,
+)
+from holdfast_server.objects.record import STRIPE_SIZE_BYTES, Extent, Kind, PartInfo, Record
+
+UPLOAD_ID_SIZE_BYTES = 16
+READ_PIECE_SIZE_BYTES = 256 * 1024
+
+ObjectKey = tuple[bytes, str]
+UploadKey = tuple[bytes, str, bytes]
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    record: Record
+    data: bytes = b""
+
+
+class MemoryReader:
+    def __init__(self, stored: _Stored) -> None:
+        self.record = stored.record
+        self._data = stored.data
+
+    async def chunks(self, start: int, length: int) -> AsyncIterator[bytes | memoryview]:
+        view = memoryview(self._data)[start : start + length]
+        for offset in range(0, len(view), READ_PIECE_SIZE_BYTES):
+            yield view[offset : offset + READ_PIECE_SIZE_BYTES]
+            await asyncio.sleep(0)
+
+
+class MemoryObjects:
+    """`objects.port.Objects` in dictionaries.
+
+    `failure`, while set, is asked before every call with the verb's name and may raise (Unavailable,
+    OutOfSpace …), which is how tests see what the layers above make of it.
+    """
+
+    def __init__(self, clock: Clock, node: int = 0) -> None:
+        self._clock = clock
+        self._stamps = HybridClock(node)
+        self._objects: dict[ObjectKey, _Stored] = {}
+        self._uploads: dict[UploadKey, Record] = {}
+        self._parts: dict[UploadKey, dict[int, _Stored]] = {}
+        self._completed: dict[UploadKey, Record] = {}
+        self._documents: dict[str, Record] = {}
+        self.failure: Callable[[str], None] | None = None
+
+    def _enter(self, verb: str) -> None:
+        if self.failure is not None:
+            self.failure(verb)
+
+    def _stamp(self) -> int:
+        return self._stamps.next(self._clock.now_ms())
+
+    # --- objects
+
+    async def put_object(self, bucket_id: bytes, key: str, body: Body, condition: Condition | None = None) -> Record:
+        self._enter("put_object")
+        data, attributes = await _drain(body)
+        current = self._objects.get((bucket_id, key))
+        if condition is not None:
+            condition(current.record if current else None)
+        record = self._object_record(attributes, (len(data),))
+        self._objects[bucket_id, key] = _Stored(record, data)
+        return record
+
+    def _object_record(
+        self, attributes: Attributes, extents: tuple[int, ...], parts: tuple[PartInfo, ...] = ()
+    ) -> Record:
+        return Record(
+            kind=Kind.OBJECT,
+            stamp=self._stamp(),
+            modified_ms=attributes.modified_ms or self._clock.now_ms(),
+            size_bytes=sum(extents),
+            etag=attributes.etag,
+            headers=attributes.headers,
+            checksums=attributes.checksums,
+            extents=tuple(Extent(b"", size_bytes) for size_bytes in extents),
+            parts=parts,
+        )
+
+    async def head_object(self, bucket_id: bytes, key: str) -> Record | None:
+        self._enter("head_object")
+        stored = self._objects.get((bucket_id, key))
+        return stored.record if stored else None
+
+    async def open_object(self, bucket_id: bytes, key: str) -> MemoryReader | None:
+        self._enter("open_object")
+        stored = self._objects.get((bucket_id, key))
+        return MemoryReader(stored) if stored else None
+
+    async def delete_object(self, bucket_id: bytes, key: str, condition: Condition | None = None) -> Record | None:
+        self._enter("delete_object")
+        stored = self._objects.get((bucket_id, key))
+        if condition is not None:
+            condition(stored.record if stored else None)
+        self._objects.pop((bucket_id, key), None)
+        return stored.record if stored else None
+
+    async def list_objects(
+        self, bucket_id: bytes, *, prefix: str = "", delimiter: str = "", after: str = "", limit: int = 1000
+    ) -> Listing:
+        self._enter("list_objects")
+        found = {key: stored.record for (bucket, key), stored in self._objects.items() if bucket == bucket_id}
+        return _page(found, prefix, delimiter, after, limit)
+
+    # --- multipart
+
+    async def create_upload(self, bucket_id: bytes, key: str, headers: dict[str, str], body: bytes) -> bytes:
+        self._enter("create_upload")
+        upload_id = self._clock.random_bytes(UPLOAD_ID_SIZE_BYTES)
+        self._uploads[bucket_id, key, upload_id] = Record(
+            kind=Kind.UPLOAD, stamp=self._stamp(), modified_ms=self._clock.now_ms(), headers=headers, body=body
+        )
+        self._parts[bucket_id, key, upload_id] = {}
+        return upload_id
+
+    async def get_upload(self, bucket_id: bytes, key: str, upload_id: bytes) -> Record | None:
+        self._enter("get_upload")
+        return self._uploads.get((bucket_id, key, upload_id))
+
+    async def put_part(self, bucket_id: bytes, key: str, upload_id: bytes, number: int, body: Body) -> Record:
+        self._enter("put_part")
+        if (bucket_id, key, upload_id) not in self._uploads:
+            raise Missing("no such upload")
+        data, attributes = await _drain(body)
+        parts = self._parts.get((bucket_id, key, upload_id))
+        if parts is None:
+            raise Missing("the upload ended while the part was sent")
+        record = msgspec.structs.replace(self._object_record(attributes, (len(data),)), kind=Kind.PART)
+        parts[number] = _Stored(record, data)
+        return record
+
+    async def list_parts(
+        self, bucket_id: bytes, key: str, upload_id: bytes, after: int = 0, limit: int = 1000
+    ) -> tuple[list[tuple[int, Record]], bool]:
+        self._enter("list_parts")
+        parts = self._parts.get((bucket_id, key, upload_id))
+        if parts is None:
+            raise Missing("no such upload")
+        ordered = [(number, parts[number].record) for number in sorted(parts) if number > after]
+        return ordered[:limit], len(ordered) > limit
+
+    async def complete_upload(
+        self,
+        bucket_id: bytes,
+        key: str,
+        upload_id: bytes,
+        parts: Sequence[PartRef],
+        assemble: Callable[[Record, Sequence[tuple[PartRef, Record | None]]], Attributes],
+        condition: Condition | None = None,
+    ) -> Record:
+        self._enter("complete_upload")
+        where = (bucket_id, key, upload_id)
+        upload = self._uploads.get(where)
+        if upload is None:
+            completed = self._completed.get(where)
+            if completed is not None and _same_parts(completed, parts):
+                return completed
+            raise Missing("no such upload")
+        stored = [self._parts[where].get(part.number) for part in parts]
+        attributes = assemble(
+            upload, [(ref, each.record if each else None) for ref, each in zip(parts, stored, strict=True)]
+        )
+        current = self._objects.get((bucket_id, key))
+        if condition is not None:
+            condition(current.record if current else None)
+        taken = [each for each in stored if each is not None]
+        record = self._object_record(
+            attributes,
+            tuple(each.record.size_bytes for each in taken),
+            tuple(_part_info(ref, each.record) for ref, each in zip(parts, taken, strict=True)),
+        )
+        self._objects[bucket_id, key] = _Stored(record, b"".join(each.data for each in taken))
+        self._completed[where] = record
+        del self._uploads[where], self._parts[where]
+        return record
+
+    async def abort_upload(self, bucket_id: bytes, key: str, upload_id: bytes) -> None:
+        self._enter("abort_upload")
+        if self._uploads.pop((bucket_id, key, upload_id), None) is None:
+            raise Missing("no such upload")
+        del self._parts[bucket_id, key, upload_id]
+
+    async def list_uploads(
+        self,
+        bucket_id: bytes,
+        *,
+        prefix: str = "",
+        delimiter: str = "",
+        after: tuple[str, bytes] = ("", b""),
+        limit: int = 1000,
+    ) -> tuple[list[UploadInfo], list[str], bool]:
+        self._enter("list_uploads")
+        after_key = (after[0].encode(), after[1])
+        uploads: list[UploadInfo] = []
+        prefixes: list[str] = []
+        mine = [(key, upload, record) for (bucket, key, upload), record in self._uploads.items() if bucket == bucket_id]
+        for key, upload_id, record in sorted(mine, key=lambda entry: (entry[0].encode(), entry[1])):
+            common = _common_prefix(key, prefix, delimiter)
+            place = (common.encode(), b"") if common else (key.encode(), upload_id)
+            if not key.startswith(prefix) or place <= after_key or (common and common in prefixes):
+                continue
+            if len(uploads) + len(prefixes) == limit:
+                return uploads, prefixes, True
+            if common:
+                prefixes.append(common)
+            else:
+                uploads.append(UploadInfo(key, upload_id, record))
+        return uploads, prefixes, False
+
+    # --- documents
+
+    async def get_document(self, name: str) -> Record | None:
+        self._enter("get_document")
+        return self._documents.get(name)
+
+    async def put_document(self, name: str, body: bytes, condition: Condition | None = None) -> Record:
+        self._enter("put_document")
+        if condition is not None:
+            condition(self._documents.get(name))
+        record = Record(kind=Kind.DOCUMENT, stamp=self._stamp(), modified_ms=self._clock.now_ms(), body=body)
+        self._documents[name] = record
+        return record
+
+    async def delete_document(self, name: str, condition: Condition | None = None) -> None:
+        self._enter("delete_document")
+        if condition is not None:
+            condition(self._documents.get(name))
+        self._documents.pop(name, None)
+
+    async def list_documents(self, prefix: str, after: str = "", limit: int = 1000) -> Listing:
+        self._enter("list_documents")
+        return _page(self._documents, prefix, "", after, limit)
+
+
+async def _drain(body: Body) -> tuple[bytes, Attributes]:
+    """The whole payload, fed to the digests as the real store does it: by stripes, in order, on a thread."""
+    taken = bytearray()
+    fed = 0
+
+    def feed(stripe: bytes) -> None:
+        for digest in body.digests:
+            digest.update(stripe)
+
+    async for chunk in body.chunks():
+        taken += chunk
+        while len(taken) - fed >= STRIPE_SIZE_BYTES:
+            await asyncio.to_thread(feed, bytes(taken[fed : fed + STRIPE_SIZE_BYTES]))
+            fed += STRIPE_SIZE_BYTES
+    if fed < len(taken):
+        await asyncio.to_thread(feed, bytes(taken[fed:]))
+    return bytes(taken), body.finish()
+
+
+def _part_info(ref: PartRef, record: Record) -> PartInfo:
+    checksum = next((value for name, value in record.checksums.items() if name != "type"), "")
+    return PartInfo(ref.number, record.size_bytes, record.etag, checksum)
+
+
+def _same_parts(completed: Record, parts: Sequence[PartRef]) -> bool:
+    return [(part.number, part.etag) for part in completed.parts] == [(part.number, part.etag) for part in parts]
+
+
+def _common_prefix(key: str, prefix: str, delimiter: str) -> str:
+    if not delimiter:
+        return ""
+    end = key.find(delimiter, len(prefix))
+    return key[: end + len(delimiter)] if end >= 0 else ""
+
+
+def _page(found: dict[str, Record], prefix: str, delimiter: str, after: str, limit: int) -> Listing:
+    entries: list[Listed] = []
+    prefixes: list[str] = []
+    last = ""
+    passed = after if after and _common_prefix(after, prefix, delimiter) == after else None
+    for key in sorted(found, key=str.encode):
+        common = _common_prefix(key, prefix, delimiter)
+        if not key.startswith(prefix) or key.encode() <= after.encode():
+            continue
+        if (passed is not None and key.startswith(passed)) or (common and common == last):
+            continue
+        if len(entries) + len(prefixes) == limit:
+            return Listing(entries, prefixes, last or None)
+        last = common or key
+        if common:
+            prefixes.append(common)
+        else:
+            entries.append(Listed(key, found[key]))
+    return Listing(entries, prefixes, None)

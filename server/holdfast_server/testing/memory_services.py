@@ -1,0 +1,103 @@
+"""The whole API over the in-memory object layer, for tests: one pod without peers and drives."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from holdfast_server.admin.handler import AdminApi
+from holdfast_server.api.buckets_cache import BucketCache
+from holdfast_server.api.dispatch import Mount
+from holdfast_server.api.identities import Identities
+from holdfast_server.api.server import start
+from holdfast_server.api.services import Limits, Services
+from holdfast_server.clock.port import Clock
+from holdfast_server.clock.system import SystemClock
+from holdfast_server.contract import names
+from holdfast_server.contract.health import ClusterHealth, PodHealth
+from holdfast_server.objects.port import Objects
+from holdfast_server.testing.memory_objects import MemoryObjects
+
+ROOT_USER = "holdfast-root"
+ROOT_PASSWORD = "holdfast-root-password"
+PEER_KEY = b"a peer key for tests, of any length"
+START_TIMEOUT_SECONDS = 10
+
+
+async def announce_nowhere(topic: str, changed: Sequence[str]) -> None:
+    """No peers."""
+
+
+async def fence_nowhere(bucket_id: bytes) -> bool:
+    """No peers: all of them have confirmed."""
+    return True
+
+
+def memory_services(
+    objects: Objects | None = None,
+    clock: Clock | None = None,
+    limits: Limits | None = None,
+    domains: tuple[str, ...] = (),
+) -> Services:
+    clock = clock or SystemClock()
+    objects = objects or MemoryObjects(clock)
+    return Services(
+        objects=objects,
+        clock=clock,
+        buckets=BucketCache(objects, clock),
+        identities=Identities(objects, clock, PEER_KEY, lambda: (ROOT_USER, ROOT_PASSWORD)),
+        pod_health=lambda: PodHealth(ready=True, pod="memory-0", epoch=1, version="test"),
+        cluster_health=lambda maintenance: ClusterHealth(healthy=not maintenance, epoch=1),
+        announce=announce_nowhere,
+        fence_bucket_everywhere=fence_nowhere,
+        domains=domains,
+        limits=limits or Limits(),
+    )
+
+
+def mounts_of(services: Services) -> Mapping[str, Mount]:
+    return {names.ADMIN_PREFIX: AdminApi(services).handle}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A served API and its root keys."""
+
+    host: str
+    port: int
+    access_key: str = ROOT_USER
+    secret_key: str = ROOT_PASSWORD
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
+@contextmanager
+def served(services: Services) -> Iterator[Endpoint]:
+    """Serve from a thread with its own loop, so that blocking clients can be used from the test's."""
+    ready = threading.Event()
+    bound: list[int] = []
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        front_end = await start(services, "127.0.0.1", 0, mounts_of(services))
+        bound.append(front_end.port)
+        ready.set()
+        await stop.wait()
+        await front_end.close(grace_seconds=2)
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), name="served API")
+    thread.start()
+    try:
+        if not ready.wait(START_TIMEOUT_SECONDS):
+            raise RuntimeError("the API did not start")
+        yield Endpoint("127.0.0.1", bound[0])
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
