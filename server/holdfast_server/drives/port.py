@@ -157,9 +157,10 @@ class ScanRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An ordered walk over one space.
 
     (`start`, `start_version`) is the first register wanted (inclusive): a key as UTF-8, whole or not, and a
-    version; append b"\\0" to the key to start after all its versions.  With a delimiter, keys that share the text up to and including the first delimiter after the prefix are one
-    *group*: the entry is the group's first key whose newest record is live, and the walk seeks past the
-    group, so that the cost follows the answer and not the bucket.
+    version; append b"\\0" to the key to start after all its versions.  With a delimiter, keys that share the
+    text up to and including the first delimiter after the prefix are one *group*: the entry is the group's
+    first key whose newest record is live (or an unmarked tombstone over one that is), and the walk seeks past
+    the group, so that the cost follows the answer and not the bucket.
     """
 
     space: bytes

@@ -1,0 +1,192 @@
+"""The ordered table under a drive: RocksDB through rocksdict, with the settings that make it trustworthy.
+
+What was learned of rocksdict 0.3.29, and shapes everything above:
+- `write(sync=True)` holds the GIL through the fsync.  Batches are written unsynced, then `flush_wal(True)`,
+  which releases it, makes them durable.
+- `get` of one key holds the GIL through its disk read; `get` of a *list* of keys releases it.  So every point
+  read here is a list.  Iterators hold it: they run on a reader thread with read-ahead, and rows are kept small.
+- A write may be stalled by compaction, with the GIL held: `no_slowdown` turns that into an error at once,
+  and the caller waits without the GIL.
+- The default recovery of the log opens after rot in its middle with everything behind it silently gone.
+  `tolerate_corrupted_tail_records` accepts only what a crash leaves, a torn end; anything else fails to open.
+
+Not here: what the rows mean, batching, threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import rocksdict
+
+BLOCK_CACHE_BYTES = 24 << 20
+MEMTABLE_BYTES = 8 << 20
+MEMTABLES_BYTES = 24 << 20
+MAX_OPEN_FILES = 256
+BACKGROUND_JOBS = 2
+INFO_LOG_BYTES = 1 << 20
+SCAN_READAHEAD_BYTES = 256 << 10
+STALL_WAIT_SECONDS = 0.005
+MAX_STALL_SECONDS = 30.0
+
+
+class EngineError(Exception):
+    """The table failed: it does not open, or a read or write did not succeed."""
+
+
+class Engine:
+    """One open table.  Point reads and `flush` release the GIL; all calls may come from any thread."""
+
+    def __init__(self, folder: Path, create: bool) -> None:
+        """Open; `create` only when the drive is being formatted, else a lost folder would come back empty.
+
+        Raises EngineError with the cause.
+        """
+        try:
+            self._table = rocksdict.Rdict(str(folder), _options(create))
+        except Exception as error:  # rocksdict raises bare Exception
+            raise EngineError(f"{folder} does not open: {error}") from error
+        self._write_options = rocksdict.WriteOptions()
+        self._write_options.sync = False
+        self._write_options.no_slowdown = True
+
+    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of many keys, None where absent."""
+        if not keys:
+            return []
+        try:
+            return list(self._table.get(list(keys)) or ())
+        except Exception as error:
+            raise EngineError(f"read failed: {error}") from error
+
+    def write(self, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Apply all changes (None deletes) at once, visible but not yet durable."""
+        deadline = time.monotonic() + MAX_STALL_SECONDS
+        changes = list(changes)
+        while True:
+            # A batch is used up by the attempt, so it is built anew for each.
+            batch = rocksdict.WriteBatch(raw_mode=True)
+            for key, value in changes:
+                if value is None:
+                    batch.delete(key)
+                else:
+                    batch.put(key, value)
+            try:
+                self._table.write(batch, self._write_options)
+                return
+            except Exception as error:
+                # "Incomplete: Write stall" is the only refusal that left nothing behind and passes by itself.
+                if not str(error).startswith("Result incomplete") or time.monotonic() > deadline:
+                    raise EngineError(f"write failed: {error}") from error
+            time.sleep(STALL_WAIT_SECONDS)
+
+    def flush(self) -> None:
+        """Make everything written durable.  After an EngineError nothing may be assumed durable any more."""
+        try:
+            self._table.flush_wal(True)
+        except Exception as error:
+            raise EngineError(f"the log did not reach stable storage: {error}") from error
+
+    def snapshot(self) -> rocksdict.Snapshot:
+        return self._table.snapshot()
+
+    def cursor(self, snapshot: rocksdict.Snapshot | None = None, end: bytes | None = None) -> Cursor:
+        """A cursor over the table as it is now, or as the snapshot has it, ending before `end`."""
+        options = rocksdict.ReadOptions()
+        options.set_readahead_size(SCAN_READAHEAD_BYTES)
+        if end is not None:
+            options.set_iterate_upper_bound(end)
+        return Cursor((snapshot or self._table).iter(options))
+
+    def items(self, prefix: bytes, start: bytes = b"", limit: int | None = None) -> list[tuple[bytes, bytes]]:
+        """Rows whose key starts with `prefix`, from `prefix + start` on, at most `limit`."""
+        cursor = self.cursor()
+        found: list[tuple[bytes, bytes]] = []
+        cursor.seek(prefix + start)
+        while (limit is None or len(found) < limit) and (key := cursor.key()) is not None and key.startswith(prefix):
+            found.append((key, cursor.value()))
+            cursor.next()
+        return found
+
+    def last(self, prefix: bytes) -> bytes | None:
+        """The greatest key with `prefix`."""
+        cursor = self.cursor()
+        cursor.seek_before(prefix + b"\xff" * 16)
+        key = cursor.key()
+        return key if key is not None and key.startswith(prefix) else None
+
+    def close(self) -> None:
+        """Flush and close; every snapshot and cursor must be gone."""
+        try:
+            self._table.close()
+        except Exception as error:
+            raise EngineError(f"did not close cleanly: {error}") from error
+
+
+class Cursor:
+    """An ordered walk; holds the GIL while it reads."""
+
+    def __init__(self, iterator: rocksdict.RdictIter) -> None:
+        self._iterator = iterator
+
+    def seek(self, key: bytes) -> None:
+        self._iterator.seek(key)
+
+    def seek_before(self, key: bytes) -> None:
+        """To the greatest key at or below."""
+        self._iterator.seek_for_prev(key)
+
+    def next(self) -> None:
+        self._iterator.next()
+
+    def key(self) -> bytes | None:
+        """None past the end; raises EngineError if it ended because a read failed."""
+        if self._iterator.valid():
+            key: bytes = self._iterator.key()
+            return key
+        try:
+            self._iterator.status()
+        except Exception as error:
+            raise EngineError(f"walk failed: {error}") from error
+        return None
+
+    def value(self) -> bytes:
+        value: bytes = self._iterator.value()
+        return value
+
+
+def _options(create: bool) -> rocksdict.Options:
+    options = rocksdict.Options(raw_mode=True)
+    options.create_if_missing(create)
+    options.set_error_if_exists(create)
+    options.set_wal_recovery_mode(rocksdict.DBRecoveryMode.tolerate_corrupted_tail_records())
+    options.set_paranoid_checks(True)
+    # Recycled log files carry old records behind the new end, which this recovery mode cannot tell from rot.
+    options.set_recycle_log_file_num(0)
+    options.set_max_background_jobs(BACKGROUND_JOBS)
+    options.set_max_subcompactions(1)
+    options.set_max_open_files(MAX_OPEN_FILES)
+    options.set_max_file_opening_threads(2)
+    # Bounded memory.
+    options.set_write_buffer_size(MEMTABLE_BYTES)
+    options.set_max_write_buffer_number(3)
+    options.set_db_write_buffer_size(MEMTABLES_BYTES)
+    options.set_max_total_wal_size(4 * MEMTABLES_BYTES)
+    tables = rocksdict.BlockBasedOptions()
+    tables.set_block_cache(rocksdict.Cache(BLOCK_CACHE_BYTES))
+    tables.set_bloom_filter(10, False)
+    tables.set_cache_index_and_filter_blocks(True)
+    tables.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    tables.set_checksum_type(rocksdict.ChecksumType.xxh3())
+    options.set_block_based_table_factory(tables)
+    # Records are mostly hashes and ids, shards are arbitrary: compression would cost more than it saves.
+    options.set_compression_type(rocksdict.DBCompressionType.none())
+    options.set_bytes_per_sync(1 << 20)
+    # An information log that cannot grow.
+    options.set_keep_log_file_num(2)
+    options.set_max_log_file_size(INFO_LOG_BYTES)
+    options.set_stats_dump_period_sec(0)
+    options.set_stats_persist_period_sec(0)
+    return options

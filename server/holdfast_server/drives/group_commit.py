@@ -1,0 +1,250 @@
+"""Group commit: many verbs, one write, one fsync.
+
+One thread per drive takes every operation that is waiting, reads all rows they need in one call, lets each
+decide (in the order they came, each seeing what those before it changed), writes all changes as one batch
+and flushes the log; only then does any of them answer.  So:
+
+- Nothing is answered before it is durable.  A batch in which no operation asked for it (notes: rule 1 allows
+  losing them) is written without the flush.
+- Between write and flush the rows are visible to anyone who reads the table.  `unsettled` names them; a
+  reader that finds its row there *after* reading must not use what it read, and sends its question through
+  this thread instead, behind the flush.  The set is filled before the write and emptied after the flush, so a
+  reader that finds its row absent has read either the old state or a flushed one.
+- A failed write or flush is final: every waiting operation fails, and the drive is set aside.  What had been
+  written may or may not survive; nothing was acknowledged.
+
+The thread also rechecks the drive's identity after each flush, before the answers (`port`: a commit is
+acknowledged only by the drive its callers think it is).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
+
+from holdfast_server.drives import keys
+from holdfast_server.drives.engine import Engine, EngineError
+from holdfast_server.drives.port import DriveError, DriveFaulty
+
+MAX_BATCH_OPERATIONS = 512
+MAX_WAITING_OPERATIONS = 16_384
+"""Beyond this the drive is hopelessly behind; refusing at once bounds memory and time."""
+
+T = TypeVar("T")
+
+
+class Transaction:
+    """The table as one batch sees it: what is written, under what the batch has changed so far."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.changes: dict[bytes, bytes | None] = {}
+        self.durable = False
+        """Set by an operation whose answer promises that its changes, and all before them, are durable."""
+        self._pending: dict[bytes, bytes | None] = {}
+        self._read: dict[bytes, bytes | None] = {}
+
+    def load(self, wanted: Iterable[bytes]) -> None:
+        """Read rows that will be asked for, in one call."""
+        missing = [key for key in dict.fromkeys(wanted) if key not in self._read]
+        self._read.update(zip(missing, self.engine.get(missing), strict=True))
+
+    def get(self, key: bytes) -> bytes | None:
+        for layer in (self._pending, self.changes):
+            if key in layer:
+                return layer[key]
+        if key not in self._read:
+            self.load((key,))
+        return self._read[key]
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._pending[key] = value
+
+    def delete(self, key: bytes) -> None:
+        self._pending[key] = None
+
+    def run(self, apply: Callable[[Transaction], T]) -> T:
+        """One operation, all or nothing: its changes count only if it returns."""
+        self._pending = {}
+        try:
+            result = apply(self)
+            self.changes.update(self._pending)
+        finally:
+            self._pending = {}
+        return result
+
+
+class Operation(Generic[T]):
+    """One verb on its way through a batch."""
+
+    __slots__ = ("apply", "error", "finish", "future", "loop", "result", "wanted")
+
+    def __init__(
+        self, wanted: Sequence[bytes], apply: Callable[[Transaction], T], finish: Callable[[T], T] | None
+    ) -> None:
+        self.wanted = wanted
+        self.apply = apply
+        self.finish = finish
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[T] = self.loop.create_future()
+        self.result: T | None = None
+        self.error: Exception | None = None
+
+    def deliver(self) -> None:
+        """On the loop."""
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)  # type: ignore[arg-type]
+
+
+class GroupCommit:
+    """The committing thread of one drive."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        check_identity: Callable[[], None],
+        on_fault: Callable[[str], None],
+        name: str,
+    ) -> None:
+        self._engine = engine
+        self._check_identity = check_identity
+        self._on_fault = on_fault
+        self._queue: queue.SimpleQueue[Operation[Any] | None] = queue.SimpleQueue()
+        self._fault: str | None = None
+        self._closed = False
+        self._visibility = threading.Lock()
+        self._unsettled: set[bytes] = set()
+        self._thread = threading.Thread(target=self._run, name=f"{name}-commit", daemon=True)
+        self._thread.start()
+
+    async def submit(
+        self, wanted: Sequence[bytes], apply: Callable[[Transaction], T], finish: Callable[[T], T] | None = None
+    ) -> T:
+        """Run `apply` in the next batch, on the committing thread.
+
+        `wanted` are rows it is sure to read.  `finish` runs on that thread once the batch is durable and may
+        replace the result.  Raises what `apply` raises, DriveFaulty if the drive fails.
+        """
+        if self._fault is not None:
+            raise DriveFaulty(self._fault)
+        if self._closed:
+            raise DriveError("the drive is closed")
+        if self._queue.qsize() >= MAX_WAITING_OPERATIONS:
+            raise DriveError(f"{MAX_WAITING_OPERATIONS} operations are waiting for this drive")
+        operation = Operation(wanted, apply, finish)
+        self._queue.put(operation)
+        return await operation.future
+
+    def settled(self, rows: Iterable[bytes]) -> bool:
+        """Whether none of these table keys is in a batch that is written but not flushed.  From any thread."""
+        with self._visibility:
+            return self._unsettled.isdisjoint(rows)
+
+    def if_settled(self, take: Callable[[], T]) -> T | None:
+        """Run `take` (a snapshot) if everything in the table is durable at that moment; else None."""
+        with self._visibility:
+            return None if self._unsettled else take()
+
+    def close(self) -> None:
+        """Finish what is waiting and end the thread.  Blocks; idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            first = self._queue.get()
+            if first is None:
+                return self._refuse_rest()
+            batch, last = [first], False
+            while len(batch) < MAX_BATCH_OPERATIONS:
+                try:
+                    following = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    last = True
+                    break
+                batch.append(following)
+            self._process(batch)
+            if last:
+                return self._refuse_rest()
+            # Let go of results and futures while waiting for the next batch.
+            del batch, first
+
+    def _refuse_rest(self) -> None:
+        """Operations that slipped in behind the closing mark."""
+        late = []
+        while not self._queue.empty():
+            operation = self._queue.get_nowait()
+            if operation is not None:
+                operation.error = DriveError("the drive is closed")
+                late.append(operation)
+        _deliver(late)
+
+    def _process(self, batch: list[Operation[Any]]) -> None:
+        try:
+            if self._fault is not None:
+                raise DriveFaulty(self._fault)
+            self._commit(batch)
+        except Exception as error:
+            # Whatever it was, what is in the table and what is durable may now differ: no further answers.
+            if self._fault is None:
+                self._fault = str(error) if isinstance(error, EngineError | DriveError) else repr(error)
+                self._on_fault(self._fault)
+            for operation in batch:
+                operation.error = DriveFaulty(self._fault)
+                operation.error.__cause__ = error
+        _deliver(batch)
+
+    def _commit(self, batch: list[Operation[Any]]) -> None:
+        transaction = Transaction(self._engine)
+        transaction.load(key for operation in batch for key in operation.wanted)
+        for operation in batch:
+            try:
+                operation.result = transaction.run(operation.apply)
+            except DriveError as error:
+                operation.error = error
+        if transaction.changes:
+            with self._visibility:
+                self._unsettled = {key for key in transaction.changes if key[:1] in _VISIBLE}
+            self._engine.write(transaction.changes.items())
+        if transaction.durable:
+            self._engine.flush()
+        self._check_identity()
+        with self._visibility:
+            self._unsettled = set()
+        for operation in batch:
+            if operation.finish is not None and operation.error is None:
+                operation.result = operation.finish(operation.result)
+
+
+_VISIBLE = frozenset((keys.REGISTER, keys.INLINE))
+"""Kinds of row that readers outside the committing thread look at."""
+
+
+def _deliver(operations: Sequence[Operation[Any]]) -> None:
+    """Wake the waiters: one call into each loop, however many operations there are."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Operation[Any]]] = {}
+    for operation in operations:
+        by_loop.setdefault(operation.loop, []).append(operation)
+    for loop, group in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_deliver_on_loop, group)
+        except RuntimeError:
+            # The loop is closed: nobody is waiting any more.
+            continue
+
+
+def _deliver_on_loop(group: list[Operation[Any]]) -> None:
+    for operation in group:
+        operation.deliver()

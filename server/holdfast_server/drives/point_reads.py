@@ -1,0 +1,119 @@
+"""Queries: many at once, off the loop, durable answers only.
+
+While a job is reading, queries pile up and the next job answers them together: one call into the table, one
+wake-up of the loop.  A query whose rows belong to a batch that is written but not yet flushed is not answered
+from here; it goes through the committing thread, behind the flush (see `group_commit`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from holdfast_server.drives import keys, register_rows, rows
+from holdfast_server.drives.engine import Engine
+from holdfast_server.drives.group_commit import MAX_WAITING_OPERATIONS, GroupCommit
+from holdfast_server.drives.port import DriveError, QueryReply
+from holdfast_server.drives.register_verbs import RegisterVerbs
+
+MAX_QUERIES_PER_JOB = 256
+MAX_JOBS = 2
+"""So that one cold read does not hold up everything behind it."""
+
+
+class _Query:
+    __slots__ = ("future", "inline", "row")
+
+    def __init__(self, row: bytes, inline: bool, future: asyncio.Future[QueryReply | None]) -> None:
+        self.row = row
+        self.inline = inline
+        self.future = future
+
+
+class PointReads:
+    """Lives on one event loop; its jobs run on `executor`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        commits: GroupCommit,
+        verbs: RegisterVerbs,
+        executor: Executor,
+        on_fault: Callable[[Exception], DriveError],
+    ) -> None:
+        self._engine = engine
+        self._commits = commits
+        self._verbs = verbs
+        self._executor = executor
+        self._on_fault = on_fault
+        self._waiting: list[_Query] = []
+        self._jobs: set[asyncio.Task[None]] = set()
+
+    async def query(self, row: bytes, with_inline: bool) -> QueryReply:
+        if len(self._waiting) >= MAX_WAITING_OPERATIONS:
+            raise DriveError(f"{MAX_WAITING_OPERATIONS} queries are waiting for this drive")
+        query = _Query(row, with_inline, asyncio.get_running_loop().create_future())
+        self._waiting.append(query)
+        if len(self._jobs) < MAX_JOBS:
+            job = asyncio.create_task(self._answer_waiting())
+            self._jobs.add(job)
+            job.add_done_callback(self._jobs.discard)
+        found = await query.future
+        if found is not None:
+            return found
+        return await self._commits.submit(
+            register_rows.wanted(row), lambda transaction: self._verbs.query(transaction, row, with_inline)
+        )
+
+    async def _answer_waiting(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            batch = self._waiting[:MAX_QUERIES_PER_JOB]
+            del self._waiting[:MAX_QUERIES_PER_JOB]
+            try:
+                answers = await loop.run_in_executor(self._executor, self._read, batch)
+            except Exception as error:
+                fault = self._on_fault(error)
+                for query in batch:
+                    if not query.future.done():
+                        query.future.set_exception(fault)
+                continue
+            for query, answer in zip(batch, answers, strict=True):
+                if not query.future.done():
+                    query.future.set_result(answer)
+
+    def _read(self, batch: list[_Query]) -> list[QueryReply | None]:
+        """Answers, None where one must go behind the flush."""
+        wanted = [key for query in batch for key in register_rows.wanted(query.row)]
+        values = self._engine.get(wanted)
+        states = [
+            register_rows.state_from(query.row, records, mark, self._verbs.watermarks, self._verbs.healing)
+            for query, records, mark in zip(batch, values[::2], values[1::2], strict=True)
+        ]
+        apart = [
+            keys.inline_key(query.row, record.stamp)
+            for query, state in zip(batch, states, strict=True)
+            if query.inline
+            for record in state.records
+            if record.inline_apart
+        ]
+        shards = dict(zip(apart, self._engine.get(apart), strict=True))
+        # Only now: see `group_commit` for why looking after the read is enough.
+        settled = [self._commits.settled((*register_rows.wanted(query.row),)) for query in batch]
+        return [
+            self._reply(query, state, shards) if is_settled else None
+            for query, state, is_settled in zip(batch, states, settled, strict=True)
+        ]
+
+    def _reply(self, query: _Query, state: register_rows.State, shards: dict[bytes, bytes | None]) -> QueryReply | None:
+        found = {}
+        if query.inline:
+            for record in state.records:
+                if record.inline_apart:
+                    data = shards[keys.inline_key(query.row, record.stamp)]
+                    if data is None:
+                        # Dropped between the two reads: the register has changed, ask again.
+                        return None
+                    found[record.stamp] = rows.decode_inline(data)
+        return register_rows.reply(state, found, query.inline)

@@ -1,0 +1,94 @@
+"""The row of one register: what it holds, as bytes.  Pure.
+
+Layout: three bytes magic, one byte format version, eight bytes xxh3-64 of the rest, msgpack of
+`RegisterRow` as an array.  Fields are only ever appended, with defaults.  The mark is not in it: a note
+would rewrite the records to raise eight bytes; it has a row of its own beside this one.
+
+An inline shard above `INLINE_IN_ROW_BYTES` rests in a row of its own as well (`keys.INLINE`), with its own
+checksum, so that a listing does not carry shards past every key and an overwrite does not write the old
+version's shard again.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import xxhash
+
+from holdfast_server.drives.port import Held
+
+MAGIC = b"HfD\x01"
+INLINE_MAGIC = b"HfI\x01"
+_HEADER_SIZE_BYTES = len(MAGIC) + 8
+
+INLINE_IN_ROW_BYTES = 1024
+"""A 4 KiB object over four data shards stays within: one look-up reads it whole."""
+
+
+class RowCorrupt(ValueError):
+    """The bytes are not a row, or their checksum does not match."""
+
+
+class StoredRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One record in a row; as `port.Held`, apart from where the inline shard is."""
+
+    stamp: int
+    tombstone: bool
+    record: bytes
+    shard_index: int
+    inline: bytes | None
+    data_ids: tuple[bytes, ...] = ()
+    inline_apart: bool = False
+    """The inline shard is in its own row; `inline` is None."""
+
+    def held(self, inline: bytes | None = None) -> Held:
+        return Held(self.stamp, self.tombstone, self.record, self.shard_index, inline, self.data_ids)
+
+
+class RegisterRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    fence: int
+    records: tuple[StoredRecord, ...]
+    """Newest first."""
+
+
+EMPTY = RegisterRow(0, ())
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(RegisterRow)
+
+
+def stored(held: Held) -> StoredRecord:
+    apart = held.inline is not None and len(held.inline) > INLINE_IN_ROW_BYTES
+    inline = None if apart else held.inline
+    return StoredRecord(held.stamp, held.tombstone, held.record, held.shard_index, inline, held.data_ids, apart)
+
+
+def encode(row: RegisterRow) -> bytes:
+    body = _encoder.encode(row)
+    return b"".join((MAGIC, xxhash.xxh3_64_digest(body), body))
+
+
+def decode(data: bytes | None) -> RegisterRow:
+    """No row is an empty one.  Raises RowCorrupt."""
+    if data is None:
+        return EMPTY
+    try:
+        return _decoder.decode(_checked(data, MAGIC))
+    except msgspec.MsgspecError as error:
+        raise RowCorrupt(str(error)) from error
+
+
+def encode_inline(shard: bytes) -> bytes:
+    return b"".join((INLINE_MAGIC, xxhash.xxh3_64_digest(shard), shard))
+
+
+def decode_inline(data: bytes) -> bytes:
+    return bytes(_checked(data, INLINE_MAGIC))
+
+
+def _checked(data: bytes, magic: bytes) -> memoryview:
+    if data[: len(magic)] != magic:
+        raise RowCorrupt(f"starts with {data[:4].hex()}, not with {magic.hex()}")
+    body = memoryview(data)[_HEADER_SIZE_BYTES:]
+    if xxhash.xxh3_64_digest(body) != data[len(magic) : _HEADER_SIZE_BYTES]:
+        raise RowCorrupt("checksum does not match")
+    return body

@@ -1,0 +1,143 @@
+"""A drive's side of the quorum rules, as decisions over one register's state.  Pure.
+
+Both the local drive and the in-memory one of `testing/` go through here, so that there is one place to hold
+against `docs/quorum.md`.  What is *not* here: durability, shards, and leases' clocks (the caller passes the
+lease that is live now, or None).
+
+One detail goes beyond the letter of the rules: taking a record back (`remove`) raises the fence to its stamp,
+so that a delayed copy of the commit that was just taken back is not accepted afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from holdfast_server.drives.port import CommitMode, CommitRequest, CommitStatus, PrepareStatus
+
+
+class Version(Protocol):
+    @property
+    def stamp(self) -> int: ...
+
+    @property
+    def tombstone(self) -> bool: ...
+
+
+V = TypeVar("V", bound=Version)
+
+
+@dataclass(slots=True)
+class RegisterState(Generic[V]):
+    """All a drive knows of one register."""
+
+    records: list[V] = field(default_factory=list)
+    """Newest first."""
+    fence: int = 0
+    mark: int = 0
+    watermark: int = 0
+    healing: bool = False
+
+    @property
+    def newest(self) -> int:
+        return self.records[0].stamp if self.records else 0
+
+    @property
+    def highest(self) -> int:
+        """A plain commit must be above it."""
+        return max(self.newest, self.fence, self.watermark)
+
+    @property
+    def forgotten(self) -> bool:
+        """Nothing is left that the watermark does not say already."""
+        return not self.records and self.fence <= self.watermark
+
+    def holds(self, stamp: int) -> bool:
+        return any(record.stamp == stamp for record in self.records)
+
+
+def judge_commit(
+    state: RegisterState[V], request: CommitRequest, live_lease: bytes | None
+) -> tuple[CommitStatus, bool]:
+    """The answer to a commit, and whether the record is to be accepted (an OK may have nothing to write)."""
+    stamp = request.held.stamp
+    if state.holds(stamp):
+        return CommitStatus.OK, False
+    if request.mode in (CommitMode.ROLL_FORWARD, CommitMode.HEAL):
+        return _judge_repair(state, request, live_lease)
+    if request.mode is CommitMode.CONDITIONAL and (live_lease is None or live_lease != request.lease):
+        return CommitStatus.REFUSED, False
+    if live_lease is not None and live_lease != request.lease:
+        return CommitStatus.LEASED, False
+    if stamp <= state.highest:
+        return CommitStatus.STALE, False
+    return CommitStatus.OK, True
+
+
+def _judge_repair(
+    state: RegisterState[V], request: CommitRequest, live_lease: bytes | None
+) -> tuple[CommitStatus, bool]:
+    """Rules 5 and 9: writing a version again, decided (HEAL) or not yet (ROLL_FORWARD)."""
+    stamp = request.held.stamp
+    if stamp < state.mark:
+        return CommitStatus.SUPERSEDED, False
+    if request.held.tombstone and not state.records and not state.healing and stamp <= state.watermark:
+        return CommitStatus.OK, False
+    if request.watermark is not None:
+        if request.watermark != state.watermark:
+            return CommitStatus.REFUSED, False
+    elif stamp <= state.watermark:
+        return CommitStatus.REFUSED, False
+    if request.mode is CommitMode.ROLL_FORWARD and (
+        live_lease is not None or (stamp <= state.highest and not state.healing)
+    ):
+        return CommitStatus.REFUSED, False
+    return CommitStatus.OK, True
+
+
+def accept(state: RegisterState[V], version: V) -> None:
+    state.records.append(version)
+    state.records.sort(key=lambda record: record.stamp, reverse=True)
+
+
+def note(state: RegisterState[V], stamp: int) -> list[V]:
+    """Raise the mark if the version is held; the older records, which are no longer of the state (rule 1)."""
+    if not state.holds(stamp):
+        return []
+    state.mark = max(state.mark, stamp)
+    older = [record for record in state.records if record.stamp < stamp]
+    state.records = [record for record in state.records if record.stamp >= stamp]
+    return older
+
+
+def judge_prepare(state: RegisterState[V], expected: int, lease: bytes, live_lease: bytes | None) -> PrepareStatus:
+    if live_lease is not None and live_lease != lease:
+        return PrepareStatus.LEASED
+    return PrepareStatus.MISMATCH if state.newest > expected else PrepareStatus.PROMISED
+
+
+def fence(state: RegisterState[V], stamp: int) -> bool:
+    """False if that very version is held; else the promise is in the state."""
+    if state.holds(stamp):
+        return False
+    state.fence = max(state.fence, stamp)
+    return True
+
+
+def remove(state: RegisterState[V], stamp: int) -> list[V]:
+    """What was taken back; a marked version stays (rules 1 and 8)."""
+    if stamp == state.mark or not state.holds(stamp):
+        return []
+    gone = [record for record in state.records if record.stamp == stamp]
+    state.records = [record for record in state.records if record.stamp != stamp]
+    state.fence = max(state.fence, stamp)
+    return gone
+
+
+def drop(state: RegisterState[V], stamp: int) -> list[V]:
+    """What was dropped; the watermark rises in any case (rule 10)."""
+    state.watermark = max(state.watermark, stamp)
+    if state.newest != stamp or not state.records[0].tombstone:
+        return []
+    gone, state.records, state.mark = state.records, [], 0
+    return gone

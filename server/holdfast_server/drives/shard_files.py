@@ -1,0 +1,231 @@
+"""The shard files of one drive: `staging/` for what no record names yet, `shards/xx/` for the rest.
+
+Who may call what: `stage`, `seal_bytes`, `finish_seal`, `discard`, `place`, `unlink` and `read` run on worker
+threads; `is_staged`, `is_placed` and `claim` also on the committing thread, in the middle of a batch, and
+therefore only look (a `stat` at most).  A commit *claims* the staged shards its record names before the batch
+is written; from then on `discard` leaves them alone.  They are moved into place afterwards, lazily and
+unsynced: a crash before the move leaves a staged file with a reference row, and start-up moves it.
+
+A disk that is full spoils the one shard (its file is removed, DriveFull); any other failure to write may have
+lost what the kernel held, and sets the drive aside.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from holdfast_server.clock.port import Clock
+from holdfast_server.drives.port import DriveFaulty, DriveFull, ShardMissing
+from holdfast_server.drives.shard_reads import ShardReads
+from holdfast_server.drives.space import Space
+from holdfast_server.drives.staged_shard import Stage, StagedShard
+
+STAGING_FOLDER = "staging"
+SHARDS_FOLDER = "shards"
+STAGING_LIFETIME_SECONDS = 3600.0
+"""A staged shard that was not touched for so long was left behind by a coordinator that died; every deadline
+of an operation is far shorter, and a commit that came yet later would be told NO_DATA."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+log = logging.getLogger(__name__)
+
+
+class ShardFiles:
+    def __init__(self, folder: Path, clock: Clock, space: Space, on_fault: Callable[[str], None]) -> None:
+        self.staging_folder = folder / STAGING_FOLDER
+        self._shards_folder = folder / SHARDS_FOLDER
+        self._clock = clock
+        self._space = space
+        self._on_fault = on_fault
+        self._lock = threading.Lock()
+        self._staged: dict[bytes, StagedShard] = {}
+        self._reads = ShardReads(self._places)
+
+    def stage(self, data_id: bytes, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]) -> None:
+        size = sum(map(len, blocks))
+        shard = self._get(data_id)
+        if shard is not None and shard.stage is Stage.CLAIMED:
+            # A rotten shard is being healed before its first copy was moved.
+            self.place((data_id,))
+            shard = None
+        if shard is not None and shard.has(index, hashes):
+            return
+        if self._space.refuses(size):
+            raise DriveFull("no room for more shards: the reserve for deletes is reached")
+        if shard is None or index == 0:
+            shard = self._begin(data_id, shard)
+        with shard.lock:
+            shard.touched_seconds = self._clock.monotonic_seconds()
+            try:
+                shard.append(index, blocks, hashes)
+            except OSError as error:
+                raise self._spoilt(shard, error) from error
+
+    def seal_bytes(self, data_id: bytes) -> bool:
+        """Complete the file; True if its folder has yet to be synced and `finish_seal` called."""
+        shard = self._get(data_id)
+        if shard is None:
+            if self.is_placed(data_id):
+                return False
+            raise ShardMissing(f"nothing is staged as shard {data_id.hex()}")
+        with shard.lock:
+            if shard.stage is Stage.OPEN:
+                try:
+                    shard.write_footer()
+                except OSError as error:
+                    raise self._spoilt(shard, error) from error
+            return shard.stage is Stage.COMPLETE
+
+    def finish_seal(self, data_id: bytes) -> None:
+        """Its folder is synced: the shard may be named by a record."""
+        shard = self._get(data_id)
+        if shard is None:
+            raise ShardMissing(f"shard {data_id.hex()} was discarded meanwhile")
+        with shard.lock:
+            if shard.stage is Stage.COMPLETE:
+                shard.stage = Stage.SEALED
+
+    def discard(self, data_id: bytes) -> None:
+        with self._lock:
+            shard = self._staged.get(data_id)
+            if shard is None or shard.stage is Stage.CLAIMED:
+                return
+            del self._staged[data_id]
+        with shard.lock:
+            shard.remove()
+        self._reads.forget(data_id)
+
+    def discard_idle(self) -> None:
+        limit = self._clock.monotonic_seconds() - STAGING_LIFETIME_SECONDS
+        with self._lock:
+            idle = [shard.data_id for shard in self._staged.values() if shard.touched_seconds < limit]
+        for data_id in idle:
+            log.warning("removing shard %s, staged and forgotten", data_id.hex())
+            self.discard(data_id)
+
+    def is_staged(self, data_id: bytes) -> bool:
+        """Sealed, and waiting for a record or for its move."""
+        shard = self._get(data_id)
+        return shard is not None and shard.stage in (Stage.SEALED, Stage.CLAIMED)
+
+    def is_placed(self, data_id: bytes) -> bool:
+        return self._place_of(data_id).exists()
+
+    def claim(self, data_ids: Sequence[bytes]) -> None:
+        with self._lock:
+            for data_id in data_ids:
+                shard = self._staged.get(data_id)
+                if shard is not None and shard.stage is Stage.SEALED:
+                    shard.stage = Stage.CLAIMED
+
+    def place(self, data_ids: Sequence[bytes]) -> None:
+        """Move claimed shards where they belong; what does not move stays readable where it is."""
+        for data_id in data_ids:
+            with self._lock:
+                shard = self._staged.get(data_id)
+                if shard is None or shard.stage is not Stage.CLAIMED:
+                    continue
+                try:
+                    os.replace(shard.path, self._place_of(data_id))
+                except OSError as error:
+                    log.warning("shard %s stays in staging: %s", data_id.hex(), error)
+                    continue
+                del self._staged[data_id]
+            self._reads.forget(data_id)
+
+    def unlink(self, data_id: bytes) -> None:
+        """Remove a shard no record names any more, wherever it is."""
+        with self._lock:
+            self._staged.pop(data_id, None)
+        self._staging_path(data_id).unlink(missing_ok=True)
+        self._place_of(data_id).unlink(missing_ok=True)
+        self._reads.forget(data_id)
+
+    def read(self, data_id: bytes, first: int, count: int) -> tuple[list[bytes], list[bytes]]:
+        return self._reads.read(data_id, first, count)
+
+    def tidy(self, is_named: Callable[[bytes], bool]) -> None:
+        """At start-up: move what a record names into place, remove everything else that was staged."""
+        for path in list(self.staging_folder.iterdir()):
+            data_id = _data_id(path.name)
+            if data_id is not None and is_named(data_id):
+                os.replace(path, self._place_of(data_id))
+            else:
+                path.unlink()
+
+    def close(self) -> None:
+        with self._lock:
+            for shard in self._staged.values():
+                shard.close()
+            self._staged.clear()
+        self._reads.close()
+
+    def _get(self, data_id: bytes) -> StagedShard | None:
+        with self._lock:
+            return self._staged.get(data_id)
+
+    def _begin(self, data_id: bytes, former: StagedShard | None) -> StagedShard:
+        """A fresh file, in place of a former attempt with other bytes."""
+        if former is not None:
+            self.discard(data_id)
+        with self._lock:
+            existing = self._staged.get(data_id)
+            if existing is not None:
+                return existing
+            try:
+                shard = StagedShard(self._staging_path(data_id), data_id, self._clock.monotonic_seconds())
+            except OSError as error:
+                raise self._translate(error) from error
+            self._staged[data_id] = shard
+            return shard
+
+    def _spoilt(self, shard: StagedShard, error: OSError) -> Exception:
+        with self._lock:
+            if self._staged.get(shard.data_id) is shard:
+                del self._staged[shard.data_id]
+        try:
+            shard.remove()
+        except OSError as second:
+            log.warning("could not remove %s: %s", shard.path, second)
+        return self._translate(error)
+
+    def _translate(self, error: OSError) -> Exception:
+        if error.errno in _FULL:
+            return DriveFull(f"no space left on the drive: {error}")
+        message = f"writing a shard failed: {error}"
+        self._on_fault(message)
+        return DriveFaulty(message)
+
+    def _staging_path(self, data_id: bytes) -> Path:
+        return self.staging_folder / data_id.hex()
+
+    def _place_of(self, data_id: bytes) -> Path:
+        name = data_id.hex()
+        return self._shards_folder / name[:2] / name
+
+    def _places(self, data_id: bytes) -> Sequence[tuple[Path, bool]]:
+        # Twice its place: it may move there between the first two looks.
+        place = self._place_of(data_id)
+        return (place, True), (self._staging_path(data_id), False), (place, True)
+
+
+def make_folders(folder: Path) -> None:
+    """The empty folders of a drive that is being formatted."""
+    (folder / STAGING_FOLDER).mkdir()
+    (folder / SHARDS_FOLDER).mkdir()
+    for index in range(256):
+        (folder / SHARDS_FOLDER / f"{index:02x}").mkdir()
+
+
+def _data_id(name: str) -> bytes | None:
+    try:
+        data_id = bytes.fromhex(name)
+    except ValueError:
+        return None
+    return data_id if len(data_id) == 16 and data_id.hex() == name else None

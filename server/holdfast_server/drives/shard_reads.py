@@ -1,0 +1,112 @@
+"""Reading sealed shard files: every block is checked against its hash before anyone sees it.
+
+Open files are kept in a bounded cache with their footers.  A file that is replaced or unlinked while a read
+is under way stays readable through its open descriptor, which is closed when the last reader lets go of it.
+Called on worker threads.
+
+Not here: direct I/O.  Reads go through the page cache; whether bypassing it pays has not been measured.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import xxhash
+
+from holdfast_server.drives import shard_format
+from holdfast_server.drives.port import HASH_SIZE_BYTES, DriveError, ShardCorrupt, ShardMissing
+
+MAX_OPEN_SHARDS = 128
+
+
+class _OpenShard:
+    def __init__(self, data_id: bytes, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        size = os.fstat(self.descriptor).st_size
+        footer_at = max(0, size - shard_format.FOOTER_SIZE_BYTES)
+        footer = os.pread(self.descriptor, shard_format.FOOTER_SIZE_BYTES, footer_at)
+        self.shape = shard_format.decode_footer(data_id, footer, size)
+
+    def __del__(self) -> None:
+        # With the last reference, so that no reader finds its descriptor reused for another file.
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+class ShardReads:
+    def __init__(self, places: Callable[[bytes], Sequence[tuple[Path, bool]]]) -> None:
+        """`places` names the paths to try for a data id, in order, and whether a file there must be sealed."""
+        self._places = places
+        self._lock = threading.Lock()
+        self._open: OrderedDict[bytes, _OpenShard] = OrderedDict()
+
+    def read(self, data_id: bytes, first: int, count: int) -> tuple[list[bytes], list[bytes]]:
+        """Blocks and their hashes.  Raises ShardMissing, ShardCorrupt, DriveError."""
+        try:
+            shard = self._shard(data_id)
+            if first < 0 or count < 0 or first + count > shard.shape.block_count:
+                raise DriveError(
+                    f"shard {data_id.hex()} has {shard.shape.block_count} blocks, not {first} to {first + count - 1}"
+                )
+            return _read_blocks(data_id, shard, first, count)
+        except ShardCorrupt:
+            # The next read opens it anew: it may have been healed under its old name.
+            self.forget(data_id)
+            raise
+        except OSError as error:
+            if error.errno == errno.EIO:
+                # One bad sector is rot like any other: the block is rebuilt from the other drives.
+                raise ShardCorrupt(f"shard {data_id.hex()}: {error.strerror}") from error
+            raise DriveError(f"shard {data_id.hex()}: {error}") from error
+
+    def forget(self, data_id: bytes) -> None:
+        """The file was replaced or unlinked: later reads open it anew."""
+        with self._lock:
+            self._open.pop(data_id, None)
+
+    def close(self) -> None:
+        with self._lock:
+            self._open.clear()
+
+    def _shard(self, data_id: bytes) -> _OpenShard:
+        with self._lock:
+            known = self._open.get(data_id)
+            if known is not None:
+                self._open.move_to_end(data_id)
+                return known
+        shard = self._find(data_id)
+        with self._lock:
+            self._open[data_id] = shard
+            while len(self._open) > MAX_OPEN_SHARDS:
+                self._open.popitem(last=False)
+        return shard
+
+    def _find(self, data_id: bytes) -> _OpenShard:
+        for path, sealed in self._places(data_id):
+            try:
+                return _OpenShard(data_id, path)
+            except FileNotFoundError:
+                continue
+            except shard_format.NotSealed as error:
+                if sealed:
+                    raise ShardCorrupt(f"shard {data_id.hex()}: {error}") from error
+        raise ShardMissing(f"no sealed shard {data_id.hex()}")
+
+
+def _read_blocks(data_id: bytes, shard: _OpenShard, first: int, count: int) -> tuple[list[bytes], list[bytes]]:
+    shape = shard.shape
+    table = os.pread(shard.descriptor, count * HASH_SIZE_BYTES, shape.hash_offset(first))
+    hashes = [table[at : at + HASH_SIZE_BYTES] for at in range(0, count * HASH_SIZE_BYTES, HASH_SIZE_BYTES)]
+    blocks = []
+    for index, digest in enumerate(hashes, first):
+        offset, size = shape.block_range(index)
+        block = os.pread(shard.descriptor, size, offset)
+        if len(block) != size or xxhash.xxh3_128_digest(block) != digest:
+            raise ShardCorrupt(f"shard {data_id.hex()}: block {index} does not match its hash")
+        blocks.append(block)
+    return blocks, hashes

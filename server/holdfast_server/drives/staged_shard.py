@@ -1,0 +1,104 @@
+"""One shard file on its way in: blocks are appended, then it is sealed.  Called on a worker thread, one call
+at a time (its owner holds `lock`).
+
+Staging the same blocks again is no fault and writes nothing: a caller whose answer was lost may repeat, and
+two healers may stage the same shard at once (what belongs in it is determined by its data id).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+
+import xxhash
+
+from holdfast_server.drives import shard_format
+from holdfast_server.drives.port import DriveError, ShardCorrupt
+from holdfast_server.drives.shard_format import ShardShape
+
+_MAX_BUFFERS_PER_WRITE = 512
+
+
+class Stage(Enum):
+    OPEN = 1
+    COMPLETE = 2
+    """Its bytes are durable, its name not yet."""
+    SEALED = 3
+    CLAIMED = 4
+    """A record names it; it is only waiting to be moved into its place."""
+
+
+class StagedShard:
+    def __init__(self, path: Path, data_id: bytes, now_seconds: float) -> None:
+        """Create the file.  Raises OSError."""
+        self.lock = threading.Lock()
+        self.path = path
+        self.data_id = data_id
+        self.stage = Stage.OPEN
+        self.touched_seconds = now_seconds
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        self._hashes: list[bytes] = []
+        self._block_size_bytes = 0
+        self._last_size_bytes = 0
+        self._size_bytes = 0
+
+    def has(self, index: int, hashes: Sequence[bytes]) -> bool:
+        """Whether these very blocks are there already."""
+        return bool(hashes) and self._hashes[index : index + len(hashes)] == list(hashes)
+
+    def append(self, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]) -> None:
+        """Raises ShardCorrupt or DriveError before anything is written; OSError after which it is spoilt."""
+        if self.stage is not Stage.OPEN or index != len(self._hashes):
+            raise DriveError(
+                f"shard {self.data_id.hex()}: block {index} is not the next one "
+                f"({len(self._hashes)}, {self.stage.name.lower()})"
+            )
+        for offset, (block, digest) in enumerate(zip(blocks, hashes, strict=True)):
+            if xxhash.xxh3_128_digest(block) != digest:
+                raise ShardCorrupt(f"shard {self.data_id.hex()}: block {index + offset} arrived with another hash")
+        block_size, last_size = self._block_size_bytes, self._last_size_bytes
+        for block in blocks:
+            block_size = block_size or len(block)
+            if ((self._hashes or last_size) and last_size != block_size) or not 0 < len(block) <= block_size:
+                raise DriveError(f"shard {self.data_id.hex()}: only the last block may be shorter than the others")
+            last_size = len(block)
+        _write_all(self._descriptor, blocks, self._size_bytes)
+        self._block_size_bytes, self._last_size_bytes = block_size, last_size
+        self._size_bytes += sum(map(len, blocks))
+        self._hashes.extend(hashes)
+
+    def write_footer(self) -> None:
+        """Make the bytes complete and durable (the name is not yet).  Raises OSError."""
+        shape = ShardShape(self._block_size_bytes, len(self._hashes), self._size_bytes)
+        footer = shard_format.encode_footer(self.data_id, shape)
+        _write_all(self._descriptor, [b"".join(self._hashes), footer], self._size_bytes)
+        os.fdatasync(self._descriptor)
+        self.close()
+        self.stage = Stage.COMPLETE
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def remove(self) -> None:
+        """Close and unlink, whatever state it is in."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+
+def _write_all(descriptor: int, buffers: Sequence[bytes], offset: int) -> None:
+    """Gathered writes at an offset, however short each of them falls."""
+    views = [memoryview(buffer) for buffer in buffers if buffer]
+    while views:
+        written = os.pwritev(descriptor, views[:_MAX_BUFFERS_PER_WRITE], offset)
+        offset += written
+        while written:
+            if written >= len(views[0]):
+                written -= len(views.pop(0))
+            else:
+                views[0] = views[0][written:]
+                written = 0

@@ -1,0 +1,70 @@
+"""Walking the table for a listing, on what is durable.
+
+A walk sees a snapshot taken while no batch was between write and flush, so it cannot show a record that a
+power cut would take back.  Iterators of rocksdict hold the GIL through their disk reads: walks run one at a
+time on a thread of their own, over small rows (large inline shards rest elsewhere), with read-ahead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Executor
+from typing import Any
+
+from holdfast_server.drives import keys, rows
+from holdfast_server.drives.engine import Engine
+from holdfast_server.drives.group_commit import GroupCommit
+from holdfast_server.drives.port import Held, Register, ScanPage, ScanRequest
+from holdfast_server.drives.scanning import scan_page
+
+
+class TableWalk:
+    def __init__(self, engine: Engine, commits: GroupCommit, executor: Executor) -> None:
+        self._engine = engine
+        self._commits = commits
+        self._executor = executor
+
+    async def page(self, request: ScanRequest, healing: bool) -> ScanPage:
+        loop = asyncio.get_running_loop()
+        snapshot = self._commits.if_settled(self._engine.snapshot)
+        if snapshot is None:
+            snapshot = await self._commits.submit((), lambda transaction: None, lambda _: self._engine.snapshot())
+        return await loop.run_in_executor(self._executor, self._walk, snapshot, request, healing)
+
+    def _walk(self, snapshot: Any, request: ScanRequest, healing: bool) -> ScanPage:
+        return scan_page(_Registers(self._engine, snapshot, request.space), request, healing)
+
+
+class _Registers:
+    """`scanning.RegisterCursor` over the table: joins the two neighbouring rows of each register."""
+
+    def __init__(self, engine: Engine, snapshot: Any, space: bytes) -> None:
+        self._space = space
+        self._rows = engine.cursor(snapshot, keys.successor(keys.REGISTER + keys.space_start(space)))
+        self._current: tuple[Register, tuple[Held, ...], int] | None = None
+
+    def seek(self, key: bytes, version: bytes) -> None:
+        self._rows.seek(keys.REGISTER + keys.seek_key(self._space, key, version))
+        self._take()
+
+    def current(self) -> tuple[Register, tuple[Held, ...], int] | None:
+        return self._current
+
+    def next(self) -> None:
+        self._take()
+
+    def _take(self) -> None:
+        """Read the register under the cursor and leave the cursor behind it."""
+        self._current = None
+        while (key := self._rows.key()) is not None and key[-1:] != keys.RECORDS:
+            self._rows.next()
+        if key is None:
+            return
+        row = key[1:-1]
+        records = tuple(record.held() for record in rows.decode(self._rows.value()).records)
+        self._rows.next()
+        mark = 0
+        if self._rows.key() == keys.mark_key(row):
+            mark = keys.to_number(self._rows.value())
+            self._rows.next()
+        self._current = keys.decode_row_key(row), records, mark

@@ -1,0 +1,120 @@
+"""Shard files that perhaps no record names any more, and when they may go (rule 13).
+
+Dropping a record takes away its reference rows and puts its data ids into the trash, in the same batch.  A
+file is unlinked only when nothing refers to it *then* (a completed upload's object takes over its parts'
+files, so a file may have had two owners), and at least `delay_seconds` after it was trashed and after it was
+last read: a reader that found the record before it was dropped can still finish.
+
+Trash rows are numbered; their times are kept in memory only, by checkpoints one second apart.  After a
+restart everything in the trash waits the full delay anew.  All methods but `was_read` run on the committing
+thread, so that "nothing refers to it" cannot become untrue behind their back: what is about to be unlinked is
+*condemned*, and a commit that names it is told NO_DATA.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from holdfast_server.clock.port import Clock
+from holdfast_server.drives import keys
+from holdfast_server.drives.engine import Engine
+from holdfast_server.drives.group_commit import Transaction
+
+RECLAIM_DELAY_SECONDS = 30.0
+REAP_BATCH = 256
+MAX_RECENT_READS = 200_000
+"""Beyond this many shards read within the delay no note is taken of each: reclaim pauses as a whole."""
+
+
+class RecentReads:
+    """Which shards were read lately.  Safe from any thread; remembers between one and two delays."""
+
+    def __init__(self, clock: Clock, delay_seconds: float) -> None:
+        self._clock = clock
+        self._delay_seconds = delay_seconds
+        self._lock = threading.Lock()
+        self._young: set[bytes] = set()
+        self._old: set[bytes] = set()
+        self._turned = clock.monotonic_seconds()
+        self._overflow_until = float("-inf")
+
+    def add(self, data_id: bytes) -> None:
+        with self._lock:
+            self._turn()
+            if len(self._young) >= MAX_RECENT_READS:
+                self._overflow_until = self._clock.monotonic_seconds() + self._delay_seconds
+            else:
+                self._young.add(data_id)
+
+    def contains(self, data_id: bytes) -> bool:
+        with self._lock:
+            self._turn()
+            return (
+                data_id in self._young or data_id in self._old or self._clock.monotonic_seconds() < self._overflow_until
+            )
+
+    def _turn(self) -> None:
+        now = self._clock.monotonic_seconds()
+        if now - self._turned >= self._delay_seconds:
+            stale = now - self._turned >= 2 * self._delay_seconds
+            self._old = set() if stale else self._young
+            self._young, self._turned = set(), now
+
+
+class Trash:
+    def __init__(self, engine: Engine, clock: Clock, delay_seconds: float) -> None:
+        self._clock = clock
+        self._delay_seconds = delay_seconds
+        self._engine = engine
+        self.recent_reads = RecentReads(clock, delay_seconds)
+        last = engine.last(keys.TRASH)
+        self._sequence = keys.to_number(last[1:9]) if last is not None else 0
+        self._checkpoints: deque[tuple[float, int]] = deque()
+        """(time, sequence): everything numbered up to `sequence` was trashed no later than `time`."""
+        if self._sequence:
+            self._checkpoints.append((clock.monotonic_seconds(), self._sequence))
+        self._ripe = 0
+        self._condemned: set[bytes] = set()
+
+    def add(self, transaction: Transaction, data_id: bytes) -> None:
+        self._sequence += 1
+        transaction.put(keys.TRASH + keys.number(self._sequence), data_id)
+        now = self._clock.monotonic_seconds()
+        if self._checkpoints and int(self._checkpoints[-1][0]) == int(now):
+            self._checkpoints.pop()
+        self._checkpoints.append((now, self._sequence))
+
+    def condemned(self, data_id: bytes) -> bool:
+        return data_id in self._condemned
+
+    def condemn(self, transaction: Transaction) -> list[tuple[bytes, bytes]]:
+        """The next files to unlink, as (trash row, data id); nothing will refer to them from now on."""
+        horizon = self._horizon()
+        taken_over = {
+            key[1:17] for key, value in transaction.changes.items() if key[:1] == keys.REFERENCE and value is not None
+        }
+        chosen = []
+        for row, data_id in self._engine.items(keys.TRASH, limit=REAP_BATCH):
+            if keys.to_number(row[1:9]) > horizon:
+                break
+            if data_id in taken_over or self._engine.items(keys.REFERENCE + data_id, limit=1):
+                transaction.delete(row)
+            elif self.recent_reads.contains(data_id):
+                transaction.delete(row)
+                self.add(transaction, data_id)
+            else:
+                self._condemned.add(data_id)
+                chosen.append((row, data_id))
+        return chosen
+
+    def unlinked(self, transaction: Transaction, chosen: list[tuple[bytes, bytes]]) -> None:
+        for row, data_id in chosen:
+            transaction.delete(row)
+            self._condemned.discard(data_id)
+
+    def _horizon(self) -> int:
+        due = self._clock.monotonic_seconds() - self._delay_seconds
+        while self._checkpoints and self._checkpoints[0][0] <= due:
+            self._ripe = self._checkpoints.popleft()[1]
+        return self._ripe
