@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -190,13 +191,14 @@ class ApiClient:
 
 
 @asynccontextmanager
-async def connect(url: str, token: str) -> AsyncIterator[ApiClient]:
-    """A client for as long as the context lasts."""
+async def connect(url: str, token: str, authority_pem: str | None = None) -> AsyncIterator[ApiClient]:
+    """A client for as long as the context lasts; `authority_pem` is the only authority it trusts, if given."""
+    context = ssl.create_default_context(cadata=authority_pem) if authority_pem else True
     session = aiohttp.ClientSession(
         url,
         headers={"Authorization": f"Bearer {token}", "User-Agent": "holdfast-local"},
         timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT_SECONDS),
-        connector=aiohttp.TCPConnector(limit=0),  # watches hold connections; callers are few and our own
+        connector=aiohttp.TCPConnector(limit=0, ssl=context),  # watches hold connections; callers are few and our own
         read_bufsize=WATCH_LINE_LIMIT_BYTES // 2,  # aiohttp refuses lines longer than twice the buffer
     )
     async with session:

@@ -6,19 +6,19 @@ import asyncio
 import contextlib
 import errno
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 
 from holdfast_local.apiserver import server
+from holdfast_local.apiserver.kubeconfig import write_kubeconfig
 from holdfast_local.kubelet.addresses import Slot
 from holdfast_local.kubelet.agent import Kubelet
-from holdfast_local.kubelet.client import ApiClient
+from holdfast_local.kubelet.client import ApiClient, connect
 from holdfast_local.kubelet.isolation import (
     Isolation,
     UnsupportedMachine,
@@ -48,14 +48,26 @@ class Node:
     sentence: str
 
 
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the API server answers, and the authority its certificate comes from (PEM)."""
+
+    url: str
+    authority_pem: str
+
+    def connect(self, token: str) -> AbstractAsyncContextManager[ApiClient]:
+        return connect(self.url, token, self.authority_pem)
+
+
 @asynccontextmanager
-async def api_server(state: StateDirectory, port: int | None, tokens: Tokens) -> AsyncIterator[str]:
-    """The API server's URL while it runs, with the person's kubeconfig written."""
+async def api_server(state: StateDirectory, port: int | None, tokens: Tokens) -> AsyncIterator[Endpoint]:
+    """The API server while it runs, with the person's and the operator's kubeconfig written."""
     running = await _serve(state, port, tokens)
     try:
-        server.write_kubeconfig(state.kubeconfig, running.url, tokens.admin)
-        server.write_kubeconfig(state.operator / "kubeconfig", running.url, tokens.operator)
-        yield running.url
+        authority = running.certificate_authority
+        write_kubeconfig(state.kubeconfig, running.url, tokens.admin, authority)
+        write_kubeconfig(state.operator / "kubeconfig", running.url, tokens.operator, authority)
+        yield Endpoint(running.url, authority.decode())
     finally:
         state.kubeconfig.unlink(missing_ok=True)
         await running.close()
@@ -64,19 +76,13 @@ async def api_server(state: StateDirectory, port: int | None, tokens: Tokens) ->
 async def _serve(state: StateDirectory, port: int | None, tokens: Tokens) -> server.RunningServer:
     for candidate in (DEFAULT_PORT, 0) if port is None else (port,):
         try:
-            return await server.serve(state.api, HOST, candidate or _free_port(), tokens.users())
+            return await server.serve(state.api, HOST, candidate, tokens.users())
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise RunFailed(f"cannot start the API server on {HOST}:{candidate}: {error}") from error
             if port is not None:
                 raise RunFailed(f"port {port} of {HOST} is taken by another program; choose another --port") from error
     raise RunFailed("no free port for the API server")
-
-
-def _free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind((HOST, 0))
-        return int(trial.getsockname()[1])
 
 
 @asynccontextmanager

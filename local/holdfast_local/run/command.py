@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast_local.kubelet.client import ApiClient, ClientError, connect
+from holdfast_local.kubelet.client import ApiClient, ClientError
 from holdfast_local.kubelet.manifests import Key
 from holdfast_local.run import accounts, cluster
 from holdfast_local.run.failure import RunFailed
@@ -76,11 +76,11 @@ async def _run_locked(
         progress.line(f"ended {orphans} process(es) left over from an earlier run")
     processes = cluster.process_environment(state, environment)
     tokens = accounts.load_or_mint(state)
-    async with cluster.api_server(state, options.port, tokens) as url:
-        progress.line(f"API server on {url}, state in {shown(state.root)}/")
+    async with cluster.api_server(state, options.port, tokens) as endpoint:
+        progress.line(f"API server on {endpoint.url}, state in {shown(state.root)}/")
         async with (
-            connect(url, tokens.node) as node_client,
-            connect(url, tokens.admin) as admin_client,
+            endpoint.connect(tokens.node) as node_client,
+            endpoint.connect(tokens.admin) as admin_client,
             cluster.node(state, node_client, options.isolation, processes) as running,
         ):
             progress.line(f"node ready: {running.sentence}")

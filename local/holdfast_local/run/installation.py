@@ -1,14 +1,11 @@
 """What an administrator installs before the first Tenant: the CRD and the operator's account with its rights.
 
-Both come from the repository's own `crds/` and `charts/`, so that the operator runs here with exactly the
-rights it is given on a real cluster.  Chart templates are not rendered: the chart keeps its rules in plain
-YAML files, which are found below `charts/holdfast-operator` by their kind.
+Both come from the repository's own `crds/` and from the rules that the operator's chart includes, so that the
+operator runs here with exactly the rights it is given on a real cluster.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +29,7 @@ def crd_documents(source_root: Path) -> list[Document]:
 
 def operator_documents(source_root: Path) -> list[Document]:
     """Namespace, ServiceAccount, ClusterRole and binding of the operator."""
-    rules = list(_chart_rules(source_root / "charts" / "holdfast-operator"))
-    if not rules:
-        raise RunFailed(f"the operator's rules were not found below {source_root / 'charts/holdfast-operator'}")
+    rules = _load_rules(source_root / "charts" / "holdfast-operator" / "files" / "rules.yaml")
     subject = {"kind": "ServiceAccount", "name": OPERATOR_ACCOUNT, "namespace": OPERATOR_NAMESPACE}
     manifests: list[dict[str, Any]] = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR_NAMESPACE}},
@@ -60,15 +55,11 @@ def operator_documents(source_root: Path) -> list[Document]:
     return [Document(manifest, "the operator's installation") for manifest in manifests]
 
 
-def _chart_rules(chart: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted(chart.rglob("*.yaml")):
-        text = path.read_text(encoding="utf-8")
-        if re.search(r"\{\{", text):
-            continue  # a Helm template; the rules it includes are in a plain file
-        for value in yaml.safe_load_all(text):
-            if isinstance(value, dict) and value.get("kind") in ("ClusterRole", "Role"):
-                yield from value.get("rules") or []
-            elif "rules" in path.stem and isinstance(value, list):
-                yield from value
-            elif "rules" in path.stem and isinstance(value, dict) and isinstance(value.get("rules"), list):
-                yield from value["rules"]
+def _load_rules(path: Path) -> list[dict[str, Any]]:
+    try:
+        rules = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise RunFailed(f"the operator's rules cannot be read from {path}: {error}") from error
+    if not isinstance(rules, list) or not rules:
+        raise RunFailed(f"{path} is not a list of RBAC rules")
+    return rules

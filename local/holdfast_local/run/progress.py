@@ -15,6 +15,9 @@ from typing import TextIO
 
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 TICK_SECONDS = 0.1
+PLAIN_LINE_SECONDS = 1.0
+"""Shortest time between two plain lines of one step: a crashing pod changes its message all the time."""
+DETAIL_LIMIT = 180
 GREEN, RED, DIM, BOLD, RESET = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[1m", "\x1b[0m"
 
 
@@ -29,6 +32,8 @@ class Progress:
         self._detail = ""
         self._began = 0.0
         self._frame = 0
+        self._printed = ""
+        self._printed_at = 0.0
 
     def line(self, text: str = "") -> None:
         """A line of its own, above the current step."""
@@ -41,17 +46,18 @@ class Progress:
 
     def detail(self, text: str) -> None:
         """What the current step is doing now; printed where it cannot be shown in place."""
-        if text == self._detail:
-            return
-        self._detail = text
-        if not self._fancy and text:
-            self._write(self._encodable(f"  [{self._elapsed()}] {text}\n"))
+        self._detail = text if len(text) <= DETAIL_LIMIT else text[: DETAIL_LIMIT - 1] + "…"
+        now = time.monotonic()
+        if not self._fancy and self._detail != self._printed and now - self._printed_at >= PLAIN_LINE_SECONDS:
+            self._printed, self._printed_at = self._detail, now
+            self._write(self._encodable(f"  [{self._elapsed()}] {self._detail}\n"))
         self._draw()
 
     @asynccontextmanager
     async def step(self, title: str) -> AsyncIterator[None]:
         """A step: shown while it lasts, ticked off or crossed out at its end."""
         self._title, self._detail, self._began = title, "", time.monotonic()
+        self._printed, self._printed_at = "", 0.0
         if not self._fancy:
             self._write(self._encodable(f"{title} …\n"))
         ticking = asyncio.create_task(self._tick()) if self._fancy else None

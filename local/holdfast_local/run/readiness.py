@@ -19,6 +19,9 @@ from holdfast_local.run.progress import Progress
 
 POLL_SECONDS = 0.25
 LOG_LINES_SHOWN = 15
+LOGS_SHOWN = 2
+"""Pods that fail tend to fail alike."""
+MESSAGE_LIMIT = 300
 ORDER = ("SpecValid", "CredentialsReady", "PoolsReady", "BucketsReady", "UsersReady", "TLSReady", "Ready")
 """The order in which conditions come true; the first that is not is the one to show."""
 
@@ -110,13 +113,15 @@ class TenantWatch:
             return f"{lines[0]}; its state cannot be read: {error}"
         for name, condition in conditions_of(tenant).items():
             text = f"{condition.get('reason', '')} {condition.get('message', '')}".strip()
-            lines.append(f"  {name}={condition.get('status')} {text}".rstrip())
+            lines.append(f"  {name}={condition.get('status')} {text[:MESSAGE_LIMIT]}".rstrip())
+        logs_shown = 0
         for pod in pods:
-            lines += _pod_lines(pod)
+            lines += _pod_lines(pod, with_log=logs_shown < LOGS_SHOWN)
+            logs_shown += not is_ready(pod)
         return "\n".join(lines)
 
 
-def _pod_lines(pod: Mapping[str, Any]) -> list[str]:
+def _pod_lines(pod: Mapping[str, Any], with_log: bool) -> list[str]:
     metadata = pod["metadata"]
     states = [c.get("state") or {} for c in (pod.get("status") or {}).get("containerStatuses") or []]
     described = ", ".join(
@@ -126,6 +131,6 @@ def _pod_lines(pod: Mapping[str, Any]) -> list[str]:
     )
     lines = [f"  pod {metadata['name']}: {'ready' if is_ready(pod) else 'not ready'} ({described or 'not started'})"]
     log_path = (metadata.get("annotations") or {}).get(LOG_PATH_ANNOTATION)
-    if log_path and not is_ready(pod):
+    if log_path and with_log and not is_ready(pod):
         lines += [f"    {line}" for line in tail(Path(log_path), LOG_LINES_SHOWN)]
     return lines
