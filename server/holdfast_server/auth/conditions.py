@@ -142,7 +142,8 @@ class Condition(msgspec.Struct, frozen=True):
             return any(wanted.lower() == absent for wanted in self.wanted)
         row = OPERATORS[self.operator]
         if not have:
-            return self.if_exists or row.negated or self.qualifier == "ForAllValues"
+            negated = row.negated and self.qualifier != "ForAnyValue"
+            return self.if_exists or negated or self.qualifier == "ForAllValues"
         expanded = [text for wanted in self.wanted if (text := expand(wanted, values)) is not None]
         results = [any(row.matches(value, want) for want in expanded) != row.negated for value in have]
         # Without a qualifier a key has one value; should it have more, a negation must hold for all of them.

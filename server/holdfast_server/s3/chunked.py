@@ -131,6 +131,8 @@ class ChunkedDecoder:
                 raise _bad_framing("a header line is too long")
             return position + len(window)
         line += window[:newline]
+        if self._state != _TRAILER and not line.endswith(b"\r"):
+            raise _bad_framing("a line does not end with CR LF")
         text = bytes(line.removesuffix(b"\r"))
         line.clear()
         self._handle_line(text)
@@ -199,10 +201,10 @@ class ChunkedDecoder:
 
     def finish(self) -> None:
         """The body has ended.  Raises IncompleteBody, SignatureDoesNotMatch or MalformedTrailerError."""
-        if self._line and self._state == _TRAILER:
+        rest = bytes(self._line).rstrip(b"\r")
+        if rest and self._state == _TRAILER:
             # A last line without its newline: every value in it is checked, so its end need not be.
-            self._take_trailer(bytes(self._line).rstrip(b"\r"))
-            self._line.clear()
+            self._take_trailer(rest)
         if self._state not in (_TRAILER, _DONE) or self._remaining:
             raise S3Error("IncompleteBody")
         if self._signer is not None and self._has_trailers:

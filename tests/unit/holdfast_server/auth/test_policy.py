@@ -1,0 +1,241 @@
+"""The policy language: what matches, what wins, and what is refused with the field that is wrong."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast_server.auth.builtin import builtin_policies
+from holdfast_server.auth.policy import PolicyError, Question, parse_policy
+
+ARN = "arn:aws:s3:::"
+
+
+def statement(effect="Allow", **fields):
+    return {"Effect": effect, "Action": "s3:*", "Resource": f"{ARN}*", **fields}
+
+
+def document(*statements):
+    return {"Version": "2012-10-17", "Statement": list(statements)}
+
+
+def decide(statements, action="s3:GetObject", resource="b/k", bucket=None, names=(), **values):
+    given_values = {name.replace("__", ":").replace("_", "-"): (value,) for name, value in values.items()}
+    question = Question(action=action, resource=ARN + resource, principal_names=names, values=lambda: given_values)
+    return parse_policy(json.dumps(document(*statements)), bucket).decide(question)
+
+
+@pytest.mark.parametrize(
+    ("action", "asked", "matches"),
+    [
+        ("s3:GetObject", "s3:GetObject", True),
+        ("S3:getobject", "s3:GetObject", True),
+        ("s3:Get*", "s3:GetObject", True),
+        ("s3:*Object", "s3:GetObject", True),
+        ("s3:GetObjec?", "s3:GetObject", True),
+        ("*", "s3:GetObject", True),
+        ("s3:GetObject", "s3:GetObjectVersion", False),
+        ("s3:GetObject?", "s3:GetObject", False),
+        ("s3:Put*", "s3:GetObject", False),
+    ],
+)
+def test_actions(action, asked, matches):
+    assert (decide([statement(Action=action)], asked) == "Allow") is matches
+
+
+@pytest.mark.parametrize(
+    ("resource", "asked", "matches"),
+    [
+        ("*", "b/k", True),
+        (f"{ARN}*", "b/k", True),
+        (f"{ARN}b/*", "b/k/deep/er", True),
+        (f"{ARN}b*", "b/k", True),
+        (f"{ARN}b", "b/k", False),
+        (f"{ARN}b/*", "b", False),
+        (f"{ARN}b/*", "bb/k", False),
+        (f"{ARN}b/?", "b/k", True),
+        (f"{ARN}b/K", "b/k", False),
+        (f"{ARN}b/a.c", "b/abc", False),
+        (f"{ARN}b/[k]", "b/k", False),
+        (f"{ARN}b/*", "b/line\nbreak", True),
+    ],
+)
+def test_resources(resource, asked, matches):
+    assert (decide([statement(Resource=resource)], resource=asked) == "Allow") is matches
+
+
+def test_deny_wins_wherever_it_stands():
+    deny = statement("Deny", Action="s3:DeleteObject")
+    for statements in ([statement(), deny], [deny, statement()]):
+        assert decide(statements, "s3:DeleteObject") == "Deny"
+        assert decide(statements, "s3:GetObject") == "Allow"
+    assert decide([deny]) is None
+
+
+def test_negated_actions_and_resources():
+    only = {"Effect": "Allow", "NotAction": "s3:Delete*", "Resource": f"{ARN}*"}
+    assert decide([only], "s3:GetObject") == "Allow"
+    assert decide([only], "s3:DeleteObject") is None
+    others = {"Effect": "Deny", "Action": "s3:*", "NotResource": f"{ARN}b/*"}
+    assert decide([statement(), others], resource="b/k") == "Allow"
+    assert decide([statement(), others], resource="c/k") == "Deny"
+
+
+def test_variables_in_resources():
+    own = [statement(Resource=f"{ARN}b/${{aws:username}}/*")]
+    assert decide(own, resource="b/anna/x", aws__username="anna") == "Allow"
+    assert decide(own, resource="b/otto/x", aws__username="anna") is None
+    assert decide(own, resource="b/otto/x") is None
+    assert decide([statement(Resource=f"{ARN}b/${{*}}")], resource="b/x") == "Allow"
+
+
+@pytest.mark.parametrize(
+    ("operator", "key", "wanted", "have", "holds"),
+    [
+        ("StringEquals", "s3:prefix", "a/", "a/", True),
+        ("StringEquals", "s3:prefix", ["x", "a/"], "a/", True),
+        ("StringEquals", "S3:Prefix", "a/", "a/", True),
+        ("StringEquals", "s3:prefix", "a/", "A/", False),
+        ("StringEquals", "s3:prefix", "a/", None, False),
+        ("StringEqualsIfExists", "s3:prefix", "a/", None, True),
+        ("StringNotEquals", "s3:prefix", "a/", None, True),
+        ("StringNotEquals", "s3:prefix", ["a/", "b/"], "b/", False),
+        ("StringNotEquals", "s3:prefix", ["a/", "b/"], "c/", True),
+        ("StringEqualsIgnoreCase", "s3:prefix", "a/", "A/", True),
+        ("StringLike", "s3:prefix", "a/*", "a/b", True),
+        ("StringNotLike", "s3:prefix", "a/*", "a/b", False),
+        ("NumericLessThanEquals", "s3:prefix", 100, "100", True),
+        ("NumericGreaterThan", "s3:prefix", "100", "100", False),
+        ("NumericEquals", "s3:prefix", "1", "x", False),
+        ("Bool", "s3:prefix", True, "true", True),
+        ("Bool", "s3:prefix", "false", "true", False),
+        ("IpAddress", "s3:prefix", "10.0.0.0/8", "10.1.2.3", True),
+        ("IpAddress", "s3:prefix", "10.0.0.0/8", "11.1.2.3", False),
+        ("IpAddress", "s3:prefix", "::1/128", "::1", True),
+        ("IpAddress", "s3:prefix", "10.0.0.0/8", "no address", False),
+        ("NotIpAddress", "s3:prefix", ["10.0.0.0/8"], "11.1.2.3", True),
+        ("DateLessThan", "s3:prefix", "2026-01-01T00:00:00Z", "2025-11-20T22:00:00Z", True),
+        ("DateGreaterThan", "s3:prefix", "0", "2025-11-20T22:00:00Z", True),
+        ("ArnLike", "s3:prefix", "arn:aws:iam::*:user/a", "arn:aws:iam::1:user/a", True),
+        ("Null", "s3:prefix", "true", None, True),
+        ("Null", "s3:prefix", "true", "x", False),
+        ("Null", "s3:prefix", False, "x", True),
+        ("ForAllValues:StringEquals", "s3:prefix", "a", None, True),
+        ("ForAnyValue:StringNotEquals", "s3:prefix", "a", None, False),
+        ("ForAnyValue:StringLike", "s3:prefix", "a*", "ab", True),
+    ],
+)
+def test_conditions(operator, key, wanted, have, holds):
+    values = {} if have is None else {"s3__prefix": have}
+    conditional = statement(Condition={operator: {key: wanted}})
+    assert (decide([conditional], **values) == "Allow") is holds
+
+
+def test_every_condition_must_hold():
+    both = statement(Condition={"StringEquals": {"s3:prefix": "a", "s3:delimiter": "/"}})
+    assert decide([both], s3__prefix="a", s3__delimiter="/") == "Allow"
+    assert decide([both], s3__prefix="a") is None
+
+
+def test_bucket_policies_name_whom_they_mean():
+    everyone = statement(Principal="*", Resource=f"{ARN}b/*")
+    assert decide([everyone], bucket="b") == "Allow"
+    anna = {**everyone, "Principal": {"AWS": ["arn:aws:iam::000000000000:user/anna"]}}
+    assert decide([anna], bucket="b") is None
+    assert decide([anna], bucket="b", names=("arn:aws:iam::000000000000:user/anna", "anna")) == "Allow"
+    others = {"Effect": "Deny", "NotPrincipal": {"AWS": "anna"}, "Action": "s3:*", "Resource": f"{ARN}b/*"}
+    assert decide([others], bucket="b", names=("anna",)) is None
+    assert decide([others], bucket="b", names=("otto",)) == "Deny"
+
+
+@pytest.mark.parametrize(
+    ("raw", "field"),
+    [
+        (b"", "document"),
+        (b"[]", "document"),
+        (b"{", "document"),
+        (b"\xff", "document"),
+        ({"Version": "2020-01-01", "Statement": [statement()]}, "Version"),
+        ({"Statement": [statement()], "Extra": 1}, "Extra"),
+        ({}, "Statement"),
+        ({"Statement": []}, "Statement"),
+        ({"Statement": "x"}, "Statement"),
+        ({"Statement": ["x"]}, "Statement[0]"),
+        (document(statement(), statement(effect="allow")), "Statement[1].Effect"),
+        (document(statement(Action=[])), "Statement[0].Action"),
+        (document(statement(Action="GetObject")), "Statement[0].Action"),
+        (document(statement(Action="ec2:Start")), "Statement[0].Action"),
+        (document(statement(Action={"a": 1})), "Statement[0].Action"),
+        (document(statement(NotAction="s3:*")), "Statement[0].Action"),
+        (document({"Effect": "Allow", "Action": "s3:*"}), "Statement[0].Resource"),
+        (document(statement(Resource="b/*")), "Statement[0].Resource"),
+        (document(statement(Principal="*")), "Statement[0].Principal"),
+        (document(statement(Nonsense="*")), "Statement[0].Nonsense"),
+        (document(statement(Condition=[])), "Statement[0].Condition"),
+        (document(statement(Condition={"StringSame": {"a": "b"}})), "Statement[0].Condition"),
+        (document(statement(Condition={"ForSome:StringLike": {"a": "b"}})), "Statement[0].Condition"),
+        (document(statement(Condition={"IpAddress": {"aws:SourceIp": "x"}})), "IpAddress.aws:SourceIp"),
+        (document(statement(Condition={"Bool": {"aws:SecureTransport": "yes"}})), "Bool.aws:SecureTransport"),
+        (document(statement(Condition={"NumericEquals": {"a": "x"}})), "NumericEquals.a"),
+        (document(statement(Condition={"StringEquals": "x"})), "Condition.StringEquals"),
+    ],
+)
+def test_a_bad_document_is_refused_with_its_field(raw, field):
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(raw)
+    assert field in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("raw", "field"),
+    [
+        (document(statement(Resource=f"{ARN}b/*")), "Principal"),
+        (document(statement(Resource=f"{ARN}other/*", Principal="*")), "Resource"),
+        (document(statement(Resource="*", Principal="*")), "Resource"),
+        (document(statement(Resource=f"{ARN}b/*", Principal={"Service": "x"})), "Principal"),
+        (document(statement(Resource=f"{ARN}b/*", Principal="anna")), "Principal"),
+    ],
+)
+def test_a_bad_bucket_policy_is_refused_with_its_field(raw, field):
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(raw, "b")
+    assert field in str(caught.value)
+
+
+def test_a_document_is_bounded():
+    with pytest.raises(PolicyError, match="20480"):
+        parse_policy(b" " * 20481)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(
+    inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["Statement", "Effect", "Action", "Resource", "Principal", "Condition", "StringLike", "AWS"]),
+        inner, max_size=5), max_leaves=12))  # fmt: skip
+def test_any_json_is_a_policy_or_a_policy_error(raw):
+    for bucket in (None, "b"):
+        try:
+            parse_policy(json.dumps({"Statement": [raw]}), bucket)
+        except PolicyError as error:
+            assert str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "action", "allowed"),
+    [
+        ("readonly", "s3:GetObject", True),
+        ("readonly", "s3:PutObject", False),
+        ("readonly", "admin:ServerInfo", False),
+        ("readwrite", "s3:DeleteBucket", True),
+        ("readwrite", "admin:ServerInfo", False),
+        ("writeonly", "s3:PutObject", True),
+        ("writeonly", "s3:GetObject", False),
+        ("diagnostics", "admin:ServerInfo", True),
+        ("diagnostics", "s3:GetObject", False),
+        ("consoleAdmin", "admin:CreateUser", True),
+        ("consoleAdmin", "s3:GetObject", True),
+    ],
+)
+def test_built_in_policies(name, action, allowed):
+    question = Question(action=action, resource=f"{ARN}b/k", values=dict)
+    assert (builtin_policies()[name].decide(question) == "Allow") is allowed
