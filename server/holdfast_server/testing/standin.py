@@ -1,0 +1,115 @@
+"""`make run` as a test drives it: the stand-in cluster, the real operator and a Tenant, in a process of their own.
+
+Not here: anything the user of `make run` would not have; pods are found and killed as processes, and the files
+that `make run` writes say where the store is.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+START_TIMEOUT_SECONDS = 240.0
+STOP_TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class StandIn:
+    state: Path
+    tenant: Path
+    process: subprocess.Popen[bytes] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    """What `.holdfast/env` exports."""
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.state / "kubeconfig"
+
+    @property
+    def log(self) -> Path:
+        return self.state.with_suffix(".log")
+
+    def start(self) -> None:
+        """Returns when the Tenant is Ready."""
+        command = [str(Path(sys.executable).parent / "holdfast-local"), "run", "--tenant", str(self.tenant)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([*command, "--state", str(self.state)], stdout=log, stderr=log)
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not (self.state / "env").exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"not ready:\n{self.log.read_text()[-4000:]}")
+            time.sleep(0.1)
+        self.environment = parse_exports((self.state / "env").read_text())
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        if self.process is None:
+            return 0
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        finally:
+            self.process = None
+
+    def pod_pid(self, pod: str) -> int:
+        """The process of `holdfast server … --pod POD` that this cluster runs.  Raises LookupError."""
+        assert self.process is not None
+        for pid in descendants(self.process.pid):
+            arguments = _command_line(pid)
+            if "server" in arguments and pod in arguments and not _is_wrapper(arguments):
+                return pid
+        raise LookupError(f"no process of pod {pod}")
+
+    def kill_pod(self, pod: str) -> int:
+        """`kill -9`; returns the pid that was killed."""
+        pid = self.pod_pid(pod)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+
+def parse_exports(text: str) -> dict[str, str]:
+    """`export NAME=value` lines, quoted for a shell or not."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["export"]:
+            found |= dict(word.partition("=")[::2] for word in words[1:])
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below one, nearest first."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, IndexError, ValueError):
+                continue
+            parents.setdefault(parent, []).append(int(entry.name))
+    found = [pid]
+    for one in found:
+        found.extend(parents.get(one, []))
+    return found[1:]
+
+
+def _command_line(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
+def _is_wrapper(arguments: list[str]) -> bool:
+    """A launcher that still waits for its child is not the server itself."""
+    return any("launcher" in argument or "unshare" in argument for argument in arguments[:3])
