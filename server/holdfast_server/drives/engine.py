@@ -7,6 +7,8 @@ What was learned of rocksdict 0.3.29, and shapes everything above:
   read here is a list.  Iterators hold it: they run on a reader thread with read-ahead, and rows are kept small.
 - A write may be stalled by compaction, with the GIL held: `no_slowdown` turns that into an error at once,
   and the caller waits without the GIL.
+- `snapshot().iter()` shows what was written after the snapshot (its read options are built twice, the second
+  time without it).  A plain iterator does keep to the moment it was made; that is what walks use.
 - The default recovery of the log opens after rot in its middle with everything behind it silently gone.
   `tolerate_corrupted_tail_records` accepts only what a crash leaves, a torn end; anything else fails to open.
 
@@ -89,16 +91,13 @@ class Engine:
         except Exception as error:
             raise EngineError(f"the log did not reach stable storage: {error}") from error
 
-    def snapshot(self) -> rocksdict.Snapshot:
-        return self._table.snapshot()
-
-    def cursor(self, snapshot: rocksdict.Snapshot | None = None, end: bytes | None = None) -> Cursor:
-        """A cursor over the table as it is now, or as the snapshot has it, ending before `end`."""
+    def cursor(self, end: bytes | None = None) -> Cursor:
+        """A cursor over the table as it is at this moment, whatever is written later; ends before `end`."""
         options = rocksdict.ReadOptions()
         options.set_readahead_size(SCAN_READAHEAD_BYTES)
         if end is not None:
             options.set_iterate_upper_bound(end)
-        return Cursor((snapshot or self._table).iter(options))
+        return Cursor(self._table.iter(options))
 
     def items(self, prefix: bytes, start: bytes = b"", limit: int | None = None) -> list[tuple[bytes, bytes]]:
         """Rows whose key starts with `prefix`, from `prefix + start` on, at most `limit`."""
@@ -118,7 +117,7 @@ class Engine:
         return key if key is not None and key.startswith(prefix) else None
 
     def close(self) -> None:
-        """Flush and close; every snapshot and cursor must be gone."""
+        """Flush and close; every cursor must be gone."""
         try:
             self._table.close()
         except Exception as error:

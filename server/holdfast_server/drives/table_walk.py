@@ -1,7 +1,7 @@
 """Walking the table for a listing, on what is durable.
 
-A walk sees a snapshot taken while no batch was between write and flush, so it cannot show a record that a
-power cut would take back.  Iterators of rocksdict hold the GIL through their disk reads: walks run one at a
+A walk sees the table as of a moment when no batch was between write and flush, so it cannot show a record that
+a power cut would take back.  Iterators of rocksdict hold the GIL through their disk reads: walks run one at a
 time on a thread of their own, over small rows (large inline shards rest elsewhere), with read-ahead.
 """
 
@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Executor
-from typing import Any
 
 from holdfast_server.drives import keys, rows
-from holdfast_server.drives.engine import Engine
-from holdfast_server.drives.group_commit import GroupCommit
+from holdfast_server.drives.engine import Cursor, Engine
+from holdfast_server.drives.group_commit import GroupCommit, Transaction
 from holdfast_server.drives.port import Held, Register, ScanPage, ScanRequest
 from holdfast_server.drives.scanning import scan_page
 
@@ -26,21 +25,28 @@ class TableWalk:
 
     async def page(self, request: ScanRequest, healing: bool) -> ScanPage:
         loop = asyncio.get_running_loop()
-        snapshot = self._commits.if_settled(self._engine.snapshot)
-        if snapshot is None:
-            snapshot = await self._commits.submit((), lambda transaction: None, lambda _: self._engine.snapshot())
-        return await loop.run_in_executor(self._executor, self._walk, snapshot, request, healing)
+        end = keys.successor(keys.REGISTER + keys.space_start(request.space))
+        cursor = self._commits.if_settled(lambda: self._engine.cursor(end))
+        if cursor is None:
+            cursor = await self._commits.submit((), _nothing, lambda _: self._engine.cursor(end))
+        assert cursor is not None
+        return await loop.run_in_executor(self._executor, _walk, cursor, request, healing)
 
-    def _walk(self, snapshot: Any, request: ScanRequest, healing: bool) -> ScanPage:
-        return scan_page(_Registers(self._engine, snapshot, request.space), request, healing)
+
+def _nothing(transaction: Transaction) -> Cursor | None:
+    return None
+
+
+def _walk(cursor: Cursor, request: ScanRequest, healing: bool) -> ScanPage:
+    return scan_page(_Registers(cursor, request.space), request, healing)
 
 
 class _Registers:
     """`scanning.RegisterCursor` over the table: joins the two neighbouring rows of each register."""
 
-    def __init__(self, engine: Engine, snapshot: Any, space: bytes) -> None:
+    def __init__(self, rows: Cursor, space: bytes) -> None:
         self._space = space
-        self._rows = engine.cursor(snapshot, keys.successor(keys.REGISTER + keys.space_start(space)))
+        self._rows = rows
         self._current: tuple[Register, tuple[Held, ...], int] | None = None
 
     def seek(self, key: bytes, version: bytes) -> None:
