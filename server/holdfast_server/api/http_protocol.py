@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 LINGER_SECONDS = 2.0
 """How long a refused client may go on sending into nothing before the connection is cut."""
 LINGER_SIZE_BYTES = 32 << 20
+TAKE_UP_SECONDS = 1.0
+"""Longer than it takes from the last byte of a request's head to its handler."""
 
 MalformedAnswer = Callable[[web.BaseRequest, S3Error], web.Response]
 
@@ -47,7 +49,7 @@ class _LastWords(web.Response):
 class S3Protocol(RequestHandler):
     """One connection."""
 
-    __slots__ = ("_answer_malformed", "_discarded_bytes", "_refused", "_sender_done", "current_content")
+    __slots__ = ("_answer_malformed", "_content", "_discarded_bytes", "_refused", "_sender_done", "_unanswered")
 
     def __init__(self, manager: S3Server, answer_malformed: MalformedAnswer, **options: object) -> None:
         super().__init__(manager, **options)  # type: ignore[arg-type]
@@ -55,11 +57,23 @@ class S3Protocol(RequestHandler):
         self._refused = False
         self._discarded_bytes = 0
         self._sender_done = asyncio.Event()
-        self.current_content: StreamReader | None = None
-        """Set by the front end while it works on a request of this connection."""
+        self._content: StreamReader | None = None
+        self._unanswered = False
+
+    def begin(self, content: StreamReader) -> None:
+        """The front end takes up a request of this connection; `content` is its body."""
+        self._content = content
+        if self._sender_done.is_set():
+            self._end_sending(content)
+
+    def end(self) -> None:
+        """The front end is done with it."""
+        self._content = None
+        self._unanswered = False
 
     def data_received(self, data: bytes) -> None:
         if not self._refused:
+            self._unanswered = True
             super().data_received(data)
             return
         self._discarded_bytes += len(data)
@@ -68,13 +82,23 @@ class S3Protocol(RequestHandler):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         self._sender_done.set()
-        content = self.current_content
-        if content is None:
-            return None
+        if self._content is not None:
+            self._end_sending(self._content)
+            return True
+        if self._unanswered:
+            # A request may be complete and about to be taken up, or its head may have been cut in the middle.
+            asyncio.get_running_loop().call_later(TAKE_UP_SECONDS, self._close_if_idle)
+            return True
+        return None
+
+    def _end_sending(self, content: StreamReader) -> None:
         if not content.is_eof():
             content.set_exception(BodyCutShort("the client stopped sending"))
         self.close()  # after the current response: nothing more will be asked on this connection
-        return True
+
+    def _close_if_idle(self) -> None:
+        if self._content is None and self.transport is not None:
+            self.transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._sender_done.set()

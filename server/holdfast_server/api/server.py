@@ -158,7 +158,7 @@ class FrontEnd:
             return await self._send(http, probe, request_id, keep_alive=True)
         protocol = http.protocol
         assert isinstance(protocol, S3Protocol)
-        protocol.current_content = http.content
+        protocol.begin(http.content)
         body = HttpBody(http, services.limits)
         answered = Answered("none", Response(status=499))
         self._in_flight += 1
@@ -173,7 +173,7 @@ class FrontEnd:
             keep_alive = await body.drain()
             return await self._send(http, answered.response, request_id, keep_alive)
         finally:
-            protocol.current_content = None
+            protocol.end()
             self._in_flight -= 1
             services.metrics.in_flight.dec()
             services.metrics.received_bytes.inc(body.received_bytes)

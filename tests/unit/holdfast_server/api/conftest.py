@@ -1,0 +1,118 @@
+"""A served API with short patience, and a client that says exactly what a test wants on the wire."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from holdfast_server.api.services import Limits
+from holdfast_server.s3.signing import KeyPair, sign_headers
+from holdfast_server.testing.memory_services import Endpoint, memory_services, served
+
+IDLE_SECONDS = 0.5
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def code(self) -> str:
+        text = self.body.decode()
+        return text.partition("<Code>")[2].partition("</Code>")[0]
+
+
+class Wire:
+    """One connection; sends bytes, reads whole responses."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.socket = socket.create_connection((endpoint.host, endpoint.port), timeout=10)
+        self.reader = self.socket.makefile("rb")
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reader.close()
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def read(self, method: str = "GET") -> Answer:
+        line = self.reader.readline()
+        if not line:
+            raise ConnectionResetError("closed without a response")
+        status = int(line.split()[1])
+        headers = {}
+        while (line := self.reader.readline().strip()) != b"":
+            name, _, value = line.decode().partition(":")
+            headers[name.lower()] = value.strip()
+        length = 0 if method == "HEAD" or status in (100, 204, 304) else int(headers.get("content-length", 0))
+        return Answer(status, headers, self.reader.read(length))
+
+    def closed(self) -> bool:
+        """Whether the server ends the connection (waits for it, at most ten seconds)."""
+        try:
+            return self.reader.read(1) == b""
+        except ConnectionResetError:
+            return True
+
+    def head(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str] | None = None,
+        *,
+        query: str = "",
+        payload_hash: str = "UNSIGNED-PAYLOAD",
+        secret_key: str | None = None,
+        access_key: str | None = None,
+        skew_seconds: float = 0,
+    ) -> bytes:
+        """A signed request's head."""
+        pair = KeyPair(access_key or self.endpoint.access_key, secret_key or self.endpoint.secret_key)
+        named = {"host": f"{self.endpoint.host}:{self.endpoint.port}", **(headers or {})}
+        now_ms = int((time.time() + skew_seconds) * 1000)
+        signed = sign_headers(pair, method, path, query, named, now_ms, payload_hash)
+        target = f"{path}?{query}" if query else path
+        return "".join(
+            [f"{method} {target} HTTP/1.1\r\n", *[f"{k}: {v}\r\n" for k, v in signed.items()], "\r\n"]
+        ).encode()
+
+    def ask(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None, **options
+    ) -> Answer:
+        named = {**(headers or {}), "content-length": str(len(body))} if body or method == "PUT" else headers
+        self.send(self.head(method, path, named, **options) + body)
+        return self.read(method)
+
+
+@pytest.fixture(scope="module")
+def services():
+    return memory_services(limits=Limits(read_idle_seconds=IDLE_SECONDS, write_idle_seconds=IDLE_SECONDS))
+
+
+@pytest.fixture(scope="module")
+def endpoint(services) -> Iterator[Endpoint]:
+    with served(services) as served_endpoint:
+        with Wire(served_endpoint) as wire:
+            assert wire.ask("PUT", "/bucket").status == 200
+        yield served_endpoint
+
+
+@pytest.fixture
+def wire(endpoint: Endpoint) -> Iterator[Wire]:
+    with Wire(endpoint) as connection:
+        yield connection
+
+
+@pytest.fixture
+def connect(endpoint: Endpoint):
+    return lambda: Wire(endpoint)
