@@ -24,13 +24,22 @@ class TableWalk:
         self._executor = executor
 
     async def page(self, request: ScanRequest, healing: bool) -> ScanPage:
+        cursor = await self._cursor(keys.successor(keys.REGISTER + keys.space_start(request.space)))
         loop = asyncio.get_running_loop()
-        end = keys.successor(keys.REGISTER + keys.space_start(request.space))
+        return await loop.run_in_executor(self._executor, _walk, cursor, request, healing)
+
+    async def spaces(self, after: bytes, limit: int) -> list[bytes]:
+        """The spaces above `after`, by seeking from one to the next."""
+        cursor = await self._cursor(keys.successor(keys.REGISTER))
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, _spaces, cursor, after, limit)
+
+    async def _cursor(self, end: bytes | None) -> Cursor:
         cursor = self._commits.if_settled(lambda: self._engine.cursor(end))
         if cursor is None:
             cursor = await self._commits.submit((), _nothing, lambda _: self._engine.cursor(end))
         assert cursor is not None
-        return await loop.run_in_executor(self._executor, _walk, cursor, request, healing)
+        return cursor
 
 
 def _nothing(transaction: Transaction) -> Cursor | None:
@@ -39,6 +48,21 @@ def _nothing(transaction: Transaction) -> Cursor | None:
 
 def _walk(cursor: Cursor, request: ScanRequest, healing: bool) -> ScanPage:
     return scan_page(_Registers(cursor, request.space), request, healing)
+
+
+def _spaces(cursor: Cursor, after: bytes, limit: int) -> list[bytes]:
+    found: list[bytes] = []
+    while len(found) < limit:
+        last = found[-1] if found else after
+        beyond = keys.successor(keys.REGISTER + keys.space_start(last)) if last else keys.REGISTER
+        if beyond is None:
+            break
+        cursor.seek(beyond)
+        key = cursor.key()
+        if key is None:
+            break
+        found.append(key[2 : 2 + key[1]])
+    return found
 
 
 class _Registers:
