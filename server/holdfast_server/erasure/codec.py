@@ -57,6 +57,8 @@ class Codec:
         if len(blocks) < self.data_shards:
             raise CodingError(f"{len(blocks)} shards of the {self.data_shards} needed")
         if self._driver is None:
+            if len(blocks[0]) != stripe_size_bytes:
+                raise CodingError(f"the block has {len(blocks[0])} bytes instead of {stripe_size_bytes}")
             return [memoryview(blocks[0])]
         if all(index in blocks for index in range(self.data_shards)):
             return self._trimmed(blocks, stripe_size_bytes)

@@ -83,7 +83,8 @@ class PoolMap:
     def _score(self, place: int, pool: str) -> float:
         """Weighted rendezvous: the greatest -weight / ln(u) wins, u uniform in (0, 1)."""
         mixed = xxhash.xxh3_64_intdigest(place.to_bytes(16, "big") + pool.encode())
-        return -self.pools[pool].config.weight / math.log((mixed + 0.5) / 2**64)
+        # 53 bits, so that u is exact in a float and never rounds to 1, whose logarithm is 0.
+        return -self.pools[pool].config.weight / math.log(((mixed >> 11) + 0.5) / 2**53)
 
 
 def _pool(config: PoolConfig) -> Pool:
