@@ -28,7 +28,8 @@ BULK_TIMEOUT_SECONDS = 15.0
 FENCE_BUCKET_TIMEOUT_SECONDS = 30.0
 """The peer lets its writes to the bucket run to their end first."""
 
-PING_TIMEOUT_SECONDS = 2.0
+PING_TIMEOUT_SECONDS = 3.0
+"""Longer than a busy pod's loop ever stalls; shorter than a client's patience."""
 
 PUSHED_REPORT_ID = 0
 
@@ -63,6 +64,7 @@ class Verb(IntEnum):
     REPAIRS = 29
     REPAIRED = 30
     FINISH_HEALING = 31
+    SPACES = 32
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True):
@@ -159,6 +161,7 @@ VERBS: dict[int, VerbSpec] = {
     Verb.REPAIRS: _bulk(tuple[int], list[_Register], False),
     Verb.REPAIRED: _control(tuple[_Register], None, True),
     Verb.FINISH_HEALING: _control(tuple[int], None, True),
+    Verb.SPACES: _bulk(tuple[bytes, int], list[bytes], False),
 }
 
 _ERRORS: tuple[tuple[Outcome, type[port.DriveError]], ...] = (

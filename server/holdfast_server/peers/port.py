@@ -8,19 +8,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import msgspec
-
 from holdfast_server.drives.port import Drive
-
-
-class SlotMemory(msgspec.Struct, frozen=True, array_like=True):
-    """What a pod remembers of a drive slot, its own or another's."""
-
-    pool: str
-    set_index: int
-    position: int
-    drive_id: bytes
-    incarnation: int
+from holdfast_server.drives.slot import SlotMemory
 
 
 class PeerError(Exception):

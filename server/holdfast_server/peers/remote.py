@@ -113,6 +113,10 @@ class RemoteDrive:
         page: port.ScanPage = await self._call(Verb.SCAN, request)
         return page
 
+    async def spaces(self, after: bytes, limit: int) -> list[bytes]:
+        spaces: list[bytes] = await self._call(Verb.SPACES, after, limit)
+        return spaces
+
     async def repairs(self, limit: int) -> list[Register]:
         registers: list[Register] = await self._call(Verb.REPAIRS, limit)
         return registers

@@ -41,6 +41,7 @@ async def test_every_verb_arrives_with_its_arguments_and_its_answer_comes_back(p
         ("discard", (b"i" * 16,), None),
         ("read_blocks", (b"i" * 16, 3, 2), ([b"a" * 1000, b"b"], [b"h" * 16, b"g" * 16])),
         ("scan", (port.ScanRequest(b"o", b"p", b"s", b"/", 10, False),), page),
+        ("spaces", (b"o", 100), [b"o" + b"b" * 16, b"p"]),
         ("repairs", (100,), [REGISTER]),
         ("repaired", (REGISTER,), None),
         ("finish_healing", (9,), None),

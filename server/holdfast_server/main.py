@@ -1,0 +1,139 @@
+"""The command `holdfast`: arguments and environment to a running storage pod.  The only place of the server
+that reads the environment.
+
+    holdfast server PATH…                      one pod by hand
+    holdfast server --config FILE --pod NAME   a pod of a tenant
+    holdfast --version
+
+Exit codes: 0 stopped as asked, 1 a failure (a port that is taken), 2 wrong arguments or configuration; every
+message names the field or path.
+
+Environment: HOLDFAST_ROOT_USER and HOLDFAST_ROOT_PASSWORD (MINIO_ROOT_* accepted) for a pod by hand;
+HOLDFAST_BIND_ADDRESS, else POD_IP, else every address, for all listeners; HOLDFAST_ROOT_PREFIX before every
+absolute path of the configuration and HOLDFAST_HOSTS_FILE before the name service, where pods run as plain
+processes; HOLDFAST_LOG_LEVEL.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import uuid
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from holdfast_server.contract import names
+from holdfast_server.contract.config import ConfigError, Listen
+from holdfast_server.pod.key_files import under_prefix
+from holdfast_server.pod.log_lines import set_up_logging
+from holdfast_server.wiring.inputs import PodInputs, StandaloneInputs, TenantInputs
+from holdfast_server.wiring.process import stop_on_signals, tune_allocator
+from holdfast_server.wiring.storage_pod import PodSettings, serve
+
+EXIT_FAILURE = 1
+EXIT_BAD_CONFIGURATION = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point; ends the process."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments, os.environ))
+
+
+def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Returns the exit code; argparse exits by itself with 2."""
+    options = _parser().parse_args(arguments)
+    set_up_logging(environment.get("HOLDFAST_LOG_LEVEL", "INFO").upper())
+    try:
+        inputs = _inputs(options, environment)
+        settings = _settings(options, environment)
+    except ConfigError as error:
+        for line in str(error).splitlines():
+            print(f"holdfast: {line}", file=sys.stderr)
+        return EXIT_BAD_CONFIGURATION
+    tune_allocator()
+    try:
+        return _run_loop(lambda: _serve(inputs, settings))
+    except OSError as error:
+        print(f"holdfast: {error.strerror or error}", file=sys.stderr)
+        return EXIT_FAILURE
+
+
+def _run_loop(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work())
+
+
+async def _serve(inputs: PodInputs, settings: PodSettings) -> int:
+    await serve(inputs, settings, stop_on_signals(asyncio.get_running_loop()))
+    return 0
+
+
+def _inputs(options: argparse.Namespace, environment: Mapping[str, str]) -> PodInputs:
+    if options.config is not None:
+        if options.paths:
+            raise ConfigError("give either --config or paths, not both")
+        if not options.pod:
+            raise ConfigError("--pod: the name of this pod is needed with --config")
+        if options.address is not None:
+            raise ConfigError("--address: with --config the ports are those of its `listen`")
+        prefix = _root_prefix(environment)
+        return TenantInputs(under_prefix(options.config, prefix), options.pod, prefix)
+    if not options.paths:
+        raise ConfigError("give the paths of the drives, or --config FILE --pod NAME")
+    user = environment.get("HOLDFAST_ROOT_USER") or environment.get("MINIO_ROOT_USER", "")
+    password = environment.get("HOLDFAST_ROOT_PASSWORD") or environment.get("MINIO_ROOT_PASSWORD", "")
+    _, port = _address(options.address)
+    return StandaloneInputs(options.paths, user, password, Listen(s3_port=port), str(uuid.uuid4()))
+
+
+def _settings(options: argparse.Namespace, environment: Mapping[str, str]) -> PodSettings:
+    host, _ = _address(options.address)
+    hosts_file = environment.get("HOLDFAST_HOSTS_FILE")
+    return PodSettings(
+        bind_address=host or environment.get("HOLDFAST_BIND_ADDRESS") or environment.get("POD_IP") or "0.0.0.0",
+        version=version("holdfast"),
+        hosts_file=Path(hosts_file) if hosts_file else None,
+    )
+
+
+def _root_prefix(environment: Mapping[str, str]) -> Path | None:
+    prefix = environment.get("HOLDFAST_ROOT_PREFIX")
+    return Path(prefix) if prefix else None
+
+
+def _address(address: str | None) -> tuple[str, int]:
+    """`[HOST]:PORT` or `HOST`; an empty host means that none was given.  Raises ConfigError."""
+    if address is None:
+        return "", names.S3_PORT
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        return address, names.S3_PORT
+    if not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"--address: {address!r} is not [HOST]:PORT")
+    return host.strip("[]"), int(port)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="holdfast", description="The object store you own.")
+    parser.add_argument("--version", action="version", version=f"holdfast {version('holdfast')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    server = commands.add_parser(
+        "server",
+        help="run a storage pod",
+        description="Run a storage pod: by hand with the paths of its drives, or as a pod of a tenant.",
+    )
+    server.add_argument("paths", nargs="*", metavar="PATH", help="a drive's folder; {1...4} stands for 1 to 4")
+    server.add_argument("--config", metavar="FILE", help="the tenant's configuration")
+    server.add_argument("--pod", metavar="NAME", help="which pod of the configuration this is")
+    server.add_argument("--address", metavar="[HOST]:PORT", help=f"S3 of a pod by hand; default :{names.S3_PORT}")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""How well this pod and the tenant are: from drive statuses and quorums to the contract's JSON values.  Pure.
+
+A set is *writable* with W drives that take writes, of which R are full (someone must be able to say "I have
+no such key"), *readable* with enough full drives to find the newest version and to read it.  Asked for
+maintenance, a set must stay writable with this pod's drives away, and drives that are still healing do not
+count: nobody should be taken away while redundancy is reduced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from holdfast_server.contract import geometry
+from holdfast_server.contract.config import PoolConfig
+from holdfast_server.contract.health import ClusterHealth, DriveHealth, PodHealth, SetHealth
+from holdfast_server.drives.port import DriveState, DriveStatus
+
+_STATE_NAMES = {
+    DriveState.FULL: "ok",
+    DriveState.HEALING: "healing",
+    DriveState.BLANK: "blank",
+    DriveState.OFFLINE: "offline",
+    DriveState.FAULTY: "faulty",
+}
+
+
+class PlacedStatus(NamedTuple):
+    """A drive's status and where the drive is."""
+
+    pool: str
+    set_index: int
+    position: int
+    ordinal: int
+    volume: int
+    status: DriveStatus
+
+
+def drive_health(placed: PlacedStatus) -> DriveHealth:
+    status = placed.status
+    return DriveHealth(
+        pool=placed.pool,
+        set_index=placed.set_index,
+        position=placed.position,
+        ordinal=placed.ordinal,
+        volume=placed.volume,
+        state=_STATE_NAMES[status.state],
+        message=status.message,
+        total_bytes=status.total_bytes,
+        available_bytes=status.available_bytes,
+        used_bytes=status.used_bytes,
+    )
+
+
+def pod_health(
+    *, pod: str, epoch: int, version: str, opened: bool, faults: Sequence[str], drives: Iterable[PlacedStatus]
+) -> PodHealth:
+    """`opened`: keys are loaded and every drive was opened, formatted or set aside.
+
+    Ready does not ask for quorum (a Service without endpoints turns 503 into refused connections), but a pod
+    whose drives all wait for their identity, or are all faulty, has nothing to serve from and says so.
+    """
+    listed = [drive_health(drive) for drive in drives]
+    serving = sum(1 for drive in listed if drive.state in ("ok", "healing"))
+    messages = [*faults, *(f"drive {drive.volume}: {drive.message}" for drive in listed if drive.message)]
+    return PodHealth(
+        ready=opened and serving > 0,
+        pod=pod,
+        epoch=epoch,
+        version=version,
+        message="; ".join(messages) if opened else "; ".join(["drives are being opened", *messages]),
+        drives=listed,
+    )
+
+
+def cluster_health(
+    *,
+    pools: Sequence[PoolConfig],
+    epoch: int,
+    drives: Sequence[PlacedStatus],
+    me: tuple[str, int],
+    maintenance: bool = False,
+    repair_queue_length: int = 0,
+) -> ClusterHealth:
+    """`me`: this pod's pool and ordinal; with `maintenance` its drives are taken as away."""
+    sets: list[SetHealth] = []
+    failing: list[str] = []
+    for pool in pools:
+        quorums = geometry.resolve(pool.servers, pool.volumes_per_server, pool.erasure.set_size, pool.erasure.parity)
+        for index in range(pool.servers * pool.volumes_per_server // quorums.set_size):
+            members = [drive for drive in drives if (drive.pool, drive.set_index) == (pool.name, index)]
+            health = _set_health(pool.name, index, quorums, members)
+            sets.append(health)
+            away = [drive for drive in members if not maintenance or (drive.pool, drive.ordinal) != me]
+            if not _holds(quorums, away, count_healing=not maintenance):
+                failing.append(f"pool {pool.name} set {index}")
+    without = " without this pod" if maintenance else ""
+    return ClusterHealth(
+        healthy=not failing,
+        epoch=epoch,
+        sets=sets,
+        drives=[drive_health(drive) for drive in drives],
+        repair_queue_length=repair_queue_length,
+        message=f"no write quorum{without}: {', '.join(failing)}" if failing else "",
+    )
+
+
+def _set_health(pool: str, index: int, quorums: geometry.Quorums, members: Sequence[PlacedStatus]) -> SetHealth:
+    full, healing = _count(members)
+    return SetHealth(
+        pool=pool,
+        index=index,
+        set_size=quorums.set_size,
+        parity=quorums.parity_shards,
+        write_quorum=quorums.write_quorum,
+        online=full + healing,
+        healing=healing,
+        writable=_holds(quorums, members, count_healing=True),
+        readable=full >= max(quorums.read_quorum, quorums.data_shards),
+    )
+
+
+def _holds(quorums: geometry.Quorums, members: Sequence[PlacedStatus], count_healing: bool) -> bool:
+    full, healing = _count(members)
+    return full + (healing if count_healing else 0) >= quorums.write_quorum and full >= quorums.read_quorum
+
+
+def _count(members: Sequence[PlacedStatus]) -> tuple[int, int]:
+    states = [member.status.state for member in members]
+    return states.count(DriveState.FULL), states.count(DriveState.HEALING)

@@ -1,0 +1,73 @@
+"""Which pod this process is, and which places for drives are its own.  Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from holdfast_server.contract import geometry
+from holdfast_server.contract.config import ConfigError, PoolConfig, ServerConfig
+
+
+class Volume(NamedTuple):
+    """One of this pod's drives."""
+
+    number: int
+    path: str
+    """As the configuration names it, before any prefix."""
+    set_index: int
+    position: int
+
+
+class Membership(NamedTuple):
+    pool: PoolConfig
+    ordinal: int
+    pod: str
+    node: int
+    """This pod's number in stamps."""
+    volumes: tuple[Volume, ...]
+
+
+def find_membership(config: ServerConfig, pod: str) -> Membership:
+    """Raises ConfigError if no pool of the configuration has such a pod."""
+    for pool in config.pools:
+        number = pod.removeprefix(pool.pod_name_prefix)
+        if not pod.startswith(pool.pod_name_prefix) or not number.isdecimal() or str(int(number)) != number:
+            continue
+        ordinal = int(number)
+        if ordinal >= pool.servers:
+            raise ConfigError(f"pod {pod!r}: pool {pool.name!r} has servers 0 to {pool.servers - 1}")
+        return Membership(pool, ordinal, pod, pool.first_node + ordinal, _volumes(pool, ordinal))
+    prefixes = ", ".join(repr(pool.pod_name_prefix) for pool in config.pools)
+    raise ConfigError(f"pod {pod!r}: belongs to no pool; their pods' names begin with {prefixes}")
+
+
+def check_successor(before: Membership, after: ServerConfig) -> Membership:
+    """This pod in a changed configuration.  Raises ConfigError where something changed that never may."""
+    now = find_membership(after, before.pod)
+    faults = [
+        f"pool {now.pool.name!r}: {name} changed from {old} to {new}; it is frozen"
+        for name, old, new in [
+            ("name", before.pool.name, now.pool.name),
+            ("servers", before.pool.servers, now.pool.servers),
+            ("volumesPerServer", before.pool.volumes_per_server, now.pool.volumes_per_server),
+            ("erasure.setSize", before.pool.erasure.set_size, now.pool.erasure.set_size),
+            ("erasure.parity", before.pool.erasure.parity, now.pool.erasure.parity),
+            ("drivePath", before.pool.drive_path, now.pool.drive_path),
+            ("firstNode", before.pool.first_node, now.pool.first_node),
+        ]
+        if old != new
+    ]
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return now
+
+
+def _volumes(pool: PoolConfig, ordinal: int) -> tuple[Volume, ...]:
+    sets = geometry.erasure_sets(pool.servers, pool.volumes_per_server, pool.erasure.set_size)
+    own = [
+        Volume(slot.volume, pool.drive_path.replace("{volume}", str(slot.volume)), set_index, position)
+        for set_index, group in enumerate(sets)
+        for position, slot in enumerate(group)
+        if slot.ordinal == ordinal
+    ]
+    return tuple(sorted(own))

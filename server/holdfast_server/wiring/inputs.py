@@ -1,0 +1,130 @@
+"""What a storage pod is told, and by whom: the files of a tenant, or a command line.
+
+Both are one type to the rest of the wiring: a configuration and keys in force, what is wrong with their latest
+versions, and where each volume lies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from holdfast_server.contract.config import ConfigError, Listen, ServerConfig
+from holdfast_server.drives.identity import IdentityError, read_identity
+from holdfast_server.pod import standalone
+from holdfast_server.pod.config_file import ConfigFile
+from holdfast_server.pod.key_files import Keys, KeyStore, check_root, under_prefix
+from holdfast_server.pod.membership import Membership, Volume, check_successor, find_membership
+
+
+class PodInputs(Protocol):
+    """Everything a pod is told."""
+
+    membership: Membership
+    has_peers: bool
+    """Whether there can be other pods: a pod by hand has none and listens to none."""
+
+    @property
+    def config(self) -> ServerConfig: ...
+
+    @property
+    def keys(self) -> Keys: ...
+
+    @property
+    def faults(self) -> list[str]:
+        """Why the latest configuration or keys are not in force; for health."""
+
+    async def refresh(self) -> ServerConfig | None:
+        """Look at the files once: the new configuration if it has changed and can be used."""
+
+    def drive_path(self, volume: Volume) -> Path: ...
+
+
+class TenantInputs:
+    """A pod of a tenant: `holdfast server --config FILE --pod NAME`."""
+
+    has_peers = True
+
+    def __init__(self, config_path: Path, pod: str, root_prefix: Path | None) -> None:
+        """Raises ConfigError."""
+        self._root_prefix = root_prefix
+        self._file = ConfigFile(config_path)
+        self.membership = find_membership(self._file.current, pod)
+        self._key_store = KeyStore(self._file.current.keys, root_prefix)
+        self._config = self._file.current
+        self._frozen_fault = ""
+
+    @property
+    def config(self) -> ServerConfig:
+        return self._config
+
+    @property
+    def keys(self) -> Keys:
+        return self._key_store.current
+
+    @property
+    def faults(self) -> list[str]:
+        return [fault for fault in (self._file.fault, self._frozen_fault, self._key_store.fault) if fault]
+
+    async def refresh(self) -> ServerConfig | None:
+        await self._key_store.refresh(self._file.current.keys)
+        fresh = await self._file.changed()
+        if fresh is None:
+            return None
+        try:
+            self.membership = check_successor(self.membership, fresh)
+        except ConfigError as error:
+            self._frozen_fault = str(error)
+            return None
+        self._frozen_fault = ""
+        self._config = fresh
+        return fresh
+
+    def drive_path(self, volume: Volume) -> Path:
+        return under_prefix(volume.path, self._root_prefix)
+
+
+class StandaloneInputs:
+    """A pod by hand: `holdfast server PATH…`."""
+
+    has_peers = False
+    faults: list[str]
+
+    def __init__(
+        self, patterns: Sequence[str], root_user: str, root_password: str, listen: Listen, new_tenant_id: str
+    ) -> None:
+        """`new_tenant_id` is taken where no drive has an identity yet.  Raises ConfigError."""
+        self.faults = []
+        faults = check_root(root_user, root_password, "HOLDFAST_ROOT_USER", "HOLDFAST_ROOT_PASSWORD")
+        if faults:
+            raise ConfigError("\n".join(faults))
+        self._paths = [Path(path) for path in standalone.expand_paths(patterns)]
+        tenant_id = find_tenant(self._paths) or new_tenant_id
+        self.config = standalone.make_config(tenant_id, len(self._paths), listen)
+        self.membership = find_membership(self.config, standalone.POD)
+        # Nobody dials this pod; the key only seals users' secrets, which rest beside the tenant id on the drives.
+        self.keys = Keys(root_user, root_password, hashlib.sha256(f"standalone {tenant_id}".encode()).digest())
+
+    async def refresh(self) -> ServerConfig | None:
+        return None
+
+    def drive_path(self, volume: Volume) -> Path:
+        return self._paths[volume.number]
+
+
+def find_tenant(paths: Sequence[Path]) -> str:
+    """The tenant whose drives these are; empty if all are blank.  Raises ConfigError where they are of several."""
+    tenants: dict[str, Path] = {}
+    for path in paths:
+        try:
+            identity = read_identity(path)
+        except (IdentityError, OSError):
+            continue  # opening the drive will say what is wrong with it
+        if identity is not None:
+            tenants.setdefault(identity.tenant, path)
+    if len(tenants) > 1:
+        named = ", ".join(f"{path} ({tenant})" for tenant, path in tenants.items())
+        raise ConfigError(f"these drives belong to different tenants: {named}")
+    return next(iter(tenants), "")

@@ -1,0 +1,45 @@
+"""What concerns the process as a whole: its memory allocator and its end.
+
+glibc gives every buffer above 128 KiB back to the kernel when it is freed and takes it anew, page fault by
+page fault, which costs up to six times the work on it.  Larger thresholds keep what was used for the next
+use.  The memory a pod takes stays bounded by what the server allocates at its peak, plus the trim threshold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import signal
+
+_M_TRIM_THRESHOLD = -1
+_M_TOP_PAD = -2
+_M_MMAP_THRESHOLD = -3
+
+MMAP_THRESHOLD_BYTES = 1 << 30
+TRIM_THRESHOLD_BYTES = 512 << 20
+TOP_PAD_BYTES = 16 << 20
+
+
+def tune_allocator() -> bool:
+    """True if the C library is glibc and took the settings; others are left as they are."""
+    try:
+        library = ctypes.CDLL(None)
+        library.gnu_get_libc_version  # noqa: B018 — only glibc has it, and only there the numbers mean this
+        set_option = library.mallopt
+    except (OSError, AttributeError):
+        return False
+    options = (
+        (_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES),
+        (_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES),
+        (_M_TOP_PAD, TOP_PAD_BYTES),
+    )
+    taken = [set_option(name, value) for name, value in options]
+    return taken == [1] * len(options)
+
+
+def stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop

@@ -1,0 +1,300 @@
+"""One storage pod, built from the bottom up, run until told to stop, taken down from the top.
+
+Up: drives are opened, the peers' server listens, peers are dialled, the object layer stands on the table of
+drives, the S3 front end on that.  Blank drives are settled in the background, because that takes the peers:
+the pod is live, answers health and its peers, and becomes ready when its drives are.
+
+Down: no new connections, requests under way have `GRACE_SECONDS`, then background work, the object layer, the
+peers and last the drives are closed, so that whatever was acknowledged was written by drives still open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast_server.admin.handler import AdminApi
+from holdfast_server.api import server as front_end
+from holdfast_server.api.buckets_cache import BucketCache
+from holdfast_server.api.identities import Identities
+from holdfast_server.api.services import Services
+from holdfast_server.clock.port import Clock
+from holdfast_server.clock.stamp import HybridClock
+from holdfast_server.clock.system import SystemClock
+from holdfast_server.contract import names
+from holdfast_server.contract.config import ServerConfig
+from holdfast_server.contract.health import ClusterHealth, PodHealth
+from holdfast_server.drives.local import LocalDrive
+from holdfast_server.drives.slot import Slot
+from holdfast_server.heal.service import HealService
+from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
+from holdfast_server.objects.store import ObjectStore
+from holdfast_server.peers.channel import DialSettings
+from holdfast_server.peers.dispatch import Dispatcher, PeerServices
+from holdfast_server.peers.handshake import PodIdentity
+from holdfast_server.peers.messages import Report
+from holdfast_server.peers.naming import Resolver
+from holdfast_server.peers.network import PeerNetwork
+from holdfast_server.peers.port import PeerError
+from holdfast_server.peers.server import PeerServer
+from holdfast_server.placement.map import PoolMap
+from holdfast_server.pod.health import PlacedStatus, cluster_health, pod_health
+from holdfast_server.pod.local_drives import LocalDrives, OwnDrive
+from holdfast_server.wiring.drive_table import DriveTable
+from holdfast_server.wiring.inputs import PodInputs
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 10.0
+CONFIG_POLL_SECONDS = 1.0
+STATE_POLL_SECONDS = 0.25
+"""How late peers hear that a drive of this pod has changed its state."""
+ANNOUNCE_TIMEOUT_SECONDS = 5.0
+FENCE_TIMEOUT_SECONDS = 15.0
+
+
+async def open_drives(inputs: PodInputs, clock: Clock) -> list[LocalDrive]:
+    """All drives of the pod, in parallel, each in whatever state it is."""
+    tenant, pool = inputs.config.tenant.id, inputs.membership.pool.name
+    return list(
+        await asyncio.gather(
+            *(
+                LocalDrive.open(inputs.drive_path(volume), Slot(tenant, pool, volume.set_index, volume.position), clock)
+                for volume in inputs.membership.volumes
+            )
+        )
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodSettings:
+    """What the process was started with, beside the inputs."""
+
+    bind_address: str
+    version: str
+    hosts_file: Path | None = None
+    adoption_delay_seconds: float = OPERATION_DEADLINE_SECONDS
+    """L of rule 11; tests shorten it."""
+
+
+class StoragePod:
+    """See the module; use as `async with StoragePod.running(...)`, or `serve`."""
+
+    def __init__(self, inputs: PodInputs, settings: PodSettings, drives: Sequence[OwnDrive]) -> None:
+        self._inputs, self._settings = inputs, settings
+        self._clock = clock = SystemClock()
+        me = inputs.membership
+        self._identity = PodIdentity(inputs.config.tenant.id, me.pool.name, me.ordinal, me.pod)
+        self._stamps = HybridClock(me.node)
+        self._opened = False
+        self._pushed: list[object] = []
+        self._resolver = Resolver(settings.hosts_file)
+        self._network = PeerNetwork(
+            DialSettings(self._identity, self._peer_key, self._report, self._resolver, clock), self._peers_changed
+        )
+        self.local = LocalDrives(
+            lambda: inputs.membership, drives, lambda: self._network.peers, clock, self._stamps,
+            settings.adoption_delay_seconds, self._push,
+        )  # fmt: skip
+        self._table = DriveTable(drives, (me.pool.name, me.ordinal), self._newest_epoch)
+        self.store = ObjectStore(PoolMap(inputs.config), self._table.drives_of, clock, self._stamps)
+        self._services = self._make_services()
+        self._heal = HealService(self.store, lambda: self.local.drives, clock)
+        self._peer_server = PeerServer(
+            self._identity, self._peer_key, Dispatcher(drives, self._peer_services()), self._report,
+            self._is_member, self._network.greeted, clock,
+        )  # fmt: skip
+        self.s3_port = 0
+        self.peer_port = 0
+
+    # --- life
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, inputs: PodInputs, settings: PodSettings) -> AsyncIterator[StoragePod]:
+        """A pod that serves inside the `async with`.  Raises OSError where a port cannot be bound."""
+        drives = await open_drives(inputs, SystemClock())
+        pod = cls(inputs, settings, drives)
+        try:
+            await pod.local.load_memories()
+            await pod._listen_to_peers()
+            await pod._configure(inputs.config)
+            front = await pod._listen_to_clients()
+            try:
+                async with asyncio.TaskGroup() as background:
+                    tasks = [background.create_task(work) for work in pod._background()]
+                    pod._opened = True
+                    yield pod
+                    log.info("stopping")
+                    await front.close(GRACE_SECONDS)
+                    for task in tasks:
+                        task.cancel()
+            finally:
+                await front.close(0)
+        finally:
+            await pod._close()
+
+    def _background(self) -> list[Coroutine[Any, Any, None]]:
+        return [
+            self.local.run(), self._heal.run(), self._services.identities.keep_fresh(),
+            self._follow_inputs(), self._follow_states(),
+        ]  # fmt: skip
+
+    async def _listen_to_peers(self) -> None:
+        if self._inputs.has_peers:
+            port = self._inputs.config.listen.peer_port
+            self.peer_port = await self._peer_server.start(self._settings.bind_address, port)
+
+    async def _listen_to_clients(self) -> front_end.FrontEnd:
+        mounts = {names.ADMIN_PREFIX: AdminApi(self._services).handle}
+        port = self._inputs.config.listen.s3_port
+        front = await front_end.start(self._services, self._settings.bind_address, port, mounts)
+        self.s3_port = front.port
+        return front
+
+    async def _close(self) -> None:
+        await self.store.close()
+        await self._network.close()
+        await self._peer_server.close()
+        await asyncio.gather(*(drive.close() for drive in self.local.drives))
+        self._resolver.close()
+
+    # --- the configuration and what follows from it
+    async def _configure(self, config: ServerConfig) -> None:
+        await self._network.configure(config)
+        self._table.configure(config, self._network.peers)
+        self.store.pools = PoolMap(config)
+        self._push()
+
+    async def _follow_inputs(self) -> None:
+        while True:
+            await asyncio.sleep(CONFIG_POLL_SECONDS)
+            config = await self._inputs.refresh()
+            if config is not None:
+                await self._configure(config)
+
+    def _peer_key(self) -> bytes:
+        return self._inputs.keys.peer_key
+
+    def _root(self) -> tuple[str, str]:
+        keys = self._inputs.keys
+        return keys.root_user, keys.root_password
+
+    def _is_member(self, pool: str, ordinal: int) -> bool:
+        return any(pool == known.name and 0 <= ordinal < known.servers for known in self._inputs.config.pools)
+
+    def _newest_epoch(self) -> int:
+        return max((peer.epoch for peer in self._network.peers), default=0)
+
+    # --- reports
+    def _report(self) -> Report:
+        return self.local.report(self._inputs.config.epoch)
+
+    def _peers_changed(self) -> None:
+        self.local.wake()
+
+    def _push(self) -> None:
+        """Tell the peers if something that matters to them has changed; sizes can wait for the next ping."""
+        report = self._report()
+        matters = [report.epoch, *((drive.state, drive.drive_id, drive.incarnation) for drive in report.drives)]
+        if matters != self._pushed:
+            self._pushed = matters
+            self._peer_server.push_report()
+
+    async def _follow_states(self) -> None:
+        while True:
+            await asyncio.sleep(STATE_POLL_SECONDS)
+            self._push()
+
+    # --- what the API and the peers are given
+    def _make_services(self) -> Services:
+        inputs, clock = self._inputs, self._clock
+        return Services(
+            objects=self.store,
+            clock=clock,
+            buckets=BucketCache(self.store, clock),
+            identities=Identities(self.store, clock, inputs.keys.peer_key, self._root),
+            pod_health=self.pod_health,
+            cluster_health=self.cluster_health,
+            announce=self._announce,
+            fence_bucket_everywhere=self._fence_bucket_everywhere,
+            region=inputs.config.region,
+            domains=tuple(inputs.config.domains),
+            pod_name=inputs.membership.pod,
+        )
+
+    def _peer_services(self) -> PeerServices:
+        return PeerServices(
+            on_announce=self._services.on_announce,
+            on_fence_bucket=self._services.fence_bucket,
+            remembered_slots=self.local.remembered_slots,
+            remember_slots=self.local.remember_slots,
+            report=self._report,
+        )
+
+    def pod_health(self) -> PodHealth:
+        behind = self._table.behind()
+        return pod_health(
+            pod=self._inputs.membership.pod,
+            epoch=self._inputs.config.epoch,
+            version=self._settings.version,
+            opened=self._opened,
+            faults=[*self._inputs.faults, *([behind] if behind else [])],
+            drives=[placed for placed in self._statuses() if (placed.pool, placed.ordinal) == self._place],
+        )
+
+    def cluster_health(self, maintenance: bool) -> ClusterHealth:
+        return cluster_health(
+            pools=self._inputs.config.pools,
+            epoch=self._inputs.config.epoch,
+            drives=self._statuses(),
+            me=self._place,
+            maintenance=maintenance,
+            repair_queue_length=self._heal.progress.queue_length,
+        )
+
+    @property
+    def _place(self) -> tuple[str, int]:
+        return self._identity.pool, self._identity.ordinal
+
+    def _statuses(self) -> list[PlacedStatus]:
+        """Of all drives; this pod's own with what their life cycle has to say of them."""
+        return [
+            placed._replace(status=self.local.status(placed.volume))
+            if (placed.pool, placed.ordinal) == self._place
+            else placed
+            for placed in self._table.statuses()
+        ]
+
+    async def _announce(self, topic: str, changed: Sequence[str]) -> None:
+        async def tell(peer: Any) -> None:
+            try:
+                async with asyncio.timeout(ANNOUNCE_TIMEOUT_SECONDS):
+                    await peer.announce(topic, list(changed))
+            except (PeerError, TimeoutError) as error:
+                log.info("peer was not told of a change", extra={"peer": peer.ordinal, "reason": str(error)})
+
+        await asyncio.gather(*(tell(peer) for peer in self._network.peers if peer.online))
+
+    async def _fence_bucket_everywhere(self, bucket_id: bytes) -> bool:
+        async def fence(peer: Any) -> bool:
+            try:
+                async with asyncio.timeout(FENCE_TIMEOUT_SECONDS):
+                    await peer.fence_bucket(bucket_id)
+            except (PeerError, TimeoutError):
+                return False
+            return True
+
+        return all(await asyncio.gather(*(fence(peer) for peer in self._network.peers)))
+
+
+async def serve(inputs: PodInputs, settings: PodSettings, stop: asyncio.Event) -> None:
+    """Run a pod until `stop` is set.  Raises OSError where a port cannot be bound."""
+    async with StoragePod.running(inputs, settings) as pod:
+        log.info("serving", extra={"pod": inputs.membership.pod, "s3_port": pod.s3_port, "peer_port": pod.peer_port})
+        await stop.wait()
+    log.info("stopped")

@@ -1,0 +1,85 @@
+"""Health is counted from statuses and quorums."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast_server.contract.config import ErasureConfig, PoolConfig
+from holdfast_server.drives.port import DriveState, DriveStatus
+from holdfast_server.pod.health import PlacedStatus, cluster_health, pod_health
+
+FULL, HEALING, BLANK = DriveState.FULL, DriveState.HEALING, DriveState.BLANK
+OFFLINE, FAULTY = DriveState.OFFLINE, DriveState.FAULTY
+
+POOL = PoolConfig(
+    name="main",
+    servers=4,
+    volumes_per_server=1,
+    erasure=ErasureConfig(set_size=4, parity=2),
+    pod_name_prefix="p-",
+    drive_path="/data",
+)
+
+
+def drives(states: list[DriveState]) -> list[PlacedStatus]:
+    return [PlacedStatus("main", 0, i, i, 0, DriveStatus(state)) for i, state in enumerate(states)]
+
+
+@pytest.mark.parametrize(
+    ("states", "writable", "readable", "maintainable"),
+    [
+        ([FULL, FULL, FULL, FULL], True, True, True),
+        ([FULL, FULL, FULL, OFFLINE], True, True, False),
+        ([OFFLINE, FULL, FULL, FULL], True, True, True),
+        ([FULL, FULL, FULL, HEALING], True, True, False),
+        ([HEALING, FULL, FULL, FULL], True, True, True),
+        ([FULL, FULL, HEALING, OFFLINE], True, True, False),
+        ([FULL, FULL, FAULTY, OFFLINE], False, True, False),
+        ([FULL, BLANK, BLANK, BLANK], False, False, False),
+        ([FULL, HEALING, HEALING, OFFLINE], False, False, False),
+    ],
+)
+def test_sets_are_judged_by_their_quorums(
+    states: list[DriveState], writable: bool, readable: bool, maintainable: bool
+) -> None:
+    def ask(maintenance: bool) -> bool:
+        health = cluster_health(pools=[POOL], epoch=1, drives=drives(states), me=("main", 0), maintenance=maintenance)
+        assert (health.sets[0].writable, health.sets[0].readable) == (writable, readable)
+        assert bool(health.message) == (not health.healthy)
+        return health.healthy
+
+    assert ask(False) == writable
+    assert ask(True) == maintainable
+
+
+def test_one_set_without_quorum_makes_the_tenant_unhealthy_and_is_named() -> None:
+    pool = PoolConfig(
+        name="wide", servers=4, volumes_per_server=2, erasure=ErasureConfig(set_size=4, parity=2),
+        pod_name_prefix="p-", drive_path="/data{volume}",
+    )  # fmt: skip
+    placed = [
+        PlacedStatus("wide", s, p, p, s, DriveStatus(FULL if s == 0 or p < 2 else OFFLINE))
+        for s in range(2)
+        for p in range(4)
+    ]
+    health = cluster_health(pools=[pool], epoch=7, drives=placed, me=("wide", 0))
+    assert not health.healthy
+    assert health.message == "no write quorum: pool wide set 1"
+    assert [s.online for s in health.sets] == [4, 2]
+
+
+@pytest.mark.parametrize(
+    ("opened", "states", "ready"),
+    [
+        (True, [FULL, FULL], True),
+        (True, [FULL, FAULTY], True),
+        (True, [HEALING], True),
+        (True, [BLANK], False),
+        (True, [FAULTY, FAULTY], False),
+        (False, [FULL], False),
+    ],
+)
+def test_ready_means_open_drives_and_not_quorum(opened: bool, states: list[DriveState], ready: bool) -> None:
+    health = pod_health(pod="p-0", epoch=1, version="1", opened=opened, faults=["config: x"], drives=drives(states))
+    assert health.ready == ready
+    assert "config: x" in health.message
