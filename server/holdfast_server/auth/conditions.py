@@ -24,9 +24,19 @@ _LITERALS = {"*": "*", "?": "?", "$": "$"}
 
 
 def wildcard(pattern: str, ignore_case: bool = False) -> re.Pattern[str]:
-    """`*` is any run of characters, `?` any one; matched in full."""
-    parts = [{"*": ".*", "?": "."}.get(char) or re.escape(char) for char in re.sub(r"\*+", "*", pattern)]
-    return re.compile("".join(parts), re.DOTALL | (re.IGNORECASE if ignore_case else 0))
+    """`*` is any run of characters, `?` any one; matched in full.
+
+    Between two stars the leftmost match is taken for good (an atomic group): that is enough for such patterns,
+    and no policy can make matching slower than its length times the text's.
+    """
+    first, *rest = [_segment(part) for part in re.sub(r"\*+", "*", pattern).split("*")]
+    middle = "".join([f"(?>.*?{part})" for part in rest[:-1]])
+    text = f"{first}{middle}.*{rest[-1]}" if rest else first
+    return re.compile(text, re.DOTALL | (re.IGNORECASE if ignore_case else 0))
+
+
+def _segment(text: str) -> str:
+    return "".join(["." if char == "?" else re.escape(char) for char in text])
 
 
 def expand(pattern: str, values: Values) -> str | None:

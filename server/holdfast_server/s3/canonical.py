@@ -17,10 +17,10 @@ EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
 
 _ESCAPE = "%(?:[0189A-F][0-9A-F]|2[0-9A-C]|3[A-F]|40|5[B-E]|60|7[BCDF])"
 """An escape that the canonical form keeps: upper case, of a byte that must be escaped (not the slash)."""
-_UNRESERVED = r"[A-Za-z0-9\-._~]"
-_COMPONENT = f"(?:{_UNRESERVED}|{_ESCAPE}|%2F)*"
+_UNRESERVED = r"[A-Za-z0-9\-._~]*"
+_COMPONENT = f"{_UNRESERVED}(?:(?:{_ESCAPE}|%2F){_UNRESERVED})*"
 _PAIR = f"{_COMPONENT}(?:={_COMPONENT})?"
-_CANONICAL_PATH = re.compile(f"(?:{_UNRESERVED}|/|{_ESCAPE})*").fullmatch
+_CANONICAL_PATH = re.compile(rf"[A-Za-z0-9\-._~/]*(?:{_ESCAPE}[A-Za-z0-9\-._~/]*)*").fullmatch
 _CANONICAL_QUERY = re.compile(f"{_PAIR}(?:&{_PAIR})*").fullmatch
 _BLANKS = re.compile("[ \t]{2,}|\t")
 

@@ -145,15 +145,21 @@ def _page_xml(page: ObjectPage, head: str) -> str:
         f"<IsTruncated>{_bool(page.is_truncated)}</IsTruncated>",
     ]
     owner = page.owner.xml() if page.owner is not None else ""
+    # Keys written together share their second; formatting it is the dearest step of a row.
+    seconds: dict[int, str] = {}
     for listed in page.objects:
+        second, millisecond = divmod(listed.modified_ms, 1000)
+        date = seconds.get(second)
+        if date is None:
+            date = seconds[second] = iso_date(second * 1000)[:-4]
         checksum = ""
         if listed.checksum_algorithm:
             checksum = f"<ChecksumAlgorithm>{listed.checksum_algorithm}</ChecksumAlgorithm>"
             checksum += _optional("ChecksumType", listed.checksum_type)
+        key = encode_name(listed.key, encode) if encode else listed.key
         parts.append(
-            f"<Contents><Key>{escape(encode_name(listed.key, encode))}</Key>"
-            f"<LastModified>{iso_date(listed.modified_ms)}</LastModified><ETag>&quot;{escape(listed.etag)}&quot;</ETag>"
-            f"{checksum}<Size>{listed.size_bytes}</Size>{owner}"
+            f"<Contents><Key>{escape(key)}</Key><LastModified>{date}{millisecond:03}Z</LastModified>"
+            f"<ETag>&quot;{escape(listed.etag)}&quot;</ETag>{checksum}<Size>{listed.size_bytes}</Size>{owner}"
             f"<StorageClass>{listed.storage_class}</StorageClass></Contents>"
         )
     parts += [_prefix_xml(prefix, encode) for prefix in page.common_prefixes]

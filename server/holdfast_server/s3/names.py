@@ -29,6 +29,7 @@ MAX_UPLOAD_ID_LENGTH = 256
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _IPV4 = re.compile(r"\d+\.\d+\.\d+\.\d+")
+_NEEDS_NO_ENCODING = re.compile(r"[A-Za-z0-9/\-_.~*]*").fullmatch
 _UPLOAD_ID = re.compile(r"[A-Za-z0-9._~-]{1,256}")
 _RESERVED_PREFIXES = ("xn--", "sthree-")
 _RESERVED_SUFFIXES = ("-s3alias", "--ol-s3")
@@ -81,7 +82,9 @@ def parse_encoding_type(query: Mapping[str, str]) -> str:
 
 def encode_name(text: str, encoding_type: str) -> str:
     """A key or prefix of a listing, percent-encoded where the client asked for `encoding-type=url`."""
-    return quote(text, safe="/-_.~*", errors="surrogatepass") if encoding_type else text
+    if not encoding_type or _NEEDS_NO_ENCODING(text):
+        return text
+    return quote(text, safe="/-_.~*", errors="surrogatepass")
 
 
 def parse_part_number(text: str) -> int:

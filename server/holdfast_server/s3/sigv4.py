@@ -255,14 +255,11 @@ def _parse_presigned(request: Request, query: Mapping[str, str]) -> Claim:
 
 
 def _check_signed_headers(headers: Mapping[str, str], claim: Claim) -> None:
+    signed = frozenset(claim.signed_headers)
     unsigned = [
-        name
-        for name in headers
-        if (name == "host" or name.startswith("x-amz-"))
-        and name not in claim.signed_headers
-        and name not in _UNSIGNED_ALLOWED
+        name for name in headers if name.startswith("x-amz-") and name not in signed and name not in _UNSIGNED_ALLOWED
     ]
-    if "host" not in claim.signed_headers and "host" not in unsigned:
+    if "host" not in signed:
         unsigned.append("host")
     if unsigned:
         raise S3Error(

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast_server.auth.builtin import builtin_policies
+from holdfast_server.auth.conditions import wildcard
 from holdfast_server.auth.policy import PolicyError, Question, parse_policy
 
 ARN = "arn:aws:s3:::"
@@ -63,6 +64,25 @@ def test_actions(action, asked, matches):
 )
 def test_resources(resource, asked, matches):
     assert (decide([statement(Resource=resource)], resource=asked) == "Allow") is matches
+
+
+def _glob(pattern: str, text: str) -> bool:
+    """The definition of a wildcard match, as slow as it is plain."""
+    if not pattern:
+        return not text
+    if pattern[0] == "*":
+        return any(_glob(pattern[1:], text[start:]) for start in range(len(text) + 1))
+    return bool(text) and pattern[0] in ("?", text[0]) and _glob(pattern[1:], text[1:])
+
+
+@given(st.text("ab*?", max_size=8), st.text("ab", max_size=10))
+def test_wildcards_match_as_defined(pattern, text):
+    assert (wildcard(pattern).fullmatch(text) is not None) == _glob(pattern, text)
+
+
+def test_no_pattern_makes_matching_slow():
+    # With a backtracking match this would not end within the age of the universe.
+    assert wildcard("*a" * 200 + "b").fullmatch("a" * 1024) is None
 
 
 def test_deny_wins_wherever_it_stands():
@@ -216,8 +236,8 @@ def test_any_json_is_a_policy_or_a_policy_error(raw):
     for bucket in (None, "b"):
         try:
             parse_policy(json.dumps({"Statement": [raw]}), bucket)
-        except PolicyError as error:
-            assert str(error)
+        except PolicyError:
+            continue
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_good_bucket_names(name):
         "health",
         "abc\n",
         "",
-    ],  # fmt: skip
+    ],
 )
 def test_bad_bucket_names(name):
     assert code_of(names.check_new_bucket_name, name) == "InvalidBucketName"

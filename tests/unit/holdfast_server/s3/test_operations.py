@@ -1,5 +1,7 @@
 """Every operation of the S3 API, as botocore's service model describes it, is found by its request."""
 
+import functools
+
 import botocore.session
 import pytest
 
@@ -40,6 +42,7 @@ IMPLEMENTED = {
 }
 
 
+@functools.cache
 def _model():
     return botocore.session.get_session().get_service_model("s3")
 
