@@ -1,0 +1,154 @@
+"""Parsing: a good body gives values, a bad one gives every fault with its path."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast_operator.tenant.parse import parse_tenant
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = [
+    "image",
+    "imagePullPolicy",
+    "imagePullSecrets",
+    "region",
+    "domains",
+    "rootCredentials",
+    "users",
+    "policies",
+    "buckets",
+    "pools",
+    "claimRetention",
+    "allowDisruption",
+]
+POOL_FIELDS = [
+    "name",
+    "servers",
+    "volumesPerServer",
+    "erasure",
+    "volumeClaimTemplate",
+    "spreadOverNodes",
+    "resources",
+    "nodeSelector",
+    "affinity",
+    "tolerations",
+    "topologySpreadConstraints",
+    "priorityClassName",
+    "labels",
+    "annotations",
+    "env",
+]
+
+
+def faults_of(body: Any) -> list[str]:
+    return [str(fault) for fault in parse_tenant(body).faults]
+
+
+def pool(**changes: Any) -> dict[str, Any]:
+    claim = {"spec": {"resources": {"requests": {"storage": "10Gi"}}}}
+    values = {"name": "main", "servers": 4, "volumesPerServer": 2, "volumeClaimTemplate": claim, **changes}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def test_defaults_are_filled_in(tenant_body: Any) -> None:
+    tenant = parse_tenant(tenant_body()).spec
+    assert tenant is not None
+    assert tenant.region == "us-east-1"
+    assert tenant.claim_retention == "Retain"
+    assert (tenant.pools[0].quorums.set_size, tenant.pools[0].quorums.parity_shards) == (8, 4)
+    assert tenant.pools[0].claim.access_modes == ("ReadWriteOnce",)
+    assert tenant.buckets[0].deletion_policy == "Retain"
+    assert tenant.users[0].buckets[1].access == "ReadWrite"
+    assert tenant.tolerated_servers == 1
+
+
+def test_all_faults_are_reported_at_once(tenant_body: Any) -> None:
+    body = tenant_body(
+        pools=[pool(servers=0, volumesPerServer="two", erasure={"parity": 99})],
+        buckets=[{"name": "UPPER"}, {"name": "fine", "deletionPolicy": "Burn"}],
+        claimRetention="Maybe",
+        allowDisruption="yes",
+    )
+    assert faults_of(body) == [
+        "spec.pools[0].servers: 0 is not within 1 to 256",
+        "spec.pools[0].volumesPerServer: must be a whole number, not a string",
+        "spec.pools[0].erasure.parity: 99 is not within 0 to 8",
+        "spec.buckets[0].name: 'UPPER' does not match [a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
+        "spec.buckets[1].deletionPolicy: 'Burn' is none of Retain, Delete",
+        "spec.claimRetention: 'Maybe' is none of Retain, Delete",
+        "spec.allowDisruption: must be true or false, not a string",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"pools": []}, "spec.pools: at least one pool is required"),
+        ({"pools": None}, "spec.pools: at least one pool is required"),
+        ({"pools": [pool(name="9lives")]}, "spec.pools[0].name: '9lives' does not match"),
+        ({"pools": [pool(), pool()]}, "spec.pools[1].name: 'main' stands twice"),
+        ({"pools": [pool(erasure={"setSize": 5})]}, "spec.pools[0].erasure.setSize: 5 does not fit"),
+        ({"pools": [pool(erasure={"parity": 0})]}, "spec.pools[0].erasure.parity: 0 would lose data"),
+        ({"pools": [pool(servers=17, volumesPerServer=1)]}, "spec.pools[0].servers: 17 servers"),
+        (
+            {"pools": [pool(volumeClaimTemplate=None)]},
+            "volumeClaimTemplate.spec.resources.requests.storage: is required",
+        ),
+        ({"pools": [pool(env=[{"name": "POD_IP"}])]}, "spec.pools[0].env[0].name: POD_IP is set by the operator"),
+        ({"pools": [pool(env=[{"value": "x"}])]}, "spec.pools[0].env[0].name: is required"),
+        ({"pools": [pool(state="Draining")]}, "spec.pools[0].state: is not a field this operator knows"),
+        ({"pools": [pool(name="m" * 40), pool(name="x" * 41)]}, "spec.pools[1].name: is 41 characters long"),
+        ({"buckets": "loki"}, "spec.buckets: must be a list, not a string"),
+        ({"buckets": ["loki"]}, "spec.buckets[0]: must be a mapping, not a string"),
+        ({"buckets": [{"name": "a" * 64}]}, "spec.buckets[0].name: is 64 characters long, at most 63 are allowed"),
+        ({"buckets": [{"name": "x.y"}] * 300}, "spec.buckets: has 300 entries, at most 256 are allowed"),
+        ({"buckets": [{"name": "abc", "quota": 1}]}, "spec.buckets[0].quota: is not a field this operator knows"),
+        ({"users": [{"name": "u", "policies": ["nope"]}]}, "spec.users[0].policies[0]: 'nope' is neither"),
+        ({"users": [{"name": "u", "secretRef": {}}]}, "spec.users[0].secretRef.name: is required"),
+        ({"users": [{"name": "u", "buckets": [{"name": "abc", "access": "All"}]}]}, "'All' is none of"),
+        ({"policies": [{"name": "readonly", "document": {"a": 1}}]}, "readonly is built in"),
+        ({"policies": [{"name": "tenant-user-x", "document": {"a": 1}}]}, "are the operator's"),
+        ({"policies": [{"name": "p"}]}, "spec.policies[0].document: is required"),
+        ({"tls": {"mode": "SelfSigned"}}, "spec.tls: is not a field this operator knows"),
+        ({"domains": ["-bad-"]}, "spec.domains[0]: '-bad-' is not a domain name"),
+        ({"region": "Über"}, "spec.region: 'Über' does not match"),
+        ({"imagePullPolicy": "Sometimes"}, "spec.imagePullPolicy: 'Sometimes' is none of"),
+    ],
+)
+def test_each_fault_names_its_field(tenant_body: Any, changes: dict[str, Any], fault: str) -> None:
+    found = faults_of(tenant_body(**changes))
+    assert any(fault in text for text in found), found
+
+
+def test_names_that_would_grow_too_long_are_refused(tenant_body: Any) -> None:
+    body = tenant_body()
+    body["metadata"]["name"] = "t" * 56
+    assert "metadata.name: the Service" in faults_of(body)[0]
+    body["metadata"]["name"] = "t" * 43
+    assert "has 53 characters, at most 52 are allowed" in faults_of(body)[0]
+    body["metadata"]["name"] = "t" * 42
+    assert faults_of(body) == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from(FIELDS), ANYTHING))
+def test_no_spec_whatever_it_holds_raises(spec: dict[str, Any]) -> None:
+    body = {"metadata": {"name": "logs", "namespace": "loki", "uid": "u"}, "spec": spec}
+    parsed = parse_tenant(body)
+    assert (parsed.spec is None) == bool(parsed.faults)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from(POOL_FIELDS), ANYTHING))
+def test_no_pool_whatever_it_holds_raises(values: dict[str, Any]) -> None:
+    body = {"metadata": {"name": "logs", "namespace": "loki", "uid": "u"}, "spec": {"pools": [values]}}
+    parsed = parse_tenant(body)
+    assert (parsed.spec is None) == bool(parsed.faults)

@@ -1,0 +1,143 @@
+"""The queue and its workers: never twice at once, never forgotten, never in a hurry after a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from holdfast_operator import controller as controller_module
+from holdfast_operator.controller import Controller, WorkQueue
+from holdfast_operator.kube.errors import KubeUnavailable
+from holdfast_operator.reconcile import TenantKey
+from holdfast_operator.testing.memory_kube import MemoryKubeClient
+
+KEY = TenantKey("loki", "logs")
+
+
+@asynccontextmanager
+async def running(controller: Controller) -> AsyncIterator[None]:
+    task = asyncio.create_task(controller.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_tenant_stands_in_the_queue_once() -> None:
+    queue = WorkQueue()
+    queue.add(KEY)
+    queue.add(KEY)
+    assert await queue.take() == KEY
+    queue.done(KEY)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.take(), 0.02)
+
+
+async def test_what_comes_during_a_pass_is_run_after_it() -> None:
+    queue = WorkQueue()
+    queue.add(KEY)
+    await queue.take()
+    queue.add(KEY)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.take(), 0.02)
+    queue.done(KEY)
+    assert await queue.take() == KEY
+
+
+async def test_the_earlier_of_two_plans_counts() -> None:
+    queue = WorkQueue()
+    queue.add_later(KEY, 60)
+    queue.add_later(KEY, 0.01)
+    queue.add_later(KEY, 60)
+    assert await asyncio.wait_for(queue.take(), 2) == KEY
+    queue.done(KEY)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.take(), 0.02)
+
+
+async def test_passes_of_one_tenant_never_overlap_and_others_go_on() -> None:
+    active: list[TenantKey] = []
+    runs: list[TenantKey] = []
+    overlapped = False
+
+    async def reconcile(key: TenantKey) -> float | None:
+        nonlocal overlapped
+        overlapped |= key in active
+        active.append(key)
+        await asyncio.sleep(0.01)
+        active.remove(key)
+        runs.append(key)
+        return None
+
+    controller = Controller(MemoryKubeClient(), reconcile, ())
+    async with running(controller):
+        for _ in range(3):
+            controller.trigger("loki", "logs")
+            controller.trigger("loki", "more")
+            await asyncio.sleep(0.005)
+        await until(lambda: len(runs) >= 4)
+    assert not overlapped
+    assert {key.name for key in runs} == {"logs", "more"}
+
+
+async def test_existing_tenants_are_found_without_any_event() -> None:
+    kube = MemoryKubeClient()
+    kube.put({"apiVersion": "holdfast.dev/v1", "kind": "Tenant", "metadata": {"name": "logs", "namespace": "loki"}})
+    seen: list[TenantKey] = []
+
+    async def reconcile(key: TenantKey) -> float | None:
+        seen.append(key)
+        return None
+
+    async with running(Controller(kube, reconcile, ())):
+        await until(lambda: seen == [KEY])
+    async with running(Controller(kube, reconcile, ("elsewhere",))):
+        await asyncio.sleep(0.02)
+    assert seen == [KEY]
+
+
+async def test_a_failing_pass_is_repeated_with_growing_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller_module, "FIRST_RETRY_SECONDS", 0.01)
+    times: list[float] = []
+
+    async def reconcile(key: TenantKey) -> float | None:
+        times.append(asyncio.get_running_loop().time())
+        if len(times) < 4:
+            raise KubeUnavailable("down") if len(times) % 2 else ValueError("our own mistake")
+        return None
+
+    controller = Controller(MemoryKubeClient(), reconcile, ())
+    async with running(controller):
+        controller.trigger("loki", "logs")
+        await until(lambda: len(times) == 4)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert gaps[0] < gaps[1] < gaps[2]
+
+
+async def test_a_pass_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller_module, "PASS_TIMEOUT_SECONDS", 0.02)
+    monkeypatch.setattr(controller_module, "FIRST_RETRY_SECONDS", 0.01)
+    starts = 0
+
+    async def reconcile(key: TenantKey) -> float | None:
+        nonlocal starts
+        starts += 1
+        await asyncio.sleep(60)
+        return None
+
+    controller = Controller(MemoryKubeClient(), reconcile, ())
+    async with running(controller):
+        controller.trigger("loki", "logs")
+        await until(lambda: starts >= 2)

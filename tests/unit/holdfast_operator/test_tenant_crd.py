@@ -1,0 +1,177 @@
+"""The CRD, the charts and the examples agree with the code."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from holdfast_operator.kube.port import KINDS
+from holdfast_operator.tenant import limits
+from holdfast_operator.tenant.parse import parse_tenant
+
+ROOT = Path(__file__).parents[3]
+CRD = yaml.safe_load((ROOT / "crds" / "tenant.yaml").read_text())
+SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+SPEC = SCHEMA["properties"]["spec"]["properties"]
+POOL = SPEC["pools"]["items"]["properties"]
+CHART = ROOT / "charts" / "holdfast-operator"
+EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
+
+
+def tenants_in(path: Path) -> list[dict[str, Any]]:
+    documents = [document for document in yaml.safe_load_all(path.read_text()) if document]
+    return [document for document in documents if document.get("kind") == "Tenant"]
+
+
+def every_schema(schema: dict[str, Any], path: str = "") -> list[tuple[str, dict[str, Any]]]:
+    found = [(path, schema)]
+    for name, child in (schema.get("properties") or {}).items():
+        found += every_schema(child, f"{path}.{name}")
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            found += every_schema(schema[key], f"{path}[]")
+    return found
+
+
+def test_the_crd_is_valid_for_kubernetes() -> None:
+    kubernetes_validate.validate(CRD, "1.37", strict=True)
+
+
+def test_the_schema_is_structural_and_bounded() -> None:
+    for path, schema in every_schema(SCHEMA["properties"]["spec"], "spec"):
+        assert "type" in schema, path
+        open_ended = schema.get("x-kubernetes-preserve-unknown-fields")
+        if schema["type"] == "array":
+            assert "maxItems" in schema, path
+        if schema["type"] == "string":
+            assert "maxLength" in schema or "enum" in schema, path
+        if schema["type"] == "object" and not open_ended:
+            assert "properties" in schema or "additionalProperties" in schema, path
+
+
+def test_the_bounds_are_those_of_the_code() -> None:
+    assert SPEC["pools"]["maxItems"] == limits.MAX_POOLS
+    assert POOL["servers"]["maximum"] == limits.MAX_SERVERS
+    assert POOL["volumesPerServer"]["maximum"] == limits.MAX_VOLUMES_PER_SERVER
+    assert POOL["env"]["maxItems"] == limits.MAX_ENV
+    assert POOL["tolerations"]["maxItems"] == limits.MAX_TOLERATIONS
+    assert SPEC["buckets"]["maxItems"] == limits.MAX_BUCKETS
+    assert SPEC["users"]["maxItems"] == limits.MAX_USERS
+    assert SPEC["policies"]["maxItems"] == limits.MAX_POLICIES
+    assert SPEC["domains"]["maxItems"] == limits.MAX_DOMAINS
+    assert SPEC["imagePullSecrets"]["maxItems"] == limits.MAX_PULL_SECRETS
+    user = SPEC["users"]["items"]["properties"]
+    assert user["policies"]["maxItems"] == limits.MAX_USER_POLICIES
+    for schema, pattern in (
+        (POOL["name"], limits.DNS_LABEL),
+        (SPEC["buckets"]["items"]["properties"]["name"], limits.BUCKET_NAME),
+        (user["name"], limits.USER_NAME),
+        (user["buckets"]["items"]["properties"]["name"], limits.BUCKET_NAME),
+        (SPEC["policies"]["items"]["properties"]["name"], limits.POLICY_NAME),
+        (SPEC["region"], limits.REGION),
+        (SPEC["domains"]["items"], limits.DOMAIN),
+    ):
+        assert schema["pattern"] == f"^{pattern}$"
+
+
+def test_the_crd_and_the_parser_know_the_same_fields() -> None:
+    """A field only in the schema would be accepted and ignored; one only in the parser could not be set."""
+    parser = ast.parse((ROOT / "operator" / "holdfast_operator" / "tenant" / "parse.py").read_text())
+    read = {
+        call.args[0].value
+        for call in ast.walk(parser)
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr
+        in [
+            "text",
+            "choice",
+            "integer",
+            "required_integer",
+            "flag",
+            "child",
+            "items",
+            "texts",
+            "mapping",
+            "text_mapping",
+            "mappings",
+            "has",
+        ]
+        and call.args
+        and isinstance(call.args[0], ast.Constant)
+    }
+    declared = {
+        path.rpartition(".")[2].removesuffix("[]")
+        for path, _ in every_schema(SCHEMA["properties"]["spec"], "spec")
+        if "." in path
+    }
+    assert declared == read
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_example_is_accepted(path: Path) -> None:
+    tenants = tenants_in(path)
+    for tenant in tenants:
+        jsonschema.validate(tenant, SCHEMA)
+        tenant["metadata"]["uid"] = "u"
+        assert parse_tenant(tenant).faults == ()
+    assert tenants or path.name == "values.yaml"
+
+
+def test_lokis_values_match_its_tenant() -> None:
+    (tenant,) = tenants_in(ROOT / "examples" / "loki" / "tenant.yaml")
+    values = yaml.safe_load((ROOT / "examples" / "loki" / "values.yaml").read_text())
+    storage = values["loki"]["storage"]
+    name, namespace = tenant["metadata"]["name"], tenant["metadata"]["namespace"]
+    assert storage["s3"]["endpoint"] == f"http://{name}.{namespace}.svc.cluster.local:9000"
+    assert set(storage["bucketNames"].values()) == {bucket["name"] for bucket in tenant["spec"]["buckets"]}
+    (user,) = tenant["spec"]["users"]
+    assert values["global"]["extraEnvFrom"] == [{"secretRef": {"name": f"{name}-user-{user['name']}"}}]
+
+
+def test_the_chart_carries_the_same_crd() -> None:
+    assert (CHART / "files" / "tenant.yaml").read_text() == (ROOT / "crds" / "tenant.yaml").read_text()
+
+
+def test_the_rules_cover_what_the_operator_does_and_no_wildcard() -> None:
+    rules = yaml.safe_load((CHART / "files" / "rules.yaml").read_text())
+    granted = {
+        (group, resource, verb)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert not any("*" in part for grant in granted for part in grant)
+    for kind in KINDS.values():
+        group = kind.api_version.rpartition("/")[0]
+        assert {(group, kind.plural, "get"), (group, kind.plural, "list")} <= granted
+        if kind.plural not in ("tenants", "pods"):
+            assert {(group, kind.plural, "create"), (group, kind.plural, "patch")} <= granted
+    assert ("holdfast.dev", "tenants/status", "patch") in granted
+    assert ("", "pods/eviction", "create") in granted
+    for forbidden in (("holdfast.dev", "tenants", "patch"), ("apps", "statefulsets", "delete")):
+        assert forbidden not in granted
+
+
+@pytest.mark.parametrize("chart", ["holdfast-operator", "holdfast-tenant"])
+def test_the_charts_default_values_follow_their_schema(chart: str) -> None:
+    folder = ROOT / "charts" / chart
+    schema = yaml.safe_load((folder / "values.schema.json").read_text())
+    values = yaml.safe_load((folder / "values.yaml").read_text())
+    jsonschema.validate(values, schema)
+    assert set(values) <= set(schema["properties"])
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**values, "nonsense": 1}, schema)
+
+
+def test_the_tenant_charts_values_make_a_valid_tenant() -> None:
+    values = yaml.safe_load((ROOT / "charts" / "holdfast-tenant" / "values.yaml").read_text())
+    body = {"metadata": {"name": "t", "namespace": "n", "uid": "u"}, "spec": values["spec"]}
+    assert parse_tenant(body).faults == ()
