@@ -97,7 +97,7 @@ class Engine:
         options.set_readahead_size(SCAN_READAHEAD_BYTES)
         if end is not None:
             options.set_iterate_upper_bound(end)
-        return Cursor(self._table.iter(options))
+        return Cursor(self._table.iter(options), options)
 
     def items(self, prefix: bytes, start: bytes = b"", limit: int | None = None) -> list[tuple[bytes, bytes]]:
         """Rows whose key starts with `prefix`, from `prefix + start` on, at most `limit`."""
@@ -127,8 +127,11 @@ class Engine:
 class Cursor:
     """An ordered walk; holds the GIL while it reads."""
 
-    def __init__(self, iterator: rocksdict.RdictIter) -> None:
+    def __init__(self, iterator: rocksdict.RdictIter, options: rocksdict.ReadOptions) -> None:
         self._iterator = iterator
+        # The iterator points into the options' bound without owning it: freed, the bound becomes any bytes, and
+        # the walk ends too early or runs into other rows.
+        self._options = options
 
     def seek(self, key: bytes) -> None:
         self._iterator.seek(key)

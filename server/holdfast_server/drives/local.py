@@ -155,6 +155,10 @@ class LocalDrive:
         """Make a blank drive a replacement: HEALING, nothing at or below `watermark` accepted unseen (rule 11)."""
         await self._form(make_identity(self.slot, drive_id, incarnation, healing=True), watermark)
 
+    def set_aside(self, reason: str) -> None:
+        """Serve nothing any more: the pod has learnt that this drive must not be used."""
+        self._set_faulty(reason)
+
     async def close(self) -> None:
         """End cleanly; idempotent.  Verbs under way are finished, later ones refused."""
         if self._closed:
@@ -194,6 +198,10 @@ class LocalDrive:
             step()
         except (OSError, IdentityError, EngineError, FolderLocked, DriveError, ValueError) as error:
             self._set_faulty(str(error))
+
+    def set_aside(self, reason: str) -> None:
+        """Serve nothing any more: the drive is FAULTY with that message until it is opened again."""
+        self._set_faulty(reason)
 
     def _set_faulty(self, message: str) -> None:
         """From any thread; the first reason stays."""

@@ -32,7 +32,6 @@ class RepairQueue:
             if self._handed_out.get(row) != known:
                 return
             transaction.delete(keys.REPAIR + known)
-            self._handed_out.pop(row)
         else:
             self.length += 1
         self._sequence += 1

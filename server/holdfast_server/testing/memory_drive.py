@@ -1,0 +1,349 @@
+"""A drive in memory: the port's meaning without a disk, for tests of what stands above it.
+
+It decides by the same `rules` and walks by the same `scanning` as the local drive, and passes the same port
+suite (`tests/ports`); that is what makes it trustworthy.  Every write is durable at once; `restart` forgets
+what a real drive forgets (leases, staged shards that no record names).  Faults are switches: `offline`,
+`faulty`, `full`, and `rot` for one block.
+
+Not here: unsynced writes that get lost, torn files, slowness; a simulation wraps those around it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import xxhash
+
+from holdfast_server.clock.port import Clock
+from holdfast_server.drives import keys, rules
+from holdfast_server.drives.leases import Leases
+from holdfast_server.drives.port import (
+    WATERMARK_RANGES,
+    CommitMode,
+    CommitReply,
+    CommitRequest,
+    CommitStatus,
+    DriveError,
+    DriveFaulty,
+    DriveFull,
+    DriveOffline,
+    DriveState,
+    DriveStatus,
+    FenceReply,
+    Held,
+    PrepareReply,
+    PrepareStatus,
+    QueryReply,
+    Register,
+    ScanPage,
+    ScanRequest,
+    ShardCorrupt,
+    ShardMissing,
+)
+from holdfast_server.drives.rules import RegisterState
+from holdfast_server.drives.scanning import scan_page
+
+State = RegisterState[Held]
+
+
+@dataclass
+class _Shard:
+    blocks: list[bytes] = field(default_factory=list)
+    hashes: list[bytes] = field(default_factory=list)
+    sealed: bool = False
+
+
+class MemoryDrive:
+    """`drives.port.Drive`.  Deterministic: no thread, no time but the clock's."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        pool: str = "main",
+        set_index: int = 0,
+        position: int = 0,
+        drive_id: bytes = b"memory drive id.",
+        incarnation: int = 1,
+        healing: bool = False,
+        watermark: int = 0,
+        reclaim_delay_seconds: float = 30.0,
+    ) -> None:
+        self.pool = pool
+        self.set_index = set_index
+        self.position = position
+        self.offline = False
+        self.faulty = ""
+        self.full = False
+        self._clock = clock
+        self._drive_id = drive_id
+        self._incarnation = incarnation
+        self._healing = healing
+        self._reclaim_delay_seconds = reclaim_delay_seconds
+        self._states: dict[bytes, State] = {}
+        self._order: list[bytes] = []
+        """The row keys of `_states`, sorted."""
+        self._watermarks = [watermark] * WATERMARK_RANGES
+        self._leases: Leases[bytes] = Leases(clock)
+        self._shards: dict[bytes, _Shard] = {}
+        self._trash: dict[bytes, float] = {}
+        """Data id → when no record named it any more, or when it was last read since."""
+        self._repairs: dict[bytes, int] = {}
+        self._handed_out: dict[bytes, int] = {}
+        self._noted = 0
+
+    # --- switches
+
+    def restart(self) -> None:
+        """The process ended and came back."""
+        self._leases = Leases(self._clock)
+        named = self._named()
+        self._shards = {
+            data_id: shard for data_id, shard in self._shards.items() if data_id in named | set(self._trash)
+        }
+        self._trash = dict.fromkeys(self._trash, self._clock.monotonic_seconds())
+        self._handed_out.clear()
+
+    def rot(self, data_id: bytes, index: int = 0) -> None:
+        """Flip a bit of a block at rest."""
+        block = self._shards[data_id].blocks[index]
+        self._shards[data_id].blocks[index] = bytes((block[0] ^ 1,)) + block[1:]
+
+    def reap(self) -> int:
+        """Remove the shards whose delay is over; how many."""
+        due = self._clock.monotonic_seconds() - self._reclaim_delay_seconds
+        named = self._named()
+        ripe = [data_id for data_id, since in self._trash.items() if since <= due or data_id in named]
+        for data_id in ripe:
+            del self._trash[data_id]
+            if data_id not in named:
+                self._shards.pop(data_id, None)
+        return len(ripe)
+
+    def shard_ids(self) -> set[bytes]:
+        """Every shard that takes up room, staged ones included."""
+        return set(self._shards)
+
+    @property
+    def repair_queue_length(self) -> int:
+        return len(self._repairs)
+
+    def status(self) -> DriveStatus:
+        if self.faulty:
+            state = DriveState.FAULTY
+        elif self.offline:
+            state = DriveState.OFFLINE
+        else:
+            state = DriveState.HEALING if self._healing else DriveState.FULL
+        used = sum(len(block) for shard in self._shards.values() for block in shard.blocks)
+        return DriveStatus(state, self._drive_id, self._incarnation, self.faulty, 1 << 40, (1 << 40) - used, used)
+
+    # --- registers
+
+    async def query(self, register: Register, with_inline: bool) -> QueryReply:
+        state = self._state(keys.row_key(register))
+        records = tuple(record if with_inline else _bare(record) for record in state.records)
+        return QueryReply(records, state.mark, state.highest, state.watermark, state.healing)
+
+    async def commit(self, request: CommitRequest) -> CommitReply:
+        row = keys.row_key(request.register)
+        state = self._state(row)
+        status, accepted = rules.judge_commit(state, request, self._leases.live(row))
+        if not accepted:
+            return CommitReply(status, state.highest)
+        if self.full and not request.held.tombstone:
+            raise DriveFull("the drive is full")
+        if not all(data_id in self._shards and self._shards[data_id].sealed for data_id in request.held.data_ids):
+            return CommitReply(CommitStatus.NO_DATA, state.highest)
+        rules.accept(state, request.held)
+        self._save(row, state)
+        if request.mode in (CommitMode.PLAIN, CommitMode.CONDITIONAL):
+            self._leases.use_up(row)
+        return CommitReply(CommitStatus.OK, state.highest)
+
+    async def note(self, register: Register, stamp: int, whole: bool) -> None:
+        row = keys.row_key(register)
+        state = self._state(row)
+        before = state.mark
+        older = rules.note(state, stamp)
+        self._save(row, state, older)
+        if state.mark != before and register.space[:1] == b"u" and state.records[-1].tombstone:
+            self._drop_parts(register)
+        if not whole and (row not in self._repairs or self._handed_out.get(row) == self._repairs[row]):
+            self._noted += 1
+            self._repairs.pop(row, None)
+            self._repairs[row] = self._noted
+
+    async def prepare(self, register: Register, expected: int, lease: bytes, duration_seconds: float) -> PrepareReply:
+        row = keys.row_key(register)
+        state = self._state(row)
+        status = rules.judge_prepare(state, expected, lease, self._leases.live(row))
+        if status is PrepareStatus.PROMISED:
+            self._leases.grant(row, lease, duration_seconds)
+        return PrepareReply(status, state.highest, state.healing)
+
+    async def release(self, register: Register, lease: bytes) -> None:
+        self._answering()
+        self._leases.release(keys.row_key(register), lease)
+
+    async def fence(self, register: Register, stamp: int) -> FenceReply:
+        row = keys.row_key(register)
+        state = self._state(row)
+        fenced = rules.fence(state, stamp)
+        self._save(row, state)
+        return FenceReply(fenced, state.healing)
+
+    async def remove(self, register: Register, stamp: int) -> None:
+        row = keys.row_key(register)
+        state = self._state(row)
+        self._save(row, state, rules.remove(state, stamp))
+
+    async def drop(self, register: Register, stamp: int) -> None:
+        row = keys.row_key(register)
+        state = self._state(row)
+        gone = rules.drop(state, stamp)
+        self._watermarks[keys.watermark_range(row)] = state.watermark
+        self._save(row, state, gone)
+
+    async def scan(self, request: ScanRequest) -> ScanPage:
+        self._answering()
+        return scan_page(_Registers(self, request.space), request, self._healing)
+
+    async def repairs(self, limit: int) -> list[Register]:
+        self._answering()
+        rows = sorted(self._repairs, key=self._repairs.__getitem__)[:limit]
+        self._handed_out.update((row, self._repairs[row]) for row in rows)
+        return [keys.decode_row_key(row) for row in rows]
+
+    async def repaired(self, register: Register) -> None:
+        self._answering()
+        row = keys.row_key(register)
+        known = self._repairs.get(row)
+        if self._handed_out.pop(row, known) == known:
+            self._repairs.pop(row, None)
+
+    async def finish_healing(self, incarnation: int) -> None:
+        self._answering()
+        if incarnation == self._incarnation:
+            self._healing = False
+
+    # --- shards
+
+    async def stage(self, data_id: bytes, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]) -> None:
+        self._answering()
+        shard = self._shards.get(data_id)
+        repeated = shard is not None and hashes and shard.hashes[index : index + len(hashes)] == list(hashes)
+        if shard is not None and repeated and (not shard.sealed or all(map(_matches, shard.blocks, shard.hashes))):
+            return
+        if self.full:
+            raise DriveFull("the drive is full")
+        for offset, (block, digest) in enumerate(zip(blocks, hashes, strict=True)):
+            if not _matches(block, digest):
+                raise ShardCorrupt(f"block {index + offset} arrived with another hash")
+        if shard is None or index == 0:
+            shard = self._shards[data_id] = _Shard()
+        if shard.sealed or index != len(shard.hashes):
+            raise DriveError(f"block {index} is not the next one")
+        sizes = [len(block) for block in (*shard.blocks, *blocks)]
+        if any(size != sizes[0] for size in sizes[:-1]) or not 0 < sizes[-1] <= sizes[0]:
+            raise DriveError("only the last block may be shorter than the others")
+        shard.blocks.extend(map(bytes, blocks))
+        shard.hashes.extend(map(bytes, hashes))
+
+    async def seal(self, data_id: bytes) -> None:
+        self._answering()
+        if data_id not in self._shards:
+            raise ShardMissing("nothing is staged")
+        self._shards[data_id].sealed = True
+
+    async def discard(self, data_id: bytes) -> None:
+        self._answering()
+        if data_id not in self._named() and data_id not in self._trash:
+            self._shards.pop(data_id, None)
+
+    async def read_blocks(self, data_id: bytes, first: int, count: int) -> tuple[list[bytes], list[bytes]]:
+        self._answering()
+        shard = self._shards.get(data_id)
+        if shard is None or not shard.sealed:
+            raise ShardMissing("no such sealed shard")
+        if data_id in self._trash:
+            self._trash[data_id] = self._clock.monotonic_seconds()
+        if first < 0 or first + count > len(shard.blocks):
+            raise DriveError(f"the shard has {len(shard.blocks)} blocks")
+        blocks, hashes = shard.blocks[first : first + count], shard.hashes[first : first + count]
+        if not all(map(_matches, blocks, hashes)):
+            raise ShardCorrupt("a block does not match its hash")
+        return blocks, hashes
+
+    # --- inside
+
+    def _answering(self) -> None:
+        if self.faulty:
+            raise DriveFaulty(self.faulty)
+        if self.offline:
+            raise DriveOffline("not reachable")
+
+    def _state(self, row: bytes) -> State:
+        """A copy to work on; `_save` puts it back."""
+        self._answering()
+        state = self._states.get(row) or State()
+        watermark = self._watermarks[keys.watermark_range(row)]
+        return replace(state, records=list(state.records), watermark=watermark, healing=self._healing)
+
+    def _save(self, row: bytes, state: State, gone: Sequence[Held] = ()) -> None:
+        at = bisect_left(self._order, row)
+        known = at < len(self._order) and self._order[at] == row
+        if state.forgotten:
+            if known:
+                del self._order[at], self._states[row]
+        else:
+            if not known:
+                self._order.insert(at, row)
+            self._states[row] = state
+        if any(record.data_ids for record in gone):
+            named, now = self._named(), self._clock.monotonic_seconds()
+            self._trash.update((data_id, now) for held in gone for data_id in held.data_ids if data_id not in named)
+
+    def _drop_parts(self, upload: Register) -> None:
+        space, key = b"p" + upload.space[1:], upload.key
+        for row in list(self._order):
+            part = keys.decode_row_key(row)
+            if part.space == space and part.key == key and part.version.startswith(upload.version):
+                self._save(row, State(watermark=1 << 63), self._states[row].records)
+
+    def _named(self) -> set[bytes]:
+        return {data_id for state in self._states.values() for record in state.records for data_id in record.data_ids}
+
+
+class _Registers:
+    """`scanning.RegisterCursor` over the sorted row keys."""
+
+    def __init__(self, drive: MemoryDrive, space: bytes) -> None:
+        self._drive = drive
+        self._space = space
+        self._at = 0
+
+    def seek(self, key: bytes, version: bytes) -> None:
+        self._at = bisect_left(self._drive._order, keys.seek_key(self._space, key, version))
+
+    def current(self) -> tuple[Register, tuple[Held, ...], int] | None:
+        if self._at >= len(self._drive._order):
+            return None
+        row = self._drive._order[self._at]
+        if not row.startswith(keys.space_start(self._space)):
+            return None
+        state = self._drive._states[row]
+        return keys.decode_row_key(row), tuple(map(_bare, state.records)), state.mark
+
+    def next(self) -> None:
+        self._at += 1
+
+
+def _bare(held: Held) -> Held:
+    return Held(held.stamp, held.tombstone, held.record, held.shard_index, None, held.data_ids)
+
+
+def _matches(block: bytes, digest: bytes) -> bool:
+    return xxhash.xxh3_128_digest(block) == digest
