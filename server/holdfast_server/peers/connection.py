@@ -14,6 +14,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from holdfast_server.peers.frames import MAX_FRAME_SIZE_BYTES, Buffer, Frame, FrameError, FrameReader, encode_frame
 
@@ -114,8 +115,8 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- asyncio.BufferedProtocol
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # No isinstance check: uvloop's transports do not derive from asyncio.Transport.
+        self._transport = transport = cast(asyncio.Transport, transport)
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
