@@ -252,7 +252,7 @@ class Container:
         self.snapshot.last_state = self.snapshot.state
         self.snapshot.state = waiting("CrashLoopBackOff", message)
         self.snapshot.restart_count += 1
-        self._event("BackOff", message, warning=True)
+        self._event("BackOff", f"Back-off restarting container {self.snapshot.name} ({how})", warning=True)
         self._on_change()
         await self._pause(delay_seconds)
 

@@ -63,6 +63,9 @@ class Progress:
         ticking = asyncio.create_task(self._tick()) if self._fancy else None
         try:
             yield
+        except asyncio.CancelledError:
+            self._finish("·", DIM)
+            raise
         except BaseException:
             self._finish("✗", RED)
             raise
@@ -82,7 +85,8 @@ class Progress:
         elif mark == "✓":
             self._write(self._encodable(f"{mark} {title} ({elapsed}){tail}\n"))
         else:
-            self._write(self._encodable(f"{mark} {title} ({elapsed})\n"))
+            what = "failed" if mark == "✗" else "not finished"
+            self._write(self._encodable(f"{mark} {title}: {what} ({elapsed})\n"))
 
     async def _tick(self) -> None:
         while True:
