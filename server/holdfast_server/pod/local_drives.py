@@ -205,7 +205,8 @@ class LocalDrives:
             log.error("a blank drive cannot be used", extra={"volume": volume, "reason": str(error)})
             return
         self._waiting.pop(volume, None)
-        log.info("drive " + decision.action.value + "ed", extra={"volume": volume, "drive": drive_id.hex()})
+        done = "drive formatted" if decision.action is Action.FORMAT else "replacement drive adopted, to be healed"
+        log.info(done, extra={"volume": volume, "drive": drive_id.hex()})
         self.book.learn(self._own_slots())
         await self._keep(self.book.everything())
         self._on_change()

@@ -123,6 +123,7 @@ class StoragePod:
             await pod.local.load_memories()
             await pod._listen_to_peers()
             await pod._configure(inputs.config)
+            await pod.local.settle_once()
             front = await pod._listen_to_clients()
             try:
                 async with asyncio.TaskGroup() as background:

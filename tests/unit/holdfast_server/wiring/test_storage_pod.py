@@ -1,0 +1,306 @@
+"""Four whole pods in one process, each with its own loopback address: what a tenant does as pods come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from holdfast_server.contract.config import ConfigError, Listen
+from holdfast_server.drives.port import DriveState
+from holdfast_server.objects.port import Attributes, Unavailable
+from holdfast_server.wiring.inputs import StandaloneInputs, TenantInputs
+from holdfast_server.wiring.storage_pod import PodSettings, StoragePod
+
+ADDRESSES = [f"127.0.19.{i + 1}" for i in range(4)]
+BUCKET = b"b" * 16
+
+
+class Blob:
+    """A body for the object layer."""
+
+    digests = ()
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.size_bytes = len(data)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield self.data
+
+    def finish(self) -> Attributes:
+        return Attributes(etag="e")
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind((ADDRESSES[0], 0))
+        return int(probe.getsockname()[1])
+
+
+class Tenant:
+    """Config, keys, hosts table and folders of four pods with two drives each, in one set of eight."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pods: list[StoragePod | None] = [None] * 4
+        self._stacks: list[AsyncExitStack | None] = [None] * 4
+        self.config: dict[str, Any] = {
+            "tenant": {"id": "t1", "name": "logs"},
+            "pools": [
+                {
+                    "name": "main", "servers": 4, "volumesPerServer": 2, "erasure": {"setSize": 8, "parity": 4},
+                    "podNamePrefix": "logs-", "hostSuffix": ".pods", "drivePath": "/data{volume}", "formatting": True,
+                }
+            ],
+            "keys": {"rootUserFile": "/k/user", "rootPasswordFile": "/k/password", "peerKeyFile": "/k/peer"},
+            "listen": {"s3Port": free_port(), "peerPort": free_port()},
+        }  # fmt: skip
+        for i in range(4):
+            root = self.root(i)
+            for volume in range(2):
+                (root / f"data{volume}").mkdir(parents=True)
+            (root / "k").mkdir()
+            for name, key in [("user", "admin\n"), ("password", "password1\n"), ("peer", "p" * 32)]:
+                (root / "k" / name).write_text(key)
+        (folder / "hosts").write_text("".join(f"{ADDRESSES[i]} logs-{i}.pods\n" for i in range(4)))
+        self.publish()
+
+    def root(self, i: int) -> Path:
+        return self.folder / f"pod{i}"
+
+    def publish(self) -> None:
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
+
+    async def start(self, *ordinals: int, delay: float = 0.0) -> None:
+        for i in ordinals:
+            inputs = TenantInputs(self.folder / "config.yaml", f"logs-{i}", self.root(i))
+            settings = PodSettings(
+                bind_address=ADDRESSES[i], version="test", hosts_file=self.folder / "hosts",
+                adoption_delay_seconds=delay,
+            )  # fmt: skip
+            stack = AsyncExitStack()
+            self.pods[i] = await stack.enter_async_context(StoragePod.running(inputs, settings))
+            self._stacks[i] = stack
+
+    async def stop(self, *ordinals: int) -> None:
+        for i in ordinals:
+            stack, self._stacks[i], self.pods[i] = self._stacks[i], None, None
+            if stack is not None:
+                await stack.aclose()
+
+    def pod(self, i: int) -> StoragePod:
+        pod = self.pods[i]
+        assert pod is not None
+        return pod
+
+    def states(self, i: int) -> list[str]:
+        """Of all eight drives, by position, as pod i sees them."""
+        drives = self.pod(i).cluster_health(False).drives
+        return [drive.state for drive in sorted(drives, key=lambda drive: drive.position)]
+
+    async def all_ok(self, *ordinals: int) -> None:
+        await until(lambda: all(self.states(i) == ["ok"] * 8 for i in ordinals))
+
+
+async def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def tenant(tmp_path: Path) -> AsyncIterator[Tenant]:
+    tenant = Tenant(tmp_path)
+    yield tenant
+    await tenant.stop(0, 1, 2, 3)
+
+
+async def put(pod: StoragePod, key: str, data: bytes) -> None:
+    await pod.store.put_object(BUCKET, key, Blob(data))
+
+
+async def get(pod: StoragePod, key: str) -> bytes | None:
+    reader = await pod.store.open_object(BUCKET, key)
+    if reader is None:
+        return None
+    return b"".join([bytes(piece) async for piece in reader.chunks(0, reader.record.size_bytes)])
+
+
+async def test_pods_format_only_together_then_serve_and_lose_one_and_restart(tenant: Tenant) -> None:
+    await tenant.start(0, 1, 2)
+    await asyncio.sleep(1.5)
+    assert tenant.states(0) == ["blank", "blank", "blank", "offline"] * 2
+    health = tenant.pod(0).pod_health()
+    assert not health.ready
+    assert "missing: logs-3" in health.message
+    await tenant.start(3)
+    await tenant.all_ok(0, 1, 2, 3)
+    assert tenant.pod(0).pod_health().ready
+    small, large = b"s" * 100, bytes(range(256)) * 12_000
+    await put(tenant.pod(0), "small", small)
+    await put(tenant.pod(1), "large", large)
+    for i in range(4):
+        assert await get(tenant.pod(i), "small") == small
+        assert await get(tenant.pod(i), "large") == large
+    assert tenant.pod(0).cluster_health(True).healthy
+
+    await tenant.stop(3)
+    await until(lambda: tenant.states(0).count("offline") == 2)
+    await put(tenant.pod(0), "meanwhile", large)
+    assert await get(tenant.pod(2), "meanwhile") == large
+    health_now = tenant.pod(0).cluster_health(False)
+    assert (health_now.healthy, tenant.pod(0).cluster_health(True).healthy) == (True, False)
+
+    await tenant.start(3)
+    await tenant.all_ok(0, 1, 2, 3)
+    assert await get(tenant.pod(3), "meanwhile") == large
+
+    await tenant.stop(0, 1, 2, 3)
+    await tenant.start(0, 1, 2, 3)
+    await tenant.all_ok(0, 1, 2, 3)
+    for key, data in [("small", small), ("large", large), ("meanwhile", large)]:
+        assert await get(tenant.pod(2), key) == data
+
+
+async def test_an_emptied_drive_is_a_replacement_even_while_formatting_is_permitted(tenant: Tenant) -> None:
+    await tenant.start(0, 1, 2, 3)
+    await tenant.all_ok(0, 1, 2, 3)
+    data = bytes(range(256)) * 2000
+    for i in range(5):
+        await put(tenant.pod(i % 4), f"key{i}", data)
+    await tenant.stop(2)
+    for volume in range(2):
+        shutil.rmtree(tenant.root(2) / f"data{volume}")
+        (tenant.root(2) / f"data{volume}").mkdir()
+    await tenant.start(2, delay=1.0)
+    await until(lambda: "replacement: joins in" in tenant.pod(2).pod_health().message)
+    await until(lambda: "healing" in tenant.states(2) or tenant.states(2) == ["ok"] * 8)
+    await tenant.all_ok(0, 1, 2, 3)
+    await tenant.stop(0, 1)
+    await until(lambda: tenant.states(2).count("offline") == 4)
+    for i in range(5):
+        assert await get(tenant.pod(2), f"key{i}") == data
+
+
+async def test_a_tenant_that_lost_more_than_parity_stops_instead_of_serving_emptiness(tenant: Tenant) -> None:
+    await tenant.start(0, 1, 2, 3)
+    await tenant.all_ok(0, 1, 2, 3)
+    await put(tenant.pod(0), "precious", b"data")
+    await tenant.stop(0, 1, 2, 3)
+    for i in range(3):
+        for volume in range(2):
+            shutil.rmtree(tenant.root(i) / f"data{volume}")
+            (tenant.root(i) / f"data{volume}").mkdir()
+    await tenant.start(0, 1, 2, 3)
+    await until(lambda: "DrivesBlank" in tenant.pod(0).pod_health().message)
+    await until(lambda: tenant.states(3).count("blank") == 6)
+    await asyncio.sleep(1.5)
+    assert tenant.states(0) == ["blank", "blank", "blank", "ok"] * 2
+    assert not tenant.pod(0).cluster_health(False).healthy
+    with pytest.raises(Unavailable):
+        await get(tenant.pod(3), "precious")
+
+
+async def test_a_drive_that_was_replaced_and_comes_back_is_set_aside(tenant: Tenant) -> None:
+    await tenant.start(0, 1, 2, 3)
+    await tenant.all_ok(0, 1, 2, 3)
+    await tenant.stop(1)
+    place = tenant.root(1) / "data0"
+    place.rename(tenant.root(1) / "old")
+    place.mkdir()
+    await tenant.start(1)
+    await tenant.all_ok(0, 1)
+    await tenant.stop(1)
+    shutil.rmtree(place)
+    (tenant.root(1) / "old").rename(place)
+    await tenant.start(1)
+    await until(lambda: tenant.pod(1).local.status(0).state is DriveState.FAULTY)
+    assert "was replaced here" in tenant.pod(1).local.status(0).message
+    await until(lambda: tenant.states(0)[1] == "faulty")
+
+
+async def test_configuration_is_followed_and_a_pod_that_is_behind_coordinates_nothing(tenant: Tenant) -> None:
+    await tenant.start(0, 1, 2, 3)
+    await tenant.all_ok(0, 1, 2, 3)
+    tenant.config["pools"][0]["erasure"]["parity"] = 3
+    tenant.publish()
+    await until(lambda: "parity changed from 4 to 3" in tenant.pod(0).pod_health().message)
+    assert tenant.pod(0).pod_health().ready
+    tenant.config["pools"][0]["erasure"]["parity"] = 4
+    await tenant.stop(3)
+    tenant.config["epoch"] = 2
+    tenant.publish()
+    await until(lambda: [tenant.pod(i).pod_health().epoch for i in range(3)] == [2, 2, 2])
+    tenant.config["epoch"] = 1
+    tenant.publish()
+    await tenant.start(3)
+    await until(lambda: "is of epoch 1, others are at 2" in tenant.pod(3).pod_health().message)
+    with pytest.raises(Unavailable, match="epoch 1"):
+        await get(tenant.pod(3), "key")
+
+
+@pytest.fixture
+def drives(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"d{i}" for i in range(1, 5)]
+    for path in paths:
+        path.mkdir()
+    return paths
+
+
+def standalone(tmp_path: Path, new_tenant_id: str = "fresh") -> StandaloneInputs:
+    return StandaloneInputs(
+        [f"{tmp_path}/d{{1...4}}"], "admin", "password1", Listen(s3_port=0, console_port=0, peer_port=0), new_tenant_id
+    )
+
+
+SETTINGS = PodSettings(bind_address="127.0.0.1", version="test", adoption_delay_seconds=0.0)
+
+
+async def test_a_pod_by_hand_keeps_its_tenant_and_heals_an_emptied_drive(tmp_path: Path, drives: list[Path]) -> None:
+    async with StoragePod.running(standalone(tmp_path, "first"), SETTINGS) as pod:
+        assert pod.pod_health().ready
+        await put(pod, "key", b"value" * 100_000)
+    shutil.rmtree(drives[1])
+    drives[1].mkdir()
+    inputs = standalone(tmp_path, "second")
+    assert inputs.config.tenant.id == "first"
+    async with StoragePod.running(inputs, SETTINGS) as pod:
+        assert await get(pod, "key") == b"value" * 100_000
+        await until(lambda: [drive.state for drive in pod.pod_health().drives] == ["ok"] * 4)
+    assert any(drives[1].rglob("*"))
+
+
+async def test_a_pod_by_hand_with_most_drives_emptied_does_not_start_over(tmp_path: Path, drives: list[Path]) -> None:
+    async with StoragePod.running(standalone(tmp_path), SETTINGS) as pod:
+        await put(pod, "key", b"value")
+    for path in drives[:3]:
+        shutil.rmtree(path)
+        path.mkdir()
+    async with StoragePod.running(standalone(tmp_path), SETTINGS) as pod:
+        assert [drive.state for drive in pod.pod_health().drives] == ["blank"] * 3 + ["ok"]
+        assert "DrivesBlank" in pod.pod_health().message
+
+
+async def test_drives_of_two_tenants_are_refused(tmp_path: Path, drives: list[Path]) -> None:
+    async with StoragePod.running(standalone(tmp_path, "first"), SETTINGS):
+        pass
+    kept = tmp_path / "kept"
+    drives[0].rename(kept)
+    for path in drives[1:]:
+        shutil.rmtree(path)
+    for path in drives:
+        path.mkdir()
+    async with StoragePod.running(standalone(tmp_path, "second"), SETTINGS):
+        pass
+    shutil.rmtree(drives[0])
+    kept.rename(drives[0])
+    with pytest.raises(ConfigError, match="different tenants"):
+        standalone(tmp_path)
