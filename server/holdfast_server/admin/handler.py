@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from holdfast_server.api.failures import to_s3_error
+from holdfast_server.api.dispatch import Identify
+from holdfast_server.api.failures import RETRY_AFTER_SECONDS, to_s3_error
 from holdfast_server.api.identities import MAX_ACCESS_KEY_LENGTH, POLICY_PREFIX, USER_PREFIX, UserDocument
 from holdfast_server.api.services import DOCUMENTS_TOPIC, IncomingBody, Services
 from holdfast_server.auth.policy import PolicyError, Question, parse_policy
@@ -42,16 +43,20 @@ class AdminApi:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    async def handle(self, identity: Identity, request: Request, body: IncomingBody) -> Response:
-        """Never raises but CancelledError; failures are JSON."""
+    async def handle(self, identify: Identify, request: Request, body: IncomingBody) -> Response:
+        """Never raises but CancelledError; failures are JSON, a bad signature too."""
         try:
+            identity = await identify()
             segments = [
                 percent_decode(part) for part in request.raw_path.removeprefix(names.ADMIN_PREFIX + "/").split("/")
             ]
             return await self._route(identity, request, segments, lambda: _read(identity, request, body))
         except Exception as error:
             told = to_s3_error(error)
-            return _json(AdminError(code=told.code, message=told.message), told.status)
+            answer = _json(AdminError(code=told.code, message=told.message), told.status)
+            if told.status == 503:
+                answer.headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+            return answer
 
     async def _route(self, identity: Identity, request: Request, segments: list[str], read: ReadBody) -> Response:
         match (request.method, segments):

@@ -24,7 +24,7 @@ from holdfast_server.api.call import Call
 from holdfast_server.api.failures import RETRY_AFTER_SECONDS, to_s3_error
 from holdfast_server.api.services import IncomingBody, Services
 from holdfast_server.auth.verified import Authenticator, Identity, VerifiedRequest, authorize
-from holdfast_server.objects.port import ObjectError
+from holdfast_server.objects.port import Conflict, ObjectError
 from holdfast_server.s3.errors import S3Error, error_xml
 from holdfast_server.s3.operations import OPERATIONS
 from holdfast_server.s3.request import Request, Response, parse_query
@@ -32,8 +32,10 @@ from holdfast_server.s3.request import Request, Response, parse_query
 log = logging.getLogger(__name__)
 
 Handler = Callable[[Call], Awaitable[Response]]
-Mount = Callable[[Identity, Request, IncomingBody], Awaitable[Response]]
-"""What serves a path prefix of its own (the admin API): gets who asks, decides and answers by itself."""
+Identify = Callable[[], Awaitable[Identity]]
+Mount = Callable[[Identify, Request, IncomingBody], Awaitable[Response]]
+"""What serves a path prefix of its own (the admin API): asks who it is, decides and answers by itself, failures
+too, in its own format."""
 
 HANDLERS: Mapping[str, Handler] = {
     "ListBuckets": buckets.list_buckets,
@@ -81,7 +83,7 @@ class Dispatcher:
             for prefix, mount in self._mounts.items():
                 if request.raw_path.startswith(prefix + "/"):
                     operation = "Admin"
-                    return operation, await mount(await self._identify(request), request, body)
+                    return operation, await mount(lambda: self._identify(request), request, body)
             verified = await self._authenticate(request)
             operation = verified.operation.name
             return operation, await self._serve(Call(verified, body, self._services, request_id))
@@ -101,6 +103,8 @@ class Dispatcher:
         except BucketBusy:
             await self._recover(call)
             raise
+        except Conflict as error:
+            raise conflict_error(name, call.headers) from error
         except S3Error as error:
             raise self._hidden(error, call) from error
 
@@ -146,6 +150,16 @@ class Dispatcher:
 
     def _failed(self, error: Exception, request: Request, request_id: str) -> Response:
         return error_response(to_s3_error(error), request.raw_path, request_id, self._services.pod_name, request.method)
+
+
+def conflict_error(operation: str, headers: Mapping[str, str]) -> S3Error:
+    """Another conditional write is under way.  Only where the client set a condition, or asks for a bucket's
+    state to change, is that news to it; else (two completions of one upload) trying again settles it."""
+    if "if-match" in headers or "if-none-match" in headers:
+        return S3Error("ConditionalRequestConflict")
+    if operation in ("CreateBucket", "DeleteBucket"):
+        return S3Error("OperationAborted")
+    return S3Error("SlowDown")
 
 
 def error_response(error: S3Error, raw_path: str, request_id: str, host_id: str, method: str) -> Response:

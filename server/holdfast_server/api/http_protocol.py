@@ -49,7 +49,15 @@ class _LastWords(web.Response):
 class S3Protocol(RequestHandler):
     """One connection."""
 
-    __slots__ = ("_answer_malformed", "_content", "_discarded_bytes", "_refused", "_sender_done", "_unanswered")
+    __slots__ = (
+        "_answer_malformed",
+        "_content",
+        "_discarded_bytes",
+        "_last_content",
+        "_refused",
+        "_sender_done",
+        "_unanswered",
+    )
 
     def __init__(self, manager: S3Server, answer_malformed: MalformedAnswer, **options: object) -> None:
         super().__init__(manager, **options)  # type: ignore[arg-type]
@@ -58,11 +66,17 @@ class S3Protocol(RequestHandler):
         self._discarded_bytes = 0
         self._sender_done = asyncio.Event()
         self._content: StreamReader | None = None
+        self._last_content: StreamReader | None = None
         self._unanswered = False
+
+    @property
+    def idle(self) -> bool:
+        """Nothing was asked that has not been answered."""
+        return self._content is None and not self._unanswered
 
     def begin(self, content: StreamReader) -> None:
         """The front end takes up a request of this connection; `content` is its body."""
-        self._content = content
+        self._content = self._last_content = content
         if self._sender_done.is_set():
             self._end_sending(content)
 
@@ -102,6 +116,9 @@ class S3Protocol(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._sender_done.set()
+        if self._content is None and self._last_content is not None:
+            # aiohttp may still be reading the rest of a refused body; it would wait for it in vain.
+            self._last_content.feed_eof()
         super().connection_lost(exc)
 
     async def linger(self) -> None:

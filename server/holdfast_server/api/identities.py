@@ -261,7 +261,7 @@ class Identities:
         while True:
             try:
                 await self.refresh()
-            except ObjectError as error:
+            except (ObjectError, TimeoutError) as error:
                 log.warning("users and policies could not be refreshed: %s", error)
             await self._clock.sleep(REFRESH_SECONDS)
 

@@ -35,6 +35,8 @@ DRAINED_SIZE_BYTES = 64 * 1024
 DRAIN_SECONDS = 0.5
 LINGER_SECONDS = 2.0
 """How long a client that was answered early may go on sending before the connection is cut."""
+CUT_SECONDS = 0.5
+"""What a request that outlived the grace of a closing server gets to notice that its client is gone."""
 BACKLOG = 1024
 REQUEST_ID_SIZE_BYTES = 8
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -110,6 +112,8 @@ class FrontEnd:
         self._services = services
         self._dispatcher = dispatcher
         self._in_flight = 0
+        self._closing = False
+        self._all_done = asyncio.Event()
         self._listener: asyncio.Server | None = None
         limits = services.limits
         self._server = S3Server(
@@ -139,11 +143,21 @@ class FrontEnd:
         """Stop accepting, close idle connections, give requests under way up to the grace, then cut them."""
         if self._listener is None:
             return
+        self._closing = True
         self._listener.close()
-        await asyncio.sleep(0)
+        # aiohttp's own way of closing drops what clients still send, so uploads are waited for before it begins.
+        for connection in self._server.connections:
+            if isinstance(connection, S3Protocol) and connection.idle and connection.transport is not None:
+                connection.transport.close()
+        if self._in_flight:
+            self._all_done.clear()
+            try:
+                async with asyncio.timeout(grace_seconds):
+                    await self._all_done.wait()
+            except TimeoutError:
+                log.warning("%d requests are cut", self._in_flight)
         self._server.pre_shutdown()
-        # aiohttp waits this long twice: for the handler to end by itself, and again after failing its body.
-        await self._server.shutdown(grace_seconds / 2)
+        await self._server.shutdown(CUT_SECONDS)
         self._listener = None
 
     # --- one request
@@ -170,11 +184,13 @@ class FrontEnd:
             else:
                 request = self._request(http, raw_path, raw_query)
                 answered = Answered(*await self._dispatcher.answer(request, body, request_id))
-            keep_alive = await body.drain()
+            keep_alive = await body.drain() and not self._closing
             return await self._send(http, answered.response, request_id, keep_alive)
         finally:
             protocol.end()
             self._in_flight -= 1
+            if not self._in_flight:
+                self._all_done.set()
             services.metrics.in_flight.dec()
             services.metrics.received_bytes.inc(body.received_bytes)
             seconds = services.clock.monotonic_seconds() - started

@@ -81,23 +81,24 @@ def served(services: Services) -> Iterator[Endpoint]:
     """Serve from a thread with its own loop, so that blocking clients can be used from the test's."""
     ready = threading.Event()
     bound: list[int] = []
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
+    stopper: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     async def serve() -> None:
+        stop = asyncio.Event()
+        stopper.append((asyncio.get_running_loop(), stop))
         front_end = await start(services, "127.0.0.1", 0, mounts_of(services))
         bound.append(front_end.port)
         ready.set()
         await stop.wait()
         await front_end.close(grace_seconds=2)
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), name="served API")
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="served API")
     thread.start()
     try:
         if not ready.wait(START_TIMEOUT_SECONDS):
             raise RuntimeError("the API did not start")
         yield Endpoint("127.0.0.1", bound[0])
     finally:
+        loop, stop = stopper[0]
         loop.call_soon_threadsafe(stop.set)
         thread.join()
-        loop.close()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+
 from holdfast_server.api.services import Limits
 from holdfast_server.s3.signing import KeyPair, sign_headers
 from holdfast_server.testing.memory_services import Endpoint, memory_services, served
@@ -116,3 +117,9 @@ def wire(endpoint: Endpoint) -> Iterator[Wire]:
 @pytest.fixture
 def connect(endpoint: Endpoint):
     return lambda: Wire(endpoint)
+
+
+@pytest.fixture
+def make_wire():
+    """For tests that serve an API of their own."""
+    return Wire

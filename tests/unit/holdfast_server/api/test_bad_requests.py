@@ -7,6 +7,7 @@ import hashlib
 import time
 
 import pytest
+
 from holdfast_server.s3.canonical import UNSIGNED_PAYLOAD
 
 PUT = ("PUT", "/bucket/key")
