@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from holdfast_local.run import stopping
-from holdfast_local.run.command import RunOptions, run
 from holdfast_local.run.failure import RunFailed
+from holdfast_local.run.options import RunOptions
 from holdfast_local.run.progress import Progress
 
 DEFAULT_STATE = Path(".holdfast")
@@ -72,6 +72,8 @@ def _execute(options: argparse.Namespace) -> None:
     elif options.command == "status":
         print(stopping.status(options.state))
     else:
+        from holdfast_local.run.command import run  # a second of imports that `stop` can do without
+
         run_options = RunOptions(options.tenant, options.state, options.port, options.isolation, options.timeout)
         asyncio.run(run(run_options, os.environ, Progress(sys.stdout)))
 

@@ -12,8 +12,6 @@ import shutil
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 from holdfast_local.kubelet.client import ApiClient, ClientError
 from holdfast_local.kubelet.manifests import Key
@@ -21,26 +19,13 @@ from holdfast_local.run import accounts, cluster
 from holdfast_local.run.failure import RunFailed
 from holdfast_local.run.installation import SOURCE_ROOT, crd_documents, operator_documents
 from holdfast_local.run.manifest_file import Document, load_tenant_file
+from holdfast_local.run.options import RunOptions
 from holdfast_local.run.orphans import end_orphans
 from holdfast_local.run.progress import Progress
 from holdfast_local.run.readiness import TenantWatch
-from holdfast_local.run.state_directory import StateDirectory, write_private
+from holdfast_local.run.state_directory import StateDirectory, shown, write_private
 from holdfast_local.run.submission import DEFAULT_NAMESPACE, Submitter
-from holdfast_local.run.summary import Connection, connection_of, render_environment, render_next_steps, shown
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """The command line of `run`."""
-
-    tenant_file: Path
-    state: Path
-    port: int | None
-    """Of the API server on 127.0.0.1; None for 6443 or, where that is taken, any."""
-    isolation: str
-    """`auto`, `namespaces` or `prefix`."""
-    timeout_seconds: float
-    """Until every Tenant must be Ready."""
+from holdfast_local.run.summary import Connection, connection_of, render_environment, render_next_steps
 
 
 async def run(options: RunOptions, environment: Mapping[str, str], progress: Progress) -> None:

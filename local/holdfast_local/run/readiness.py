@@ -16,8 +16,11 @@ from holdfast_local.kubelet.log_file import tail
 from holdfast_local.kubelet.manifests import LOG_PATH_ANNOTATION, Key, Manifest, is_ready
 from holdfast_local.run.failure import RunFailed
 from holdfast_local.run.progress import Progress
+from holdfast_local.run.serving import is_serving
 
 POLL_SECONDS = 0.25
+STRAGGLER_SECONDS = 10.0
+"""How long a pod that is still starting is waited for when the Tenant serves without it."""
 LOG_LINES_SHOWN = 15
 LOGS_SHOWN = 2
 """Pods that fail tend to fail alike."""
@@ -80,6 +83,7 @@ class TenantWatch:
         return tenants
 
     async def _one(self, key: Key, deadline: float, timeout_seconds: float) -> Manifest:
+        served_since = None
         while True:
             try:
                 tenant = await self._client.get(self._resource, *key)
@@ -93,8 +97,11 @@ class TenantWatch:
                 if outcome.refused:
                     raise RunFailed(f"Tenant {'/'.join(key)} is not valid: {outcome.refused}")
                 self._progress.detail(describe(tenant, pods))
-                if outcome.ready:
-                    return tenant
+                if outcome.ready and await is_serving(self._client, key):
+                    served_since = served_since or time.monotonic()
+                    everyone = all(is_ready(pod) for pod in pods)
+                    if everyone or time.monotonic() - served_since > STRAGGLER_SECONDS:
+                        return tenant
             if time.monotonic() > deadline:
                 raise RunFailed(await self._explain(key, timeout_seconds))
             await asyncio.sleep(POLL_SECONDS)

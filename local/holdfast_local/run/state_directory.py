@@ -124,6 +124,14 @@ def write_private(path: Path, text: str) -> None:
     fresh.rename(path)
 
 
+def shown(path: Path) -> str:
+    """The path as a person in the current folder would type it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
 def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

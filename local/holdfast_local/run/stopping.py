@@ -7,8 +7,7 @@ import signal
 from pathlib import Path
 
 from holdfast_local.run.failure import RunFailed
-from holdfast_local.run.state_directory import StateDirectory
-from holdfast_local.run.summary import shown
+from holdfast_local.run.state_directory import StateDirectory, shown
 
 STOP_TIMEOUT_SECONDS = 90.0
 """Longer than the pods' longest grace."""

@@ -7,6 +7,7 @@ kind because its CRD was applied a moment ago (waited for).
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ from holdfast_local.run.manifest_file import Document
 
 FIELD_MANAGER = "kubectl"
 """kubectl's own name: a later `kubectl apply --server-side` of the same file then meets no conflicts."""
+LAST_APPLIED_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
 KIND_TIMEOUT_SECONDS = 10.0
 KIND_POLL_SECONDS = 0.1
 DEFAULT_NAMESPACE = "default"
@@ -33,10 +35,13 @@ class Submitter:
         """Create or update one object; raises RunFailed with the server's message if it is refused."""
         manifest = document.manifest
         resource = await self._resource(document)
+        metadata = {**manifest["metadata"]}
         if resource.namespaced:
-            metadata = {**manifest["metadata"]}
             metadata.setdefault("namespace", DEFAULT_NAMESPACE)
-            manifest = {**manifest, "metadata": metadata}
+        # What a plain `kubectl apply` leaves behind, so that the next one compares with it instead of warning.
+        last_applied = {LAST_APPLIED_ANNOTATION: json.dumps(manifest, separators=(",", ":")) + "\n"}
+        metadata["annotations"] = {**(metadata.get("annotations") or {}), **last_applied}
+        manifest = {**manifest, "metadata": metadata}
         try:
             return await self._client.apply(resource, manifest, FIELD_MANAGER)
         except ApiError as error:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from holdfast_local.kubelet.client import SECRETS, SERVICES, ApiClient
+from holdfast_local.kubelet.client import SECRETS, ApiClient
 from holdfast_local.kubelet.manifests import Manifest, key_of
 from holdfast_local.run.failure import RunFailed
-from holdfast_local.run.state_directory import StateDirectory
+from holdfast_local.run.serving import service_address
+from holdfast_local.run.state_directory import StateDirectory, shown
 
 DEFAULT_REGION = "us-east-1"
-DEFAULT_PORT = 9000
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,16 @@ async def connection_of(client: ApiClient, tenant: Manifest) -> Connection:
     spec, status = tenant["spec"], tenant.get("status") or {}
     reference = (spec.get("rootCredentials") or {}).get("secretRef") or {}
     root_secret = reference.get("name") or f"{name}-root"
-    service = await client.get(SERVICES, namespace, name)
+    address = await service_address(client, (namespace, name))
     secret = await client.get(SECRETS, namespace, root_secret)
-    address = ((service or {}).get("spec") or {}).get("clusterIP")
     keys = {field: base64.b64decode(value).decode() for field, value in ((secret or {}).get("data") or {}).items()}
-    if not address or not keys.get("accessKey") or not keys.get("secretKey"):
+    if address is None or not keys.get("accessKey") or not keys.get("secretKey"):
         raise RunFailed(f"Tenant {namespace}/{name} is Ready, but its Service or Secret {root_secret} is incomplete")
-    ports = ((service or {}).get("spec") or {}).get("ports") or [{"port": DEFAULT_PORT}]
     scheme = "https" if str(status.get("endpoint", "")).startswith("https:") else "http"
     return Connection(
         namespace=namespace,
         name=name,
-        endpoint_url=f"{scheme}://{address}:{ports[0]['port']}",
+        endpoint_url=f"{scheme}://{address[0]}:{address[1]}",
         region=spec.get("region") or DEFAULT_REGION,
         root_secret=root_secret,
         access_key=keys["accessKey"],
@@ -111,11 +109,3 @@ def render_next_steps(connections: Sequence[Connection], state: StateDirectory, 
         lines += [f"  {kubectl} get tenant,pod", f"  {kubectl} logs {first.name}-pool-… "]
     lines += ["", "Ctrl-C here, or `make stop` elsewhere, ends it. The data stay; `make clean` removes them."]
     return [line.rstrip() for line in lines]
-
-
-def shown(path: Path) -> str:
-    """The path as a person in the current folder would type it."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
