@@ -106,9 +106,10 @@ class PodProcesses:
             ],
             keys=keys,
         )
-        path = self.directory / "config.yaml"
-        path.with_suffix(".new").write_text(yaml.safe_dump(to_builtins(config)))
-        path.with_suffix(".new").rename(path)
+        for pod in range(self.servers):
+            path = self.directory / f"{self.prefix}{pod}" / "config.yaml"
+            path.with_suffix(".new").write_text(yaml.safe_dump(to_builtins(config)))
+            path.with_suffix(".new").rename(path)
         hosts = "".join(f"{self.address(pod)} {self.prefix}{pod}\n" for pod in range(self.servers))
         (self.directory / "hosts").write_text(hosts)
 
@@ -126,7 +127,7 @@ class PodProcesses:
     def start(self, pod: int) -> None:
         name = f"{self.prefix}{pod}"
         command = [sys.executable, "-m", "holdfast_server.main", "server"]
-        command += ["--config", str(self.directory / "config.yaml"), "--pod", name]
+        command += ["--config", "/config.yaml", "--pod", name]
         environment = {
             **os.environ,
             "HOLDFAST_BIND_ADDRESS": self.address(pod),
