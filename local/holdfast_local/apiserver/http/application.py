@@ -8,6 +8,7 @@ from aiohttp import web
 from holdfast_local.apiserver import errors
 from holdfast_local.apiserver.access.authorizer import Authorizer
 from holdfast_local.apiserver.access.identity import ANONYMOUS, Authenticator, User
+from holdfast_local.apiserver.access.impersonation import impersonated
 from holdfast_local.apiserver.access.reviews import review
 from holdfast_local.apiserver.access.service_account_tokens import request_token
 from holdfast_local.apiserver.errors import StatusError
@@ -73,6 +74,7 @@ class Front:
         user = self._authenticator.authenticate(request.headers.get("Authorization"))
         if user is None:
             raise errors.unauthorized()
+        user = impersonated(user, request.headers, self._authorizer)
         if request.path in _HEALTH_PATHS:
             return web.Response(text="ok")
         watching = request.query.get("watch", "").lower() in ("true", "1")
