@@ -1,0 +1,220 @@
+"""Disks that rot, fill up and fail."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+
+import pytest
+import xxhash
+
+from holdfast_server.drives.engine import EngineError
+from holdfast_server.drives.local import DriveSettings
+from holdfast_server.drives.port import (
+    CommitMode,
+    CommitRequest,
+    CommitStatus,
+    DriveFaulty,
+    DriveFull,
+    DriveState,
+    Held,
+    Register,
+    ScanRequest,
+    ShardCorrupt,
+    ShardMissing,
+)
+
+SPACE = b"o" + bytes(16)
+REGISTER = Register(SPACE, "key")
+DATA_ID = bytes(range(16))
+BLOCKS = [b"a" * 5000, b"b" * 5000, b"c" * 100]
+HASHES = [xxhash.xxh3_128_digest(block) for block in BLOCKS]
+
+
+async def stage(drive) -> None:
+    await drive.stage(DATA_ID, 0, BLOCKS, HASHES)
+    await drive.seal(DATA_ID)
+
+
+async def finish(drive) -> None:
+    await drive.stage(DATA_ID, 1, BLOCKS[1:], HASHES[1:])
+    await drive.seal(DATA_ID)
+
+
+async def put(drive, stamp: int, **facts) -> CommitStatus:
+    held = Held(stamp, facts.pop("tombstone", False), b"r", 0, None, facts.pop("data_ids", ()))
+    return (await drive.commit(CommitRequest(REGISTER, held, facts.pop("mode", CommitMode.PLAIN)))).status
+
+
+def shard_path(tmp_path):
+    return tmp_path / "shards" / "00" / DATA_ID.hex()
+
+
+@pytest.fixture
+async def drive_with_shard(open_drive):
+    drive = await open_drive()
+    await stage(drive)
+    await put(drive, 10, data_ids=(DATA_ID,))
+    await drive.close()
+    return await open_drive()
+
+
+@pytest.mark.parametrize("at", [0, 4999, 5000, 10099, 10100, 10147])
+async def test_a_flipped_bit_in_block_or_hash_is_never_served(drive_with_shard, tmp_path, at):
+    path = shard_path(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x10
+    path.write_bytes(data)
+    with pytest.raises(ShardCorrupt):
+        await drive_with_shard.read_blocks(DATA_ID, 0, 3)
+    assert drive_with_shard.status().state is DriveState.FULL
+
+
+@pytest.mark.parametrize("length", [0, 1, 5000, 10147, 10199])
+async def test_a_truncated_shard_is_corrupt(drive_with_shard, tmp_path, length):
+    os.truncate(shard_path(tmp_path), length)
+    with pytest.raises(ShardCorrupt):
+        await drive_with_shard.read_blocks(DATA_ID, 0, 1)
+
+
+async def test_another_shards_content_under_this_name_is_corrupt(drive_with_shard, tmp_path):
+    other = b"another shard id"
+    await drive_with_shard.stage(other, 0, BLOCKS, HASHES)
+    await drive_with_shard.seal(other)
+    shard_path(tmp_path).write_bytes((tmp_path / "staging" / other.hex()).read_bytes())
+    with pytest.raises(ShardCorrupt, match="it is shard"):
+        await drive_with_shard.read_blocks(DATA_ID, 0, 1)
+
+
+async def test_a_rotten_or_lost_shard_is_healed_under_its_own_name(drive_with_shard, tmp_path):
+    drive = drive_with_shard
+    path = shard_path(tmp_path)
+    path.write_bytes(b"rot" + path.read_bytes()[3:])
+    for damaged in (ShardCorrupt, ShardMissing):
+        with pytest.raises(damaged):
+            await drive.read_blocks(DATA_ID, 0, 1)
+        await stage(drive)
+        assert await put(drive, 10, mode=CommitMode.HEAL, data_ids=(DATA_ID,)) is CommitStatus.OK
+        assert await drive.read_blocks(DATA_ID, 0, 3) == (BLOCKS, HASHES)
+        await drive.close()
+        drive = await _reopen(tmp_path, drive)
+        assert await drive.read_blocks(DATA_ID, 0, 3) == (BLOCKS, HASHES)
+        await drive.close()
+        path.unlink()
+        drive = await _reopen(tmp_path, drive)
+    await drive.close()
+
+
+async def _reopen(tmp_path, former):
+    return await type(former).open(tmp_path, former.slot, former._clock, former._settings)
+
+
+async def test_a_nearly_full_drive_refuses_data_and_goes_on_deleting(open_drive, tmp_path):
+    drive = await open_drive()
+    await stage(drive)
+    await put(drive, 10, data_ids=(DATA_ID,))
+    await drive.close()
+    drive = await open_drive(settings=DriveSettings(reap_interval_seconds=None, reserve_bytes=1 << 60))
+    with pytest.raises(DriveFull):
+        await drive.stage(b"another shard id", 0, BLOCKS, HASHES)
+    assert list((tmp_path / "staging").iterdir()) == []
+    with pytest.raises(DriveFull):
+        await put(drive, 20)
+    assert await drive.read_blocks(DATA_ID, 0, 3) == (BLOCKS, HASHES)
+    assert await put(drive, 30, tombstone=True) is CommitStatus.OK
+    await drive.note(REGISTER, 30, True)
+    drive._clock.advance(100)
+    assert await drive.reap() == 1
+    await drive.drop(REGISTER, 30)
+    assert (await drive.query(REGISTER, False)).records == ()
+
+
+async def test_no_space_while_staging_removes_the_partial_file(open_drive, tmp_path, monkeypatch):
+    drive = await open_drive()
+    await drive.stage(DATA_ID, 0, BLOCKS[:1], HASHES[:1])
+
+    def fail(descriptor, buffers, offset):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", fail)
+        with pytest.raises(DriveFull, match="no space left"):
+            await drive.stage(DATA_ID, 1, BLOCKS[1:], HASHES[1:])
+    assert list((tmp_path / "staging").iterdir()) == []
+    assert drive.status().state is DriveState.FULL
+    await stage(drive)
+    assert await put(drive, 10, data_ids=(DATA_ID,)) is CommitStatus.OK
+
+
+@pytest.mark.parametrize("call", ["pwritev", "fdatasync", "fsync"])
+async def test_a_failed_write_or_sync_of_a_shard_sets_the_drive_aside_for_good(open_drive, monkeypatch, call):
+    drive = await open_drive()
+    await drive.stage(DATA_ID, 0, BLOCKS[:1], HASHES[:1])
+
+    def fail(*arguments):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(DriveFaulty):
+            await finish(drive)
+    assert drive.status().state is DriveState.FAULTY
+    with pytest.raises(DriveFaulty):
+        await drive.seal(DATA_ID)
+
+
+async def test_a_failed_flush_acknowledges_nothing_and_is_not_tried_again(open_drive, monkeypatch):
+    drive = await open_drive()
+
+    def fail() -> None:
+        raise EngineError("the log did not reach stable storage: IO error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(drive._parts.engine, "flush", fail)
+        with pytest.raises(DriveFaulty, match="stable storage"):
+            await put(drive, 10)
+    with pytest.raises(DriveFaulty, match="stable storage"):
+        await put(drive, 20)
+    with pytest.raises(DriveFaulty):
+        await drive.query(REGISTER, False)
+
+
+async def test_nothing_is_shown_between_write_and_flush(open_drive, monkeypatch):
+    """The heart of group commit: a reader that saw an unflushed record would un-see it after a power cut."""
+    drive = await open_drive()
+    other = Register(SPACE, "other")
+    await drive.commit(CommitRequest(other, Held(5, False, b"r", -1, None), CommitMode.PLAIN))
+    written, release = threading.Event(), threading.Event()
+    flush = drive._parts.engine.flush
+
+    def slow_flush() -> None:
+        written.set()
+        assert release.wait(20)
+        flush()
+
+    monkeypatch.setattr(drive._parts.engine, "flush", slow_flush)
+    commit = asyncio.create_task(put(drive, 10))
+    await asyncio.to_thread(written.wait, 20)
+    query = asyncio.create_task(drive.query(REGISTER, True))
+    scan = asyncio.create_task(drive.scan(ScanRequest(SPACE)))
+    assert (await drive.query(other, True)).records[0].stamp == 5
+    done, _ = await asyncio.wait((commit, query, scan), timeout=0.2)
+    assert not done
+    release.set()
+    assert await commit is CommitStatus.OK
+    assert (await query).records[0].stamp == 10
+    assert [entry.newest.stamp for entry in (await scan).entries] == [10, 5]
+
+
+async def test_a_forgotten_staged_shard_is_removed_in_time(open_drive, tmp_path):
+    drive = await open_drive()
+    await stage(drive)
+    drive._clock.advance(3000)
+    await drive.reap()
+    assert len(list((tmp_path / "staging").iterdir())) == 1
+    drive._clock.advance(700)
+    await drive.reap()
+    assert list((tmp_path / "staging").iterdir()) == []
+    assert await put(drive, 10, data_ids=(DATA_ID,)) is CommitStatus.NO_DATA
