@@ -26,7 +26,6 @@ from holdfast_server.drives.port import (
     Drive,
     DriveFull,
     Held,
-    PrepareStatus,
     QueryReply,
     Register,
 )
@@ -67,9 +66,18 @@ class Promise:
     lease: bytes
     highest: int
     drives: Mapping[int, Drive]
-    """Full drives: those a commit under it may go to."""
-    given: Mapping[int, Drive]
-    """All that gave one."""
+    """Full drives that gave one: those a commit under it may go to."""
+    asked: Mapping[int, Drive]
+    """All that may have given one, whether or not their answer arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A write that reached its quorum."""
+
+    stamp: int
+    positions: frozenset[int]
+    """Drives that said they hold it."""
 
 
 MakeHeld = Callable[[int], Mapping[int, Held]]
@@ -142,13 +150,24 @@ class ErasureSet:
             found = quorum.holders(replies, decision.stamp)
             return Current(record.decode(next(iter(found.values())).record), decision.stamp, found, highest)
         if decision.verdict is quorum.Verdict.ROLL_FORWARD:
+            if not with_inline:
+                # To bring it to others takes its bytes, which this round did not ask for.
+                return await self._read_once(register, with_inline=True)
             await self._roll_forward(self, register, decision.stamp, replies)
         return None
 
     # ---------------------------------------------------------------- writing
 
-    async def commit(self, register: Register, make_held: MakeHeld, refill: Refill | None = None) -> int:
-        """A plain write (rule 6); returns its stamp.  Raises Unavailable, OutOfSpace, Conflict.
+    async def write(
+        self, register: Register, condition: Condition | None, make_held: MakeHeld, refill: Refill | None = None
+    ) -> Committed:
+        """`commit`, or `commit_if` where there is a condition."""
+        if condition is None:
+            return await self.commit(register, make_held, refill)
+        return await self.commit_if(register, condition, make_held, refill)
+
+    async def commit(self, register: Register, make_held: MakeHeld, refill: Refill | None = None) -> Committed:
+        """A plain write (rule 6).  Raises Unavailable, OutOfSpace, Conflict.
 
         `refill` is told of the drives that lack shards the record names; it brings them there and returns
         the positions that have them now.
@@ -161,8 +180,7 @@ class ErasureSet:
             replies = await self._send(register, stamp, targets, make_held, CommitMode.PLAIN, b"", refill)
             outcome = quorum.judge_commit(self.quorums, targets, replies)
             if outcome is quorum.CommitOutcome.COMMITTED:
-                self._note(register, stamp, replies)
-                return stamp
+                return self._note(register, stamp, replies)
             highest = max((reply.highest for reply in replies.values()), default=0)
             self._stamps.observe(highest)
             if outcome is quorum.CommitOutcome.FAILED:
@@ -177,25 +195,17 @@ class ErasureSet:
 
     async def commit_if(
         self, register: Register, condition: Condition, make_held: MakeHeld, refill: Refill | None = None
-    ) -> int:
-        """A conditional write (rule 7); returns its stamp.  Raises what `condition` raises, and the above."""
+    ) -> Committed:
+        """A conditional write (rule 7).  Raises what `condition` raises, and the above."""
         for attempt in range(CONDITION_ATTEMPTS):
             if attempt:
                 await self._clock.sleep(RETRY_PAUSE_SECONDS * 2**attempt)
             current = await self.read(register)
             condition(current.record if current.record is not None and current.record.live else None)
-            stamp = await self._attempt_conditional(register, current, make_held, refill)
-            if stamp is not None:
-                return stamp
+            promise = await self.promise(register, current)
+            if promise is not None:
+                return await self.commit_promised(promise, make_held, refill)
         raise Conflict(f"{self.name}: another conditional write of {register.key!r} is under way")
-
-    async def _attempt_conditional(
-        self, register: Register, current: Current, make_held: MakeHeld, refill: Refill | None
-    ) -> int | None:
-        promise = await self.promise(register, current)
-        if promise is None:
-            return None
-        return await self.commit_promised(promise, make_held, refill)
 
     async def promise(self, register: Register, current: Current) -> Promise | None:
         """Have W full drives take no foreign write for `LEASE_SECONDS`, if nothing is newer than `current`.
@@ -205,32 +215,39 @@ class ErasureSet:
         lease = self._clock.random_bytes(16)
         drives = self.awake()
         replies = await ask(drives, lambda _, drive: drive.prepare(register, current.stamp, lease, LEASE_SECONDS))
-        given = {p: drives[p] for p, reply in replies.items() if reply.status is PrepareStatus.PROMISED}
         outcome, positions = quorum.judge_prepare(self.quorums, replies)
         if outcome is quorum.PrepareOutcome.PROMISED:
             highest = max(current.highest, *(replies[p].highest for p in positions))
-            return Promise(register, lease, highest, {p: drives[p] for p in positions}, given)
-        self._background.spawn(self._release(register, lease, given))
+            return Promise(register, lease, highest, {p: drives[p] for p in positions}, drives)
+        self._background.spawn(self._release(register, lease, drives))
         if outcome is quorum.PrepareOutcome.FAILED:
             raise Unavailable(f"{self.name}: {len(replies)} drives answer, too few to promise a write")
         return None
 
-    async def commit_promised(self, promise: Promise, make_held: MakeHeld, refill: Refill | None = None) -> int:
-        """The write that was promised; returns its stamp.  Raises Unavailable, OutOfSpace."""
+    async def commit_promised(self, promise: Promise, make_held: MakeHeld, refill: Refill | None = None) -> Committed:
+        """The write that was promised.  Raises Unavailable, OutOfSpace."""
         stamp = self.next_stamp(promise.highest)
         made = make_held(stamp)
-        targets = {p: drive for p, drive in promise.drives.items() if p in made}
-        replies = await self._send(
-            promise.register, stamp, targets, make_held, CommitMode.CONDITIONAL, promise.lease, refill
-        )
-        if quorum.judge_commit(self.quorums, targets, replies) is not quorum.CommitOutcome.COMMITTED:
-            self.release_later(promise)
-            raise self._failure(replies)
-        self._note(promise.register, stamp, replies)
-        return stamp
+        taken: set[int] = set()
+        try:
+            # Those that promised may not be those that have the shards: below W nothing is sent, because a
+            # commit that cannot succeed would be left undecided for nothing.
+            targets = self._enough({p: drive for p, drive in promise.drives.items() if p in made})
+            replies = await self._send(
+                promise.register, stamp, targets, make_held, CommitMode.CONDITIONAL, promise.lease, refill
+            )
+            taken = _accepted(replies)
+            if quorum.judge_commit(self.quorums, targets, replies) is not quorum.CommitOutcome.COMMITTED:
+                raise self._failure(replies)
+        finally:
+            self.release_later(promise, taken)
+        return self._note(promise.register, stamp, replies)
 
-    def release_later(self, promise: Promise) -> None:
-        self._background.spawn(self._release(promise.register, promise.lease, promise.given))
+    def release_later(self, promise: Promise, used_up: Collection[int] = ()) -> None:
+        """Give the promise back where no commit used it up: it would turn other writes away until it lapses."""
+        drives = {p: drive for p, drive in promise.asked.items() if p not in used_up}
+        if drives:
+            self._background.spawn(self._release(promise.register, promise.lease, drives))
 
     async def _release(self, register: Register, lease: bytes, drives: Mapping[int, Drive]) -> None:
         await ask(drives, lambda _, drive: drive.release(register, lease))
@@ -266,8 +283,7 @@ class ErasureSet:
 
         replies = await ask(targets, commit)
         without = [p for p, reply in replies.items() if reply.status is CommitStatus.NO_DATA]
-        accepted = sum(1 for reply in replies.values() if reply.status is CommitStatus.OK)
-        if without and refill is not None and accepted < self.quorums.write_quorum:
+        if without and refill is not None and len(_accepted(replies)) < self.quorums.write_quorum:
             # They said no and took nothing, so the same stamp may be offered once more.
             refilled = await refill(without)
             again = await ask({p: targets[p] for p in refilled}, commit)
@@ -275,10 +291,11 @@ class ErasureSet:
             replies.errors.update(again.errors)
         return replies
 
-    def _note(self, register: Register, stamp: int, replies: Mapping[int, CommitReply]) -> None:
+    def _note(self, register: Register, stamp: int, replies: Mapping[int, CommitReply]) -> Committed:
         """Tell the holders that it is committed (rule 1), in the background."""
-        held = [p for p, reply in replies.items() if reply.status is CommitStatus.OK]
+        held = _accepted(replies)
         self.note_later(register, stamp, held)
+        return Committed(stamp, frozenset(held))
 
     def note_later(self, register: Register, stamp: int, positions: Collection[int]) -> None:
         whole = len(positions) == self.quorums.set_size
@@ -298,3 +315,7 @@ class ErasureSet:
     @property
     def name(self) -> str:
         return f"pool {self.set_id.pool} set {self.set_id.index}"
+
+
+def _accepted(replies: Mapping[int, CommitReply]) -> set[int]:
+    return {position for position, reply in replies.items() if reply.status is CommitStatus.OK}

@@ -31,7 +31,7 @@ from holdfast_server.drives.port import (
     ShardCorrupt,
     ShardMissing,
 )
-from holdfast_server.erasure.codec import Codec, codec
+from holdfast_server.erasure.codec import Codec, CodingError, codec
 from holdfast_server.objects import quorum, record
 from holdfast_server.objects.asking import ask, bounded
 from holdfast_server.objects.erasure_set import ErasureSet
@@ -199,7 +199,7 @@ class _CopyJob:
         if self.record.inline and self.record.size_bytes and self._codec is not None:
             known = {h.shard_index: h.inline for h in self._have.values() if h.inline is not None}
             missing = [self.shard_index(p) for p in positions if self.shard_index(p) not in known]
-            inline = {**known, **(self._codec.rebuild(known, missing) if missing else {})}
+            inline = {**known, **self._rebuilt(known, missing)}
         return {
             p: Held(
                 self.held.stamp,
@@ -251,10 +251,17 @@ class _CopyJob:
         missing = [shard for shard in shards if shard not in columns]
         for offset in range(count):
             stripe = {shard: column[offset] for shard, column in columns.items()}
-            rebuilt = self._codec.rebuild(stripe, missing) if missing else {}
+            rebuilt = self._rebuilt(stripe, missing)
             for shard in shards:
                 made[shard].append(rebuilt[shard] if shard in rebuilt else stripe[shard])
         return made
+
+    def _rebuilt(self, known: Mapping[int, bytes], missing: list[int]) -> dict[int, bytes]:
+        assert self._codec is not None
+        try:
+            return self._codec.rebuild(known, missing) if missing else {}
+        except CodingError as error:
+            raise Unavailable(f"shards {missing} cannot be rebuilt: {error}") from error
 
     async def find_rotten(self, drives: Mapping[int, Drive]) -> set[int]:
         """Which holders cannot read their own shards back."""

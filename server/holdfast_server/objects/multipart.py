@@ -131,7 +131,7 @@ class Uploads:
     ) -> Record:
         rotation = self._store.rotation(register, erasure_set)
         try:
-            made = await self._store.commit_record(register, template, condition, None, rotation, (), refill)
+            made = await self._store.commit_record(register, template, condition, rotation, refill)
         except BaseException:
             erasure_set.release_later(promise)
             raise

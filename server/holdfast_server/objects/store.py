@@ -124,16 +124,20 @@ class ObjectStore:
         staged = await writer.write(body, targets, rotation, data_id, inline_limit_bytes)
         template = _record_of(kind, staged, code)
 
+        made = self.made(template, erasure_set, staged.positions, rotation, staged.inline)
+
         async def commit() -> Record:
+            holding: frozenset[int] = frozenset()
             try:
-                return await self.commit_record(
-                    register, template, condition, staged.positions, rotation, staged.inline
-                )
-            except BaseException:
-                # Undecided or refused: a drive that named the shards in a record keeps them, others let go.
-                if staged.data_id:
-                    self.background.spawn(writer.discard(targets, staged.data_id))
-                raise
+                committed = await erasure_set.write(register, condition, made)
+                holding = committed.positions
+            finally:
+                # Undecided, refused, or not by all: a drive that named the shards in a record keeps them
+                # whatever it is told, others let go.
+                others = {p: targets[p] for p in staged.positions - holding}
+                if staged.data_id and others:
+                    self.background.spawn(writer.discard(others, staged.data_id))
+            return made.record(committed.stamp)
 
         return await self.background.shielded(commit())
 
@@ -142,20 +146,14 @@ class ObjectStore:
         register: Register,
         template: Record,
         condition: Condition | None = None,
-        positions: frozenset[int] | None = None,
         rotation: int = 0,
-        inline: Sequence[bytes] = (),
         refill: Refill | None = None,
     ) -> Record:
-        """Commit a record, stamped now; returns it as it was committed."""
+        """Commit a record whose shards, if any, are in place already; returns it as it was committed."""
         erasure_set = self.set_of(register)
-        made = self.made(template, erasure_set, positions, rotation, inline)
-        if condition is None:
-            work = erasure_set.commit(register, made, refill)
-        else:
-            work = erasure_set.commit_if(register, condition, made, refill)
-        stamp = await self.background.shielded(work)
-        return made.record(stamp)
+        made = self.made(template, erasure_set, rotation=rotation)
+        committed = await self.background.shielded(erasure_set.write(register, condition, made, refill))
+        return made.record(committed.stamp)
 
     def made(
         self,

@@ -1,0 +1,431 @@
+"""Objects over a set of drives: what is acknowledged is read back, what is not leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from holdfast_server.drives.port import DriveError, DriveFaulty, DriveOffline
+from holdfast_server.objects import record
+from holdfast_server.objects.port import Conflict, OutOfSpace, Unavailable
+from holdfast_server.objects.record import STRIPE_SIZE_BYTES, Record
+from holdfast_server.testing.memory_cluster import BUCKET, BytesBody, MemoryCluster
+
+SMALL = b"small enough to travel inside the record"
+SIZES = [0, 1, 1000, 65_536, 65_537, STRIPE_SIZE_BYTES, STRIPE_SIZE_BYTES + 1, 6 * STRIPE_SIZE_BYTES - 7]
+REGISTER = record.object_register(BUCKET, "k")
+
+
+def noise(size: int) -> bytes:
+    return random.Random(size).randbytes(size)
+
+
+BIG = noise(150_000)
+
+
+class Refused(Exception):
+    pass
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_what_was_put_is_read_from_any_k_drives(cluster: MemoryCluster, size: int) -> None:
+    data = noise(size)
+    await cluster.put("k", data)
+    await cluster.settle()
+    for away in itertools.chain([()], itertools.combinations(range(4), 2)):
+        with cluster.away(*away):
+            assert await cluster.get("k") == data
+
+
+async def test_ranges(cluster: MemoryCluster) -> None:
+    data = noise(5 * STRIPE_SIZE_BYTES + 99)
+    await cluster.put("k", data)
+    edges = [0, 1, STRIPE_SIZE_BYTES - 1, STRIPE_SIZE_BYTES, 4 * STRIPE_SIZE_BYTES + 1, len(data) - 1, len(data)]
+    for away in ((), (0, 1), (2, 3)):
+        with cluster.away(*away):
+            for start, end in itertools.combinations(edges, 2):
+                assert await cluster.get("k", start, end - start) == data[start:end]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 65_536, STRIPE_SIZE_BYTES, 3 * STRIPE_SIZE_BYTES])
+async def test_chunks_of_any_size_make_the_same_object(cluster: MemoryCluster, chunk: int) -> None:
+    data = noise(2 * STRIPE_SIZE_BYTES + 5 if chunk > 7 else 66_000)
+    await cluster.put("k", data, chunk_size_bytes=chunk)
+    assert await cluster.get("k") == data
+
+
+async def test_overwrite_and_delete(cluster: MemoryCluster) -> None:
+    for data in (SMALL, BIG, SMALL[:5]):
+        await cluster.put("k", data)
+        assert await cluster.get("k") == data
+    before = await cluster.store.delete_object(BUCKET, "k")
+    assert before is not None
+    assert before.size_bytes == 5
+    assert await cluster.get("k") is None
+    assert await cluster.store.head_object(BUCKET, "k") is None
+    assert await cluster.store.delete_object(BUCKET, "k") is None
+    await cluster.put("k", BIG)
+    assert await cluster.get("k") == BIG
+
+
+@pytest.mark.parametrize("data", [SMALL, BIG])
+async def test_exactly_the_write_quorum_suffices(cluster: MemoryCluster, data: bytes) -> None:
+    with cluster.away(2):
+        await cluster.put("k", data)
+    await cluster.settle()
+    assert [len(stamps) for stamps in cluster.stamps(REGISTER)] == [1, 1, 0, 1]
+    assert [drive.repair_queue_length for drive in cluster.drives] == [1, 1, 0, 1]
+    with cluster.away(0):
+        assert await cluster.get("k") == data
+
+
+@pytest.mark.parametrize("data", [SMALL, BIG])
+async def test_below_the_write_quorum_nothing_happens(cluster: MemoryCluster, data: bytes) -> None:
+    await cluster.put("k", b"before")
+    with cluster.away(1, 2):
+        with pytest.raises(Unavailable):
+            await cluster.put("k", data)
+        with pytest.raises(Unavailable):
+            await cluster.store.delete_object(BUCKET, "k")
+        assert await cluster.get("k") == b"before"
+    await cluster.settle()
+    assert await cluster.get("k") == b"before"
+    assert not cluster.unnamed_shards()
+
+
+async def test_below_the_read_quorum_nothing_is_answered(cluster: MemoryCluster) -> None:
+    await cluster.put("k", SMALL)
+    with cluster.away(0, 1, 2):
+        for key in ("k", "absent"):
+            with pytest.raises(Unavailable):
+                await cluster.get(key)
+
+
+async def test_full_drives(cluster: MemoryCluster) -> None:
+    await cluster.put("k", BIG)
+    for drive in cluster.drives[:2]:
+        drive.full = True
+    for data in (SMALL, BIG):
+        with pytest.raises(OutOfSpace):
+            await cluster.put("other", data)
+    await cluster.settle()
+    assert not cluster.unnamed_shards()
+    assert await cluster.get("k") == BIG
+    await cluster.store.delete_object(BUCKET, "k")
+    assert await cluster.get("k") is None
+
+
+# -------------------------------------------------------------------- bodies that fail
+
+
+@pytest.mark.parametrize("data", [SMALL, BIG, noise(3 * STRIPE_SIZE_BYTES)])
+@pytest.mark.parametrize("how", ["failure", "refusal"])
+async def test_a_body_that_raises_leaves_nothing(cluster: MemoryCluster, data: bytes, how: str) -> None:
+    await cluster.put("k", b"before")
+    with pytest.raises(Refused):
+        await cluster.put("k", data, **{how: Refused()})
+    await cluster.settle()
+    assert await cluster.get("k") == b"before"
+    assert not cluster.unnamed_shards()
+
+
+async def test_finish_is_called_once_and_before_anything_is_committed(cluster: MemoryCluster) -> None:
+    committed_at_finish: list[bool] = []
+
+    class Watching(BytesBody):
+        def finish(self) -> Any:
+            committed_at_finish.append(any(verb == "commit" for _, verb in cluster.calls))
+            return super().finish()
+
+    for data in (SMALL, BIG):
+        cluster.calls.clear()
+        await cluster.store.put_object(BUCKET, "k", Watching(data))
+    assert committed_at_finish == [False, False]
+
+
+# -------------------------------------------------------------------- every call fails once
+
+
+async def _calls_of(cluster: MemoryCluster, work: Callable[[], Any]) -> int:
+    cluster.calls.clear()
+    await work()
+    await cluster.settle()
+    return len(cluster.calls)
+
+
+@pytest.mark.parametrize("data", [SMALL, BIG])
+@pytest.mark.parametrize("error", [DriveOffline, DriveFaulty])
+async def test_one_failing_call_fails_no_request(
+    make_cluster: Callable[..., MemoryCluster], data: bytes, error: type[DriveError]
+) -> None:
+    """One drive may fail at any moment of a put, a get and a delete: the client does not see it."""
+
+    async def story(cluster: MemoryCluster) -> None:
+        await cluster.put("k", b"old")
+        await cluster.put("k", data)
+        assert await cluster.get("k") == data
+        await cluster.store.delete_object(BUCKET, "k")
+        assert await cluster.get("k") is None
+
+    quiet = make_cluster()
+    total = await _calls_of(quiet, lambda: story(quiet))
+    for failing in range(total):
+        cluster = make_cluster()
+        count = itertools.count()
+
+        async def hook(*_: Any, count: Any = count, failing: int = failing) -> None:
+            if next(count) == failing:
+                raise error("this call fails")
+
+        cluster.hook = hook
+        await story(cluster)
+        await cluster.settle()
+        assert not cluster.unnamed_shards()
+
+
+async def test_a_drive_that_fails_from_any_call_on(make_cluster: Callable[..., MemoryCluster]) -> None:
+    """As above, but the drive stays gone without anybody having been told."""
+    quiet = make_cluster()
+    total = await _calls_of(quiet, lambda: quiet.put("k", BIG))
+    for failing, position in itertools.product(range(total), (0, 3)):
+        cluster = make_cluster()
+        await cluster.put("k", b"old")
+        await cluster.settle()
+        count = itertools.count()
+
+        async def hook(at: int, *_: Any, count: Any = count, failing: int = failing, position: int = position) -> None:
+            if next(count) >= failing and at == position:
+                raise DriveOffline("gone")
+
+        cluster.hook = hook
+        await cluster.put("k", BIG)
+        assert await cluster.get("k") == BIG
+
+
+async def test_a_hung_drive_costs_one_deadline(cluster: MemoryCluster) -> None:
+    async def hook(position: int, *_: Any) -> None:
+        if position == 1:
+            await asyncio.sleep(3600)
+
+    cluster.hook = hook
+    began = cluster.clock.monotonic_seconds()
+    await cluster.put("k", SMALL)
+    assert await cluster.get("k") == SMALL
+    assert cluster.clock.monotonic_seconds() - began < 12
+
+
+async def test_a_slow_drive_does_not_slow_a_read(cluster: MemoryCluster) -> None:
+    await cluster.put("k", BIG)
+    await cluster.settle()
+    for slow in range(4):
+
+        async def hook(position: int, *_: Any, slow: int = slow) -> None:
+            if position == slow:
+                await asyncio.sleep(4)
+
+        cluster.hook = hook
+        began = cluster.clock.monotonic_seconds()
+        assert await cluster.get("k") == BIG
+        assert cluster.clock.monotonic_seconds() - began < 1
+        cluster.hook = None
+
+
+async def test_an_unexpected_exception_of_a_drive_leaves_no_task(cluster: MemoryCluster) -> None:
+    await cluster.put("k", BIG)
+
+    async def hook(position: int, verb: str, _: Any) -> None:
+        if position:
+            await asyncio.sleep(0.1)
+        if verb in ("query", "commit", "read_blocks"):
+            raise RuntimeError("a bug")
+
+    cluster.hook = hook
+    for work in (cluster.get("k"), cluster.put("k", BIG), cluster.store.delete_object(BUCKET, "k")):
+        with pytest.raises(RuntimeError, match="a bug"):
+            await work
+
+
+# -------------------------------------------------------------------- cancellation
+
+
+@pytest.mark.parametrize("data", [SMALL, BIG])
+async def test_a_put_cancelled_anywhere_is_whole_or_nothing(
+    make_cluster: Callable[..., MemoryCluster], data: bytes
+) -> None:
+    """Cancelled after n turns of the loop, for every n until it is done before that."""
+    outcomes = set()
+    for turns in range(10_000):
+        cluster = make_cluster()
+        await cluster.put("k", b"old")
+        await cluster.settle()
+        task = asyncio.ensure_future(cluster.put("k", data))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        finished = task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        await cluster.settle()
+        found = await cluster.get("k")
+        assert found in (b"old", data)
+        assert not cluster.unnamed_shards()
+        outcomes.add(found)
+        if finished:
+            break
+    assert outcomes == {b"old", data}
+
+
+# -------------------------------------------------------------------- undecided writes
+
+
+@pytest.mark.parametrize("data", [SMALL, BIG])
+@pytest.mark.parametrize("reach", [1, 2])
+async def test_a_write_that_reached_too_few_is_undecided_and_settles(
+    cluster: MemoryCluster, data: bytes, reach: int
+) -> None:
+    await cluster.put("k", b"old")
+    await cluster.settle()
+
+    async def hook(position: int, verb: str, _: Any) -> None:
+        if verb == "commit" and position >= reach:
+            raise DriveOffline("the commit is lost")
+
+    cluster.hook = hook
+    with pytest.raises(Unavailable):
+        await cluster.put("k", data)
+    cluster.hook = None
+    first = await cluster.get("k")
+    assert first == b"old", "with every drive answering, fewer than W is provably not committed"
+    with cluster.away(3):
+        if reach == 1:
+            assert await cluster.get("k") == b"old"
+        else:
+            assert await cluster.get("k") == data, "it may have been acknowledged by the drive that is away"
+            first = data
+    await cluster.settle()
+    assert await cluster.get("k") == first
+
+
+@pytest.mark.parametrize("data", [b"", SMALL, BIG])
+async def test_a_head_rolls_forward_as_a_get_does(cluster: MemoryCluster, data: bytes) -> None:
+    async def hook(position: int, verb: str, _: Any) -> None:
+        if verb == "commit" and position >= 2:
+            raise DriveOffline("the commit is lost")
+
+    cluster.hook = hook
+    with pytest.raises(Unavailable):
+        await cluster.put("k", data)
+    cluster.hook = None
+    with cluster.away(3):
+        found = await cluster.store.head_object(BUCKET, "k")
+        assert found is not None
+        assert found.size_bytes == len(data)
+    await cluster.settle()
+    assert await cluster.get("k") == data
+
+
+# -------------------------------------------------------------------- conditions
+
+
+def absent(current: Record | None) -> None:
+    if current is not None:
+        raise Refused
+
+
+async def test_conditional_put(cluster: MemoryCluster) -> None:
+    await cluster.store.put_object(BUCKET, "k", BytesBody(SMALL), absent)
+    with pytest.raises(Refused):
+        await cluster.store.put_object(BUCKET, "k", BytesBody(BIG), absent)
+    await cluster.settle()
+    assert await cluster.get("k") == SMALL
+    assert not cluster.unnamed_shards()
+    await cluster.store.delete_object(BUCKET, "k")
+    await cluster.store.put_object(BUCKET, "k", BytesBody(BIG), absent)
+    assert await cluster.get("k") == BIG
+
+
+async def test_of_many_conditional_puts_one_wins(cluster: MemoryCluster) -> None:
+    stores = [cluster.store, *(cluster.new_store() for _ in range(5))]
+
+    async def one(number: int) -> str:
+        try:
+            await stores[number].put_object(BUCKET, "k", BytesBody(b"%d" % number), absent)
+        except (Refused, Conflict) as error:
+            return type(error).__name__
+        return "won"
+
+    outcomes = await asyncio.gather(*map(one, range(6)))
+    won = [number for number, outcome in enumerate(outcomes) if outcome == "won"]
+    assert len(won) <= 1
+    if won:
+        assert await cluster.get("k") == b"%d" % won[0]
+
+
+async def test_a_conditional_put_leaves_no_lease(cluster: MemoryCluster) -> None:
+    """Whatever became of it, a plain put right afterwards reaches every drive."""
+    cluster.drives[3]._healing = True
+    await cluster.store.put_object(BUCKET, "k", BytesBody(SMALL), absent)
+    await cluster.settle()
+    cluster.drives[3]._healing = False
+    with pytest.raises(Refused):
+        await cluster.store.put_object(BUCKET, "k", BytesBody(SMALL), absent)
+    await cluster.settle()
+    await cluster.put("k", b"plain")
+    await cluster.settle()
+    assert [len(stamps) for stamps in cluster.stamps(REGISTER)] == [1, 1, 1, 1]
+
+
+async def test_a_conditional_put_that_cannot_reach_its_quorum_commits_nowhere(cluster: MemoryCluster) -> None:
+    """Staged on 0, 1, 2 and promised by 1, 2, 3: two drives could take it, so none is asked to."""
+
+    async def hook(position: int, verb: str, _: Any) -> None:
+        if (verb, position) in (("stage", 3), ("prepare", 0)):
+            raise DriveOffline("this message is lost")
+
+    cluster.hook = hook
+    with pytest.raises(Unavailable):
+        await cluster.store.put_object(BUCKET, "k", BytesBody(BIG), absent)
+    await cluster.settle()
+    assert "commit" not in {verb for _, verb in cluster.calls}
+    assert not cluster.unnamed_shards()
+
+
+# -------------------------------------------------------------------- documents
+
+
+async def test_documents(cluster: MemoryCluster) -> None:
+    store = cluster.store
+    await store.put_document("bucket/a", b"one")
+    await store.put_document("bucket/b", b"two")
+    await store.put_document("user/x", b"three")
+    for away in itertools.combinations(range(4), 2):
+        with cluster.away(*away):
+            found = await store.get_document("bucket/a")
+            assert found is not None
+            assert found.body == b"one"
+    listing = await store.list_documents("bucket/")
+    assert [(e.key, e.record.body) for e in listing.entries] == [("bucket/a", b"one"), ("bucket/b", b"two")]
+    with pytest.raises(Refused):
+        await store.put_document("bucket/a", b"again", absent)
+    await store.delete_document("bucket/a")
+    assert await store.get_document("bucket/a") is None
+    assert [e.key for e in (await store.list_documents("")).entries] == ["bucket/b", "user/x"]
+
+
+async def test_an_undecided_document_is_rolled_forward_from_one_copy(cluster: MemoryCluster) -> None:
+    async def hook(position: int, verb: str, _: Any) -> None:
+        if verb == "commit" and position >= 2:
+            raise DriveOffline("the commit is lost")
+
+    cluster.hook = hook
+    with pytest.raises(Unavailable):
+        await cluster.store.put_document("d", b"body")
+    cluster.hook = None
+    with cluster.away(3):
+        found = await cluster.store.get_document("d")
+    assert found is not None
+    assert found.body == b"body"
