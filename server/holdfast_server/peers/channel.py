@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -95,9 +96,8 @@ class Channel:
         self._connection: Connection | None = None
         self._calls: dict[int, _Call] = {}
         self._last_id = messages.PUSHED_REPORT_ID
-        self._slots = asyncio.Semaphore(MAX_CALLS[connection_class])
         self._bytes_in_flight = 0
-        self._bytes_freed = asyncio.Event()
+        self._waiters: deque[asyncio.Future[None]] = deque()
         self._wake = asyncio.Event()
         self._attempt_timeout: asyncio.Timeout | None = None
         self._attempt_began = 0.0
@@ -133,54 +133,70 @@ class Channel:
         Raises the DriveError the peer answered with, or a PeerError: NotConnected, DeadlineMissed, refusal.
         """
         spec = messages.VERBS[verb]
-        timeout = spec.timeout_seconds if timeout_seconds is None else timeout_seconds
-        deadline = asyncio.get_running_loop().time() + timeout
-        size = sum(map(len, blobs)) if blobs else 0
-        if self._connection is None:
-            raise NotConnected(self._offline())
-        if self._slots.locked() or (size and self._bytes_in_flight + size > MAX_BYTES_IN_FLIGHT):
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (spec.timeout_seconds if timeout_seconds is None else timeout_seconds)
+        sizes = tuple(map(len, blobs))
+        size = sum(sizes)
+        if not self._has_room(size):
             await self._wait_for_room(size, deadline)
-        else:
-            await self._slots.acquire()  # does not wait: not locked
-        self._bytes_in_flight += size
-        try:
-            reply, body = await self._exchange(verb, volume, arguments, blobs, deadline)
-        finally:
-            self._slots.release()
-            self._bytes_in_flight -= size
-            if size:
-                self._bytes_freed.set()
-        return self._decode(spec, reply, body)
-
-    async def _exchange(
-        self, verb: Verb, volume: int, arguments: tuple[Any, ...], blobs: Sequence[Buffer], deadline: float
-    ) -> tuple[messages.ReceivedReply, memoryview]:
         connection = self._connection
         if connection is None:
             raise NotConnected(self._offline())
         self._last_id = call_id = self._last_id + 1
-        request = Request(call_id, verb, volume, tuple(map(len, blobs)) if blobs else (), arguments)
-        future: asyncio.Future[tuple[messages.ReceivedReply, memoryview]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[tuple[messages.ReceivedReply, memoryview]] = loop.create_future()
         self._calls[call_id] = _Call(future, deadline)
+        self._bytes_in_flight += size
         try:
-            connection.send(messages.encode(request), blobs)
-            return await future
+            connection.send(messages.encode(Request(call_id, verb, volume, sizes, arguments)), blobs)
+            reply, body = await future
         except ConnectionLost as error:
             raise NotConnected(f"{self.target}: {error}") from error
         except FrameError as error:
             raise PeerError(str(error)) from error
         finally:
             self._calls.pop(call_id, None)
+            self._bytes_in_flight -= size
+            if self._waiters:
+                self._let_in()
+        return self._decode(spec, reply, body)
+
+    def _has_room(self, size: int) -> bool:
+        """A call larger than the whole allowance goes alone."""
+        in_flight = self._bytes_in_flight
+        return len(self._calls) < MAX_CALLS[self.connection_class] and (
+            not size or not in_flight or in_flight + size <= MAX_BYTES_IN_FLIGHT
+        )
 
     async def _wait_for_room(self, size: int, deadline: float) -> None:
+        """First come, first served.  Raises PeerError at the deadline."""
         try:
             async with asyncio.timeout_at(deadline):
-                while self._bytes_in_flight and self._bytes_in_flight + size > MAX_BYTES_IN_FLIGHT:
-                    self._bytes_freed.clear()
-                    await self._bytes_freed.wait()
-                await self._slots.acquire()
+                while not self._has_room(size):
+                    await self._turn()
+                if self._waiters and self._has_room(0):
+                    self._let_in()  # a large call that ended may have made room for several
         except TimeoutError:
             raise PeerError(f"{self.target}: too many calls under way") from None
+
+    async def _turn(self) -> None:
+        """Wait to be let in, which need not mean that there is room."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            elif not waiter.cancelled():
+                self._let_in()  # it was this one's turn; the next must not wait for another call to end
+            raise
+
+    def _let_in(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
 
     def _decode(
         self, spec: messages.VerbSpec, reply: messages.ReceivedReply, body: memoryview

@@ -58,9 +58,9 @@ class Connection(asyncio.BufferedProtocol):
         """Queue a frame for the end of this turn of the loop.  Raises ConnectionLost, FrameError."""
         if self._lost is not None:
             raise ConnectionLost(self._lost)
-        pieces = encode_frame(header, blobs)
-        self._pieces += pieces
-        self._pieces_size_bytes += sum(map(len, pieces))
+        for piece in encode_frame(header, blobs):
+            self._pieces.append(piece)
+            self._pieces_size_bytes += len(piece)
         if not self._flush_scheduled:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)

@@ -45,6 +45,8 @@ class Frame(NamedTuple):
 
 def encode_frame(header: bytes, blobs: Sequence[Buffer] = ()) -> list[Buffer]:
     """The pieces of a frame in the order they go to the wire.  Raises FrameError if it is too large."""
+    if not blobs and len(header) <= MAX_FRAME_SIZE_BYTES:
+        return [PREFIX.pack(len(header), len(header)) + header]
     size = len(header) + sum(map(len, blobs))
     if size > MAX_FRAME_SIZE_BYTES:
         raise FrameError(f"frame of {size} bytes; at most {MAX_FRAME_SIZE_BYTES} are sent")
@@ -53,6 +55,8 @@ def encode_frame(header: bytes, blobs: Sequence[Buffer] = ()) -> list[Buffer]:
 
 def split_blobs(blobs: memoryview, sizes: Sequence[int]) -> list[memoryview]:
     """Cut the blobs apart.  Raises FrameError unless the sizes add up exactly."""
+    if not sizes and not blobs:
+        return []
     if any(size < 0 for size in sizes) or sum(sizes) != len(blobs):
         raise FrameError(f"blobs of {len(blobs)} bytes announced as {sum(sizes)}")
     parts, offset = [], 0

@@ -138,7 +138,7 @@ async def connect(pod: Pod) -> AsyncIterator[Connect]:
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 — conditions of several objects
+        while not condition():
             await asyncio.sleep(0.005)
 
 

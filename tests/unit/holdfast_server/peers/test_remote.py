@@ -12,7 +12,7 @@ import pytest
 
 from holdfast_server.drives import port
 from holdfast_server.drives.port import DriveState, Register
-from holdfast_server.peers import link, messages
+from holdfast_server.peers import channel, link, messages
 from holdfast_server.peers.connection import Connection
 from holdfast_server.peers.dispatch import Dispatcher
 from holdfast_server.peers.messages import Verb
@@ -77,7 +77,7 @@ async def test_a_bug_in_the_other_pod_is_an_error_and_not_the_end(pod: Any, conn
 
 async def test_bad_arguments_and_absent_volumes_are_answered(pod: Any, connect: Any) -> None:
     peer = await connect()
-    channel = peer.link.channels[messages.ConnectionClass.CONTROL]
+    control = peer.link.channels[messages.ConnectionClass.CONTROL]
     for verb, volume, arguments, match in [
         (Verb.NOTE, 0, ("not a register", 1, True), "Expected"),
         (Verb.NOTE, 5, (REGISTER, 1, True), "no volume 5"),
@@ -85,7 +85,7 @@ async def test_bad_arguments_and_absent_volumes_are_answered(pod: Any, connect: 
         (Verb.PING, 0, (), "not a drive's"),
     ]:
         with pytest.raises(PeerError, match=match):
-            await channel.call(verb, volume, arguments)
+            await control.call(verb, volume, arguments)
     assert peer.online
 
 
@@ -135,6 +135,45 @@ async def test_big_payloads_both_ways_while_small_calls_go_on(pod: Any, connect:
 
 async def _value(value: Any) -> Any:
     return value
+
+
+async def test_calls_beyond_the_bound_wait_their_turn(pod: Any, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(channel.MAX_CALLS, messages.ConnectionClass.CONTROL, 4)
+    monkeypatch.setattr(channel, "MAX_BYTES_IN_FLIGHT", 3000)
+    running = most = 0
+
+    async def slow(*_: Any) -> port.QueryReply:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.002)
+        running -= 1
+        return port.QueryReply((), 0, 0, 0, False)
+
+    pod.drive.answers["query"] = slow
+    drive = (await connect()).drives()[0]
+    calls = [asyncio.ensure_future(drive.query(REGISTER, False)) for _ in range(100)]
+    stages = [drive.stage(b"i" * 16, 0, [bytes(size)], [b"h" * 16]) for size in [1000, 2500, 9000] * 10]
+    for call in calls[10:60:3]:
+        call.cancel()
+    results = await asyncio.gather(*calls, *stages, return_exceptions=True)
+    assert most == 4
+    assert sum(isinstance(result, asyncio.CancelledError) for result in results) == len(calls[10:60:3])
+    assert not [result for result in results if isinstance(result, port.DriveError)]
+
+
+async def test_a_call_that_gets_no_turn_fails_at_its_deadline(
+    pod: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(channel.MAX_CALLS, messages.ConnectionClass.CONTROL, 2)
+    monkeypatch.setitem(messages.VERBS, Verb.FENCE, messages.VERBS[Verb.FENCE]._replace(timeout_seconds=0.1))
+    pod.drive.answers["query"] = lambda *_: asyncio.sleep(1.0, port.QueryReply((), 0, 0, 0, False))
+    drive = (await connect()).drives()[0]
+    calls = [asyncio.ensure_future(drive.query(REGISTER, False)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(port.DriveOffline, match="too many calls"):
+        await drive.fence(REGISTER, 5)
+    await asyncio.gather(*calls)
 
 
 async def test_calls_of_one_turn_share_a_write(pod: Any, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
