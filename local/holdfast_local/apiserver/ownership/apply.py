@@ -6,6 +6,7 @@ Source: the Kubernetes page "Server-Side Apply" and structured-merge-diff.
 """
 
 import copy
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,11 +43,8 @@ def apply(live: Object, wanted: Object, schema: Schema, manager: Manager, *, for
     fields = {name: part for name, part in wanted.items() if name not in ("apiVersion", "kind")}
     # A copy: removing dropped fields below works in place, and stored objects are never changed.
     merged = merge(copy.deepcopy(live), fields, schema)
-    owned_by_others: set[Path] = set().union(*owners.values()) if owners else set()
-    dropped = previous - set(mine)
-    for path in sorted(dropped, key=len, reverse=True):
-        if not _is_held(path, owned_by_others) and not _is_held(path, set(mine)):
-            remove_path(merged, schema, path)
+    held = set(mine).union(*owners.values())
+    _remove_dropped(merged, schema, previous - set(mine), held)
     owners[manager] = frozenset(mine)
     return Applied(merged, {other: paths for other, paths in owners.items() if paths})
 
@@ -55,9 +53,27 @@ def _same_applier(other: Manager, manager: Manager) -> bool:
     return (other.name, other.operation, other.subresource) == (manager.name, APPLY, manager.subresource)
 
 
-def _is_held(path: Path, owned: set[Path]) -> bool:
+def _remove_dropped(merged: Object, schema: Schema, dropped: set[Path], held: set[Path]) -> None:
+    """Removes, in place, what the manager gave up and nobody holds, whole list items before their parts."""
+    removed: set[Path] = set()
+    for path in sorted(dropped, key=len):
+        inside_removed = any(path[:length] in removed for length in range(1, len(path)))
+        if inside_removed or _is_held(path, held) or _is_key_of_its_item(path):
+            continue
+        remove_path(merged, schema, path)
+        removed.add(path)
+
+
+def _is_held(path: Path, held: set[Path]) -> bool:
     """Somebody owns the path itself or something inside it."""
-    return any(other[: len(path)] == path for other in owned)
+    return any(other[: len(path)] == path for other in held)
+
+
+def _is_key_of_its_item(path: Path) -> bool:
+    """The key fields of an item that stays are what it is found by; they go with the item only."""
+    if len(path) < 2 or not path[-2].startswith("k:"):
+        return False
+    return path[-1].removeprefix("f:") in json.loads(path[-2][2:])
 
 
 def merge(live: Any, wanted: Any, schema: Schema) -> Any:

@@ -96,8 +96,8 @@ async def test_list_items_are_merged_and_removed_by_key(api: Any) -> None:
     await api.patch(SET, {"spec": {"template": {"spec": {"containers": [extra]}}}}, strategic)
     main = {"name": "main", "image": "m:2", "ports": [{"containerPort": 81}]}
     status, changed = await api.apply(SET, stateful_set([main]))
+    assert status == 200, changed
     found = {entry["name"]: entry for entry in changed["spec"]["template"]["spec"]["containers"]}
-    assert status == 200
     assert set(found) == {"main", "injected"}
     assert (found["main"]["image"], [p["containerPort"] for p in found["main"]["ports"]]) == ("m:2", [81])
 
@@ -111,7 +111,9 @@ async def test_atomic_lists_are_replaced(api: Any) -> None:
 
 async def test_labels_and_owner_references_are_owned_one_by_one(api: Any) -> None:
     wanted = config_map()
-    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "u-1", "controller": True}
+    owner = await api.create("/api/v1/namespaces/default/configmaps", {"metadata": {"name": "o"}})
+    uid = owner["metadata"]["uid"]
+    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": uid, "controller": True}
     wanted["metadata"] |= {"labels": {"mine": "1"}, "ownerReferences": [reference]}
     await api.apply(MAP, wanted, manager="owner")
     await api.patch(MAP, {"metadata": {"labels": {"theirs": "1"}}})
