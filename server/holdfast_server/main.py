@@ -48,7 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Returns the exit code; argparse exits by itself with 2."""
     options = _parser().parse_args(arguments)
-    set_up_logging(environment.get("HOLDFAST_LOG_LEVEL", "INFO").upper())
     try:
         inputs = _inputs(options, environment)
         settings = _settings(options, environment)
@@ -56,6 +55,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         for line in str(error).splitlines():
             print(f"holdfast: {line}", file=sys.stderr)
         return EXIT_BAD_CONFIGURATION
+    set_up_logging(environment.get("HOLDFAST_LOG_LEVEL", "INFO").upper())
     tune_allocator()
     try:
         return _run_loop(lambda: _serve(inputs, settings))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,7 @@ STATE_POLL_SECONDS = 0.25
 """How late peers hear that a drive of this pod has changed its state."""
 ANNOUNCE_TIMEOUT_SECONDS = 5.0
 FENCE_TIMEOUT_SECONDS = 15.0
+RESTART_WORK_SECONDS = 5.0
 
 
 async def open_drives(inputs: PodInputs, clock: Clock) -> list[LocalDrive]:
@@ -140,10 +141,14 @@ class StoragePod:
             await pod._close()
 
     def _background(self) -> list[Coroutine[Any, Any, None]]:
-        return [
-            self.local.run(), self._heal.run(), self._services.identities.keep_fresh(),
-            self._follow_inputs(), self._follow_states(),
-        ]  # fmt: skip
+        work = {
+            "drives": self.local.run,
+            "healing": self._heal.run,
+            "identities": self._services.identities.keep_fresh,
+            "configuration": self._follow_inputs,
+            "states": self._follow_states,
+        }
+        return [_keep_running(name, run) for name, run in work.items()]
 
     async def _listen_to_peers(self) -> None:
         if self._inputs.has_peers:
@@ -291,6 +296,16 @@ class StoragePod:
             return True
 
         return all(await asyncio.gather(*(fence(peer) for peer in self._network.peers)))
+
+
+async def _keep_running(name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """A fault in background work must not take down a pod that serves: it is logged, and the work begun anew."""
+    while True:
+        try:
+            await run()
+        except Exception:
+            log.exception("background work failed and is begun anew", extra={"work": name})
+        await asyncio.sleep(RESTART_WORK_SECONDS)
 
 
 async def serve(inputs: PodInputs, settings: PodSettings, stop: asyncio.Event) -> None:

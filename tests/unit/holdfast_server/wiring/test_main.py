@@ -1,0 +1,111 @@
+"""The command itself, as a process: exit codes, messages, a clean end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from holdfast_server.main import run
+from holdfast_server.wiring.process import tune_allocator
+
+KEYS = {"HOLDFAST_ROOT_USER": "admin", "HOLDFAST_ROOT_PASSWORD": "password1"}
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def begin(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("HOLDFAST_", "MINIO_"))}
+    return subprocess.Popen(
+        [sys.executable, "-m", "holdfast_server.main", *arguments],
+        env=clean | environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_ready(port: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+    raise AssertionError(f"not ready: {process.poll()}")
+
+
+@pytest.fixture
+def processes() -> Iterator[list[subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def test_a_pod_by_hand_serves_and_ends_cleanly(tmp_path: Path, processes: list[subprocess.Popen[str]]) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    port = free_port()
+    arguments = ["server", str(tmp_path / "a"), str(tmp_path / "b"), "--address", f"127.0.0.1:{port}"]
+    minio = {"MINIO_ROOT_USER": "admin", "MINIO_ROOT_PASSWORD": "password1"}
+    process = begin(arguments, minio)
+    processes.append(process)
+    wait_ready(port, process)
+    second = begin([*arguments[:1], str(tmp_path / "c"), *arguments[3:]], KEYS)
+    processes.append(second)
+    _, said = second.communicate(timeout=20)
+    assert second.returncode == 1
+    assert f"{port}" in said.splitlines()[-1]
+    assert "in use" in said.splitlines()[-1]
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "event=stopped" in said
+    assert "password1" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["server"], KEYS, "paths of the drives"),
+        (["server", "/nowhere"], {}, "HOLDFAST_ROOT_USER: the root user needs at least 3"),
+        (["server", "/nowhere"], KEYS | {"HOLDFAST_ROOT_PASSWORD": "short"}, "HOLDFAST_ROOT_PASSWORD"),
+        (["server", "/d{4...1}"], KEYS, "{4...1}"),
+        (["server", "/d{1...17}"], KEYS, "17 volumes cannot be cut"),
+        (["server", "/d", "--address", "x:y"], KEYS, "--address"),
+        (["server", "--config", "/nowhere/c.yaml"], {}, "--pod"),
+        (["server", "--config", "/nowhere/c.yaml", "--pod", "p-0"], {}, "/nowhere/c.yaml: No such file"),
+        (["server", "/d", "--config", "/nowhere/c.yaml", "--pod", "p-0"], {}, "either --config or paths"),
+    ],
+)
+def test_wrong_arguments_are_named_and_end_with_2(
+    arguments: list[str], environment: dict[str, str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments, environment) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(["--version"], {})
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("holdfast 0.")
+
+
+def test_the_allocator_is_tuned_where_it_is_glibc() -> None:
+    assert isinstance(tune_allocator(), bool)
