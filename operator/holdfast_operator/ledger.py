@@ -53,6 +53,16 @@ class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     def pool(self, name: str) -> PoolRecord | None:
         return next((pool for pool in self.pools if pool.name == name), None)
 
+    @property
+    def serving_pools(self) -> tuple[PoolRecord, ...]:
+        """Pools that requests go to; one that is joining is not among them before it can bear it."""
+        return tuple(pool for pool in self.pools if pool.readable_from_epoch <= self.epoch)
+
+    @property
+    def joining_pools(self) -> tuple[PoolRecord, ...]:
+        """Pools that do not take writes yet."""
+        return tuple(pool for pool in self.pools if pool.writable_from_epoch > self.epoch)
+
 
 def decode_ledger(data: bytes) -> Ledger:
     """Raises LedgerError."""
@@ -107,39 +117,43 @@ def advance_pools(
     """The next ledger: `formatted` names pools whose every drive was seen formatted just now; `epochs` is what
     each pod (pool, ordinal) last said it works with.
 
-    The first pools are readable and writable from epoch 1.  A later one is readable in the next epoch and
-    writable in the one after, and an epoch is followed by another only when every pod reports it: a writer
-    must never place a key where a slower pod would not look for it.
+    The first pools are readable and writable from epoch 1.  A later one first gets its pods and its drives, while
+    no request goes near it; then an epoch makes it readable, and the next one writable.  An epoch is followed by
+    another only when every pod reports it: a writer must never place a key where a slower pod would not look.
+    One pool, or one group of pools declared together, joins at a time.
     """
     records = [
         msgspec.structs.replace(record, formatted=record.formatted or record.name in formatted)
         for record in ledger.pools
     ]
     epoch = ledger.epoch
-    settled = _everybody_reports(ledger, epochs)
-    if ledger.pools and settled and any(record.writable_from_epoch > epoch for record in records):
-        epoch += 1
-        settled = False
-    added = [pool for pool in pools if ledger.pool(pool.name) is None]
-    if not added or (ledger.pools and not settled):
-        return msgspec.structs.replace(ledger, epoch=epoch, pools=tuple(records))
-    if ledger.pools:
-        epoch += 1
-    readable, writable = (epoch, epoch + 1) if ledger.pools else (epoch, epoch)
-    for pool in added:
-        records.append(
-            PoolRecord(
-                name=pool.name,
-                servers=pool.servers,
-                volumes_per_server=pool.volumes_per_server,
-                set_size=pool.quorums.set_size,
-                parity=pool.quorums.parity_shards,
-                first_node=_first_free_node(records),
-                readable_from_epoch=readable,
-                writable_from_epoch=writable,
-            )
-        )
+    joining = [record for record in records if record.writable_from_epoch > epoch]
+    if joining:
+        if all(record.formatted for record in joining) and _everybody_reports(ledger, epochs):
+            epoch += 1
+    else:
+        records += _new_records(records, pools, epoch)
     return msgspec.structs.replace(ledger, epoch=epoch, pools=tuple(records))
+
+
+def _new_records(known: Sequence[PoolRecord], pools: Sequence[PoolSpec], epoch: int) -> list[PoolRecord]:
+    names_known = {record.name for record in known}
+    added: list[PoolRecord] = []
+    for pool in pools:
+        if pool.name not in names_known:
+            added.append(
+                PoolRecord(
+                    name=pool.name,
+                    servers=pool.servers,
+                    volumes_per_server=pool.volumes_per_server,
+                    set_size=pool.quorums.set_size,
+                    parity=pool.quorums.parity_shards,
+                    first_node=_first_free_node([*known, *added]),
+                    readable_from_epoch=epoch + 1 if known else epoch,
+                    writable_from_epoch=epoch + 2 if known else epoch,
+                )
+            )
+    return added
 
 
 def _everybody_reports(ledger: Ledger, epochs: Mapping[tuple[str, int], int]) -> bool:

@@ -3,8 +3,9 @@
 Rules, each there because its absence has cost somebody data or sleep:
 * one pod at a time over the whole tenant, and none while another is on its way down or up;
 * a pod that is down already may always be replaced, or a bad image could never be fixed;
-* a healthy pod goes only while every drive of every set is whole, and after the pod itself has confirmed that
-  the others bear its absence (asked by the caller just before, `/health/cluster?maintenance=true`);
+* a healthy pod goes only while every drive of every set is whole and nothing waits for repair, and after the pod
+  itself has confirmed that the others bear its absence (asked by the caller just before,
+  `/health/cluster?maintenance=true`);
 * where the geometry bears no loss, a healthy pod goes only if the Tenant says `allowDisruption`.
 """
 
@@ -90,6 +91,8 @@ def plan_rollout(
         return Wait(count, f"waiting for pod {name} to become ready")
     if not redundancy.whole:
         return Wait(count, "waiting for every drive to be whole")
+    if redundancy.repair_queue_length:
+        return Wait(count, f"waiting for {redundancy.repair_queue_length} missed writes to be repaired")
     first = outdated[0]
     if tenant.tolerated_servers > 0:
         return EvictPod(first, count)

@@ -144,6 +144,7 @@ class Reconciler:
         pods = read_pods(live.pods, tenant.name)
         views = await self._ports.health.ask_all(pods)
         redundancy = merge_views(credentials.ledger.pools, views)
+        serving = redundancy.of_pools(credentials.ledger.serving_pools)
         ledger = advance_pools(
             credentials.ledger,
             tenant.pools,
@@ -157,7 +158,7 @@ class Reconciler:
             ledger=ledger,
             default_image=self._default_image,
             cluster_domain=self._cluster_domain,
-            disruption_allowed=disruption_allowed(tenant, redundancy),
+            disruption_allowed=disruption_allowed(tenant, serving),
         )
         manifests = render_tenant(request)
         trouble = None
@@ -173,7 +174,7 @@ class Reconciler:
             trouble = Trouble("ApplyFailed", str(error))
         step = await self._roll(key, tenant, pods, live.of_kind(STATEFUL_SET), redundancy)
         plan = plan_provisioning(tenant, credentials, ledger)
-        provisioned = await self._provision(key, tenant, credentials, ledger, plan, pods, redundancy)
+        provisioned = await self._provision(key, tenant, credentials, ledger, plan, pods, serving)
         return PassFindings(
             tenant=tenant,
             ledger=ledger,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from holdfast_operator.ledger import PoolRecord
 from holdfast_operator.observe.health import PodView
@@ -58,13 +58,15 @@ class Redundancy:
     epochs: Mapping[tuple[str, int], int] | None = None
     """Per pod (pool, ordinal) that answered, the epoch it works with."""
     repair_queue_length: int = 0
+    """Writes that some drive missed and has not been given yet, over all pods."""
 
-    def of_pool(self, name: str) -> Redundancy:
-        return Redundancy(
-            tuple(drive for drive in self.drives if drive.pool == name),
-            tuple(view for view in self.sets if view.pool == name),
-            self.answering,
-            self.epochs,
+    def of_pools(self, pools: Iterable[PoolRecord]) -> Redundancy:
+        """The same, of these pools only."""
+        names = {pool.name for pool in pools}
+        return replace(
+            self,
+            drives=tuple(drive for drive in self.drives if drive.pool in names),
+            sets=tuple(view for view in self.sets if view.pool in names),
         )
 
     @property
@@ -106,7 +108,7 @@ def merge_views(pools: Iterable[PoolRecord], views: Sequence[PodView]) -> Redund
         sets=tuple(sets),
         answering=len(views),
         epochs={(view.pool, view.ordinal): view.health.epoch for view in views},
-        repair_queue_length=max((view.health.repair_queue_length for view in views), default=0),
+        repair_queue_length=sum(view.health.repair_queue_length for view in views),
     )
 
 

@@ -46,6 +46,11 @@ class PassFindings:
     endpoint: str
     apply_trouble: Trouble | None = None
 
+    @property
+    def serving(self) -> Redundancy:
+        """The pools that requests go to; one that is joining says nothing about the service."""
+        return self.redundancy.of_pools(self.ledger.serving_pools)
+
 
 def derive_status(findings: PassFindings, previous: Mapping[str, Any], now: str) -> dict[str, Any]:
     """The status after a pass that went through."""
@@ -123,23 +128,25 @@ def _ready(parts: Sequence[Finding]) -> Finding:
 def _pools_ready(findings: PassFindings) -> Finding:
     if findings.apply_trouble is not None:
         return Finding("PoolsReady", False, findings.apply_trouble.reason, findings.apply_trouble.message)
-    redundancy = findings.redundancy
-    waiting = [pool.name for pool in findings.tenant.pools if findings.ledger.pool(pool.name) is None]
-    if redundancy.writable and not waiting:
+    serving = findings.serving
+    if serving.writable:
         return Finding("PoolsReady", True, "Writable", "every erasure set has its write quorum")
-    if waiting:
-        return Finding("PoolsReady", False, "PoolWaiting", f"not yet added: {', '.join(waiting)}")
-    if not redundancy.answering:
-        return Finding("PoolsReady", False, "NoPodAnswers", _pod_troubles(findings) or "no pod answers yet")
-    reason = "ReadOnly" if redundancy.readable else "QuorumLost"
-    if not all(record.formatted for record in findings.ledger.pools):
-        reason = "Starting"
-    message = "; ".join(part for part in (_pod_troubles(findings), drive_troubles(redundancy)) if part)
-    return Finding("PoolsReady", False, reason, message or "a set has no write quorum")
+    troubles = _pod_troubles(findings)
+    if not serving.answering:
+        return Finding("PoolsReady", False, "NoPodAnswers", troubles or "no pod answers yet")
+    message = "; ".join(part for part in (troubles, drive_troubles(serving)) if part)
+    return Finding("PoolsReady", False, _shortfall(findings), message or "a set has no write quorum")
+
+
+def _shortfall(findings: PassFindings) -> str:
+    """Why writes are not taken, in one word."""
+    if not all(record.formatted for record in findings.ledger.serving_pools):
+        return "Starting"
+    return "ReadOnly" if findings.serving.readable else "QuorumLost"
 
 
 def _degraded(findings: PassFindings) -> Finding:
-    redundancy = findings.redundancy
+    redundancy = findings.serving
     if not redundancy.answering:
         return Finding("Degraded", None, "NoPodAnswers", "no pod answers")
     if not redundancy.whole:
@@ -164,8 +171,11 @@ def _progressing(findings: PassFindings) -> Finding:
         return Finding(
             "Progressing", True, "PodsStarting", f"{ready} of {expected} pods are ready. {troubles}".rstrip(". ")
         )
-    if any(record.writable_from_epoch > findings.ledger.epoch for record in findings.ledger.pools):
-        return Finding("Progressing", True, "PoolJoining", "a pool becomes writable once every pod knows it")
+    joining = [record.name for record in findings.ledger.joining_pools]
+    joining += [pool.name for pool in findings.tenant.pools if findings.ledger.pool(pool.name) is None]
+    if joining:
+        names = ", ".join(joining)
+        return Finding("Progressing", True, "PoolJoining", f"takes writes once every pod knows it: {names}")
     return Finding("Progressing", False, "Settled")
 
 
@@ -188,12 +198,11 @@ def _item(status: ItemStatus) -> dict[str, Any]:
 
 def _health(findings: PassFindings) -> str:
     """One word for the printer column."""
-    redundancy = findings.redundancy
-    if redundancy.writable:
-        return "Healthy" if redundancy.whole else "Degraded"
-    if not all(record.formatted for record in findings.ledger.pools) or not findings.ledger.pools:
-        return "Starting"
-    return "ReadOnly" if redundancy.readable else "Unavailable"
+    serving = findings.serving
+    if serving.writable:
+        return "Healthy" if serving.whole else "Degraded"
+    shortfall = _shortfall(findings)
+    return "Unavailable" if shortfall == "QuorumLost" else shortfall
 
 
 def _pod_troubles(findings: PassFindings) -> str:

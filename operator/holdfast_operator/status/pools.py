@@ -14,13 +14,15 @@ from holdfast_server.contract import geometry
 
 def derive_pool(pool: PoolSpec, ledger: Ledger, pods: Sequence[PodState], redundancy: Redundancy) -> dict[str, Any]:
     record = ledger.pool(pool.name)
-    own = redundancy.of_pool(pool.name)
+    own = redundancy.of_pools([] if record is None else [record])
     drives = pool.servers * pool.volumes_per_server
     return {
         "name": pool.name,
         "servers": pool.servers,
         "ready": sum(pod.ready and not pod.deleting for pod in pods if pod.pool == pool.name),
-        "state": _state(pool, record is not None and record.formatted, own),
+        "state": "Joining"
+        if record not in ledger.serving_pools
+        else _state(record is not None and record.formatted, own),
         "formatted": bool(record and record.formatted),
         "drives": {
             "total": drives,
@@ -39,8 +41,8 @@ def derive_pool(pool: PoolSpec, ledger: Ledger, pods: Sequence[PodState], redund
     }
 
 
-def _state(pool: PoolSpec, formatted: bool, redundancy: Redundancy) -> str:
-    """One word: Starting, Active, Degraded, ReadOnly or Unavailable."""
+def _state(formatted: bool, redundancy: Redundancy) -> str:
+    """One word for a pool in service: Starting, Active, Degraded, ReadOnly or Unavailable."""
     if redundancy.writable:
         return "Active" if redundancy.whole else "Degraded"
     if not formatted:

@@ -86,6 +86,7 @@ class MemoryPods:
         """(tenant, pod, volume) → what the pod says of the drive, where it is not `ok`."""
         self.stuck_epochs: dict[str, int] = {}
         """Pods that still work with an older configuration."""
+        self.repair_queue_length = 0
 
     def settle(self) -> None:
         """Make the pods that the StatefulSets ask for, with the newest revision; restart nothing."""
@@ -165,6 +166,7 @@ class MemoryPods:
             epoch=self.stuck_epochs.get(pod.name, served.epoch),
             sets=sets,
             drives=drives,
+            repair_queue_length=self.repair_queue_length,
         )
 
     def _drive(

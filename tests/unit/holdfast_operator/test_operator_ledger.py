@@ -43,32 +43,38 @@ def test_the_first_pools_are_writable_at_once(tenant_body: Any) -> None:
     assert advance_pools(ledger, tenant.pools, {}, ()) == ledger
 
 
-def test_a_later_pool_is_readable_first_and_writable_when_all_know_it(tenant_body: Any) -> None:
-    tenant = tenant_with(tenant_body, ("a", 4, 1))
-    first = advance_pools(Ledger(), tenant.pools, {}, ())
-    more = tenant_with(tenant_body, ("a", 4, 1), ("b", 4, 1))
-    waiting = advance_pools(first, more.pools, {**all_report(first, 1), ("a", 2): 0}, ())
-    assert waiting == first, "not before every pod is settled"
-    added = advance_pools(first, more.pools, all_report(first, 1), ())
-    assert (added.epoch, added.pools[1].readable_from_epoch, added.pools[1].writable_from_epoch) == (2, 2, 3)
+def test_a_later_pool_is_formatted_then_readable_then_writable(tenant_body: Any) -> None:
+    first = advance_pools(Ledger(), tenant_with(tenant_body, ("a", 4, 1)).pools, {}, ())
+    pools = tenant_with(tenant_body, ("a", 4, 1), ("b", 4, 1)).pools
+    added = advance_pools(first, pools, {}, ())
+    assert (added.epoch, added.pools[1].readable_from_epoch, added.pools[1].writable_from_epoch) == (1, 2, 3)
     assert added.pools[1].first_node == 4
+    assert [pool.name for pool in added.serving_pools] == ["a"]
+    assert [pool.name for pool in added.joining_pools] == ["b"]
+    assert advance_pools(added, pools, all_report(added, 1), ()).epoch == 1, "not before its drives are formatted"
+    late = {**all_report(added, 1), ("a", 2): 0}
+    assert advance_pools(added, pools, late, {"b"}).epoch == 1, "not before every pod reports the epoch"
+    readable = advance_pools(added, pools, all_report(added, 1), {"b"})
+    assert readable.epoch == 2
+    assert len(readable.serving_pools) == 2
     late = {**all_report(added, 2), ("b", 3): 1}
-    assert advance_pools(added, more.pools, late, ()).epoch == 2
-    assert advance_pools(added, more.pools, all_report(added, 2), ()).epoch == 3
+    assert advance_pools(readable, pools, late, ()).epoch == 2
+    writable = advance_pools(readable, pools, all_report(added, 2), ())
+    assert writable.epoch == 3
+    assert writable.joining_pools == ()
+    assert advance_pools(writable, pools, all_report(added, 3), ()) == writable
 
 
-def test_two_pools_added_one_after_another_never_share_an_epoch_step(tenant_body: Any) -> None:
-    one = tenant_with(tenant_body, ("a", 4, 1))
-    two = tenant_with(tenant_body, ("a", 4, 1), ("b", 4, 1))
-    three = tenant_with(tenant_body, ("a", 4, 1), ("b", 4, 1), ("c", 4, 1))
-    ledger = advance_pools(Ledger(), one.pools, {}, ())
-    ledger = advance_pools(ledger, two.pools, all_report(ledger, 1), ())
-    ledger = advance_pools(ledger, three.pools, all_report(ledger, 2), ())
-    assert (ledger.epoch, len(ledger.pools)) == (3, 2)
-    ledger = advance_pools(ledger, three.pools, all_report(ledger, 2), ())
-    assert len(ledger.pools) == 2, "epoch 3 is not yet known to all"
-    ledger = advance_pools(ledger, three.pools, all_report(ledger, 3), ())
-    assert (ledger.epoch, ledger.pools[2].readable_from_epoch, ledger.pools[2].first_node) == (4, 4, 8)
+def test_the_next_pool_waits_until_the_one_before_has_joined(tenant_body: Any) -> None:
+    two = tenant_with(tenant_body, ("a", 4, 1), ("b", 4, 1)).pools
+    three = tenant_with(tenant_body, ("a", 4, 1), ("b", 4, 1), ("c", 4, 1)).pools
+    ledger = advance_pools(Ledger(), two[:1], {}, ())
+    ledger = advance_pools(ledger, two, {}, ())
+    for epoch in (1, 2):
+        ledger = advance_pools(ledger, three, all_report(ledger, epoch), {"b"})
+        assert (ledger.epoch, len(ledger.pools)) == (epoch + 1, 2)
+    ledger = advance_pools(ledger, three, {}, ())
+    assert (ledger.epoch, ledger.pools[2].readable_from_epoch, ledger.pools[2].first_node) == (3, 4, 8)
 
 
 def test_formatted_is_never_taken_back(tenant_body: Any) -> None:

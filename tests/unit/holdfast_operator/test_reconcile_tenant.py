@@ -305,6 +305,16 @@ async def test_no_roll_while_redundancy_is_reduced(world: Any) -> None:
     assert world.condition("Progressing")["reason"] == "RollWaiting"
 
 
+async def test_no_roll_while_missed_writes_wait_for_repair(world: Any) -> None:
+    await world.start()
+    world.pods.repair_queue_length = 3
+    world.change_spec(image="holdfast:new")
+    world.kube.calls.clear()
+    await world.run_passes(3)
+    assert not [call for call in world.kube.calls if call[0] in ("evict", "delete")]
+    assert "missed writes" in world.condition("Progressing")["message"]
+
+
 async def test_a_pod_that_is_down_is_replaced_even_then(world: Any) -> None:
     await world.start()
     world.pods.down = {"logs-pool-main-1"}
@@ -341,21 +351,28 @@ async def test_one_server_is_not_interrupted_without_leave(world: Any) -> None:
     assert world.condition("Progressing")["reason"] == "Settled"
 
 
-async def test_a_pool_is_added_over_two_epochs(world: Any) -> None:
+async def test_a_pool_joins_without_touching_the_service(world: Any) -> None:
     await world.start()
     world.change_spec(pools=add_pool(world.kube.objects["Tenant", "loki", "logs"], "more"))
+    world.pods.down = {"logs-pool-more-1"}
+    await world.run_passes(3)
+    assert served_config(world)["epoch"] == 1
+    assert [pool["firstNode"] for pool in served_config(world)["pools"]] == [0, 4]
+    assert world.condition("Ready")["status"] == "True"
+    assert world.condition("Degraded")["status"] == "False"
+    assert world.kube.tenant_status()["pools"][1]["state"] == "Joining"
+    world.pods.down = set()
     world.pods.stuck_epochs["logs-pool-main-3"] = 1
     await world.run_passes(4)
     served = served_config(world)
-    assert served["epoch"] == 2
-    assert [pool["firstNode"] for pool in served["pools"]] == [0, 4]
-    assert served["pools"][1]["readableFromEpoch"] == 2
-    assert served["pools"][1]["writableFromEpoch"] == 3
+    assert served["epoch"] == 2, "readable, and not writable before the last pod reports it"
+    assert (served["pools"][1]["readableFromEpoch"], served["pools"][1]["writableFromEpoch"]) == (2, 3)
     assert world.condition("Progressing")["reason"] == "PoolJoining"
     world.pods.stuck_epochs.clear()
     await world.run_passes(3)
     assert served_config(world)["epoch"] == 3
     assert world.condition("Progressing")["reason"] == "Settled"
+    assert world.kube.tenant_status()["pools"][1]["state"] == "Active"
 
 
 async def test_a_pool_cannot_be_left_out(world: Any) -> None:

@@ -23,6 +23,21 @@ POOL = SPEC["pools"]["items"]["properties"]
 CHART = ROOT / "charts" / "holdfast-operator"
 EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 
+READERS = (
+    "text",
+    "choice",
+    "integer",
+    "required_integer",
+    "flag",
+    "child",
+    "items",
+    "texts",
+    "mapping",
+    "text_mapping",
+    "mappings",
+    "has",
+)
+
 
 def tenants_in(path: Path) -> list[dict[str, Any]]:
     documents = [document for document in yaml.safe_load_all(path.read_text()) if document]
@@ -88,21 +103,7 @@ def test_the_crd_and_the_parser_know_the_same_fields() -> None:
         for call in ast.walk(parser)
         if isinstance(call, ast.Call)
         and isinstance(call.func, ast.Attribute)
-        and call.func.attr
-        in [
-            "text",
-            "choice",
-            "integer",
-            "required_integer",
-            "flag",
-            "child",
-            "items",
-            "texts",
-            "mapping",
-            "text_mapping",
-            "mappings",
-            "has",
-        ]
+        and call.func.attr in READERS
         and call.args
         and isinstance(call.args[0], ast.Constant)
     }

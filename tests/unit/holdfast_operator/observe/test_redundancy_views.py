@@ -93,6 +93,6 @@ def test_a_pool_counts_as_formatted_only_by_every_pods_own_word() -> None:
 def test_pools_the_pods_do_not_know_yet_are_offline() -> None:
     other = PoolRecord(**{**{name: getattr(POOL, name) for name in POOL.__struct_fields__}, "name": "more"})
     merged = merge_views([POOL, other], [view(ordinal, "oooo") for ordinal in range(4)])
-    assert merged.of_pool("main").writable
-    assert not merged.of_pool("more").writable
+    assert merged.of_pools([POOL]).writable
+    assert not merged.of_pools([other]).writable
     assert not merged.writable
