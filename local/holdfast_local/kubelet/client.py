@@ -126,15 +126,11 @@ class ApiClient:
         namespace = manifest["metadata"].get("namespace", "")
         return await self.request("POST", resource.path(namespace), manifest)
 
-    async def apply(
-        self, resource: Resource, manifest: Manifest, field_manager: str, dry_run: bool = False
-    ) -> Manifest:
-        """Server-side apply with force: create or update, idempotent."""
+    async def apply(self, resource: Resource, manifest: Manifest, field_manager: str) -> Manifest:
+        """Server-side apply with force: create or update, idempotent; an unknown field is refused (400)."""
         metadata = manifest["metadata"]
         path = resource.path(metadata.get("namespace", ""), metadata["name"])
-        parameters = {"fieldManager": field_manager, "force": "true"}
-        if dry_run:
-            parameters["dryRun"] = "All"
+        parameters = {"fieldManager": field_manager, "force": "true", "fieldValidation": "Strict"}
         return await self.request("PATCH", path, manifest, APPLY_PATCH, parameters)
 
     async def merge(

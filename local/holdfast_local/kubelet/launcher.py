@@ -217,7 +217,8 @@ def main(text: str) -> int:
             os.chdir(spec["working_directory"])
         kernel.die_with_parent()
     except OSError as error:
-        print(f"holdfast-local: cannot prepare the container: {error}", file=sys.stderr)
+        reason = error.strerror or str(error)
+        print(f"holdfast-local: cannot prepare the container: {reason}", file=sys.stderr)
         return EXIT_CANNOT_ISOLATE
     if os.getppid() != spec["parent_pid"]:
         return EXIT_CANNOT_ISOLATE

@@ -16,6 +16,7 @@ import aiohttp
 
 from holdfast_local.apiserver import server
 from holdfast_local.apiserver.kubeconfig import write_kubeconfig
+from holdfast_local.apiserver.storage.database import DatabaseError
 from holdfast_local.kubelet.addresses import Slot
 from holdfast_local.kubelet.agent import Kubelet
 from holdfast_local.kubelet.client import ApiClient, connect
@@ -77,6 +78,8 @@ async def _serve(state: StateDirectory, port: int | None, tokens: Tokens) -> ser
     for candidate in (DEFAULT_PORT, 0) if port is None else (port,):
         try:
             return await server.serve(state.api, HOST, candidate, tokens.users())
+        except DatabaseError as error:
+            raise RunFailed(f"the cluster's state in {state.api} cannot be opened: {error}") from error
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise RunFailed(f"cannot start the API server on {HOST}:{candidate}: {error}") from error

@@ -36,6 +36,7 @@ class Connection:
     """PEM; empty without TLS."""
     buckets: tuple[str, ...]
     user_secrets: tuple[str, ...]
+    first_pod: str
 
 
 async def connection_of(client: ApiClient, tenant: Manifest) -> Connection:
@@ -61,6 +62,7 @@ async def connection_of(client: ApiClient, tenant: Manifest) -> Connection:
         certificate_authority=keys.get("ca.crt", "") if scheme == "https" else "",
         buckets=tuple(str(bucket["name"]) for bucket in spec.get("buckets") or []),
         user_secrets=tuple(_user_secret(name, user) for user in spec.get("users") or []),
+        first_pod=f"{name}-pool-{spec['pools'][0]['name']}-0",
     )
 
 
@@ -106,6 +108,6 @@ def render_next_steps(connections: Sequence[Connection], state: StateDirectory, 
         lines.append(f"  aws s3 cp README.md s3://{first.buckets[0]}/")
     if has_kubectl:
         kubectl = f"kubectl --kubeconfig {shown(state.kubeconfig)} -n {first.namespace}"
-        lines += [f"  {kubectl} get tenant,pod", f"  {kubectl} logs {first.name}-pool-… "]
+        lines += [f"  {kubectl} get tenant,pod", f"  {kubectl} logs {first.first_pod}"]
     lines += ["", "Ctrl-C here, or `make stop` elsewhere, ends it. The data stay; `make clean` removes them."]
     return [line.rstrip() for line in lines]

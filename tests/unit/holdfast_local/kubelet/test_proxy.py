@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -110,6 +111,8 @@ async def test_a_backend_that_breaks_off_does_not_look_like_a_complete_answer() 
         await reader.read(1)
         writer.write(b"half")
         await writer.drain()
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, as of a kill
         writer.transport.abort()
 
     server = await asyncio.start_server(break_off, "127.0.0.1", 0)
@@ -117,10 +120,12 @@ async def test_a_backend_that_breaks_off_does_not_look_like_a_complete_answer() 
         address = free_address()
         proxy.open(address, [Backend(*server.sockets[0].getsockname())])
         reader, writer = await asyncio.open_connection(*address)
-        writer.write(b"x")
-        with pytest.raises(ConnectionError):
-            await asyncio.wait_for(reader.read(), 10)
-        await hang_up(writer)
+        try:
+            writer.write(b"x")
+            with pytest.raises(ConnectionError):
+                await asyncio.wait_for(reader.read(), 10)
+        finally:
+            await hang_up(writer)
 
 
 async def test_a_closed_port_refuses() -> None:
