@@ -56,11 +56,13 @@ class S3Protocol(RequestHandler):
         "_last_content",
         "_refused",
         "_sender_done",
+        "_server",
         "_unanswered",
     )
 
     def __init__(self, manager: S3Server, answer_malformed: MalformedAnswer, **options: object) -> None:
         super().__init__(manager, **options)  # type: ignore[arg-type]
+        self._server = manager
         self._answer_malformed = answer_malformed
         self._refused = False
         self._discarded_bytes = 0
@@ -114,7 +116,14 @@ class S3Protocol(RequestHandler):
         if self._content is None and self.transport is not None:
             self.transport.close()
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._server.open_connections += 1
+        if self._server.open_connections > self._server.max_connections:
+            self.force_close()
+
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._server.open_connections -= 1
         self._sender_done.set()
         if self._content is None and self._last_content is not None:
             # aiohttp may still be reading the rest of a refused body; it would wait for it in vain.
@@ -164,9 +173,12 @@ class S3Server(web.Server):
         self,
         handler: Callable[[web.BaseRequest], object],
         answer_malformed: MalformedAnswer,
+        max_connections: int,
         **options: object,
     ) -> None:
         super().__init__(handler)  # type: ignore[arg-type]
+        self.max_connections = max_connections
+        self.open_connections = 0
         self._answer_malformed = answer_malformed
         self._options = options
 

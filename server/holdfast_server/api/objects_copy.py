@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from holdfast_server.api.call import Call
+from holdfast_server.api.long_answers import QUIET_SECONDS, answer_patiently
 from holdfast_server.api.objects_get import NULL_VERSION
 from holdfast_server.api.objects_put import object_condition
 from holdfast_server.api.payload_body import CopyBody
@@ -33,6 +34,14 @@ _TOO_LARGE = (
 
 
 async def copy_object(call: Call) -> Response:
+    return await answer_patiently(call, _copy_object(call), QUIET_SECONDS)
+
+
+async def upload_part_copy(call: Call) -> Response:
+    return await answer_patiently(call, _upload_part_copy(call), QUIET_SECONDS)
+
+
+async def _copy_object(call: Call) -> Response:
     source = parse_copy_source(call.headers["x-amz-copy-source"])
     directive = metadata_directive(call.headers)
     async with call.writing() as lease:
@@ -41,12 +50,14 @@ async def copy_object(call: Call) -> Response:
         headers = _copied_headers(call, reader.record, directive)
         condition = object_condition(parse_write_condition(call.headers))
         algorithm = _checksum_of_copy(call, reader.record)
-        body = CopyBody(reader, 0, _copied_size(reader.record.size_bytes), lease, headers, algorithm)
-        record = await call.objects.put_object(lease.bucket.id, call.key, body, condition)
+        size_bytes = _copied_size(reader.record.size_bytes)
+        body = CopyBody(reader, 0, size_bytes, lease, headers, algorithm)
+        async with call.services.streams.turn(size_bytes):
+            record = await call.objects.put_object(lease.bucket.id, call.key, body, condition)
     return call.xml(copy_object_xml(record.etag, record.modified_ms, checksum_elements(record.checksums)))
 
 
-async def upload_part_copy(call: Call) -> Response:
+async def _upload_part_copy(call: Call) -> Response:
     source = parse_copy_source(call.headers["x-amz-copy-source"])
     number = parse_part_number(call.query["partNumber"])
     upload_id = upload_id_of(call.query)
@@ -57,7 +68,8 @@ async def upload_part_copy(call: Call) -> Response:
         size_bytes = reader.record.size_bytes
         span = parse_copy_range(text, size_bytes) if text else ByteRange(0, size_bytes)
         body = CopyBody(reader, span.start, _copied_size(span.length), lease, {}, upload_algorithm(upload))
-        record = await call.objects.put_part(lease.bucket.id, call.key, upload_id, number, body)
+        async with call.services.streams.turn(span.length):
+            record = await call.objects.put_part(lease.bucket.id, call.key, upload_id, number, body)
     elements = checksum_elements(record.checksums)
     elements.pop("ChecksumType", None)
     return call.xml(copy_part_xml(record.etag, record.modified_ms, elements))

@@ -27,9 +27,11 @@ async def put_object(call: Call) -> Response:
     async with call.writing() as lease:
         headers = headers_to_keep(call.headers)
         condition = object_condition(parse_write_condition(call.headers))
-        body = WireBody(payload_of(call.headers, call.context), call.body, lease, headers)
+        payload = payload_of(call.headers, call.context)
+        body = WireBody(payload, call.body, lease, headers)
         if condition is not None:
             # Refuse before the body is sent; the object layer asks again when it counts.
             condition(await call.objects.head_object(lease.bucket.id, call.key))
-        record = await call.objects.put_object(lease.bucket.id, call.key, body, condition)
+        async with call.services.streams.turn(payload.size_bytes):
+            record = await call.objects.put_object(lease.bucket.id, call.key, body, condition)
     return Response(status=200, headers={"etag": quote_etag(record.etag), **checksum_headers(record.checksums)})

@@ -119,6 +119,7 @@ class FrontEnd:
         self._server = S3Server(
             self._handle,
             self._answer_malformed,
+            limits.connections,
             keepalive_timeout=limits.keepalive_seconds,
             access_log=None,
             max_line_size=limits.header_size_bytes,

@@ -6,7 +6,9 @@ in-memory object layer and has the whole API.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,7 +19,7 @@ from holdfast_server.api.metrics import Metrics
 from holdfast_server.clock.port import Clock
 from holdfast_server.contract import names
 from holdfast_server.contract.health import ClusterHealth, PodHealth
-from holdfast_server.objects.port import Objects
+from holdfast_server.objects.port import Objects, Unavailable
 
 DOCUMENTS_TOPIC = "documents"
 """The announcements' topic: names of documents that have changed."""
@@ -33,16 +35,49 @@ class Limits:
     """A client that sends nothing of its body for so long gets RequestTimeout."""
     write_idle_seconds: float = 60.0
     """A client that takes nothing of the response for so long is cut off."""
-    keepalive_seconds: float = 90.0
-    """An idle connection, and the longest a request's head may take to arrive."""
+    keepalive_seconds: float = 150.0
+    """An idle connection, and the longest a request's head may take to arrive.  Longer than clients keep theirs
+    (Go 90 s), so that it is they who close, never while they are about to send."""
+    connections: int = 4096
+    """Open at once; one more is closed as soon as it is accepted."""
+    concurrent_streams: int = 64
+    """Writes of more than `streamed_size_bytes` that are received at once: each holds some stripes and their
+    shards in memory.  Others wait, unread."""
+    streamed_size_bytes: int = 64 * 1024
+    stream_wait_seconds: float = 10.0
+    """A write that waited so long for its turn gets SlowDown."""
     header_size_bytes: int = 16 * 1024
     """Of the request line and of each header; the head as a whole is bounded by `header_count` times it."""
     header_count: int = 128
-    read_buffer_size_bytes: int = 256 * 1024
+    read_buffer_size_bytes: int = 128 * 1024
     """Per connection; reading pauses at twice it."""
     operation_seconds: float = 20.0
     """After which no message of an operation of the object layer can take effect any more (L in
     docs/quorum.md); a bucket delete that could not reach every pod waits it out."""
+
+
+class StreamSlots:
+    """Turns of writes that are too large to be held whole: bounds memory whatever clients do."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._slots = asyncio.Semaphore(limits.concurrent_streams)
+
+    @asynccontextmanager
+    async def turn(self, size_bytes: int) -> AsyncIterator[None]:
+        """For the time of one write.  Raises Unavailable when it does not come soon enough."""
+        if size_bytes <= self._limits.streamed_size_bytes:
+            yield
+            return
+        try:
+            async with asyncio.timeout(self._limits.stream_wait_seconds):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise Unavailable("too many large writes are under way") from None
+        try:
+            yield
+        finally:
+            self._slots.release()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +102,11 @@ class Services:
     """Sent as x-amz-id-2, so that a client's log says which pod answered."""
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
+    streams: StreamSlots = field(init=False)
+    """Turns of large writes; made from `limits`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "streams", StreamSlots(self.limits))
 
     async def on_announce(self, topic: str, changed: Sequence[str]) -> None:
         """A peer has changed documents: forget what is cached of them.  Raises Unavailable; forgetting is done

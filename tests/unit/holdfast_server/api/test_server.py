@@ -264,3 +264,25 @@ def test_closing_lets_a_write_end(make_wire) -> None:
     with wire:
         answer = wire.read()
     assert (answer.status, answer.headers["connection"]) == (200, "close")
+
+
+def test_large_writes_wait_for_their_turn_and_small_ones_do_not(make_wire) -> None:
+    services = memory_services(limits=Limits(concurrent_streams=1, streamed_size_bytes=10, stream_wait_seconds=0.2))
+    with served(services) as endpoint, make_wire(endpoint) as first, make_wire(endpoint) as second:
+        assert first.ask("PUT", "/bucket").status == 200
+        first.send(first.head("PUT", "/bucket/k", {"content-length": "20"}) + bytes(10))
+        time.sleep(0.1)
+        assert second.ask("PUT", "/bucket/small", b"1").status == 200
+        assert second.ask("PUT", "/bucket/large", bytes(20)).code == "SlowDown"
+        first.send(bytes(10))
+        assert first.read().status == 200
+        assert second.ask("PUT", "/bucket/large", bytes(20)).status == 200
+
+
+def test_connections_beyond_the_bound_are_closed(make_wire) -> None:
+    services = memory_services(limits=Limits(connections=1))
+    with served(services) as endpoint, make_wire(endpoint) as first:
+        assert first.ask("PUT", "/bucket").status == 200
+        with make_wire(endpoint) as second:
+            assert second.closed()
+        assert first.ask("HEAD", "/bucket").status == 200
