@@ -39,8 +39,8 @@ def log_path(pod: Object, container: str) -> Path:
     return Path(path)
 
 
-async def serve_log(request: web.Request, pod: Object, is_closing: Callable[[], bool]) -> web.StreamResponse:
-    """Streams the log from `tailLines` before the end on; with `follow`, until the pod's log stops for good."""
+async def serve_log(request: web.Request, pod: Object, is_over: Callable[[], bool]) -> web.StreamResponse:
+    """Streams the log from `tailLines` before the end on; with `follow`, until `is_over` says that no more comes."""
     query = request.query
     path = log_path(pod, query.get("container", ""))
     if query.get("previous") in ("true", "1"):
@@ -56,6 +56,8 @@ async def serve_log(request: web.Request, pod: Object, is_closing: Callable[[], 
     await response.prepare(request)
     try:
         while True:
+            # Asked before reading, so that what was written last is still sent.
+            last_round = not follow or is_over()
             data = await asyncio.to_thread(_read, path, position, CHUNK_SIZE_BYTES)
             if limit is not None:
                 data = data[:limit]
@@ -63,11 +65,12 @@ async def serve_log(request: web.Request, pod: Object, is_closing: Callable[[], 
             if data:
                 position += len(data)
                 await response.write(data)
-            if limit == 0 or is_closing() or request.transport is None:
+            if limit == 0 or request.transport is None:
                 break
             if not data:
-                if not follow or not path.exists():
+                if last_round:
                     break
+                position = min(position, await asyncio.to_thread(_size, path))
                 await asyncio.sleep(FOLLOW_INTERVAL_SECONDS)
     except ConnectionError:
         pass
@@ -104,6 +107,14 @@ def _start_of_tail(path: Path, lines: int | None) -> int:
                 if found == lines:
                     return position + index + 1
     return 0
+
+
+def _size(path: Path) -> int:
+    """0 for an absent file, so that a log that was replaced is followed from its beginning."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _read(path: Path, position: int, size: int) -> bytes:

@@ -81,11 +81,17 @@ class Objects:
     async def _get(self, call: Call) -> web.StreamResponse:
         obj = self._writer.get(call.resource, call.target.namespace, call.target.name)
         if call.target.subresource == "log":
-            return await serve_log(call.request, obj, self._is_closing)
+            return await serve_log(call.request, obj, lambda: self._is_closing() or self._has_ended(obj))
         if call.target.subresource == "scale":
             return json_answer(read_scale(call.resource, obj))
         form = accepted_form(call.request)
         return json_answer(self._shaped(call, [obj], form, obj["metadata"]["resourceVersion"], single=obj))
+
+    def _has_ended(self, pod: Object) -> bool:
+        """Nothing more will come from this pod."""
+        address = self._writer.store.by_uid(pod["metadata"]["uid"])
+        found = self._writer.store.at(address) if address else None
+        return found is None or (found.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
     async def _list(self, call: Call) -> web.StreamResponse:
         form = accepted_form(call.request)
