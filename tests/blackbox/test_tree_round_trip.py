@@ -53,7 +53,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(standin: StandIn, *command: str | Path) -> None:
-    environment = {**os.environ, **standin.environment, "AWS_CONFIG_FILE": "/dev/null", "LC_ALL": "C.UTF-8"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    environment = {**inherited, **standin.environment, "AWS_CONFIG_FILE": "/dev/null", "LC_ALL": "C.UTF-8"}
     done = subprocess.run(
         [str(word) for word in command], env=environment, capture_output=True, text=True,
         timeout=CLIENT_TIMEOUT_SECONDS,

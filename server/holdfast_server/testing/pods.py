@@ -69,7 +69,7 @@ class PodProcesses:
     parity: int | None = None
     network: str = field(default_factory=free_network)
     access_key: str = "testroot"
-    secret_key: str = field(default_factory=lambda: secrets.token_hex(16))
+    secret_key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     environment: dict[str, str] = field(default_factory=dict)
     processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
 

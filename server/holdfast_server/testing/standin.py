@@ -24,7 +24,7 @@ class StandIn:
     state: Path
     tenant: Path
     process: subprocess.Popen[bytes] | None = None
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
     """What `.holdfast/env` exports."""
 
     @property
