@@ -44,7 +44,7 @@ CommitCall = Awaitable[CommitReply]
 Made = dict[int, list[bytes]]
 """Blocks by shard index."""
 
-OPERATION_DEADLINE_SECONDS = 60.0
+OPERATION_DEADLINE_SECONDS = 30.0
 """After it no message and no coordinator of an older write is alive (the L of the rules)."""
 
 
@@ -91,7 +91,7 @@ class Healer:
                 return await self.heal(erasure_set, register, verify)
             have = quorum.holders(replies, stamp)
             if verify:
-                healed.copied += await self._rebuild_rotten(erasure_set, have)
+                healed.copied += await self._rebuild_rotten(erasure_set, register, have)
             added = await self._copy(erasure_set, register, stamp, replies, CommitMode.HEAL)
             healed.copied += len(added)
             positions = set(have) | added
@@ -156,7 +156,7 @@ class Healer:
             answers.update(await ask({p: targets[p] for p in refilled}, commit))
         return {p for p, reply in answers.items() if reply.status is CommitStatus.OK}
 
-    async def _rebuild_rotten(self, erasure_set: ErasureSet, have: Mapping[int, Held]) -> int:
+    async def _rebuild_rotten(self, erasure_set: ErasureSet, register: Register, have: Mapping[int, Held]) -> int:
         """Rebuild in place the shard files of drives that hold the record but not its bytes."""
         drives = erasure_set.awake()
         job = _CopyJob(self._clock, erasure_set, have)
@@ -164,7 +164,13 @@ class Healer:
         if not rotten:
             return 0
         healthy = _CopyJob(self._clock, erasure_set, {p: held for p, held in have.items() if p not in rotten})
-        return len(await healthy.bring_shards({p: drives[p] for p in rotten}, replace=True))
+        brought = await healthy.bring_shards({p: drives[p] for p in rotten}, replace=True)
+        # Named again, the new shard takes the place of the one that is rotten.
+        replies = await ask(
+            {p: drives[p] for p in brought},
+            lambda p, drive: drive.commit(CommitRequest(register, have[p], CommitMode.HEAL)),
+        )
+        return sum(1 for reply in replies.values() if reply.status is CommitStatus.OK)
 
     async def refill(self, erasure_set: ErasureSet, positions: list[int], have: Mapping[int, Held]) -> set[int]:
         """Bring the shards of a version that `have` hold to further drives, without a record."""
