@@ -104,7 +104,8 @@ async def drive(target: Target, operation: Operation, clients: int, seconds: flo
         while number < limit and time.perf_counter() - begin < seconds:
             number += 1
             start = time.perf_counter()
-            payload += await operation(connection, number - 1)
+            moved = await operation(connection, number - 1)  # apart: += would read the sum before the await
+            payload += moved
             latencies.append(time.perf_counter() - start)
 
     try:
