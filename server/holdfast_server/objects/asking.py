@@ -3,14 +3,15 @@
 Every call ends: a drive that does not answer within the deadline counts as offline (rule: a hung drive adds at
 most `DRIVE_CALL_TIMEOUT_SECONDS` to one request; after the first miss its peer marks it and it is skipped).
 Calls that are no longer needed are cancelled; a cancelled commit may still take effect, so commits are never
-stopped early.  Counting is `quorum`'s.
+stopped early.  Whatever ends `ask` (an exception that is not a DriveError, a cancelled caller), no call is left
+running and no exception unlooked at.  Counting is `quorum`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any, TypeVar
 
 from holdfast_server.drives.port import Drive, DriveError, DriveOffline, DriveState
 
@@ -56,24 +57,26 @@ async def ask(
         for position, drive in drives.items()
     }
     pending = set(tasks)
+    uncollected = set(tasks)
     try:
         while pending:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
+                uncollected.discard(task)
                 _collect(answers, tasks[task], task)
             if enough is not None and pending and enough(answers):
                 break
     finally:
-        for task in pending:
-            task.cancel()
-        if pending:
-            # A cancelled call's own end is of no interest, but nobody else would retrieve its exception.
-            for task in pending:
-                task.add_done_callback(_forget)
+        for task in uncollected:
+            let_go(task)
     return answers
 
 
 def _collect(answers: Answers[T], position: int, task: asyncio.Future[T]) -> None:
+    if task.cancelled():
+        # Not by us: whatever carried the call was closed under it.
+        answers.errors[position] = DriveOffline("the call was cut off")
+        return
     error = task.exception()
     if error is None:
         answers[position] = task.result()
@@ -83,6 +86,28 @@ def _collect(answers: Answers[T], position: int, task: asyncio.Future[T]) -> Non
         raise error
 
 
-def _forget(task: asyncio.Future[T]) -> None:
+def let_go(task: asyncio.Future[Any]) -> None:
+    """Cancel a call whose answer is no longer wanted, and look at its exception, since nobody else will."""
+    task.cancel()
+    task.add_done_callback(_forget)
+
+
+def _forget(task: asyncio.Future[Any]) -> None:
     if not task.cancelled():
         task.exception()
+
+
+async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """All results in order.  The first failure cancels the others and is raised as it was."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as errors:
+        raise only(errors) from None
+    return [task.result() for task in tasks]
+
+
+def only(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first exception of a group: what the caller would have seen without tasks."""
+    first = errors.exceptions[0]
+    return only(first) if isinstance(first, BaseExceptionGroup) else first

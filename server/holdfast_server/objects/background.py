@@ -28,14 +28,16 @@ class Background:
         self._closed = False
         self.dropped = 0
 
-    def spawn(self, work: Coroutine[Any, Any, object]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, object]) -> bool:
+        """Run it some time; False if it was dropped."""
         if self._closed or len(self._tasks) >= MAX_TASKS:
             work.close()
             self.dropped += 1
-            return
+            return False
         task = asyncio.get_running_loop().create_task(self._run(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return True
 
     async def shielded(self, work: Coroutine[Any, Any, T]) -> T:
         """Await work that runs to its end even if the caller is cancelled: a commit that has begun."""

@@ -13,7 +13,6 @@ Not here: S3's markers and tokens (`api`).
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from holdfast_server.drives.port import (
     ScanRequest,
 )
 from holdfast_server.objects import record
-from holdfast_server.objects.asking import bounded
+from holdfast_server.objects.asking import bounded, together
 from holdfast_server.objects.erasure_set import ErasureSet
 from holdfast_server.objects.port import Unavailable
 from holdfast_server.objects.record import Record
@@ -107,6 +106,8 @@ class SetWalk:
     def __init__(self, erasure_set: ErasureSet, walk: Walk) -> None:
         self._set = erasure_set
         self._walk = walk
+        self._given_up: set[int] = set()
+        """Positions that failed during this walk: not asked again, so that two bad drives do not take turns."""
 
     async def found(self) -> AsyncIterator[Found]:
         batch: list[_Candidate] = []
@@ -132,7 +133,7 @@ class SetWalk:
         async def one(candidate: _Candidate) -> Found | None:
             return self._settled(candidate) if candidate.agreed else await self._resolve(candidate)
 
-        return [item for item in await asyncio.gather(*map(one, batch)) if item is not None]
+        return [item for item in await together(map(one, batch)) if item is not None]
 
     def _settled(self, candidate: _Candidate) -> Found | None:
         entry = candidate.entries[0]
@@ -199,7 +200,7 @@ class SetWalk:
         """Every lane has an entry to show, or has ended."""
         empty = [lane for lane in lanes if lane.head is None and lane.next_start is not None]
         if empty:
-            await asyncio.gather(*(self._fill_one(lanes, lane, reached) for lane in empty))
+            await together(self._fill_one(lanes, lane, reached) for lane in empty)
 
     async def _fill_one(self, lanes: list[_Lane], lane: _Lane, reached: Position) -> None:
         while lane.head is None and lane.next_start is not None:
@@ -225,7 +226,8 @@ class SetWalk:
 
     def _replace(self, lanes: list[_Lane], lane: _Lane, reached: Position, error: DriveError | None) -> None:
         """Go on with another drive from where the walk stands."""
-        taken = {other.position for other in lanes}
+        self._given_up.add(lane.position)
+        taken = {other.position for other in lanes} | self._given_up
         for position, drive in self._full_drives():
             if position not in taken:
                 lane.position, lane.drive = position, drive
@@ -244,7 +246,7 @@ async def walk_sets(sets: list[ErasureSet], walk: Walk) -> AsyncIterator[Found]:
         if item is not None:
             heapq.heappush(heads, (item.name, index, item))
 
-    await asyncio.gather(*map(push, range(len(streams))))
+    await together(map(push, range(len(streams))))
     while heads:
         name = heads[0][0]
         same: list[Found] = []

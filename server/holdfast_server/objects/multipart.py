@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from holdfast_server.drives.port import Register
 from holdfast_server.objects import quorum, record
-from holdfast_server.objects.erasure_set import ErasureSet, Promise, Refill
+from holdfast_server.objects.erasure_set import RETRY_PAUSE_SECONDS, ErasureSet, Promise, Refill
 from holdfast_server.objects.listing import Walk, start_after
 from holdfast_server.objects.port import (
     Attributes,
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 Assemble = Callable[[Record, Sequence[tuple[PartRef, Record | None]]], Attributes]
 
 MAX_PARTS = 10_000
+COMPLETE_ATTEMPTS = 8
+"""About five seconds, as for a write that meets a lease."""
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +101,25 @@ class Uploads:
         assemble: Assemble,
         condition: Condition | None,
     ) -> Record:
+        for attempt in range(COMPLETE_ATTEMPTS):
+            if attempt:
+                # Somebody else completes or aborts it: look again at what came of that.
+                await self._store.clock.sleep(RETRY_PAUSE_SECONDS * 2**attempt)
+            made = await self._try_complete(bucket_id, key, upload_id, parts, assemble, condition)
+            if made is not None:
+                return made
+        raise Conflict("the upload is being completed or aborted")
+
+    async def _try_complete(
+        self,
+        bucket_id: bytes,
+        key: str,
+        upload_id: bytes,
+        parts: Sequence[PartRef],
+        assemble: Assemble,
+        condition: Condition | None,
+    ) -> Record | None:
+        """The completed object; None where another completion or abort is under way."""
         upload_register = record.upload_register(bucket_id, key, upload_id)
         erasure_set = self._store.set_of(upload_register)
         current = await erasure_set.read(upload_register)
@@ -113,12 +134,16 @@ class Uploads:
         chosen = [(ref, part) for ref, part in asked if part is not None]
         template = _object_of(chosen, attributes)
         refill = _Refill(self._store, erasure_set, bucket_id, key, upload_id, [ref.number for ref in parts])
-        promise = await erasure_set.promise(upload_register, current)
-        if promise is None:
-            raise Conflict("the upload is being completed or aborted")
-        return await self._store.background.shielded(
-            self._complete(erasure_set, promise, record.object_register(bucket_id, key), template, refill, condition)
-        )
+        register = record.object_register(bucket_id, key)
+
+        async def commit() -> Record | None:
+            promise = await erasure_set.promise(upload_register, current)
+            if promise is None:
+                return None
+            return await self._complete(erasure_set, promise, register, template, refill, condition)
+
+        # From the promise on it runs to its end: a client that leaves must not leave the lease standing.
+        return await self._store.background.shielded(commit())
 
     async def _complete(
         self,

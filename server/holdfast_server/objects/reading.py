@@ -2,7 +2,9 @@
 
 A batch of stripes is fetched while the one before it is being sent.  For each batch K drives are asked, data
 shards and local drives first; one that fails, answers with bytes that do not match their hash, or does not
-answer within `HEDGE_SECONDS` is replaced at once by another holder.  A stripe leaves here only after every
+answer within `HEDGE_SECONDS` is replaced at once by another holder, and comes last in the batches that follow.
+The drives that did not answer in time when the version was looked up stand in reserve: they may hold it too.
+A stripe leaves here only after every
 block that went into it matched the hash the drive keeps and the hash computed here: no byte that fails its
 checksum reaches the caller.
 
@@ -14,15 +16,16 @@ Not here: which version to read (`erasure_set`), repair of what was found bad (`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import xxhash
 
 from holdfast_server.clock.port import Clock
-from holdfast_server.drives.port import Drive, DriveError, Held, ShardCorrupt, ShardMissing
+from holdfast_server.drives.port import Drive, DriveError, DriveOffline, Held, ShardCorrupt, ShardMissing
 from holdfast_server.erasure.codec import Codec, CodingError
-from holdfast_server.objects.asking import awake, bounded
+from holdfast_server.objects.asking import awake, bounded, let_go
 from holdfast_server.objects.port import Unavailable
 from holdfast_server.objects.record import Extent, Record
 
@@ -37,17 +40,26 @@ Block = bytes
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One holder of a version."""
+    """One drive that holds a version, or may."""
 
     position: int
     drive: Drive
-    held: Held
+    shard_index: int
+    sure: bool = True
+    """It said so; a missing shard there is a fault."""
 
 
 def order_sources(holders: Mapping[int, Held], drives: Mapping[int, Drive], data_shards: int) -> list[Source]:
     """Data shards before parity (nothing to decode then), local drives before remote ones."""
-    sources = [Source(p, drives[p], held) for p, held in holders.items() if p in drives]
-    return sorted(sources, key=lambda s: (s.held.shard_index >= data_shards, not getattr(s.drive, "local", False)))
+    sources = [Source(p, drives[p], held.shard_index) for p, held in holders.items() if p in drives]
+    return sorted(sources, key=lambda s: (s.shard_index >= data_shards, not getattr(s.drive, "local", False)))
+
+
+def reserve_sources(holders: Mapping[int, Held], drives: Mapping[int, Drive]) -> list[Source]:
+    """The other drives of the set, with the shards they have if they have any."""
+    position, held = next(iter(holders.items()))
+    rotation = held.shard_index - position
+    return [Source(p, drive, (p + rotation) % len(drives), False) for p, drive in drives.items() if p not in holders]
 
 
 class ShardReader:
@@ -66,6 +78,9 @@ class ShardReader:
         self._stripe_size_bytes = stripe_size_bytes
         self._clock = clock
         self._report_bad = report_bad
+        self._reported = False
+        self._doubtful: set[int] = set()
+        """Positions that failed or were slow during this read."""
 
     async def stripes(self, extent: Extent, first: int, count: int) -> list[list[memoryview]]:
         """`count` stripes, each as consecutive views.  Raises Unavailable."""
@@ -98,6 +113,7 @@ class ShardReader:
     ) -> dict[int, list[Block]]:
         up = awake({source.position: source.drive for source in self._sources})
         spare = [source for source in self._sources if source.position in up]
+        spare.sort(key=lambda source: source.position in self._doubtful)
         found: dict[int, list[Block]] = {}
         running: dict[asyncio.Task[list[Block]], Source] = {}
 
@@ -114,24 +130,38 @@ class ShardReader:
                     running, timeout=HEDGE_SECONDS if spare else None, return_when=asyncio.FIRST_COMPLETED
                 )
                 if not done:
+                    self._doubtful.update(source.position for source in running.values())
                     start()
                 for task in done:
                     source = running.pop(task)
-                    error = task.exception()
+                    error = self._failure(source, task)
                     if error is None:
-                        found[source.held.shard_index] = task.result()
+                        found[source.shard_index] = task.result()
                         continue
-                    if not isinstance(error, DriveError):
-                        raise error
                     errors[source.position] = error
-                    if isinstance(error, (ShardMissing, ShardCorrupt)):
-                        self._report_bad()
                     if spare:
                         start()
         finally:
             for task in running:
-                task.cancel()
+                let_go(task)
         return found
+
+    def _failure(self, source: Source, task: asyncio.Task[list[Block]]) -> DriveError | None:
+        """Why a drive gave no blocks; None if it did.  What is found bad is reported once per read."""
+        if task.cancelled():
+            error: BaseException | None = DriveOffline("the call was cut off")
+        else:
+            error = task.exception()
+        if error is None:
+            self._doubtful.discard(source.position)
+            return None
+        self._doubtful.add(source.position)
+        if not isinstance(error, DriveError):
+            raise error
+        if source.sure and isinstance(error, (ShardMissing, ShardCorrupt)) and not self._reported:
+            self._reported = True
+            self._report_bad()
+        return error
 
     async def _fetch(self, source: Source, data_id: bytes, first: int, count: int) -> list[Block]:
         blocks, hashes = await source.drive.read_blocks(data_id, first, count)
@@ -167,11 +197,13 @@ class ObjectReader:
             for view in _slice(self._inline, start, length):
                 yield view
             return
-        async for stripe, skip, take in self._wanted(start, length):
-            for view in _slice(stripe, skip, take):
-                yield view
+        # Closed with this generator, so that a client that leaves leaves no read-ahead behind.
+        async with aclosing(self._wanted(start, length)) as wanted:
+            async for stripe, skip, take in wanted:
+                for view in _slice(stripe, skip, take):
+                    yield view
 
-    async def _wanted(self, start: int, length: int) -> AsyncIterator[tuple[list[memoryview], int, int]]:
+    async def _wanted(self, start: int, length: int) -> AsyncGenerator[tuple[list[memoryview], int, int], None]:
         """The stripes that cover a range, each with the part of it that is wanted, one batch read ahead."""
         batches = _batches(self.record, start, length)
         ahead: asyncio.Task[list[list[memoryview]]] | None = None

@@ -35,7 +35,7 @@ from holdfast_server.objects.port import (
     Reader,
     UploadInfo,
 )
-from holdfast_server.objects.reading import ObjectReader, ShardReader, join_inline, order_sources
+from holdfast_server.objects.reading import ObjectReader, ShardReader, join_inline, order_sources, reserve_sources
 from holdfast_server.objects.record import INLINE_LIMIT_BYTES, Extent, Geometry, Kind, Record
 from holdfast_server.objects.writing import ShardWriter, Staged
 from holdfast_server.placement.map import PoolMap, SetId
@@ -62,6 +62,7 @@ class ObjectStore:
         self._stamps = stamps
         self._executor = ThreadPoolExecutor(coding_threads, "coding")
         self.healer = Healer(clock, self._executor)
+        self._being_healed: set[Register] = set()
         self._sets: dict[SetId, ErasureSet] = {}
         self._uploads = Uploads(self)
 
@@ -187,15 +188,29 @@ class ObjectStore:
         code = codec(found.geometry.data_shards, found.geometry.parity_shards)
         if found.inline:
             return ObjectReader(found, None, join_inline(code, found, current.holders))
-        sources = order_sources(current.holders, erasure_set.drives(), code.data_shards)
+        drives = erasure_set.drives()
+        sources = order_sources(current.holders, drives, code.data_shards) + reserve_sources(current.holders, drives)
         shards = ShardReader(
             code,
             sources,
             found.geometry.stripe_size_bytes,
             self.clock,
-            lambda: self.background.spawn(self.heal(erasure_set, register, verify=True)),
+            lambda: self._heal_later(erasure_set, register),
         )
         return ObjectReader(found, shards, [])
+
+    def _heal_later(self, erasure_set: ErasureSet, register: Register) -> None:
+        """Read repair: one at a time per register, however many readers stumble over it."""
+        if register in self._being_healed:
+            return
+        if self.background.spawn(self._read_repair(erasure_set, register)):
+            self._being_healed.add(register)
+
+    async def _read_repair(self, erasure_set: ErasureSet, register: Register) -> None:
+        try:
+            await self.heal(erasure_set, register, verify=True)
+        finally:
+            self._being_healed.discard(register)
 
     async def heal(self, erasure_set: ErasureSet, register: Register, verify: bool = False) -> Healed:
         return await self.healer.heal(erasure_set, register, verify)

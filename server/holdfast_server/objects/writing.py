@@ -23,7 +23,7 @@ import xxhash
 
 from holdfast_server.drives.port import Drive, DriveError, DriveFull
 from holdfast_server.erasure.codec import Codec
-from holdfast_server.objects.asking import ask, bounded
+from holdfast_server.objects.asking import ask, bounded, only
 from holdfast_server.objects.background import Background
 from holdfast_server.objects.port import Attributes, Body, Digest, OutOfSpace, Unavailable
 from holdfast_server.objects.record import INLINE_LIMIT_BYTES, STRIPE_SIZE_BYTES
@@ -176,7 +176,7 @@ class ShardWriter:
             done = True
         except BaseExceptionGroup as errors:
             # What the body raised is the caller's own; hand it back as it was.
-            raise _only(errors) from None
+            raise only(errors) from None
         finally:
             if not done:
                 self._background.spawn(self.discard(drives, data_id))
@@ -262,8 +262,3 @@ class _Stripes:
                 self._rest = memoryview(chunk)
                 return
         self.ended = True
-
-
-def _only(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = errors.exceptions[0]
-    return _only(first) if isinstance(first, BaseExceptionGroup) else first
