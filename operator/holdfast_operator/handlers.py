@@ -25,8 +25,10 @@ CONNECT_TIMEOUT_SECONDS = 10
 Trigger = Callable[[str, str], None]
 
 
-def build_registry(configuration: Configuration, trigger: Trigger) -> kopf.OperatorRegistry:
-    """Handlers bound to `trigger(namespace, tenant_name)`."""
+def build_registry(
+    configuration: Configuration, trigger: Trigger, on_stop: Callable[[], object]
+) -> kopf.OperatorRegistry:
+    """Handlers bound to `trigger(namespace, tenant_name)`; `on_stop` is called when kopf begins to end."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -43,6 +45,11 @@ def build_registry(configuration: Configuration, trigger: Trigger) -> kopf.Opera
         tenant_name = meta["labels"].get(labels.TENANT_LABEL)
         if namespace and tenant_name:
             trigger(namespace, tenant_name)
+
+    @kopf.on.cleanup(registry=registry)
+    async def cleanup(**_: Any) -> None:
+        # kopf takes every task begun after it for its own and waits seconds for those that still run.
+        on_stop()
 
     return registry
 

@@ -52,3 +52,4 @@ def configure_logging(log_format: str, verbose: bool) -> None:
     # kopf tells of every event it hands on; the reconcile says what came of it.
     logging.getLogger("kopf").setLevel(logging.WARNING)
     logging.getLogger("kubernetes").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

@@ -40,6 +40,11 @@ def main() -> None:
     except KubeError as error:
         logger.error("%s", error)
         sys.exit(1)
+    except ExceptionGroup as failures:
+        if failures.subgroup(kopf.LoginError) is None:
+            raise
+        logger.error("the API server refuses the operator's credentials")
+        sys.exit(1)
 
 
 async def run(settings: OperatorSettings) -> None:
@@ -61,14 +66,13 @@ async def run(settings: OperatorSettings) -> None:
         logger.info("starting", extra={"fields": {"namespaces": settings.namespaces or "all"}})
         async with asyncio.TaskGroup() as group:
             passes = group.create_task(controller.run(), name="passes")
-            # kopf handles the signals and returns after one; if the passes break, the group ends kopf.
+            # kopf handles the signals, stops the passes and returns; if the passes break, the group ends kopf.
             await kopf.operator(
-                registry=build_registry(configuration, controller.trigger),
+                registry=build_registry(configuration, controller.trigger, passes.cancel),
                 settings=build_settings(clusterwide),
                 standalone=True,
                 clusterwide=clusterwide,
                 namespaces=settings.namespaces,
                 liveness_endpoint=f"http://0.0.0.0:{liveness}/healthz" if liveness else None,
             )
-            passes.cancel()
     logger.info("stopped")
