@@ -54,7 +54,7 @@ def load_tenant_file(path: Path) -> list[Document]:
 
 def _documents(path: Path, text: str) -> Iterator[Document]:
     try:
-        nodes = [node for node in yaml.compose_all(text, Loader=yaml.CSafeLoader) if node is not None]
+        nodes = list(yaml.compose_all(text, Loader=yaml.CSafeLoader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -64,6 +64,8 @@ def _documents(path: Path, text: str) -> Iterator[Document]:
     if len(nodes) > DOCUMENT_LIMIT:
         raise RunFailed(f"{path}: more than {DOCUMENT_LIMIT} documents")
     for node, manifest in zip(nodes, _values(path, text), strict=True):
+        if manifest is None:
+            continue  # an empty document between two separators
         source = f"{path}:{node.start_mark.line + 1}"
         _check(source, manifest)
         yield Document(manifest, source)
@@ -71,7 +73,7 @@ def _documents(path: Path, text: str) -> Iterator[Document]:
 
 def _values(path: Path, text: str) -> list[Any]:
     try:
-        return [value for value in yaml.load_all(text, Loader=yaml.CSafeLoader) if value is not None]
+        return list(yaml.load_all(text, Loader=yaml.CSafeLoader))
     except yaml.YAMLError as error:
         raise RunFailed(f"{path}: not valid YAML: {error}") from error
 

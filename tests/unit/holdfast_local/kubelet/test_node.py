@@ -1,0 +1,335 @@
+"""The whole node against the real API server, with small Python servers as pods: real processes on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from holdfast_local.apiserver import server
+from holdfast_local.kubelet.addresses import Slot
+from holdfast_local.kubelet.agent import Kubelet
+from holdfast_local.kubelet.client import (
+    CLAIMS,
+    CONFIG_MAPS,
+    PODS,
+    SECRETS,
+    SERVICES,
+    STATEFUL_SETS,
+    ApiClient,
+    connect,
+)
+from holdfast_local.kubelet.isolation import Isolation, choose_isolation
+
+Manifest = dict[str, Any]
+NAMESPACE = "default"
+TIMEOUT_SECONDS = 30.0
+
+PROGRAM = textwrap.dedent(
+    """
+    import http.server, os
+    root = os.environ.get("HOLDFAST_ROOT_PREFIX", "")
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == "/pid":
+                body = str(os.getpid())
+            elif self.path == "/config":
+                body = open(root + "/etc/demo/config").read() + open(root + "/etc/demo-secret/key").read()
+            elif self.path == "/hosts":
+                body = open(os.environ.get("HOLDFAST_HOSTS_FILE", "/etc/hosts")).read()
+            else:
+                body = os.environ["POD_NAME"]
+            self.send_response(503 if os.path.exists(root + "/data/unready") else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+    open(root + "/data/starts", "a").write("x")
+    print("listening", flush=True)
+    http.server.ThreadingHTTPServer((os.environ["POD_IP"], 9000), Handler).serve_forever()
+    """
+)
+
+
+def demo_set(replicas: int) -> Manifest:
+    field = {"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    address = {"valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+    container = {
+        "name": "demo",
+        "image": "demo:1",
+        "command": [sys.executable, "-S", "-c", PROGRAM],
+        "env": [{"name": "POD_NAME", **field}, {"name": "POD_IP", **address}],
+        "ports": [{"name": "http", "containerPort": 9000}],
+        "volumeMounts": [
+            {"name": "config", "mountPath": "/etc/demo", "readOnly": True},
+            {"name": "secret", "mountPath": "/etc/demo-secret", "readOnly": True},
+            {"name": "data", "mountPath": "/data"},
+        ],
+        "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1, "failureThreshold": 1},
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "demo", "namespace": NAMESPACE},
+        "spec": {
+            "replicas": replicas,
+            "serviceName": "demo-pods",
+            "podManagementPolicy": "Parallel",
+            "selector": {"matchLabels": {"app": "demo"}},
+            "template": {
+                "metadata": {"labels": {"app": "demo"}},
+                "spec": {
+                    "terminationGracePeriodSeconds": 2,
+                    "containers": [container],
+                    "volumes": [
+                        {"name": "config", "configMap": {"name": "demo"}},
+                        {"name": "secret", "secret": {"secretName": "demo"}},
+                    ],
+                },
+            },
+            "volumeClaimTemplates": [
+                {
+                    "metadata": {"name": "data"},
+                    "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+                }
+            ],
+        },
+    }
+
+
+def service(name: str, **spec: Any) -> Manifest:
+    ports = [{"name": "http", "port": 9000, "targetPort": "http"}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"selector": {"app": "demo"}, "ports": ports, **spec},
+    }
+
+
+@dataclass
+class Demo:
+    """A running node with the demo StatefulSet's surroundings."""
+
+    client: ApiClient
+    kubelet: Kubelet
+    state: Path
+
+    async def until(self, condition: Callable[[], Any]) -> Any:
+        """The first true result of an asynchronous condition."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while not (result := await condition()):
+                await asyncio.sleep(0.05)
+        return result
+
+    async def ready_pods(self) -> int:
+        statefulset = await self.client.get(STATEFUL_SETS, NAMESPACE, "demo")
+        return int(((statefulset or {}).get("status") or {}).get("readyReplicas", 0))
+
+    async def start(self, replicas: int) -> str:
+        """Create everything and wait until it is ready; the Service's URL."""
+        data = {"apiVersion": "v1", "metadata": {"name": "demo", "namespace": NAMESPACE}}
+        await self.client.create(CONFIG_MAPS, {**data, "kind": "ConfigMap", "data": {"config": "one"}})
+        await self.client.create(SECRETS, {**data, "kind": "Secret", "stringData": {"key": "!"}})
+        await self.client.create(SERVICES, service("demo"))
+        await self.client.create(SERVICES, service("demo-pods", clusterIP="None", publishNotReadyAddresses=True))
+        await self.client.create(STATEFUL_SETS, demo_set(replicas))
+
+        async def ready() -> bool:
+            return await self.ready_pods() == replicas
+
+        await self.until(ready)
+        found = await self.client.get(SERVICES, NAMESPACE, "demo")
+        assert found is not None
+        return f"http://{found['spec']['clusterIP']}:9000"
+
+    async def pod(self, ordinal: int) -> Manifest | None:
+        return await self.client.get(PODS, NAMESPACE, f"demo-{ordinal}")
+
+
+@asynccontextmanager
+async def node(state: Path, wanted: str) -> AsyncIterator[Demo]:
+    state.mkdir(exist_ok=True)
+    running = await server.serve(state / "api", "127.0.0.1", 0, {"token": ("admin", ("system:masters",))})
+    isolation, sentence = await choose_isolation(state, "auto" if wanted == "namespaces" else wanted)
+    slot = Slot.claim(state)
+    try:
+        if isolation.value != wanted:
+            pytest.skip(sentence)
+        authority = running.certificate_authority.decode()
+        connector = aiohttp.TCPConnector(force_close=True)
+        async with (
+            connect(running.url, "token", authority) as client,
+            aiohttp.ClientSession(connector=connector) as http,
+        ):
+            kubelet = Kubelet(
+                client, http, state, state / "volumes", slot.number, isolation, {"PATH": os.environ["PATH"]}
+            )
+            ready = asyncio.Event()
+            task = asyncio.create_task(kubelet.run(ready))
+            try:
+                await asyncio.wait_for(ready.wait(), TIMEOUT_SECONDS)
+                yield Demo(client, kubelet, state)
+                await kubelet.stop_pods(5)
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+    finally:
+        slot.close()
+        await running.close()
+
+
+async def fetch(url: str) -> str:
+    connector = aiohttp.TCPConnector(force_close=True)
+    timeout = aiohttp.ClientTimeout(total=5)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session, session.get(url) as response:
+        return await response.text()
+
+
+@pytest.mark.parametrize("wanted", [mode.value for mode in Isolation])
+async def test_a_statefulset_runs_as_processes_behind_its_service(tmp_path: Path, wanted: str) -> None:
+    async with node(tmp_path / "state", wanted) as demo:
+        url = await demo.start(replicas=2)
+        assert {await fetch(url) for _ in range(4)} == {"demo-0", "demo-1"}
+        assert await fetch(f"{url}/config") == "one!"
+        hosts = await fetch(f"{url}/hosts")
+        assert "demo-1.demo-pods.default.svc.cluster.local" in hosts
+        assert "demo.default.svc.cluster.local" in hosts
+        assert not Path("/etc/demo").exists()
+
+        await demo.client.merge(CONFIG_MAPS, NAMESPACE, "demo", {"data": {"config": "two"}})
+
+        async def refreshed() -> bool:
+            return await fetch(f"{url}/config") == "two!"
+
+        await demo.until(refreshed)
+        first = await demo.pod(0)
+        assert first is not None
+        log = Path(first["metadata"]["annotations"]["holdfast.dev/log-path"])
+        assert "listening" in log.read_text()
+
+
+async def test_a_killed_pod_is_restarted_and_no_client_notices(tmp_path: Path) -> None:
+    async with node(tmp_path / "state", "prefix") as demo:
+        url = await demo.start(replicas=2)
+        os.kill(int(await fetch(f"{url}/pid")), 9)
+        deadline = time.monotonic() + 1.5
+        while time.monotonic() < deadline:
+            assert (await fetch(url)).startswith("demo-")
+
+        async def restarted() -> bool:
+            pods = [await demo.pod(ordinal) for ordinal in range(2)]
+            statuses = [pod["status"]["containerStatuses"][0] for pod in pods if pod]
+            ended = [status["lastState"]["terminated"] for status in statuses if status["restartCount"] == 1]
+            return bool(ended) and ended[0]["signal"] == 9 and await demo.ready_pods() == 2
+
+        await demo.until(restarted)
+
+
+async def test_an_unready_pod_leaves_the_service_but_keeps_running(tmp_path: Path) -> None:
+    async with node(tmp_path / "state", "prefix") as demo:
+        url = await demo.start(replicas=2)
+        (demo.state / "volumes" / NAMESPACE / "data-demo-0" / "unready").touch()
+
+        async def left() -> bool:
+            return await demo.ready_pods() == 1
+
+        await demo.until(left)
+        assert {await fetch(url) for _ in range(4)} == {"demo-1"}
+        pod = await demo.pod(0)
+        assert pod is not None
+        assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
+
+
+async def test_scaling_down_ends_pods_and_keeps_claims_until_they_are_deleted(tmp_path: Path) -> None:
+    async with node(tmp_path / "state", "prefix") as demo:
+        await demo.start(replicas=2)
+        folder = demo.state / "volumes" / NAMESPACE / "data-demo-1"
+        await demo.client.delete(CLAIMS, NAMESPACE, "data-demo-1")
+        await asyncio.sleep(0.3)
+        assert (folder / "starts").exists(), "a claim in use is protected"
+        await demo.client.merge(STATEFUL_SETS, NAMESPACE, "demo", {"spec": {"replicas": 1}})
+
+        async def gone() -> bool:
+            claim = await demo.client.get(CLAIMS, NAMESPACE, "data-demo-1")
+            return await demo.pod(1) is None and claim is None
+
+        await demo.until(gone)
+        assert not folder.exists()
+        assert (demo.state / "volumes" / NAMESPACE / "data-demo-0" / "starts").read_text() == "x"
+
+
+async def test_a_missing_secret_is_waited_for_and_named(tmp_path: Path) -> None:
+    async with node(tmp_path / "state", "prefix") as demo:
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "lonely", "namespace": NAMESPACE},
+            "spec": {
+                "restartPolicy": "Never",
+                "containers": [
+                    {
+                        "name": "c",
+                        "image": "x",
+                        "command": ["sh", "-c", 'test "$KEY" = value'],
+                        "env": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "late", "key": "k"}}}],
+                    }
+                ],
+            },
+        }
+        await demo.client.create(PODS, pod)
+
+        async def status() -> Manifest:
+            return ((await demo.client.get(PODS, NAMESPACE, "lonely")) or {}).get("status") or {}
+
+        async def waiting() -> bool:
+            return 'secret "late" not found' in str((await status()).get("containerStatuses"))
+
+        await demo.until(waiting)
+        metadata = {"name": "late", "namespace": NAMESPACE}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"k": "value"}}
+        await demo.client.create(SECRETS, secret)
+
+        async def succeeded() -> bool:
+            return (await status()).get("phase") == "Succeeded"
+
+        await demo.until(succeeded)
+
+
+async def test_pods_that_ignore_sigterm_are_killed_after_their_grace(tmp_path: Path) -> None:
+    async with node(tmp_path / "state", "prefix") as demo:
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "stubborn", "namespace": NAMESPACE},
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "containers": [
+                    {"name": "c", "image": "x", "command": ["sh", "-c", "trap '' TERM; while :; do sleep 0.2; done"]}
+                ],
+            },
+        }
+        await demo.client.create(PODS, pod)
+
+        async def running() -> bool:
+            found = await demo.client.get(PODS, NAMESPACE, "stubborn")
+            return ((found or {}).get("status") or {}).get("phase") == "Running"
+
+        await demo.until(running)
+        began = time.monotonic()
+        await demo.client.delete(PODS, NAMESPACE, "stubborn")
+
+        async def gone() -> bool:
+            return await demo.client.get(PODS, NAMESPACE, "stubborn") is None
+
+        await demo.until(gone)
+        assert 0.9 <= time.monotonic() - began < 5
