@@ -153,18 +153,21 @@ class GroupCommit:
         with self._visibility:
             return None if self._unsettled else take()
 
-    def close(self) -> None:
-        """Finish what is waiting and end the thread.  Blocks; idempotent."""
+    def refuse(self) -> None:
+        """Take no more operations.  On the loop that submits them, so that none slips in behind; idempotent."""
         if not self._closed:
             self._closed = True
             self._queue.put(None)
+
+    def join(self) -> None:
+        """After `refuse`: wait until what was taken is done."""
         self._thread.join()
 
     def _run(self) -> None:
         while True:
             first = self._queue.get()
             if first is None:
-                return self._refuse_rest()
+                return
             batch, last = [first], False
             while len(batch) < MAX_BATCH_OPERATIONS:
                 try:
@@ -177,19 +180,9 @@ class GroupCommit:
                 batch.append(following)
             self._process(batch)
             if last:
-                return self._refuse_rest()
+                return
             # Let go of results and futures while waiting for the next batch.
             del batch, first
-
-    def _refuse_rest(self) -> None:
-        """Operations that slipped in behind the closing mark."""
-        late = []
-        while not self._queue.empty():
-            operation = self._queue.get_nowait()
-            if operation is not None:
-                operation.error = DriveError("the drive is closed")
-                late.append(operation)
-        _deliver(late)
 
     def _process(self, batch: list[Operation[Any]]) -> None:
         try:

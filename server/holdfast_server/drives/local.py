@@ -100,7 +100,7 @@ class _Parts:
 
     def close(self) -> None:
         """Blocks until what is under way has ended."""
-        self.commits.close()
+        self.commits.join()
         for executor in (self.point_readers, self.walker, self.shard_readers, self.shard_writers):
             executor.shutdown(wait=True)
         self.shards.close()
@@ -168,6 +168,7 @@ class LocalDrive:
             self._background.cancel()
             await asyncio.wait((self._background,))
         if self._parts is not None:
+            self._parts.commits.refuse()
             await asyncio.to_thread(self._parts.close)
         if self._lock is not None:
             self._lock.close()
@@ -199,10 +200,6 @@ class LocalDrive:
         except (OSError, IdentityError, EngineError, FolderLocked, DriveError, ValueError) as error:
             self._set_faulty(str(error))
 
-    def set_aside(self, reason: str) -> None:
-        """Serve nothing any more: the drive is FAULTY with that message until it is opened again."""
-        self._set_faulty(reason)
-
     def _set_faulty(self, message: str) -> None:
         """From any thread; the first reason stays."""
         if self._fault is None:
@@ -213,6 +210,8 @@ class LocalDrive:
         """What a verb raises for an error of the table or the file system; all but a DriveError are faults."""
         if isinstance(error, DriveError):
             return error
+        if self._closed:
+            return DriveError(f"{self.path} is closed")
         self._set_faulty(str(error) if isinstance(error, EngineError | OSError) else repr(error))
         return DriveFaulty(self._fault or "")
 
@@ -368,9 +367,7 @@ class LocalDrive:
     async def _on_thread(self, executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(executor, work)
-        except DriveError:
-            raise
-        except OSError as error:
+        except Exception as error:
             raise self._failed(error) from error
 
     # --- what the pod keeps on its drives

@@ -2,8 +2,8 @@
 
 The cost follows the answer: with a delimiter the cursor seeks past a group as soon as one live key of it is
 found, so a bucket of a million keys under ten "folders" costs ten seeks.  What can still be long is a run of
-registers that yield no entry (tombstones, fences); so a page ends after `MAX_STEPS` rows, however few entries
-it has, and says where to go on.
+registers that yield no entry (tombstones, fences), or records that are large; so a page ends after `MAX_STEPS`
+rows or `MAX_PAGE_BYTES`, however few entries it has, and says where to go on.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from holdfast_server.drives import keys
 from holdfast_server.drives.port import MAX_SCAN_ENTRIES, Held, Register, ScanEntry, ScanPage, ScanRequest
 
 MAX_STEPS = 10_000
+MAX_PAGE_BYTES = 4 << 20
+"""Of records: one of a ten-thousand-part object has about a megabyte, and a page must fit into memory and frame."""
 
 
 class RegisterCursor(Protocol):
@@ -36,13 +38,13 @@ def scan_page(cursor: RegisterCursor, request: ScanRequest, healing: bool, max_s
         cursor.seek(request.start, request.start_version)
     else:
         cursor.seek(request.prefix, b"")
-    steps = 0
+    steps, size = 0, 0
     while (found := cursor.current()) is not None:
         register, records, mark = found
         key = register.key.encode()
         if not key.startswith(request.prefix):
             break
-        if len(entries) >= limit or steps >= max_steps:
+        if len(entries) >= limit or steps >= max_steps or size >= MAX_PAGE_BYTES:
             return ScanPage(tuple(entries), key, healing, register.version)
         steps += 1
         group = _group(key, request)
@@ -51,6 +53,7 @@ def scan_page(cursor: RegisterCursor, request: ScanRequest, healing: bool, max_s
             continue
         settled = len(records) == 1 and records[0].stamp == mark
         entries.append(ScanEntry(register, records[0], mark, settled, group))
+        size += len(records[0].record)
         if not group:
             cursor.next()
         elif (behind := keys.successor(group)) is not None:

@@ -20,10 +20,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from holdfast_server.clock.port import Clock
-from holdfast_server.drives.port import DriveFaulty, DriveFull, ShardMissing
+from holdfast_server.drives.port import DriveError, DriveFaulty, DriveFull, ShardMissing
 from holdfast_server.drives.shard_reads import ShardReads
 from holdfast_server.drives.space import Space
-from holdfast_server.drives.staged_shard import Stage, StagedShard
+from holdfast_server.drives.staged_shard import Stage, StagedShard, verify
 
 STAGING_FOLDER = "staging"
 SHARDS_FOLDER = "shards"
@@ -56,8 +56,11 @@ class ShardFiles:
             shard = None
         if shard is not None and shard.has(index, hashes):
             return
+        verify(data_id, index, blocks, hashes)
         if self._space.refuses(size):
             raise DriveFull("no room for more shards: the reserve for deletes is reached")
+        if shard is None and index != 0:
+            raise DriveError(f"shard {data_id.hex()}: block {index} comes before the first one")
         if shard is None or index == 0:
             shard = self._begin(data_id, shard)
         with shard.lock:

@@ -50,15 +50,12 @@ class StagedShard:
         return bool(hashes) and self._hashes[index : index + len(hashes)] == list(hashes)
 
     def append(self, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]) -> None:
-        """Raises ShardCorrupt or DriveError before anything is written; OSError after which it is spoilt."""
+        """Blocks that were verified.  Raises DriveError before anything is written; OSError: it is spoilt."""
         if self.stage is not Stage.OPEN or index != len(self._hashes):
             raise DriveError(
                 f"shard {self.data_id.hex()}: block {index} is not the next one "
                 f"({len(self._hashes)}, {self.stage.name.lower()})"
             )
-        for offset, (block, digest) in enumerate(zip(blocks, hashes, strict=True)):
-            if xxhash.xxh3_128_digest(block) != digest:
-                raise ShardCorrupt(f"shard {self.data_id.hex()}: block {index + offset} arrived with another hash")
         block_size, last_size = self._block_size_bytes, self._last_size_bytes
         for block in blocks:
             block_size = block_size or len(block)
@@ -88,6 +85,13 @@ class StagedShard:
         """Close and unlink, whatever state it is in."""
         self.close()
         self.path.unlink(missing_ok=True)
+
+
+def verify(data_id: bytes, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]) -> None:
+    """Raises ShardCorrupt if a block did not arrive as its hash says."""
+    for offset, (block, digest) in enumerate(zip(blocks, hashes, strict=True)):
+        if xxhash.xxh3_128_digest(block) != digest:
+            raise ShardCorrupt(f"shard {data_id.hex()}: block {index + offset} arrived with another hash")
 
 
 def _write_all(descriptor: int, buffers: Sequence[bytes], offset: int) -> None:

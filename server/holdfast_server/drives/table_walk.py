@@ -35,11 +35,16 @@ class TableWalk:
         return await loop.run_in_executor(self._executor, _spaces, cursor, after, limit)
 
     async def _cursor(self, end: bytes | None) -> Cursor:
-        cursor = self._commits.if_settled(lambda: self._engine.cursor(end))
+        # On the thread: making a cursor may open files.
+        loop = asyncio.get_running_loop()
+        cursor = await loop.run_in_executor(self._executor, self._cursor_if_settled, end)
         if cursor is None:
             cursor = await self._commits.submit((), _nothing, lambda _: self._engine.cursor(end))
         assert cursor is not None
         return cursor
+
+    def _cursor_if_settled(self, end: bytes | None) -> Cursor | None:
+        return self._commits.if_settled(lambda: self._engine.cursor(end))
 
 
 def _nothing(transaction: Transaction) -> Cursor | None:
