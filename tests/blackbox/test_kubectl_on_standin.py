@@ -93,9 +93,9 @@ class Kubectl:
         self.kubeconfig = kubeconfig
         self._home = home
 
-    async def run(self, *arguments: str, stdin: str = "") -> Result:
+    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
         assert KUBECTL is not None
-        process = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             KUBECTL,
             *arguments,
             env={"KUBECONFIG": str(self.kubeconfig), "HOME": str(self._home), "PATH": "/usr/bin:/bin"},
@@ -103,6 +103,9 @@ class Kubectl:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
+
+    async def run(self, *arguments: str, stdin: str = "") -> Result:
+        process = await self.start(*arguments)
         try:
             async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS):
                 out, err = await process.communicate(stdin.encode())
@@ -247,12 +250,16 @@ async def test_logs_are_read_tailed_and_followed(kubectl: Kubectl, tmp_path: Pat
     await kubectl("annotate", "pod", "p", f"holdfast.dev/log-path={log}")
     assert (await kubectl("logs", "p")).splitlines()[0] == "line 0"
     assert (await kubectl("logs", "p", "--tail=2")).splitlines() == ["line 98", "line 99"]
-    following = asyncio.create_task(kubectl("logs", "p", "-f", "--tail=1"))
-    await asyncio.sleep(1)
-    with log.open("a") as file:
-        file.write("line 100\n")
-    await kubectl("patch", "pod", "p", "--subresource=status", "--type=merge", "-p", '{"status":{"phase":"Failed"}}')
-    assert (await following).splitlines()[-1] == "line 100", "it ends when the pod does, and misses nothing"
+    following = await kubectl.start("logs", "p", "-f", "--tail=1")
+    assert following.stdout is not None
+    async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS):
+        assert await following.stdout.readline() == b"line 99\n"
+        with log.open("a") as file:
+            file.write("line 100\n")
+        assert await following.stdout.readline() == b"line 100\n"
+        patch = '{"status":{"phase":"Failed"}}'
+        await kubectl("patch", "pod", "p", "--subresource=status", "--type=merge", "-p", patch)
+        assert await following.wait() == 0, "following ends with the pod"
 
 
 async def test_wait_and_delete_follow_the_object(kubectl: Kubectl) -> None:

@@ -178,7 +178,7 @@ def decode_object(raw: bytes) -> dict[str, Any]:
         api_version, kind = names[1].decode(), names[2].decode()
         if kind not in _ROOTS:
             raise errors.unsupported_media_type(_ACCEPTED)
-        return {"apiVersion": api_version, "kind": kind, **_decode(kind, envelope.get(2, b""))}
+        return {"apiVersion": api_version, "kind": kind, **_decode(kind, envelope[2])}
     except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise errors.bad_request(f"the protobuf body cannot be decoded: {error}") from error
 
