@@ -44,6 +44,7 @@ from holdfast_operator.status.derive import (
     PassFindings,
     Trouble,
     derive_invalid_status,
+    derive_silent_status,
     derive_status,
     derive_stopped_status,
 )
@@ -56,6 +57,8 @@ SETTLED_SECONDS = 10.0
 """Between passes over a tenant at rest: drives can fail without any event in the cluster."""
 MOVING_SECONDS = 1.0
 """Between passes while something is under way that no event announces (a drive heals, a set forms)."""
+SILENCE_SECONDS = 30.0
+"""How long pods that are ready may leave the operator without an answer before that counts as an outage."""
 REPEAT_PROVISIONING_SECONDS = 600.0
 """After that, buckets and users are made again, in case somebody removed them behind our back."""
 
@@ -103,6 +106,7 @@ class Reconciler:
         self._default_image = default_image
         self._cluster_domain = cluster_domain
         self._provisioned: dict[TenantKey, _Remembered] = {}
+        self._silent_since: dict[TenantKey, float] = {}
 
     async def reconcile(self, key: TenantKey) -> float | None:
         """One pass.  Returns the seconds until the next is wanted, None if the Tenant is gone; raises KubeError
@@ -111,6 +115,7 @@ class Reconciler:
         if body is None or body["metadata"].get("deletionTimestamp"):
             # What is to go with it goes by owner reference; the rest is meant to stay.
             self._provisioned.pop(key, None)
+            self._silent_since.pop(key, None)
             return None
         previous = body.get("status") or {}
         status, delay = await self._pass(key, body, previous)
@@ -136,8 +141,19 @@ class Reconciler:
         if contradictions:
             return derive_invalid_status(contradictions, generation, previous, now), SETTLED_SECONDS
         findings = await self._run_stages(key, tenant, credentials)
+        ready = sum(pod.ready and not pod.deleting for pod in findings.pods)
+        if ready and self._keeps_silent(key, findings) and previous.get("conditions"):
+            return derive_silent_status(ready, generation, previous, now), MOVING_SECONDS
         status = derive_status(findings, previous, now)
         return status, _next_delay(status)
+
+    def _keeps_silent(self, key: TenantKey, findings: PassFindings) -> bool:
+        """Whether no pod has answered, and not for so long that it must be told."""
+        if findings.redundancy.answering or findings.apply_trouble is not None:
+            self._silent_since.pop(key, None)
+            return False
+        at = self._ports.monotonic()
+        return at - self._silent_since.setdefault(key, at) < SILENCE_SECONDS
 
     async def _run_stages(self, key: TenantKey, tenant: TenantSpec, credentials: TenantCredentials) -> PassFindings:
         live = await list_live_objects(self._ports.kube, tenant.namespace, tenant.name)

@@ -108,6 +108,16 @@ def derive_stopped_status(condition: Finding, generation: int, previous: Mapping
     return _with_conditions(replaced, generation, previous, now)
 
 
+def derive_silent_status(ready_pods: int, generation: int, previous: Mapping[str, Any], now: str) -> dict[str, Any]:
+    """The status while the kubelet finds pods ready and none answers the operator: what is known stands for now.
+
+    Busy pods, or a hiccup between operator and pods, must not make the tenant's conditions flap.
+    """
+    message = f"{ready_pods} pods are ready, but none answers the operator's question for its health"
+    replaced = [Finding("SpecValid", True, "Valid"), Finding("Progressing", True, "PodsSilent", message)]
+    return _with_conditions(replaced, generation, previous, now)
+
+
 def _with_conditions(
     replaced: Sequence[Finding], generation: int, previous: Mapping[str, Any], now: str
 ) -> dict[str, Any]:

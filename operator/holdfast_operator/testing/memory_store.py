@@ -87,6 +87,8 @@ class MemoryPods:
         self.stuck_epochs: dict[str, int] = {}
         """Pods that still work with an older configuration."""
         self.repair_queue_length = 0
+        self.silent = False
+        """Pods are ready, and none answers the operator."""
 
     def settle(self) -> None:
         """Make the pods that the StatefulSets ask for, with the newest revision; restart nothing."""
@@ -127,7 +129,8 @@ class MemoryPods:
         }
 
     async def ask_all(self, pods: Iterable[PodState]) -> tuple[PodView, ...]:
-        return tuple(PodView(pod.pool, pod.ordinal, self._health(pod)) for pod in pods if pod.name not in self.down)
+        answering = [pod for pod in pods if pod.name not in self.down and not self.silent]
+        return tuple(PodView(pod.pool, pod.ordinal, self._health(pod)) for pod in answering)
 
     async def bears_absence(self, pod: PodState) -> bool:
         health = self._health(pod)

@@ -20,7 +20,7 @@ from holdfast_operator.kube.port import (
     STATEFUL_SET,
 )
 from holdfast_operator.ledger import decode_ledger
-from holdfast_operator.reconcile import MOVING_SECONDS, SETTLED_SECONDS
+from holdfast_operator.reconcile import MOVING_SECONDS, SETTLED_SECONDS, SILENCE_SECONDS
 
 
 def secret_values(world: Any, name: str) -> dict[str, str]:
@@ -190,6 +190,29 @@ async def test_lost_quorum_ends_readiness_and_keeps_the_buckets_as_they_are_know
     world.pods.down |= {"logs-pool-main-2"}
     world.pods.settle()
     await world.run_pass()
+    assert world.kube.tenant_status()["health"] == "Unavailable"
+
+
+async def test_a_hiccup_between_operator_and_pods_is_no_outage_and_a_long_silence_is(world: Any) -> None:
+    await world.start()
+    world.pods.silent = True
+    await world.run_passes(5)
+    assert world.condition("Ready")["status"] == "True"
+    assert world.condition("Progressing")["reason"] == "PodsSilent"
+    world.pods.silent = False
+    await world.run_pass()
+    assert world.condition("Progressing")["reason"] == "Settled"
+    world.pods.silent = True
+    await world.run_passes(int(SILENCE_SECONDS) + 2)
+    assert world.condition("Ready")["reason"] == "NoPodAnswers"
+
+
+async def test_all_pods_down_is_told_at_once(world: Any) -> None:
+    await world.start()
+    world.pods.down = {f"logs-pool-main-{ordinal}" for ordinal in range(4)}
+    world.pods.settle()
+    await world.run_pass()
+    assert world.condition("Ready")["reason"] == "NoPodAnswers"
     assert world.kube.tenant_status()["health"] == "Unavailable"
 
 
