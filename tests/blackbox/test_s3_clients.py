@@ -440,3 +440,18 @@ def test_unimplemented_operations_change_nothing(s3, bucket: str) -> None:
             call()
         assert code_of(raised) == "NotImplemented"
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"1"
+
+
+def test_open_uploads_are_paged_with_prefixes(s3, bucket: str) -> None:
+    keys = ["a", "a", "d/1", "d/2", "e", "ü/x"]
+    for key in keys:
+        s3.create_multipart_upload(Bucket=bucket, Key=key)
+    pages = s3.get_paginator("list_multipart_uploads").paginate(
+        Bucket=bucket, Delimiter="/", PaginationConfig={"PageSize": 1, "MaxItems": 20}
+    )
+    found, prefixes = [], []
+    for page in pages:
+        found += [upload["Key"] for upload in page.get("Uploads", [])]
+        prefixes += [entry["Prefix"] for entry in page.get("CommonPrefixes", [])]
+    assert (found, prefixes) == (["a", "a", "e"], ["d/", "ü/"])
+    s3.delete_bucket(Bucket=bucket)

@@ -51,9 +51,6 @@ from holdfast_server.s3.names import (
 from holdfast_server.s3.payload import payload_of
 from holdfast_server.s3.request import Response
 
-_LAST_UPLOAD_ID = b"\xff" * 17
-"""Sorts behind every upload id."""
-
 
 async def create_multipart_upload(call: Call) -> Response:
     async with call.writing() as lease:
@@ -183,7 +180,7 @@ async def list_multipart_uploads(call: Call) -> Response:
     max_uploads = parse_count(query, "max-uploads")
     encoding_type = parse_encoding_type(query)
     bucket = await call.bucket()
-    after = (key_marker, _after_upload(upload_id_marker) if key_marker else b"")
+    after = (key_marker, decode_upload_id(upload_id_marker) if upload_id_marker else b"")
     uploads: list[UploadInfo] = []
     prefixes: list[str] = []
     truncated = False
@@ -209,11 +206,6 @@ async def list_multipart_uploads(call: Call) -> Response:
             owner=owner_element(bucket.owner),
         )
     )
-
-
-def _after_upload(marker: str) -> bytes:
-    """Without an upload id the key marker passes over all uploads of its key."""
-    return decode_upload_id(marker) if marker else _LAST_UPLOAD_ID
 
 
 def _last_place(uploads: list[UploadInfo], prefixes: list[str]) -> tuple[str, str]:

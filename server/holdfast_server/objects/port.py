@@ -171,7 +171,10 @@ class Objects(Protocol):
         after: tuple[str, bytes] = ("", b""),
         limit: int = 1000,
     ) -> tuple[list[UploadInfo], list[str], bool]:
-        """Open uploads ordered by key, then upload id; common prefixes; whether more follow."""
+        """Open uploads ordered by key, then upload id; common prefixes; whether more follow.
+
+        `after` names an upload; with an empty id all uploads of its key, or the common prefix that it is.
+        """
 
     # --- documents: small replicated records of the configuration (buckets, users, policies)
     async def get_document(self, name: str) -> Record | None: ...

@@ -31,6 +31,7 @@ from holdfast_server.objects.record import STRIPE_SIZE_BYTES, Extent, Kind, Part
 
 UPLOAD_ID_SIZE_BYTES = 16
 READ_PIECE_SIZE_BYTES = 256 * 1024
+_BEHIND_ALL_IDS = b"\xff" * (UPLOAD_ID_SIZE_BYTES + 1)
 
 ObjectKey = tuple[bytes, str]
 UploadKey = tuple[bytes, str, bytes]
@@ -217,17 +218,22 @@ class MemoryObjects:
         limit: int = 1000,
     ) -> tuple[list[UploadInfo], list[str], bool]:
         self._enter("list_uploads")
-        after_key = (after[0].encode(), after[1])
         uploads: list[UploadInfo] = []
         prefixes: list[str] = []
+        last = ""
+        after_key, after_id = after
+        passed = after_key if after_key and _common_prefix(after_key, prefix, delimiter) == after_key else None
+        behind = (after_key.encode(), after_id or _BEHIND_ALL_IDS) if after_key else (b"", b"")
         mine = [(key, upload, record) for (bucket, key, upload), record in self._uploads.items() if bucket == bucket_id]
         for key, upload_id, record in sorted(mine, key=lambda entry: (entry[0].encode(), entry[1])):
             common = _common_prefix(key, prefix, delimiter)
-            place = (common.encode(), b"") if common else (key.encode(), upload_id)
-            if not key.startswith(prefix) or place <= after_key or (common and common in prefixes):
+            if not key.startswith(prefix) or (key.encode(), upload_id) <= behind:
+                continue
+            if (passed is not None and key.startswith(passed)) or (common and common == last):
                 continue
             if len(uploads) + len(prefixes) == limit:
                 return uploads, prefixes, True
+            last = common
             if common:
                 prefixes.append(common)
             else:
