@@ -17,7 +17,7 @@ from holdfast_local.kubelet.client import ApiClient, ClientError
 from holdfast_local.kubelet.manifests import Key
 from holdfast_local.run import accounts, cluster
 from holdfast_local.run.failure import RunFailed
-from holdfast_local.run.installation import SOURCE_ROOT, crd_documents, operator_documents
+from holdfast_local.run.installation import crd_documents, manifests_root, operator_documents
 from holdfast_local.run.manifest_file import Document, load_tenant_file
 from holdfast_local.run.options import RunOptions
 from holdfast_local.run.orphans import end_orphans
@@ -84,7 +84,8 @@ async def _run_locked(
 
 async def _install(submitter: Submitter, progress: Progress) -> None:
     async with progress.step("CRD and the operator's account"):
-        for document in [*crd_documents(SOURCE_ROOT), *operator_documents(SOURCE_ROOT)]:
+        root = manifests_root()
+        for document in [*crd_documents(root), *operator_documents(root)]:
             await submitter.apply(document)
 
 

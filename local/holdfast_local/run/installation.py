@@ -1,7 +1,8 @@
 """What an administrator installs before the first Tenant: the CRD and the operator's account with its rights.
 
 Both come from the repository's own `crds/` and from the rules that the operator's chart includes, so that the
-operator runs here with exactly the rights it is given on a real cluster.
+operator runs here with exactly the rights it is given on a real cluster.  A wheel carries copies of these files,
+at the same places below `holdfast_local/manifests/`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,20 @@ from holdfast_local.run.failure import RunFailed
 from holdfast_local.run.manifest_file import Document, load_documents
 
 SOURCE_ROOT = Path(__file__).resolve().parents[3]
+PACKAGED_ROOT = Path(__file__).resolve().parents[1] / "manifests"
 RBAC_API = "rbac.authorization.k8s.io/v1"
+
+
+def manifests_root() -> Path:
+    """Where `crds/` and `charts/` are: in the package if it came as a wheel, else the source checkout."""
+    return PACKAGED_ROOT if PACKAGED_ROOT.is_dir() else SOURCE_ROOT
 
 
 def crd_documents(source_root: Path) -> list[Document]:
     """The manifests of `crds/`; raises RunFailed where there are none."""
     documents = [d for path in sorted((source_root / "crds").glob("*.yaml")) for d in load_documents(path)]
     if not documents:
-        raise RunFailed(f"no CRD found below {source_root / 'crds'}: run this from a source checkout")
+        raise RunFailed(f"no CRD found below {source_root / 'crds'}: the installation is incomplete")
     return documents
 
 
