@@ -64,8 +64,7 @@ class PeerServer:
         """Stop accepting, let requests that change a drive finish (CLOSE_TIMEOUT_SECONDS), drop connections."""
         if self._server is not None:
             self._server.close()
-        for session in list(self._sessions):
-            await session.close()
+        await asyncio.gather(*(session.close() for session in list(self._sessions)))
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

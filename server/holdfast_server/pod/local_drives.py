@@ -1,8 +1,9 @@
 """This pod's own drives over their life: opened, formatted or adopted where they are blank, remembered.
 
 One unit of work is `settle_once`: learn what the peers remember, set aside a drive that was replaced and has
-come back, decide for every blank drive (`adoption`), act.  It is repeated whenever a peer comes, goes or
-reports something new, and every `SETTLE_SECONDS` while something is unsettled.
+come back, take up the empty folder of a drive lost under the running pod, decide for every blank drive
+(`adoption`), act.  It is repeated whenever a peer comes, goes or reports something new, and every
+`SETTLE_SECONDS`.
 
 Order of a formatting: the identity is written first, then every pod of the pool is told, and until they have
 noted it this pod reports the drive as blank.  The other way round, a crash in between would leave drives
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -67,6 +68,7 @@ class LocalDrives:
         self,
         membership: Callable[[], Membership],
         drives: Sequence[OwnDrive],
+        reopen_if_blank: Callable[[int], Awaitable[bool]],
         peers: Callable[[], Sequence[RemotePeer]],
         clock: Clock,
         stamps: HybridClock,
@@ -74,14 +76,17 @@ class LocalDrives:
         on_change: Callable[[], None],
     ) -> None:
         """`membership`: this pod in the configuration in force.  `peers`: all other pods of the tenant.
+        `reopen_if_blank`: open a drive that was set aside anew if its folder is empty; `drives` changes in place.
         `adoption_delay_seconds`: L, after which nothing of a predecessor's time is under way.
         `on_change`: the report has changed."""
         self._membership = membership
-        self.drives = list(drives)
+        self.drives = drives
+        self._reopen_if_blank = reopen_if_blank
         self.book = SlotBook()
         self._peers = peers
         self._clock, self._stamps, self._on_change = clock, stamps, on_change
-        self._joins_at = clock.monotonic_seconds() + adoption_delay_seconds
+        self._delay_seconds = adoption_delay_seconds
+        self._joins_at = [clock.monotonic_seconds() + adoption_delay_seconds] * len(drives)
         self._waiting: dict[int, str] = {}
         self._unannounced: set[int] = set()
         self._asked: set[tuple[str, int]] = set()
@@ -90,7 +95,7 @@ class LocalDrives:
     # --- what others see
     def status(self, volume: int) -> DriveStatus:
         status = self.drives[volume].status()
-        if volume in self._unannounced:
+        if volume in self._unannounced and status.state is DriveState.FULL:
             return DriveStatus(DriveState.BLANK, message="formatted; the other pods are being told")
         if status.state is DriveState.BLANK and self._waiting.get(volume):
             return msgspec.structs.replace(status, message=self._waiting[volume])
@@ -139,6 +144,7 @@ class LocalDrives:
         """See the module."""
         await self._learn_from_peers()
         await self._set_aside_outdated()
+        await self._take_up_emptied()
         for volume, drive in enumerate(self.drives):
             if drive.status().state is DriveState.BLANK:
                 await self._settle_blank(volume, drive)
@@ -182,8 +188,16 @@ class LocalDrives:
                 )
                 self._on_change()
 
+    async def _take_up_emptied(self) -> None:
+        """A drive that was lost under the running pod and has an empty folder again is a replacement."""
+        for volume, drive in enumerate(self.drives):
+            if drive.status().state is DriveState.FAULTY and await self._reopen_if_blank(volume):
+                log.warning("an empty drive took the place of one set aside", extra={"volume": volume})
+                self._joins_at[volume] = self._clock.monotonic_seconds() + self._delay_seconds
+                self._on_change()
+
     async def _settle_blank(self, volume: int, drive: OwnDrive) -> None:
-        decision = decide(self._facts(drive))
+        decision = decide(self._facts(volume, drive))
         if decision.action is Action.WAIT:
             if self._waiting.get(volume, "").partition(":")[0] != decision.message.partition(":")[0]:
                 log.warning("a blank drive waits", extra={"volume": volume, "reason": decision.message})
@@ -226,7 +240,7 @@ class LocalDrives:
             self._on_change()
 
     # --- facts
-    def _facts(self, drive: OwnDrive) -> BlankDrive:
+    def _facts(self, volume: int, drive: OwnDrive) -> BlankDrive:
         pool = self._membership().pool
         silent = [peer for peer in self._pool_peers() if (peer.pool, peer.ordinal) not in self._asked]
         theirs = [other.status().state for peer in self._pool_peers() for other in peer.drives()]
@@ -239,7 +253,7 @@ class LocalDrives:
             set_size=pool.erasure.set_size,
             parity=pool.erasure.parity,
             others=self._others_of_set(drive),
-            seconds_left=self._joins_at - self._clock.monotonic_seconds(),
+            seconds_left=self._joins_at[volume] - self._clock.monotonic_seconds(),
         )
 
     def _others_of_set(self, drive: OwnDrive) -> list[DriveState]:

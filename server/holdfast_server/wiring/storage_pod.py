@@ -29,7 +29,10 @@ from holdfast_server.clock.system import SystemClock
 from holdfast_server.contract import names
 from holdfast_server.contract.config import ServerConfig
 from holdfast_server.contract.health import ClusterHealth, PodHealth
+from holdfast_server.drives import folder_layout
+from holdfast_server.drives.identity import IdentityError
 from holdfast_server.drives.local import LocalDrive
+from holdfast_server.drives.port import DriveError
 from holdfast_server.drives.slot import Slot
 from holdfast_server.heal.service import HealService
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
@@ -44,7 +47,8 @@ from holdfast_server.peers.port import PeerError
 from holdfast_server.peers.server import PeerServer
 from holdfast_server.placement.map import PoolMap
 from holdfast_server.pod.health import PlacedStatus, cluster_health, pod_health
-from holdfast_server.pod.local_drives import LocalDrives, OwnDrive
+from holdfast_server.pod.local_drives import LocalDrives
+from holdfast_server.pod.membership import Volume
 from holdfast_server.wiring.drive_table import DriveTable
 from holdfast_server.wiring.inputs import PodInputs
 
@@ -57,19 +61,27 @@ STATE_POLL_SECONDS = 0.25
 ANNOUNCE_TIMEOUT_SECONDS = 5.0
 FENCE_TIMEOUT_SECONDS = 15.0
 RESTART_WORK_SECONDS = 5.0
+CLOSE_DRIVE_TIMEOUT_SECONDS = 30.0
+
+
+async def open_drive(inputs: PodInputs, volume: Volume, clock: Clock) -> LocalDrive:
+    """The drive of a volume, in whatever state it is."""
+    slot = Slot(inputs.config.tenant.id, inputs.membership.pool.name, volume.set_index, volume.position)
+    return await LocalDrive.open(inputs.drive_path(volume), slot, clock)
 
 
 async def open_drives(inputs: PodInputs, clock: Clock) -> list[LocalDrive]:
-    """All drives of the pod, in parallel, each in whatever state it is."""
-    tenant, pool = inputs.config.tenant.id, inputs.membership.pool.name
-    return list(
-        await asyncio.gather(
-            *(
-                LocalDrive.open(inputs.drive_path(volume), Slot(tenant, pool, volume.set_index, volume.position), clock)
-                for volume in inputs.membership.volumes
-            )
-        )
-    )
+    """All drives of the pod, in parallel."""
+    return list(await asyncio.gather(*(open_drive(inputs, volume, clock) for volume in inputs.membership.volumes)))
+
+
+def is_blank(path: Path, slot: Slot) -> bool:
+    """Whether a folder is there and waits for an identity.  Blocks."""
+    try:
+        folder_layout.check_folder(path)
+        return folder_layout.find_identity(path, slot) is None
+    except (DriveError, IdentityError, OSError):
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +98,8 @@ class PodSettings:
 class StoragePod:
     """See the module; use as `async with StoragePod.running(...)`, or `serve`."""
 
-    def __init__(self, inputs: PodInputs, settings: PodSettings, drives: Sequence[OwnDrive]) -> None:
-        self._inputs, self._settings = inputs, settings
+    def __init__(self, inputs: PodInputs, settings: PodSettings, drives: list[LocalDrive]) -> None:
+        self._inputs, self._settings, self._drives = inputs, settings, drives
         self._clock = clock = SystemClock()
         me = inputs.membership
         self._identity = PodIdentity(inputs.config.tenant.id, me.pool.name, me.ordinal, me.pod)
@@ -99,7 +111,7 @@ class StoragePod:
             DialSettings(self._identity, self._peer_key, self._report, self._resolver, clock), self._peers_changed
         )
         self.local = LocalDrives(
-            lambda: inputs.membership, drives, lambda: self._network.peers, clock, self._stamps,
+            lambda: inputs.membership, drives, self._reopen_if_blank, lambda: self._network.peers, clock, self._stamps,
             settings.adoption_delay_seconds, self._push,
         )  # fmt: skip
         self._table = DriveTable(drives, (me.pool.name, me.ordinal), self._newest_epoch)
@@ -166,8 +178,23 @@ class StoragePod:
         await self.store.close()
         await self._network.close()
         await self._peer_server.close()
-        await asyncio.gather(*(drive.close() for drive in self.local.drives))
+        await asyncio.gather(*(drive.close() for drive in self._drives))
         self._resolver.close()
+
+    async def _reopen_if_blank(self, number: int) -> bool:
+        """Open a drive that was set aside anew, if its folder is blank now; True if that was done."""
+        old = self._drives[number]
+        if not await asyncio.to_thread(is_blank, old.path, old.slot):
+            return False
+        try:
+            async with asyncio.timeout(CLOSE_DRIVE_TIMEOUT_SECONDS):
+                await old.close()
+        except TimeoutError:
+            log.warning("a drive that was set aside does not close", extra={"path": old.path})
+            return False
+        self._drives[number] = await open_drive(self._inputs, self._inputs.membership.volumes[number], self._clock)
+        self._table.configure(self._inputs.config, self._network.peers)
+        return True
 
     # --- the configuration and what follows from it
     async def _configure(self, config: ServerConfig) -> None:
@@ -260,7 +287,7 @@ class StoragePod:
             drives=self._statuses(),
             me=self._place,
             maintenance=maintenance,
-            repair_queue_length=self._heal.progress.queue_length,
+            repair_queue_length=sum(drive.repair_queue_length for drive in self._drives),
         )
 
     @property

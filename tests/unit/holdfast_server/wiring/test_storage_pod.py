@@ -190,6 +190,25 @@ async def test_an_emptied_drive_is_a_replacement_even_while_formatting_is_permit
         assert await get(tenant.pod(2), f"key{i}") == data
 
 
+async def test_a_drive_lost_under_a_running_pod_is_filled_again_without_a_restart(tenant: Tenant) -> None:
+    await tenant.start(0, 1, 2, 3)
+    await tenant.all_ok(0, 1, 2, 3)
+    data = bytes(range(256)) * 2000
+    await put(tenant.pod(0), "before", data)
+    place = tenant.root(2) / "data1"
+    shutil.rmtree(place)
+    await until(lambda: tenant.states(0)[6] == "faulty")
+    await put(tenant.pod(0), "while", data)
+    place.mkdir()
+    await tenant.all_ok(0, 1, 2, 3)
+    await put(tenant.pod(0), "after", data)
+    assert await get(tenant.pod(2), "after") == data
+    await tenant.stop(0, 3)
+    await until(lambda: tenant.states(2).count("offline") == 4)
+    for key in ("before", "while"):
+        assert await get(tenant.pod(2), key) == data
+
+
 async def test_a_tenant_that_lost_more_than_parity_stops_instead_of_serving_emptiness(tenant: Tenant) -> None:
     await tenant.start(0, 1, 2, 3)
     await tenant.all_ok(0, 1, 2, 3)
