@@ -53,4 +53,5 @@ bench: $(STAMP)
 
 ## make e2e     the end-to-end suite on the cluster in KUBECONFIG
 e2e: $(STAMP)
+	@test -n "$$KUBECONFIG" || { echo "make e2e needs KUBECONFIG"; exit 2; }
 	@$(BIN)/pytest -m cluster tests/e2e

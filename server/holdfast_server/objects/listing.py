@@ -178,6 +178,8 @@ class SetWalk:
     def _agree(self, entries: list[ScanEntry], lanes: int) -> bool:
         first = entries[0]
         stamp = first.newest.stamp
+        if first.group and first.newest.tombstone:
+            return False  # a deleted first key says nothing of the rest of its group
         return (
             len(entries) == lanes
             and all(e.newest.stamp == stamp and e.register == first.register for e in entries)

@@ -1,0 +1,55 @@
+"""The end-to-end suite runs on the cluster in KUBECONFIG, which must have the operator; else on the stand-in."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast_server.testing.cluster import Cluster
+from holdfast_server.testing.standin import StandIn
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    standin = None
+    kubeconfig = os.environ.get("KUBECONFIG")
+    if kubeconfig is None:
+        standin = StandIn(tmp_path_factory.mktemp("e2e") / "state", ROOT / "examples/smallest.yaml")
+        standin.start()
+    cluster = Cluster(Path(kubeconfig) if kubeconfig else standin.kubeconfig)  # type: ignore[union-attr]
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+        if standin is not None:
+            standin.stop()
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    name = f"e2e-{secrets.token_hex(4)}"
+    cluster.make_namespace(name)
+    yield name
+    cluster.delete_namespace(name)
+
+
+@pytest.fixture
+def tenant(namespace: str) -> dict[str, Any]:
+    """Four servers with one volume each, a bucket and a user that may use it."""
+    claim = {"spec": {"resources": {"requests": {"storage": "1Gi"}}}}
+    pool = {"name": "main", "servers": 4, "volumesPerServer": 1, "volumeClaimTemplate": claim}
+    return {
+        "apiVersion": "holdfast.dev/v1",
+        "kind": "Tenant",
+        "metadata": {"name": "store", "namespace": namespace},
+        "spec": {
+            "pools": [pool],
+            "buckets": [{"name": "first"}, {"name": "second"}],
+            "users": [{"name": "app", "buckets": [{"name": "first", "access": "ReadWrite"}]}],
+        },
+    }
