@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from holdfast_server.testing.cluster import Cluster
+from holdfast_operator.testing.cluster import Cluster
 from holdfast_server.testing.standin import StandIn
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from kubernetes.client.exceptions import ApiException
 
-from holdfast_server.testing.cluster import Cluster, wait_for
+from holdfast_operator.testing.cluster import Cluster, wait_for
 
 pytestmark = [pytest.mark.timeout(600)]
 

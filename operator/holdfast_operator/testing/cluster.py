@@ -36,9 +36,9 @@ class Cluster:
     def __init__(self, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
         self._api = config.new_client_from_config(str(kubeconfig))
-        self.core = client.CoreV1Api(self._api)
-        self.apps = client.AppsV1Api(self._api)
-        self._custom = client.CustomObjectsApi(self._api)
+        # Any: the client's annotations know only its own classes, not the plain dicts that it takes too.
+        self.core: Any = client.CoreV1Api(self._api)
+        self._custom: Any = client.CustomObjectsApi(self._api)
 
     def close(self) -> None:
         self._api.close()
@@ -91,7 +91,7 @@ class Cluster:
     @contextlib.contextmanager
     def endpoint(self, namespace: str, service: str) -> Iterator[str]:
         """An S3 URL that reaches the Service from here."""
-        found: Any = self.core.read_namespaced_service(service, namespace)
+        found = self.core.read_namespaced_service(service, namespace)
         address = str(found.spec.cluster_ip)
         if _connects(address, 9000):
             yield f"http://{address}:9000"
