@@ -179,6 +179,8 @@ class BucketCache:
         self._reads.clear()  # whose reads these are is not known yet
         for lease in self._leases.get(bucket_id, ()):
             lease.fence()
-        while any(lease.confirmed for lease in self._leases.get(bucket_id, ())):
+        leases = self._leases.get(bucket_id, set())
+        confirmed = {lease for lease in leases if lease.confirmed}
+        while confirmed & leases:
             self._ended.clear()
             await self._ended.wait()

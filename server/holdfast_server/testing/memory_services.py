@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import uvloop
+
 from holdfast_server.admin.handler import AdminApi
 from holdfast_server.api.buckets_cache import BucketCache
 from holdfast_server.api.dispatch import Mount
@@ -78,7 +80,7 @@ class Endpoint:
 
 @contextmanager
 def served(services: Services) -> Iterator[Endpoint]:
-    """Serve from a thread with its own loop, so that blocking clients can be used from the test's."""
+    """Serve from a thread with its own loop (uvloop, as pods do), so that blocking clients can be used."""
     ready = threading.Event()
     bound: list[int] = []
     stopper: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
@@ -92,7 +94,7 @@ def served(services: Services) -> Iterator[Endpoint]:
         await stop.wait()
         await front_end.close(grace_seconds=2)
 
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="served API")
+    thread = threading.Thread(target=lambda: uvloop.run(serve()), name="served API")
     thread.start()
     try:
         if not ready.wait(START_TIMEOUT_SECONDS):

@@ -9,11 +9,61 @@ from dataclasses import dataclass
 
 import pytest
 
+from holdfast_server.api import bucket_record
+from holdfast_server.api.dispatch import Dispatcher
 from holdfast_server.api.services import Limits
+from holdfast_server.clock.system import SystemClock
+from holdfast_server.s3.request import Request, Response
 from holdfast_server.s3.signing import KeyPair, sign_headers
-from holdfast_server.testing.memory_services import Endpoint, memory_services, served
+from holdfast_server.testing.memory_services import ROOT_PASSWORD, ROOT_USER, Endpoint, memory_services, served
 
 IDLE_SECONDS = 0.5
+
+
+class SkippingClock(SystemClock):
+    """Sleeps at once, and remembers for how long it should have."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+class GivenBody:
+    def __init__(self, data: bytes) -> None:
+        self.size_bytes: int | None = len(data)
+        self._data = data
+
+    async def pieces(self):
+        if self._data:
+            yield self._data
+
+
+class Api:
+    """Asks the dispatcher directly, signed as root."""
+
+    def __init__(self) -> None:
+        self.clock = SkippingClock()
+        self.services = memory_services(clock=self.clock)
+
+    async def ask(self, method: str, path: str, body: bytes = b"", query: str = "", **headers: str) -> Response:
+        named = {"host": "x", "content-length": str(len(body)), **headers}
+        now_ms = self.clock.now_ms()
+        signed = sign_headers(KeyPair(ROOT_USER, ROOT_PASSWORD), method, path, query, named, now_ms)
+        request = Request(
+            method=method, raw_path=path, raw_query=query, headers=signed, remote="", received_ms=now_ms, secure=False
+        )
+        return (await Dispatcher(self.services).answer(request, GivenBody(body), "REQUEST"))[1]
+
+    async def stored(self) -> bucket_record.BucketRecord | None:
+        document = await self.services.objects.get_document("bucket/b01")
+        return bucket_record.decode(document.body) if document else None
+
+
+@pytest.fixture
+def unserved_api() -> Api:
+    return Api()
 
 
 @dataclass
