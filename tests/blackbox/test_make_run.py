@@ -6,11 +6,15 @@ One cluster is shared by the tests that only look; those that end or break it st
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import pty
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -240,3 +244,38 @@ def test_pods_that_cannot_start_are_explained_after_the_timeout(tmp_path: Path) 
     assert "was not ready after 12 s" in text
     assert "pod logs-pool-main-0: not ready" in text
     assert "command not found" in text
+
+
+def test_ctrl_c_under_make_ends_with_0(tmp_path: Path) -> None:
+    (tmp_path / "tenant.yaml").write_text(TENANT)
+    command = [*PROGRAM, "run", "--tenant", str(tmp_path / "tenant.yaml"), "--state", str(tmp_path / "state")]
+    (tmp_path / "Makefile").write_text(f"run:\n\t@exec {' '.join(command)}\n")
+    ours, theirs = pty.openpty()
+    make = subprocess.Popen(
+        ["make", "-f", str(tmp_path / "Makefile"), "run"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+        while make.poll() is None and time.monotonic() < deadline:
+            if select.select([ours], [], [], 0.2)[0]:
+                with contextlib.suppress(OSError):  # EIO once the other side is closed
+                    shown += os.read(ours, 65536)
+            if b"Next, in another terminal" in shown and b"^C" not in shown:
+                os.write(ours, b"\x03")
+                shown += b"^C"
+        assert make.wait(5) == 0, shown.decode()
+        assert "✓ Tenant shop/logs" in shown.decode().replace("\x1b[32m", "").replace("\x1b[0m", "")
+        assert b"Stopped." in shown
+    finally:
+        os.close(ours)
+        if make.poll() is None:
+            subprocess.run([*PROGRAM, "stop", "--state", str(tmp_path / "state")], timeout=STOP_TIMEOUT_SECONDS)
+            make.kill()
+            make.wait()

@@ -94,8 +94,9 @@ async def node(
     client: ApiClient,
     isolation_wanted: str,
     environment: Mapping[str, str],
+    hurry: asyncio.Event,
 ) -> AsyncIterator[Node]:
-    """The node while it runs; at the end every pod has been stopped gracefully."""
+    """The node while it runs; at the end every pod has been stopped, gracefully unless `hurry` is set."""
     try:
         require_loopback()
         isolation, sentence = await choose_isolation(state.node, isolation_wanted)
@@ -114,14 +115,24 @@ async def node(
                 if running.done():
                     running.result()
                 yield Node(kubelet, isolation, sentence)
-                await kubelet.stop_pods(POD_GRACE_SECONDS)
             finally:
+                await _stop_pods(kubelet, hurry)
                 for task in (waiting, running):
                     task.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
                         await task
     finally:
         slot.close()
+
+
+async def _stop_pods(kubelet: Kubelet, hurry: asyncio.Event) -> None:
+    stopping = asyncio.create_task(kubelet.stop_pods(POD_GRACE_SECONDS))
+    hurrying = asyncio.create_task(hurry.wait())
+    await asyncio.wait([stopping, hurrying], return_when=asyncio.FIRST_COMPLETED)
+    hurrying.cancel()
+    if not stopping.done():
+        await kubelet.stop_pods(0)
+    await stopping
 
 
 def operator_process(

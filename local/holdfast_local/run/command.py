@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import resource
 import shutil
-import signal
 import sys
 from collections.abc import Mapping
 
@@ -18,6 +17,7 @@ from holdfast_local.kubelet.manifests import Key
 from holdfast_local.run import accounts, cluster
 from holdfast_local.run.failure import RunFailed
 from holdfast_local.run.installation import crd_documents, manifests_root, operator_documents
+from holdfast_local.run.interruption import StopRequest, own_foreground_group
 from holdfast_local.run.manifest_file import Document, load_tenant_file
 from holdfast_local.run.options import RunOptions
 from holdfast_local.run.orphans import end_orphans
@@ -36,11 +36,10 @@ async def run(options: RunOptions, environment: Mapping[str, str], progress: Pro
     try:
         state.prepare()
         raise_descriptor_limit()
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, stop.set)
-        await _run_locked(options, state, documents, environment, progress, stop)
+        request = StopRequest()
+        request.listen()
+        with own_foreground_group():
+            await _run_locked(options, state, documents, environment, progress, request)
     except OSError as error:
         raise RunFailed(f"{error.strerror or error}{': ' + error.filename if error.filename else ''}") from error
     finally:
@@ -54,7 +53,7 @@ async def _run_locked(
     documents: list[Document],
     environment: Mapping[str, str],
     progress: Progress,
-    stop: asyncio.Event,
+    request: StopRequest,
 ) -> None:
     orphans = end_orphans(state.root)
     if orphans:
@@ -66,7 +65,7 @@ async def _run_locked(
         async with (
             endpoint.connect(tokens.node) as node_client,
             endpoint.connect(tokens.admin) as admin_client,
-            cluster.node(state, node_client, options.isolation, processes) as running,
+            cluster.node(state, node_client, options.isolation, processes, request.hurry) as running,
         ):
             progress.line(f"node ready: {running.sentence}")
             submitter = Submitter(admin_client)
@@ -75,7 +74,7 @@ async def _run_locked(
             async with asyncio.TaskGroup() as group:
                 group.create_task(operator.run())
                 try:
-                    await _until_stopped(options, state, documents, admin_client, submitter, progress, stop)
+                    await _until_stopped(options, state, documents, admin_client, submitter, progress, request)
                 finally:
                     operator.stop()
                     progress.line("Stopping the operator and the pods …")
@@ -96,10 +95,10 @@ async def _until_stopped(
     client: ApiClient,
     submitter: Submitter,
     progress: Progress,
-    stop: asyncio.Event,
+    request: StopRequest,
 ) -> None:
     starting = asyncio.create_task(_start_tenants(options, state, documents, client, submitter, progress))
-    stopping = asyncio.create_task(stop.wait())
+    stopping = asyncio.create_task(request.stop.wait())
     try:
         await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
         if starting.done():

@@ -120,5 +120,5 @@ class Progress:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except (BrokenPipeError, ValueError):
-            pass  # nobody watches any more; the cluster goes on
+        except (OSError, ValueError):
+            pass  # nobody watches any more (closed pipe or terminal); the cluster goes on

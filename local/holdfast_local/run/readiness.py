@@ -55,8 +55,11 @@ def verdict(tenant: Mapping[str, Any]) -> Verdict:
 def describe(tenant: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> str:
     """One line: pods that are ready, and the first condition that is not true."""
     ready = sum(is_ready(pod) for pod in pods)
-    parts = [f"pods {ready}/{len(pods)}" if pods else "the operator has not answered yet"]
     conditions = conditions_of(tenant)
+    if pods:
+        parts = [f"pods {ready}/{len(pods)}"]
+    else:
+        parts = ["no pods yet" if conditions else "the operator has not answered yet"]
     for name in ORDER:
         condition = conditions.get(name)
         if condition is not None and condition.get("status") != "True":

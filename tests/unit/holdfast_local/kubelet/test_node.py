@@ -314,15 +314,18 @@ async def test_pods_that_ignore_sigterm_are_killed_after_their_grace(tmp_path: P
             "spec": {
                 "terminationGracePeriodSeconds": 1,
                 "containers": [
-                    {"name": "c", "image": "x", "command": ["sh", "-c", "trap '' TERM; while :; do sleep 0.2; done"]}
+                    {
+                        "name": "c",
+                        "image": "x",
+                        "command": ["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.2; done"],
+                    }
                 ],
             },
         }
         await demo.client.create(PODS, pod)
 
         async def running() -> bool:
-            found = await demo.client.get(PODS, NAMESPACE, "stubborn")
-            return ((found or {}).get("status") or {}).get("phase") == "Running"
+            return any("deaf" in log.read_text() for log in demo.state.glob("pods/*stubborn*/logs/c.log"))
 
         await demo.until(running)
         began = time.monotonic()
