@@ -227,10 +227,14 @@ class Channel:
     def _on_lost(self, reason: str) -> None:
         self._connection = None
         self.last_failure = reason
-        for call in self._calls.values():
+        self.give_up_calls(reason)
+        self._on_change()
+
+    def give_up_calls(self, reason: str) -> None:
+        """Fail everything under way without closing the connection: the peer does not react."""
+        for call in list(self._calls.values()):
             if not call.future.done():
                 call.future.set_exception(NotConnected(f"{self.target}: {reason}"))
-        self._on_change()
 
     def _sweep(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -1,9 +1,9 @@
 """What is known of one peer: its connections, its last report, and whether it can be expected to answer.
 
 A peer that is not connected, or that has missed a deadline, is *skipped*: calls to it fail at once instead of
-making every request wait.  Pings go on in the background (PING_INTERVAL_SECONDS); an answer lifts the
-suspicion, SILENT_SECONDS without one drops the connections and dials again, which is what finds a peer whose
-machine vanished without closing them.
+making every request wait; and if it was a ping that it missed, the calls under way fail too.  Pings go on in
+the background (PING_INTERVAL_SECONDS); an answer lifts the suspicion, SILENT_SECONDS without one drops the
+connections and dials again, which is what finds a peer whose machine vanished without closing them.
 
 A drive can hang while its pod answers pings.  So the drive whose call missed its deadline is skipped for a
 time that doubles with each miss in a row, and forgotten with the first answer.
@@ -77,6 +77,8 @@ class Link:
             # Letting go of a bucket or forgetting documents may rightly take long; a ping may not.
             if verb is Verb.PING:
                 self._suspicious()
+                for channel in self.channels.values():
+                    channel.give_up_calls("does not answer pings")
             raise
 
     async def call_drive(

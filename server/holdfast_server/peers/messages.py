@@ -28,7 +28,7 @@ BULK_TIMEOUT_SECONDS = 15.0
 FENCE_BUCKET_TIMEOUT_SECONDS = 30.0
 """The peer lets its writes to the bucket run to their end first."""
 
-PING_TIMEOUT_SECONDS = 3.0
+PING_TIMEOUT_SECONDS = 2.0
 """Longer than a busy pod's loop ever stalls; shorter than a client's patience."""
 
 PUSHED_REPORT_ID = 0

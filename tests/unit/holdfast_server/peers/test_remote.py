@@ -286,9 +286,17 @@ async def test_a_pod_that_hangs_is_suspected_dropped_and_dialled_again(
     monkeypatch.setattr(link, "PING_INTERVAL_SECONDS", 0.1)
     monkeypatch.setattr(link, "SILENT_SECONDS", 0.5)
     peer = await connect()
+    hang = asyncio.Event()
+    pod.drive.answers["query"] = lambda *_: hang.wait()
+    under_way = asyncio.ensure_future(peer.drives()[0].query(REGISTER, False))
+    await until(lambda: pod.drive.calls)
     for session in pod.server._sessions:
         session.connection.pause_reading()
-    await until(lambda: not peer.online)
+    began = time.perf_counter()
+    with pytest.raises(port.DriveOffline, match="does not answer pings"):
+        await under_way
+    assert time.perf_counter() - began < 2.0
+    assert not peer.online
     with pytest.raises(port.DriveOffline, match="missed a deadline"):
         await peer.drives()[0].query(REGISTER, False)
     await until(lambda: peer.online)
