@@ -157,14 +157,15 @@ class Writer:
         self, resource: Resource, namespace: str, name: str, body: Object, options: WriteOptions, subresource: str = ""
     ) -> tuple[Object, bool]:
         """Server-side apply; returns the object and whether it was created. StatusError 409 lists conflicts."""
-        if (body.get("metadata") or {}).get("managedFields"):
-            raise errors.bad_request("metadata.managedFields must be nil")
         if not body.get("apiVersion") or not body.get("kind"):
             raise errors.bad_request("the applied object must have apiVersion and kind")
         wanted = _decoded(resource, body)
+        if wanted["metadata"].get("managedFields"):
+            raise errors.bad_request("metadata.managedFields must be nil")
         _place(resource, wanted, namespace, name)
         drop_nulls(wanted, resource.schema)
         self._prune(resource, wanted, options)
+        _check_types(resource, wanted)
         manager = Manager(options.manager, APPLY, resource.api_version, subresource)
         stored = self.store.get(resource.storage, namespace, name)
         if stored is None:
@@ -231,6 +232,7 @@ class Writer:
         self._prune(resource, obj, options)
         if not resource.custom:
             drop_nulls(obj, resource.schema)
+        _check_types(resource, obj)
         obj = self._protected(resource, old, obj, subresource)
         fill_builtin_defaults(resource, obj)
         if resource.custom:
@@ -360,6 +362,9 @@ def _decoded(resource: Resource, body: Any) -> Object:
         if obj.get("metadata") is not None:
             raise errors.bad_request("metadata is not an object")
         obj["metadata"] = {}
+    for name in ("name", "generateName", "namespace"):
+        if not isinstance(obj["metadata"].get(name) or "", str):
+            raise errors.bad_request(f"metadata.{name} is not a string")
     _check_type(resource, obj)
     return obj
 
@@ -375,6 +380,13 @@ def _check_type(resource: Resource, obj: Object) -> None:
         raise errors.bad_request(
             f"the kind in the data ({obj.get('kind')}) does not match the expected kind ({resource.kind})"
         )
+
+
+def _check_types(resource: Resource, obj: Object) -> None:
+    """Everything after it may rely on the types that the schema promises."""
+    wrong = [cause for cause in validate(obj, resource.schema) if cause.reason == "FieldValueTypeInvalid"]
+    if wrong:
+        raise errors.invalid(resource, str(obj["metadata"].get("name", "")), wrong[:_MAX_CAUSES])
 
 
 def _place(resource: Resource, obj: Object, namespace: str, name: str) -> None:
@@ -424,6 +436,9 @@ def _booked(
     """Owners after an ordinary write; managedFields that the client edited are the starting point."""
     owners = owners_of(old) if old else {}
     if old is not None and isinstance(claimed, list) and claimed and claimed != old["metadata"].get("managedFields"):
-        owners = owners_of({"metadata": {"managedFields": [entry for entry in claimed if entry]}})
+        try:
+            owners = owners_of({"metadata": {"managedFields": [entry for entry in claimed if entry]}})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise errors.bad_request(f"metadata.managedFields cannot be read: {error}") from error
     before = ownable(old, resource.schema, subresource) if old else {}
     return after_update(owners, before, ownable(obj, resource.schema, subresource), manager)

@@ -90,6 +90,13 @@ class WorkLoop:
                 async with asyncio.timeout_at(next_sweep):
                     await self._wake.wait()
             except TimeoutError:
-                self._sweep()
+                self._sweep_once()
                 self.enqueue_all()
                 next_sweep = asyncio.get_running_loop().time() + SWEEP_INTERVAL_SECONDS
+
+    def _sweep_once(self) -> None:
+        try:
+            self._sweep()
+        except Exception:
+            # As above: the loop must go on.
+            _LOGGER.exception("the sweep failed")

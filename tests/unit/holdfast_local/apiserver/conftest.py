@@ -75,7 +75,7 @@ class Api:
             "watch": "true",
             "resourceVersion": found["metadata"]["resourceVersion"],
             "fieldSelector": f"metadata.name={name}",
-            "timeoutSeconds": "10",
+            "timeoutSeconds": "30",
         }
         async with self.session.get(collection, params=query) as response:
             async for line in response.content:
@@ -86,7 +86,7 @@ class Api:
     async def until(self, path: str, holds: Any) -> Any:
         """Waits, by watching, until `holds(object)`; returns the object."""
         collection, _, name = path.rpartition("/")
-        query = {"watch": "true", "fieldSelector": f"metadata.name={name}", "timeoutSeconds": "10"}
+        query = {"watch": "true", "fieldSelector": f"metadata.name={name}", "timeoutSeconds": "30"}
         async with self.session.get(collection, params=query) as response:
             async for line in response.content:
                 event = json.loads(line)
@@ -100,7 +100,7 @@ async def client(server: RunningServer, token: str) -> AsyncIterator[Api]:
     context = ssl.create_default_context(cadata=server.certificate_authority.decode())
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     connector = aiohttp.TCPConnector(ssl=context)
-    timeout = aiohttp.ClientTimeout(total=20)
+    timeout = aiohttp.ClientTimeout(total=60)
     async with aiohttp.ClientSession(server.url, headers=headers, connector=connector, timeout=timeout) as session:
         yield Api(session, server)
 
