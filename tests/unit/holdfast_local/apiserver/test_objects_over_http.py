@@ -138,13 +138,22 @@ async def test_an_invalid_name_is_explained(api: Any, config_map: Any) -> None:
 
 async def test_all_faults_of_an_object_are_reported_together(api: Any) -> None:
     broken = stateful_set(replicas=-1)
-    broken["spec"]["template"]["spec"]["containers"][0]["ports"] = [{"containerPort": "http"}]
+    broken["spec"]["template"]["spec"]["containers"][0]["name"] = "Not_A_Name"
     broken["spec"]["selector"] = {"matchLabels": {"app": "another"}}
     status, body = await api.call("POST", SETS, broken)
     fields = {cause["field"] for cause in body["details"]["causes"]}
     assert status == 422
     assert fields >= {"spec.replicas", "spec.template.metadata.labels"}
-    assert "spec.template.spec.containers[0].ports[0].containerPort" in fields
+    assert "spec.template.spec.containers[0].name" in fields
+
+
+async def test_a_wrong_type_is_named_with_its_field(api: Any) -> None:
+    broken = stateful_set()
+    broken["spec"]["template"]["spec"]["containers"][0]["ports"] = [{"containerPort": "http"}]
+    status, body = await api.call("POST", SETS, broken)
+    assert status == 422
+    assert body["details"]["causes"][0]["field"] == "spec.template.spec.containers[0].ports[0].containerPort"
+    assert "must be of type integer" in body["message"]
 
 
 async def test_unknown_fields_are_pruned_with_a_warning_or_refused(api: Any) -> None:
