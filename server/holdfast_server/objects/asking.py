@@ -52,10 +52,11 @@ async def ask(
 ) -> Answers[T]:
     """Ask all given drives concurrently; return when all have answered or failed, or `enough` says so."""
     answers: Answers[T] = Answers()
-    tasks = {
-        asyncio.ensure_future(bounded(call(position, drive), timeout_seconds)): position
-        for position, drive in drives.items()
-    }
+
+    async def one(position: int, drive: Drive) -> T:
+        return await bounded(call(position, drive), timeout_seconds)
+
+    tasks = {asyncio.ensure_future(one(position, drive)): position for position, drive in drives.items()}
     pending = set(tasks)
     uncollected = set(tasks)
     try:

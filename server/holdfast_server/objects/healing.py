@@ -26,6 +26,7 @@ from holdfast_server.drives.port import (
     CommitStatus,
     Drive,
     DriveError,
+    DriveState,
     Held,
     Register,
     ShardCorrupt,
@@ -96,10 +97,12 @@ class Healer:
             healed.copied += len(added)
             positions = set(have) | added
             erasure_set.note_later(register, stamp, positions)
-            healed.settled = positions >= set(replies)
+            healed.settled = positions >= set(replies) | _filling(erasure_set)
             healed.whole = healed.settled and all_answered and not young
             return healed
-        healed.settled = True
+        # Nothing to bring anywhere, if that is what R full drives say: a silent one may hold what the others lack.
+        full = sum(1 for reply in replies.values() if not reply.healing)
+        healed.settled = full >= erasure_set.quorums.read_quorum and _filling(erasure_set) <= set(replies)
         healed.whole = all_answered and not young
         return healed
 
@@ -126,8 +129,8 @@ class Healer:
         fences = await ask(others, lambda _, drive: drive.fence(register, stamp))
         if not quorum.fence_holds(erasure_set.quorums, fences):
             return False
-        await ask({p: drives[p] for p in have if p in drives}, lambda _, drive: drive.remove(register, stamp))
-        return True
+        removed = await ask({p: drives[p] for p in have if p in drives}, lambda _, drive: drive.remove(register, stamp))
+        return len(removed) == len(have)
 
     # ---------------------------------------------------------------- copying a version
 
@@ -177,6 +180,11 @@ class Healer:
         drives = erasure_set.awake()
         job = _CopyJob(self._clock, erasure_set, have)
         return await job.bring_shards({p: drives[p] for p in positions if p in drives})
+
+
+def _filling(erasure_set: ErasureSet) -> set[int]:
+    """Replacement drives: a register is settled only if they have it, whether or not they answered."""
+    return {p for p, drive in erasure_set.drives().items() if drive.status().state is DriveState.HEALING}
 
 
 class _CopyJob:

@@ -119,7 +119,7 @@ class ShardReader:
 
         def start() -> None:
             source = spare.pop(0)
-            task = asyncio.ensure_future(bounded(self._fetch(source, data_id, first, count)))
+            task = asyncio.ensure_future(self._fetch(source, data_id, first, count))
             running[task] = source
 
         for _ in range(min(wanted, len(spare))):
@@ -164,7 +164,7 @@ class ShardReader:
         return error
 
     async def _fetch(self, source: Source, data_id: bytes, first: int, count: int) -> list[Block]:
-        blocks, hashes = await source.drive.read_blocks(data_id, first, count)
+        blocks, hashes = await bounded(source.drive.read_blocks(data_id, first, count))
         if len(blocks) != count:
             raise ShardCorrupt(f"{len(blocks)} blocks instead of {count}")
         for block, digest in zip(blocks, hashes, strict=True):

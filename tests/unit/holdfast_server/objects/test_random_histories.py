@@ -1,13 +1,15 @@
 """Random histories of one or two keys, checked for linearizability.
 
-Several coordinators with skewed clocks put, delete, read and put conditionally over the same drives, behind a
-network that delays, loses and repeats messages; coordinators crash and return, requests are cancelled, drives
-go away and come back.  Nothing here exceeds what the rules promise to survive, so every failure is ours.
+Several coordinators with skewed clocks put, delete, read, list and put conditionally over the same drives,
+behind a network that delays, loses and repeats messages; coordinators crash and return, requests are cancelled,
+drives go away and come back, one may be lost and replaced by an empty one.  Nothing here exceeds what the rules
+promise to survive, so every failure is ours.
+
 Checked: some order of the operations explains every answer (Wing and Gong's search; what ended in an error, a
 crash or a cancellation may have happened at any later time, or never); afterwards, with the faults off, every
 coordinator can read, repair makes every register whole, and any K drives suffice.
 
-The seed of a failing history is in the test's id and message; `HISTORY_SEED` of `_replay` runs it alone.
+A failure's message has the seed and the whole history; `replay(seed)` runs it again.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from hashlib import md5
 
 import pytest
 
-from holdfast_server.clock.stamp import HybridClock
+from holdfast_server.clock.stamp import HybridClock, floor_stamp
 from holdfast_server.contract.config import ErasureConfig, KeyFiles, PoolConfig, ServerConfig, TenantConfig
 from holdfast_server.drives.port import Drive
 from holdfast_server.objects import record
@@ -36,8 +38,9 @@ from holdfast_server.testing.unreliable_network import MAX_DELAY_SECONDS, CrashS
 
 BUCKET = b"b" * 16
 GEOMETRIES = [(4, 2), (4, 2), (3, 1), (4, 1), (6, 2), (2, 1)]
-HISTORIES = 400
+HISTORIES = 240
 PER_TEST = 40
+GREATEST_SKEW_SECONDS = 20
 BIG_SIZE_BYTES = 70_000
 """Above the inline limit: shards are files."""
 
@@ -110,6 +113,8 @@ class World:
         self.coordinators = [self.born(node) for node in range(self.rng.choice([2, 3]))]
         self.keys = ["k"] if self.rng.random() < 0.7 else ["k", "k2"]
         self.operations: list[Operation] = []
+        self.replaced: MemoryDrive | None = None
+        self.stuck = False
         self._tick = 0
 
     def born(self, node: int) -> Coordinator:
@@ -152,13 +157,16 @@ class World:
             return
         if not coordinator.life.crashed:
             operation.result, operation.end, operation.certain = result, self.tick(), True
-            if kind == "get":
+            if kind in ("get", "list"):
                 coordinator.known[key] = result  # type: ignore[assignment]
 
     async def _call(self, coordinator: Coordinator, operation: Operation) -> Value | str:
         store, key = coordinator.store, operation.key
         if operation.kind == "get":
             return await read(store, key)
+        if operation.kind == "list":
+            listing = await store.list_objects(BUCKET)
+            return next((int(entry.record.etag) for entry in listing.entries if entry.key == key), None)
         if operation.kind == "delete":
             await store.delete_object(BUCKET, key)
             return "done"
@@ -167,7 +175,7 @@ class World:
         return "done"
 
     async def client(self, node: int) -> None:
-        kinds = ["put", "put", "delete", "get", "get", "put_if", "put_if", "heal"]
+        kinds = ["put", "put", "delete", "get", "get", "list", "put_if", "put_if", "heal"]
         for _ in range(self.rng.randint(2, 5)):
             await asyncio.sleep(self.rng.expovariate(1 / self.rng.choice([0.005, 0.05, 1.0])))
             if self.rng.random() < 0.05:
@@ -191,9 +199,11 @@ class World:
         store = self.coordinators[node].store
         register = record.object_register(BUCKET, key)
         try:
-            return (await store.heal(store.set_of(register), register, verify=self.rng.random() < 0.3)).whole
+            healed = await store.heal(store.set_of(register), register, verify=self.rng.random() < 0.3)
         except ObjectError:
             return False
+        self.stuck |= healed.stuck and self.replaced is not None
+        return healed.whole if self.replaced is None else healed.settled
 
     def crash(self, node: int) -> None:
         self.coordinators[node].life.crashed = True
@@ -208,12 +218,60 @@ class World:
             await asyncio.sleep(self.rng.expovariate(1 / 0.2))
             drive.restart()
             drive.offline = False
+        if self.rng.random() < 0.4:
+            await asyncio.sleep(self.rng.expovariate(1 / 0.3))
+            await self.replace(self.rng.choice(self.drives))
+
+    def may_be_lost(self, drive: MemoryDrive) -> bool:
+        """The budget of promise 1: every version that was, or may yet be, acknowledged keeps its K copies."""
+        data_shards = self.pools.quorums(self.pools.all_sets()[0]).data_shards
+        others = [other for other in self.drives if other is not drive]
+        for row, state in drive._states.items():
+            for held in state.records:
+                copies = sum(h.stamp == held.stamp for o in others if row in o._states for h in o._states[row].records)
+                if copies < (data_shards if held.shard_index >= 0 else 1) and held is state.records[0]:
+                    return False
+        return True
+
+    async def replace(self, drive: MemoryDrive) -> None:
+        """A drive is lost; after the deadline an empty one takes its place and is filled (rule 11)."""
+        if not self.may_be_lost(drive):
+            return
+        drive.offline = True
+        drive._states.clear()
+        drive._order.clear()
+        await asyncio.sleep(OPERATION_DEADLINE_SECONDS + 5)
+        watermark = floor_stamp(self.clock.now_ms() + GREATEST_SKEW_SECONDS * 1000)
+        drive.__init__(  # type: ignore[misc]
+            self.clock, position=drive.position, incarnation=watermark, healing=True, watermark=watermark
+        )
+        self.replaced = drive
+        await self.fill()
+
+    async def fill(self) -> None:
+        """One pass, as the heal service makes it; full only if nothing was left out."""
+        assert self.replaced is not None
+        settled = [await self.heal(0, key) for key in self.keys]
+        if all(settled):
+            await self.replaced.finish_healing(self.replaced._incarnation)
+            self.replaced = None
 
     # ---------------------------------------------------------------- the end
 
     async def finale(self) -> None:
         """Faults off: everything must become readable, whole, and readable from any K drives."""
         self.network.weather = Weather()
+        if self.replaced is not None:
+            self.stuck = False
+            await asyncio.sleep(OPERATION_DEADLINE_SECONDS + 100)
+            await self.fill()
+        # K - 1 copies and a lost drive are an operator's decision, by rule 11.
+        if not self.stuck:
+            await self.require_health()
+        await self.close()
+
+    async def require_health(self) -> None:
+        assert self.replaced is None, "the replaced drive is not filled, though every drive is up"
         nodes = range(len(self.coordinators))
         for node, key in itertools.product(nodes, self.keys):
             await self.operate(node, "get", key)
@@ -242,6 +300,9 @@ class World:
             for key in self.keys:
                 await self.operate(0, "get", key)
                 assert self.operations[-1].certain, f"only drives {up} are up: {self.operations[-1].result}"
+
+    async def close(self) -> None:
+        await self.network.drained()
         for store in self.stores:
             await store.close()
 
@@ -315,12 +376,12 @@ _IMPOSSIBLE = object()
 def _matters(operation: Operation) -> bool:
     if operation.result == "conflict":
         return False  # refused: must not have happened
-    return operation.certain or operation.kind != "get"
+    return operation.certain or operation.kind not in ("get", "list")
 
 
 def _apply(operation: Operation, value: Value) -> object:
     """The value afterwards; `_IMPOSSIBLE` if the answer does not fit the value before."""
-    if operation.kind == "get":
+    if operation.kind in ("get", "list"):
         return value if operation.result == value else _IMPOSSIBLE
     if operation.kind == "put_if":
         if operation.result == "mismatch":

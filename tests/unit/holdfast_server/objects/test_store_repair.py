@@ -256,6 +256,30 @@ async def test_an_empty_replacement_denies_nothing(cluster: MemoryCluster) -> No
     assert await cluster.get("k") == SMALL, "two copies and one negative vote: rolled forward"
 
 
+@pytest.mark.parametrize("silent", [(0, 1, 3), (1, 3), (2,)])
+async def test_a_register_is_not_settled_while_its_holders_are_silent(
+    cluster: MemoryCluster, silent: tuple[int, ...]
+) -> None:
+    """Else the replacement would count as full without it, and deny what was acknowledged."""
+    with cluster.away(0):
+        await cluster.put("k", SMALL)
+    await cluster.settle()
+    replace_drive(cluster, 2)
+
+    async def hook(position: int, verb: str, _: Any) -> None:
+        if verb == "query" and position in silent:
+            raise DriveOffline("lost")
+
+    cluster.hook = hook
+    try:
+        healed = await cluster.store.heal(cluster.set_of("k"), REGISTER)
+    except Unavailable:
+        return
+    assert not healed.settled
+    cluster.hook = None
+    assert (await cluster.store.heal(cluster.set_of("k"), REGISTER)).settled
+
+
 async def test_a_new_write_reaches_a_healing_drive(cluster: MemoryCluster) -> None:
     await cluster.put("k", b"old")
     replace_drive(cluster, 0)
