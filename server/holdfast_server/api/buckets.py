@@ -158,11 +158,13 @@ def _is_stale(bucket: BucketRecord, now_ms: int) -> bool:
 
 async def _let_go(services: Services, marked: BucketRecord) -> None:
     """Afterwards no pod commits into the bucket without having seen the mark."""
+    marked_at = services.clock.monotonic_seconds()
     async with asyncio.timeout(FENCE_TIMEOUT_SECONDS):
         await services.buckets.fence(marked.id)
     if not await services.fence_bucket_everywhere(marked.id):
-        # A pod that does not answer may still hold a lease, and an operation begun under it.
-        await services.clock.sleep(LEASE_SECONDS + services.limits.operation_seconds)
+        # A pod that does not answer may still hold a lease from before the mark, and have begun to commit under it.
+        waited_seconds = services.clock.monotonic_seconds() - marked_at
+        await services.clock.sleep(max(0.0, LEASE_SECONDS + services.limits.operation_seconds - waited_seconds))
 
 
 async def _is_empty(services: Services, bucket_id: bytes) -> bool:

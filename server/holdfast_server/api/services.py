@@ -51,7 +51,7 @@ class Limits:
     header_count: int = 128
     read_buffer_size_bytes: int = 128 * 1024
     """Per connection; reading pauses at twice it."""
-    operation_seconds: float = 20.0
+    operation_seconds: float = 30.0
     """After which no message of an operation of the object layer can take effect any more (L in
     docs/quorum.md); a bucket delete that could not reach every pod waits it out."""
 
