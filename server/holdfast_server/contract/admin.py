@@ -21,7 +21,7 @@ class _Struct(msgspec.Struct, frozen=True, rename="camel"):
     pass
 
 
-class UserSpec(_Struct, kw_only=True):
+class UserSpec(_Struct, frozen=True, kw_only=True):
     secret_key: str
     name: str = ""
     """The declared name, for people and ARNs; the access key where empty."""
@@ -29,13 +29,13 @@ class UserSpec(_Struct, kw_only=True):
     enabled: bool = True
 
 
-class UserInfo(_Struct, kw_only=True):
+class UserInfo(_Struct, frozen=True, kw_only=True):
     access_key: str
     name: str = ""
     policies: list[str] = []
     enabled: bool = True
 
 
-class AdminError(_Struct, kw_only=True):
+class AdminError(_Struct, frozen=True, kw_only=True):
     code: str
     message: str

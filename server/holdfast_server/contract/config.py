@@ -20,19 +20,19 @@ class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="c
     pass
 
 
-class TenantConfig(_Struct, kw_only=True):
+class TenantConfig(_Struct, frozen=True, kw_only=True):
     id: Name
     """Minted once by the operator and kept with the tenant's Secrets; a drive of another tenant is refused."""
     name: Name
     namespace: str = ""
 
 
-class ErasureConfig(_Struct, kw_only=True):
+class ErasureConfig(_Struct, frozen=True, kw_only=True):
     set_size: int
     parity: int
 
 
-class PoolConfig(_Struct, kw_only=True):
+class PoolConfig(_Struct, frozen=True, kw_only=True):
     name: Name
     servers: int
     volumes_per_server: int
@@ -53,19 +53,19 @@ class PoolConfig(_Struct, kw_only=True):
     identity.  Afterwards an empty drive is a *replacement* and must heal before it counts."""
 
 
-class KeyFiles(_Struct, kw_only=True):
+class KeyFiles(_Struct, frozen=True, kw_only=True):
     root_user_file: str
     root_password_file: str
     peer_key_file: str
 
 
-class Listen(_Struct, kw_only=True):
+class Listen(_Struct, frozen=True, kw_only=True):
     s3_port: int = names.S3_PORT
     console_port: int = names.CONSOLE_PORT
     peer_port: int = names.PEER_PORT
 
 
-class ServerConfig(_Struct, kw_only=True):
+class ServerConfig(_Struct, frozen=True, kw_only=True):
     version: int = names.CONFIG_VERSION
     tenant: TenantConfig
     epoch: int = 1

@@ -12,7 +12,7 @@ class _Struct(msgspec.Struct, frozen=True, rename="camel"):
     pass
 
 
-class DriveHealth(_Struct, kw_only=True):
+class DriveHealth(_Struct, frozen=True, kw_only=True):
     pool: str
     set_index: int
     position: int
@@ -26,7 +26,7 @@ class DriveHealth(_Struct, kw_only=True):
     used_bytes: int = 0
 
 
-class SetHealth(_Struct, kw_only=True):
+class SetHealth(_Struct, frozen=True, kw_only=True):
     pool: str
     index: int
     set_size: int
@@ -39,7 +39,7 @@ class SetHealth(_Struct, kw_only=True):
     readable: bool
 
 
-class PodHealth(_Struct, kw_only=True):
+class PodHealth(_Struct, frozen=True, kw_only=True):
     """`/health/ready`: 200 when keys are loaded and drives are open, whatever the quorum; else 503."""
 
     ready: bool
@@ -51,7 +51,7 @@ class PodHealth(_Struct, kw_only=True):
     """This pod's own drives."""
 
 
-class ClusterHealth(_Struct, kw_only=True):
+class ClusterHealth(_Struct, frozen=True, kw_only=True):
     """`/health/cluster`: 200 when every set has its write quorum (with `?maintenance=true`: would still have
     it with this pod away); else 503.  `drives` are all drives of the tenant as this pod sees them."""
 

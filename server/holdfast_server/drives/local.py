@@ -114,7 +114,6 @@ class LocalDrive:
     """`port.Drive` on a folder of this machine.  Open with `await LocalDrive.open(…)`."""
 
     local = True
-    """Preferred as a source of shards: nothing crosses the network."""
 
     def __init__(self, path: Path, slot: Slot, clock: Clock, settings: DriveSettings) -> None:
         self.path = path

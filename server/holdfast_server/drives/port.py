@@ -223,6 +223,8 @@ class Drive(Protocol):
     pool: str
     set_index: int
     position: int
+    local: bool
+    """In this process: preferred as a source of shards, nothing crosses the network."""
 
     def status(self) -> DriveStatus:
         """What is known now, without waiting."""

@@ -196,7 +196,7 @@ class SetWalk:
     def _full_drives(self) -> list[tuple[int, Drive]]:
         """Drives whose silence counts, local ones first."""
         full = [(p, d) for p, d in self._set.awake().items() if d.status().state is DriveState.FULL]
-        return sorted(full, key=lambda item: not getattr(item[1], "local", False))
+        return sorted(full, key=lambda item: not item[1].local)
 
     async def _fill(self, lanes: list[_Lane], reached: Position) -> None:
         """Every lane has an entry to show, or has ended."""

@@ -52,7 +52,7 @@ class Source:
 def order_sources(holders: Mapping[int, Held], drives: Mapping[int, Drive], data_shards: int) -> list[Source]:
     """Data shards before parity (nothing to decode then), local drives before remote ones."""
     sources = [Source(p, drives[p], held.shard_index) for p, held in holders.items() if p in drives]
-    return sorted(sources, key=lambda s: (s.shard_index >= data_shards, not getattr(s.drive, "local", False)))
+    return sorted(sources, key=lambda s: (s.shard_index >= data_shards, not s.drive.local))
 
 
 def reserve_sources(holders: Mapping[int, Held], drives: Mapping[int, Drive]) -> list[Source]:

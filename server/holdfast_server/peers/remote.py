@@ -24,6 +24,8 @@ _MAX_STAGE_SIZE_BYTES = 4 << 20
 class RemoteDrive:
     """`drives.port.Drive` on another pod; see there for every verb."""
 
+    local = False
+
     def __init__(self, link: Link, pool: str, set_index: int, position: int, volume: int) -> None:
         self.pool, self.set_index, self.position = pool, set_index, position
         self._link, self._volume = link, volume

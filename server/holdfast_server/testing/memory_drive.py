@@ -58,6 +58,8 @@ class _Shard:
 class MemoryDrive:
     """`drives.port.Drive`.  Deterministic: no thread, no time but the clock's."""
 
+    local = True
+
     def __init__(
         self,
         clock: Clock,
