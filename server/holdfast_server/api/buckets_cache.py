@@ -27,7 +27,7 @@ from holdfast_server.objects.port import Objects, Unavailable
 
 LEASE_SECONDS = 5.0
 """How long a read record may be used.  Longer: fewer reads; shorter: quicker deletes with a pod unreachable."""
-RENEW_AFTER_SECONDS = 1.0
+RENEW_AFTER_SECONDS = 2.0
 """A write that ends re-reads the record if it is older, so that confirming has most of a lease left."""
 MAX_CACHED_BUCKETS = 4096
 
@@ -68,7 +68,7 @@ class WriteLease:
         Unavailable."""
         if self._cache.usable(self._entry, RENEW_AFTER_SECONDS):
             return
-        entry = await self._cache.read(self.bucket.name)
+        entry = await self._cache.entry(self.bucket.name, RENEW_AFTER_SECONDS)
         if entry.record.id != self.bucket.id:
             raise BucketGone(self.bucket.name)
         if entry.record.deleting:
@@ -99,10 +99,14 @@ class BucketCache:
 
     async def get(self, name: str) -> BucketRecord:
         """The bucket, whatever its state.  Raises BucketGone, Unavailable."""
+        return (await self.entry(name, LEASE_SECONDS)).record
+
+    async def entry(self, name: str, age_seconds: float) -> _Entry:
+        """The cached reading if it is young enough, else a new one.  Raises BucketGone, Unavailable."""
         entry = self._entries.get(name)
-        if entry is None or not self.usable(entry, LEASE_SECONDS):
+        if entry is None or not self.usable(entry, age_seconds):
             entry = await self.read(name)
-        return entry.record
+        return entry
 
     def usable(self, entry: _Entry, age_seconds: float) -> bool:
         return not entry.fenced and self._clock.monotonic_seconds() - entry.read_at <= age_seconds
