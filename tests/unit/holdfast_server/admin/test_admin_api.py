@@ -95,6 +95,15 @@ def test_a_user_with_a_policy_works_at_once_and_only_there(endpoint: Endpoint) -
         assert ask(endpoint, ROOT, "DELETE", "/users/lokikey")[0] == 204
 
 
+def test_who_may_not_list_is_not_told_which_keys_are_absent(endpoint: Endpoint) -> None:
+    client_of(endpoint, ROOT.access_key, ROOT.secret_key).create_bucket(Bucket="secrets")
+    for key, policies, code in (("reader", ["readonly"], "AccessDenied"), ("owner", ["readwrite"], "NoSuchKey")):
+        assert ask(endpoint, ROOT, "PUT", f"/users/{key}", {"secretKey": SECRET, "policies": policies})[0] == 200
+        with pytest.raises(ClientError) as raised:
+            client_of(endpoint, key).get_object(Bucket="secrets", Key="absent")
+        assert raised.value.response["Error"]["Code"] == code
+
+
 def test_only_root_and_console_admins_may(endpoint: Endpoint) -> None:
     for key, policies in (("plainuser", ["readwrite"]), ("adminuser", ["consoleAdmin"])):
         assert ask(endpoint, ROOT, "PUT", f"/users/{key}", {"secretKey": SECRET, "policies": policies})[0] == 200
