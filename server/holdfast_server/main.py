@@ -9,9 +9,10 @@ Exit codes: 0 stopped as asked, 1 a failure (a port that is taken), 2 wrong argu
 message names the field or path.
 
 Environment: HOLDFAST_ROOT_USER and HOLDFAST_ROOT_PASSWORD (MINIO_ROOT_* accepted) for a pod by hand;
-HOLDFAST_BIND_ADDRESS, else POD_IP, else every address, for all listeners; HOLDFAST_ROOT_PREFIX before every
-absolute path of the configuration and HOLDFAST_HOSTS_FILE before the name service, where pods run as plain
-processes; HOLDFAST_LOG_LEVEL.
+POD_IP, whose family of addresses all listeners take, on every interface (`kubectl port-forward` comes in over
+loopback); HOLDFAST_BIND_ADDRESS in its place, HOLDFAST_ROOT_PREFIX before every absolute path of the
+configuration and HOLDFAST_HOSTS_FILE before the name service, where pods run as plain processes on one network;
+HOLDFAST_LOG_LEVEL.
 """
 
 from __future__ import annotations
@@ -96,10 +97,14 @@ def _settings(options: argparse.Namespace, environment: Mapping[str, str]) -> Po
     host, _ = _address(options.address)
     hosts_file = environment.get("HOLDFAST_HOSTS_FILE")
     return PodSettings(
-        bind_address=host or environment.get("HOLDFAST_BIND_ADDRESS") or environment.get("POD_IP") or "0.0.0.0",
+        bind_address=host or environment.get("HOLDFAST_BIND_ADDRESS") or _every_address(environment),
         version=version("holdfast"),
         hosts_file=Path(hosts_file) if hosts_file else None,
     )
+
+
+def _every_address(environment: Mapping[str, str]) -> str:
+    return "::" if ":" in environment.get("POD_IP", "") else "0.0.0.0"
 
 
 def _root_prefix(environment: Mapping[str, str]) -> Path | None:

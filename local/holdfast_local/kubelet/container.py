@@ -112,6 +112,8 @@ class Container:
             **self._context.base_environment,
             "HOME": str(self._directory),
             "HOSTNAME": host_name,
+            # Pods share one network stack here, so each must keep to its own address.
+            "HOLDFAST_BIND_ADDRESS": self._address,
             **declared,
         }
         command, arguments = expand_command(self._manifest, declared)

@@ -105,7 +105,6 @@ def _container(request: RenderRequest, pool: PoolSpec) -> dict[str, Any]:
         "env": [
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-            {"name": "HOLDFAST_BIND_ADDRESS", "value": "$(POD_IP)"},
             *(dict(variable) for variable in pool.pods.env),
         ],
         "ports": [

@@ -36,11 +36,11 @@ def begin(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen
     )  # fmt: skip
 
 
-def wait_ready(port: int, process: subprocess.Popen[str]) -> None:
+def wait_ready(port: int, process: subprocess.Popen[str], host: str = "127.0.0.1") -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=2):
+            with urllib.request.urlopen(f"http://{host}:{port}/health/ready", timeout=2):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.05)
@@ -77,6 +77,27 @@ def test_a_pod_by_hand_serves_and_ends_cleanly(tmp_path: Path, processes: list[s
     assert process.returncode == 0
     assert "event=stopped" in said
     assert "password1" not in said
+
+
+def test_a_pod_is_reached_on_every_interface(tmp_path: Path, processes: list[subprocess.Popen[str]]) -> None:
+    """`kubectl port-forward` and exec come in over the pod's loopback, whatever POD_IP says."""
+    (tmp_path / "a").mkdir()
+    port = free_port()
+    arguments = ["server", str(tmp_path / "a"), "--address", f":{port}"]
+    process = begin(arguments, KEYS | {"POD_IP": "127.0.0.2"})
+    processes.append(process)
+    wait_ready(port, process)
+
+
+def test_a_bind_address_keeps_a_pod_to_itself(tmp_path: Path, processes: list[subprocess.Popen[str]]) -> None:
+    (tmp_path / "a").mkdir()
+    port = free_port()
+    arguments = ["server", str(tmp_path / "a"), "--address", f":{port}"]
+    process = begin(arguments, KEYS | {"POD_IP": "127.0.0.1", "HOLDFAST_BIND_ADDRESS": "127.0.0.2"})
+    processes.append(process)
+    wait_ready(port, process, "127.0.0.2")
+    with closing(socket.socket()) as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 @pytest.mark.parametrize(
