@@ -167,7 +167,7 @@ class ErasureSet:
         return await self.commit_if(register, condition, make_held, refill)
 
     async def commit(self, register: Register, make_held: MakeHeld, refill: Refill | None = None) -> Committed:
-        """A plain write (rule 6).  Raises Unavailable, OutOfSpace, Conflict.
+        """A plain write (rule 6).  Raises Unavailable, OutOfSpace.
 
         `refill` is told of the drives that lack shards the record names; it brings them there and returns
         the positions that have them now.
@@ -191,7 +191,8 @@ class ErasureSet:
                     break
             else:
                 await self._clock.sleep(RETRY_PAUSE_SECONDS * 2**attempt)
-        raise Conflict(f"{self.name}: other writes of {register.key!r} are under way")
+        # Nobody took it.  Clients retry a 503 by themselves, a 409 they do not: nothing was asked of the old version.
+        raise Unavailable(f"{self.name}: other writes of {register.key!r} are under way")
 
     async def commit_if(
         self, register: Register, condition: Condition, make_held: MakeHeld, refill: Refill | None = None

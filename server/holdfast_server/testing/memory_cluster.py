@@ -70,6 +70,8 @@ class BytesBody:
 class HookedDrive:
     """`drives.port.Drive`: another one, with the cluster's hook before each call."""
 
+    local = True
+
     def __init__(self, drive: MemoryDrive, cluster: MemoryCluster) -> None:
         self.pool, self.set_index, self.position = drive.pool, drive.set_index, drive.position
         self._drive = drive

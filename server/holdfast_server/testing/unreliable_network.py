@@ -115,6 +115,8 @@ class CrashSwitch:
 class UnreliableDrive:
     """`drives.port.Drive`: another one, as one coordinator reaches it over the network."""
 
+    local = False
+
     def __init__(self, drive: Drive, network: Network, life: CrashSwitch) -> None:
         self.pool, self.set_index, self.position = drive.pool, drive.set_index, drive.position
         self._drive = drive

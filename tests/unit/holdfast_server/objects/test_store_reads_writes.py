@@ -394,6 +394,21 @@ async def test_a_conditional_put_that_cannot_reach_its_quorum_commits_nowhere(cl
     assert not cluster.unnamed_shards()
 
 
+async def test_a_plain_put_waits_for_a_lease_and_is_retriable_when_it_stands(cluster: MemoryCluster) -> None:
+    erasure_set = cluster.set_of("k")
+    promise = await erasure_set.promise(REGISTER, await erasure_set.read(REGISTER))
+    assert promise is not None
+    began = cluster.clock.monotonic_seconds()
+    with pytest.raises(Unavailable):
+        await cluster.put("k", SMALL)
+    assert 2 < cluster.clock.monotonic_seconds() - began < 8
+    waiting = asyncio.ensure_future(cluster.put("k", SMALL))
+    await cluster.clock.sleep(0.1)
+    erasure_set.release_later(promise)
+    await waiting
+    assert await cluster.get("k") == SMALL
+
+
 # -------------------------------------------------------------------- documents
 
 
