@@ -58,12 +58,12 @@ async def ask(
 
     tasks = {asyncio.ensure_future(one(position, drive)): position for position, drive in drives.items()}
     pending = set(tasks)
-    uncollected = set(tasks)
+    uncollected = dict.fromkeys(tasks)
     try:
         while pending:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                uncollected.discard(task)
+            for task in [task for task in uncollected if task in done]:  # in order: a simulation must replay
+                del uncollected[task]
                 _collect(answers, tasks[task], task)
             if enough is not None and pending and enough(answers):
                 break

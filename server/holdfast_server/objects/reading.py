@@ -132,7 +132,7 @@ class ShardReader:
                 if not done:
                     self._doubtful.update(source.position for source in running.values())
                     start()
-                for task in done:
+                for task in [task for task in running if task in done]:  # in order: a simulation must replay
                     source = running.pop(task)
                     error = self._failure(source, task)
                     if error is None:

@@ -253,17 +253,32 @@ async def test_an_unexpected_exception_of_a_drive_leaves_no_task(cluster: Memory
 # -------------------------------------------------------------------- cancellation
 
 
-@pytest.mark.parametrize("data", [SMALL, BIG])
-async def test_a_put_cancelled_anywhere_is_whole_or_nothing(
-    make_cluster: Callable[..., MemoryCluster], data: bytes
+def exists(current: Record | None) -> None:
+    if current is None:
+        raise Refused
+
+
+CHANGES: dict[str, tuple[Callable[[MemoryCluster], Any], bytes | None]] = {
+    "put small": (lambda c: c.put("k", SMALL), SMALL),
+    "put big": (lambda c: c.put("k", BIG), BIG),
+    "put big if": (lambda c: c.store.put_object(BUCKET, "k", BytesBody(BIG), exists), BIG),
+    "delete": (lambda c: c.store.delete_object(BUCKET, "k"), None),
+    "delete if": (lambda c: c.store.delete_object(BUCKET, "k", exists), None),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_change_cancelled_anywhere_is_whole_or_nothing(
+    make_cluster: Callable[..., MemoryCluster], change: str
 ) -> None:
     """Cancelled after n turns of the loop, for every n until it is done before that."""
+    work, after = CHANGES[change]
     outcomes = set()
     for turns in range(10_000):
         cluster = make_cluster()
         await cluster.put("k", b"old")
         await cluster.settle()
-        task = asyncio.ensure_future(cluster.put("k", data))
+        task = asyncio.ensure_future(work(cluster))
         for _ in range(turns):
             await asyncio.sleep(0)
         finished = task.done()
@@ -271,12 +286,16 @@ async def test_a_put_cancelled_anywhere_is_whole_or_nothing(
         await asyncio.wait([task])
         await cluster.settle()
         found = await cluster.get("k")
-        assert found in (b"old", data)
+        assert found in (b"old", after)
         assert not cluster.unnamed_shards()
+        assert await cluster.heal("k"), "nothing is left half done"
+        began = cluster.clock.monotonic_seconds()
+        await cluster.put("k", b"next")
+        assert cluster.clock.monotonic_seconds() == began, "no lease stands in the way"
         outcomes.add(found)
         if finished:
             break
-    assert outcomes == {b"old", data}
+    assert outcomes == {b"old", after}
 
 
 # -------------------------------------------------------------------- undecided writes
