@@ -1,0 +1,52 @@
+"""The API server refuses at admission what the geometry refuses later: the CRD's rules and the code agree."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from holdfast_local.apiserver.schema.cel import validate_rules
+from holdfast_server.contract import geometry
+
+ROOT = Path(__file__).parents[3]
+CRD = yaml.safe_load((ROOT / "crds" / "tenant.yaml").read_text())
+SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+
+
+def tenant(servers: int, volumes: int, size: int | None, parity: int | None) -> dict[str, Any]:
+    pool: dict[str, Any] = {
+        "name": "main",
+        "servers": servers,
+        "volumesPerServer": volumes,
+        "volumeClaimTemplate": {"spec": {"resources": {"requests": {"storage": "1Gi"}}}},
+    }
+    erasure = {key: value for key, value in (("setSize", size), ("parity", parity)) if value is not None}
+    if erasure:
+        pool["erasure"] = erasure
+    return {"metadata": {"name": "t"}, "spec": {"pools": [pool]}}
+
+
+@pytest.mark.parametrize("servers", [1, 2, 3, 4, 5, 6, 8, 12, 16, 17])
+def test_admission_and_geometry_refuse_the_same_pools(servers: int) -> None:
+    for volumes, size, parity in product((1, 2, 4, 17), (None, 1, 2, 4, 6, 8, 12, 16), (None, 0, 1, 2, 3, 8)):
+        try:
+            geometry.resolve(servers, volumes, size, parity)
+        except geometry.GeometryError:
+            refused = True
+        else:
+            refused = False
+        causes = validate_rules(tenant(servers, volumes, size, parity), None, SCHEMA)
+        assert bool(causes) == refused, (volumes, size, parity, causes)
+
+
+def test_the_refusal_names_the_field() -> None:
+    (cause,) = validate_rules(tenant(4, 2, 8, 5), None, SCHEMA)
+    assert cause.field == "spec.pools[0].erasure.parity"
+    (cause,) = validate_rules(tenant(4, 2, 6, None), None, SCHEMA)
+    assert cause.field == "spec.pools[0].erasure.setSize"
+    (cause,) = validate_rules(tenant(17, 1, None, None), None, SCHEMA)
+    assert cause.field == "spec.pools[0]"
