@@ -90,6 +90,7 @@ class Operation:
 class Coordinator:
     store: ObjectStore
     life: CrashSwitch
+    stamps: HybridClock
     known: dict[str, Value] = field(default_factory=dict)
 
 
@@ -117,16 +118,19 @@ class World:
         self.stuck = False
         self._tick = 0
 
-    def born(self, node: int) -> Coordinator:
-        """A coordinator starts, or starts again: it knows the greatest stamp of its own drive."""
+    def born(self, node: int, minted: int = 0) -> Coordinator:
+        """A coordinator starts, or starts again.
+
+        It never mints a stamp twice (`minted`: the greatest of its former life).  Here a restart takes no time
+        and clocks may be far apart; a pod's takes longer than its clock may lag, and it asks its own drives.
+        """
         life = CrashSwitch()
         drives: list[Drive] = [UnreliableDrive(drive, self.network, life) for drive in self.drives]
-        own = self.drives[node % len(self.drives)]
-        greatest = max((s.highest for s in own._states.values()), default=0)
         clock = virtual_time.VirtualClock(self.rng.randrange(1 << 32), self.skews_ms[node])
-        store = ObjectStore(self.pools, lambda _pool, _index: drives, clock, HybridClock(node, greatest), 1)
+        stamps = HybridClock(node, minted)
+        store = ObjectStore(self.pools, lambda _pool, _index: drives, clock, stamps, 1)
         self.stores.append(store)
-        return Coordinator(store, life)
+        return Coordinator(store, life, stamps)
 
     def tick(self) -> int:
         self._tick += 1
@@ -207,7 +211,7 @@ class World:
 
     def crash(self, node: int) -> None:
         self.coordinators[node].life.crashed = True
-        self.coordinators[node] = self.born(node)
+        self.coordinators[node] = self.born(node, self.coordinators[node].stamps.greatest)
 
     async def trouble(self) -> None:
         """Drives go away, seen or unseen, and come back having forgotten their leases."""
