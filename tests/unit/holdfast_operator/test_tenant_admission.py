@@ -50,3 +50,16 @@ def test_the_refusal_names_the_field() -> None:
     assert cause.field == "spec.pools[0].erasure.setSize"
     (cause,) = validate_rules(tenant(17, 1, None, None), None, SCHEMA)
     assert cause.field == "spec.pools[0]"
+
+
+@pytest.mark.parametrize(("name", "accepted"), [("a", True), ("logs-2", True), ("a.b", False), ("2a", False)])
+def test_only_names_that_a_service_can_have_are_accepted(name: str, accepted: bool) -> None:
+    body = tenant(4, 2, None, None) | {"metadata": {"name": name}}
+    assert bool(validate_rules(body, None, SCHEMA)) != accepted
+
+
+@pytest.mark.parametrize(("storage", "accepted"), [("1", True), ("0.5Gi", True), ("0", False), ("0.0Ti", False)])
+def test_a_volume_of_no_size_is_refused(storage: str, accepted: bool) -> None:
+    body = tenant(4, 2, None, None)
+    body["spec"]["pools"][0]["volumeClaimTemplate"]["spec"]["resources"]["requests"]["storage"] = storage
+    assert bool(validate_rules(body, None, SCHEMA)) != accepted
