@@ -55,3 +55,7 @@ bench: $(STAMP)
 e2e: $(STAMP)
 	@test -n "$$KUBECONFIG" || { echo "make e2e needs KUBECONFIG"; exit 2; }
 	@$(BIN)/pytest -m cluster tests/e2e
+
+## make images  holdfast/server:dev and holdfast/operator:dev, with Docker, Podman or Buildah
+images:
+	@images/build

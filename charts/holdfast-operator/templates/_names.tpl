@@ -6,6 +6,10 @@
 {{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
 {{- end -}}
 
+{{- define "holdfast-operator.serverImage" -}}
+{{- printf "%s:%s" .Values.serverImage.repository (.Values.serverImage.tag | default .Chart.AppVersion) -}}
+{{- end -}}
+
 {{- define "holdfast-operator.selector" -}}
 app.kubernetes.io/name: holdfast-operator
 app.kubernetes.io/instance: {{ .Release.Name }}

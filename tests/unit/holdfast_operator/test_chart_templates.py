@@ -9,6 +9,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from holdfast_operator.settings import DEFAULT_IMAGE
+
 helm = pytest.importorskip("helm_python")
 
 CHARTS = Path(__file__).parents[3] / "charts"
@@ -46,6 +48,21 @@ def test_the_operators_manifests_are_valid(values: dict[str, Any]) -> None:
     assert kinds.count("CustomResourceDefinition") == (0 if values else 1)
     (role,) = (document for document in documents if document["kind"] == "ClusterRole")
     assert role["rules"] == yaml.safe_load((CHARTS / "holdfast-operator" / "files" / "rules.yaml").read_text())
+
+
+def test_the_operator_runs_its_own_image_and_gives_the_pods_theirs() -> None:
+    values = {
+        "image": {"repository": "holdfast/operator", "tag": "dev", "pullPolicy": "Never"},
+        "serverImage": {"repository": "holdfast/server", "tag": "dev"},
+    }
+    for given, operator_image, server_image in (
+        (values, "holdfast/operator:dev", "holdfast/server:dev"),
+        ({}, "ghcr.io/holdfast-dev/holdfast-operator:0.1.0", DEFAULT_IMAGE),
+    ):
+        (deployment,) = (d for d in rendered("holdfast-operator", given) if d["kind"] == "Deployment")
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == operator_image
+        assert f"--image={server_image}" in container["command"]
 
 
 def test_the_tenant_is_named_after_the_release_or_as_told() -> None:
