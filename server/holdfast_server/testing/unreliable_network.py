@@ -32,8 +32,8 @@ from holdfast_server.drives.port import (
     ScanRequest,
 )
 
-MAX_DELAY_SECONDS = 30.0
-"""Well below the deadline after which operations are dead."""
+MAX_DELAY_SECONDS = 20.0
+"""Below the deadline after which operations are dead (`healing.OPERATION_DEADLINE_SECONDS`)."""
 
 _REPEATABLE = frozenset(("note", "release", "fence", "remove", "repaired"))
 
