@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from holdfast_operator import labels
 from holdfast_operator.kube.port import POD, STATEFUL_SET, KubeClient, Manifest, kind_of
 from holdfast_operator.observe.cluster import LiveObjects
+from holdfast_operator.sameness import covers
 from holdfast_operator.tenant.spec import TenantSpec
 
 
@@ -37,7 +37,7 @@ async def apply_manifests(
         if existing is not None:
             check_ownership(existing, tenant)
         marked = with_manifest_hash(manifest)
-        if existing is None or not is_up_to_date(existing, marked):
+        if existing is None or not covers(existing, marked):
             await kube.apply(marked)
             sent.append(manifest)
     return sent
@@ -84,26 +84,6 @@ def with_manifest_hash(manifest: Manifest) -> Manifest:
     metadata = manifest["metadata"]
     annotations = {**metadata.get("annotations", {}), labels.MANIFEST_ANNOTATION: digest}
     return {**manifest, "metadata": {**metadata, "annotations": annotations}}
-
-
-def is_up_to_date(existing: Manifest, marked: Manifest) -> bool:
-    """Whether `existing` was made from this manifest and nobody has changed what it says."""
-    return _covers(existing, marked)
-
-
-def _covers(existing: Any, wanted: Any) -> bool:
-    """Whether `existing` says all that `wanted` says; it may say more (defaults, status)."""
-    if isinstance(wanted, Mapping):
-        return isinstance(existing, Mapping) and all(
-            key in existing and _covers(existing[key], value) for key, value in wanted.items()
-        )
-    if isinstance(wanted, list):
-        return (
-            isinstance(existing, list)
-            and len(existing) == len(wanted)
-            and all(_covers(have, want) for have, want in zip(existing, wanted, strict=True))
-        )
-    return bool(existing == wanted)
 
 
 def _is_owned_by(existing: Manifest, uid: str) -> bool:

@@ -35,6 +35,9 @@ _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 
+_WRONG_TYPE_MARK = "failed to create typed patch object"
+"""What server-side apply says of a field with a wrong type or name: a 500 on servers up to 1.36 at least."""
+
 
 class HttpKubeClient:
     """See `port.KubeClient`.  Use as an async context manager; it owns its connection pool."""
@@ -195,6 +198,6 @@ def _translated(status: int | None, body: Any, where: str) -> KubeError:
         return KubeConflict(text)
     if status == 429:
         return _TooManyRequests(text)
-    if status in (400, 405, 406, 413, 415, 422):
+    if status in (400, 405, 406, 413, 415, 422) or message.startswith(_WRONG_TYPE_MARK):
         return KubeRejected(text)
     return KubeUnavailable(text)

@@ -172,6 +172,18 @@ async def test_an_eviction_refused_by_a_budget_is_told_apart(api: Any, kube: Htt
     assert api[0].requests[0].path == "/api/v1/namespaces/loki/pods/logs-pool-main-0/eviction"
 
 
+async def test_a_field_of_the_wrong_type_is_a_refusal_though_the_server_says_500(
+    api: Any, kube: HttpKubeClient
+) -> None:
+    said = (
+        "failed to create typed patch object (odd/t-pool-main; apps/v1, Kind=StatefulSet): "
+        '.spec.template.spec.containers[name="holdfast"].env[name="A"].value: expected string, got &3'
+    )
+    api[0].answer = lambda request: (500, {"kind": "Status", "status": "Failure", "message": said, "code": 500})
+    with pytest.raises(KubeRejected, match="expected string"):
+        await kube.apply(SECRET_MANIFEST)
+
+
 @pytest.mark.parametrize("answer", ["<html>", "[]", ""])
 async def test_an_answer_that_is_no_object_is_unavailability(api: Any, kube: HttpKubeClient, answer: str) -> None:
     api[0].answer = lambda request: (200, answer)
