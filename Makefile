@@ -34,7 +34,7 @@ clean: stop
 
 ## make test    all tests that need no cluster
 test: $(STAMP)
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 ## make lint    style, types, import contracts
 lint: $(STAMP)
@@ -45,7 +45,8 @@ lint: $(STAMP)
 
 ## make soak    the long tests
 soak: $(STAMP)
-	@$(BIN)/pytest -m soak --timeout 7200
+	@HOLDFAST_TREE_SYSTEM_FILES=5000 HOLDFAST_TREE_SYSTEM_BYTES=2000000000 \
+	  $(BIN)/pytest tests/blackbox/test_tree_round_trip.py --timeout 7200 -v --durations=0
 
 ## make bench   figures of docs/benchmarks.md
 bench: $(STAMP)

@@ -3,7 +3,7 @@
 The clients talk to the Service of the stand-in cluster, as they would to a real one; a pod is killed in each
 direction and the kubelet restarts it.  No client may report a failure and every sha256 must be equal.
 
-`HOLDFAST_TREE_FILES` and `HOLDFAST_TREE_BYTES` make the tree larger (`make soak` runs 5,000 files and 2 GB).
+`make soak` adds files of this machine until there are 5,000 and 2 GB (`HOLDFAST_TREE_SYSTEM_FILES`, `…_BYTES`).
 """
 
 import contextlib
@@ -21,13 +21,14 @@ import boto3
 import pytest
 
 from holdfast_server.testing.standin import StandIn
-from holdfast_server.testing.trees import digest_tree, long_name, make_tree
+from holdfast_server.testing.trees import copy_system_tree, digest_tree, long_name, make_tree
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-FILES = int(os.environ.get("HOLDFAST_TREE_FILES", "150"))
-TOTAL_BYTES = int(os.environ.get("HOLDFAST_TREE_BYTES", "60000000"))
-LARGE_FILES = int(os.environ.get("HOLDFAST_TREE_LARGE_FILES", "1"))
+FILES = 150
+TOTAL_BYTES = 60_000_000
+SYSTEM_FILES = int(os.environ.get("HOLDFAST_TREE_SYSTEM_FILES", "0"))
+SYSTEM_BYTES = int(os.environ.get("HOLDFAST_TREE_SYSTEM_BYTES", "0"))
 CLIENT_TIMEOUT_SECONDS = 1800
 KILL_AFTER_SECONDS = 1.0
 
@@ -45,7 +46,9 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tree")
-    make_tree(directory, FILES, TOTAL_BYTES, seed=7, large=LARGE_FILES)
+    make_tree(directory, FILES, TOTAL_BYTES, seed=7)
+    if SYSTEM_FILES:
+        copy_system_tree(directory, SYSTEM_FILES, SYSTEM_BYTES)
     path = directory / long_name(len("tree/"))
     path.parent.mkdir(parents=True)
     path.write_bytes(b"the longest key")

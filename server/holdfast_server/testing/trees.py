@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 from pathlib import Path
 
 ODD_NAMES = (
@@ -17,6 +18,7 @@ ODD_NAMES = (
     "tilde~hash#question?.bin",
     "dir with space/inner=1/file:2.bin",
 )
+LARGE_FILE_BYTES = 210 << 20
 BOUNDARY_SIZES_BYTES = (0, 1, 4095, 65_535, 65_536, 65_537, 1_048_575, 1_048_576, 1_048_577, 2_500_000)
 
 
@@ -48,6 +50,29 @@ def make_tree(directory: Path, files: int, total_size_bytes: int, seed: int, lar
             while size > 0:
                 file.write(chance.randbytes(min(size, 1 << 20)))
                 size -= 1 << 20
+
+
+def copy_system_tree(directory: Path, files: int, total_size_bytes: int, large: int = 3) -> None:
+    """Files of this machine's shared data and libraries, under their own names, until there are enough; some
+    large ones make up what is missing in size.  Links are not followed."""
+    copied = size = 0
+    for source in (Path("/usr/share"), Path("/usr/lib")):
+        for path in sorted(source.rglob("*")):
+            if copied >= files or path.is_symlink() or not path.is_file():
+                continue
+            to = directory / path.relative_to("/")
+            to.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                shutil.copyfile(path, to)
+            except OSError:
+                continue
+            copied += 1
+            size += to.stat().st_size
+    chance = random.Random(files)
+    for index in range(large):
+        with (directory / f"large-{index}.bin").open("wb") as file:
+            for _ in range(max(total_size_bytes - size, large * LARGE_FILE_BYTES) // large >> 20):
+                file.write(chance.randbytes(1 << 20))
 
 
 def digest_tree(directory: Path) -> dict[str, str]:
