@@ -213,7 +213,9 @@ class LocalDrives:
                 self._unannounced.add(volume)
                 await drive.format(drive_id, incarnation)
             else:
-                await drive.adopt(drive_id, incarnation, floor_stamp(now_ms + MAX_CLOCK_SKEW_MS))
+                # Twice: clocks differ by that much, and a pod that restarts begins that much ahead of its own.
+                ahead = floor_stamp(now_ms + 2 * MAX_CLOCK_SKEW_MS)
+                await drive.adopt(drive_id, incarnation, max(ahead, self._stamps.greatest))
         except DriveError as error:
             self._unannounced.discard(volume)
             log.error("a blank drive cannot be used", extra={"volume": volume, "reason": str(error)})

@@ -24,7 +24,7 @@ from holdfast_server.api.buckets_cache import BucketCache
 from holdfast_server.api.identities import Identities
 from holdfast_server.api.services import Services
 from holdfast_server.clock.port import Clock
-from holdfast_server.clock.stamp import HybridClock
+from holdfast_server.clock.stamp import HybridClock, floor_stamp
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.contract import names
 from holdfast_server.contract.config import ServerConfig
@@ -46,6 +46,7 @@ from holdfast_server.peers.network import PeerNetwork
 from holdfast_server.peers.port import PeerError
 from holdfast_server.peers.server import PeerServer
 from holdfast_server.placement.map import PoolMap
+from holdfast_server.pod.adoption import MAX_CLOCK_SKEW_MS
 from holdfast_server.pod.health import PlacedStatus, cluster_health, pod_health
 from holdfast_server.pod.local_drives import LocalDrives
 from holdfast_server.pod.membership import Volume
@@ -103,7 +104,9 @@ class StoragePod:
         self._clock = clock = SystemClock()
         me = inputs.membership
         self._identity = PodIdentity(inputs.config.tenant.id, me.pool.name, me.ordinal, me.pod)
-        self._stamps = HybridClock(me.node)
+        # A pod that died may have minted stamps ahead of its own clock, having seen those of others, that no drive
+        # of its own keeps; a stamp minted twice would name two different writes.
+        self._stamps = HybridClock(me.node, floor_stamp(clock.now_ms() + MAX_CLOCK_SKEW_MS))
         self._opened = False
         self._pushed: list[object] = []
         self._resolver = Resolver(settings.hosts_file)
