@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from holdfast_server.drives.port import Drive, DriveError, DriveOffline, DriveState
 
@@ -51,40 +51,67 @@ async def ask(
     timeout_seconds: float = DRIVE_CALL_TIMEOUT_SECONDS,
 ) -> Answers[T]:
     """Ask all given drives concurrently; return when all have answered or failed, or `enough` says so."""
-    answers: Answers[T] = Answers()
-
-    async def one(position: int, drive: Drive) -> T:
-        return await bounded(call(position, drive), timeout_seconds)
-
-    tasks = {asyncio.ensure_future(one(position, drive)): position for position, drive in drives.items()}
-    pending = set(tasks)
-    uncollected = dict.fromkeys(tasks)
+    poll: _Poll[T] = _Poll(asyncio.get_running_loop(), enough)
     try:
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for task in [task for task in uncollected if task in done]:  # in order: a simulation must replay
-                del uncollected[task]
-                _collect(answers, tasks[task], task)
-            if enough is not None and pending and enough(answers):
-                break
+        for position, drive in drives.items():
+            poll.add(position, asyncio.ensure_future(call(position, drive)))
+        await poll.settled(timeout_seconds)
     finally:
-        for task in uncollected:
+        poll.end()
+    return poll.answers
+
+
+class _Poll(Generic[T]):
+    """The calls of one `ask`.  One timer and one wake-up for all of them: this is on every request's path."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, enough: Callable[[Answers[T]], bool] | None) -> None:
+        self.answers: Answers[T] = Answers()
+        self._enough = enough
+        self._loop = loop
+        self._pending: dict[asyncio.Future[T], int] = {}
+        self._settled: asyncio.Future[None] = loop.create_future()
+
+    def add(self, position: int, task: asyncio.Future[T]) -> None:
+        self._pending[task] = position
+        task.add_done_callback(self._done)
+
+    async def settled(self, timeout_seconds: float) -> None:
+        if not self._pending:
+            return
+        timer = self._loop.call_later(timeout_seconds, self._expire, timeout_seconds)
+        try:
+            await self._settled
+        finally:
+            timer.cancel()
+
+    def end(self) -> None:
+        for task in self._pending:
             let_go(task)
-    return answers
 
+    def _done(self, task: asyncio.Future[T]) -> None:
+        position = self._pending.pop(task, None)
+        if self._settled.done() or position is None:
+            _forget(task)
+            return
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled():
+            # Not by us: whatever carried the call was closed under it.
+            self.answers.errors[position] = DriveOffline("the call was cut off")
+        elif error is None:
+            self.answers[position] = task.result()
+        elif isinstance(error, DriveError):
+            self.answers.errors[position] = error
+        else:
+            self._settled.set_exception(error)
+            return
+        if not self._pending or (self._enough is not None and self._enough(self.answers)):
+            self._settled.set_result(None)
 
-def _collect(answers: Answers[T], position: int, task: asyncio.Future[T]) -> None:
-    if task.cancelled():
-        # Not by us: whatever carried the call was closed under it.
-        answers.errors[position] = DriveOffline("the call was cut off")
-        return
-    error = task.exception()
-    if error is None:
-        answers[position] = task.result()
-    elif isinstance(error, DriveError):
-        answers.errors[position] = error
-    else:
-        raise error
+    def _expire(self, timeout_seconds: float) -> None:
+        for position in self._pending.values():
+            self.answers.errors[position] = DriveOffline(f"no answer within {timeout_seconds:g} s")
+        if not self._settled.done():
+            self._settled.set_result(None)
 
 
 def let_go(task: asyncio.Future[Any]) -> None:
