@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from datetime import UTC, datetime
+from typing import Any, cast
 
 import aiohttp
 import kopf
@@ -26,6 +27,9 @@ from holdfast_operator.observe.health import HttpHealthProbe
 from holdfast_operator.provision.client import HttpStoreClient
 from holdfast_operator.reconcile import Ports, Reconciler
 from holdfast_operator.settings import OperatorSettings, parse_settings
+
+IDENTITY = "holdfast-operator"
+"""What kopf would call us among its peers; there are none."""
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +74,8 @@ async def run(settings: OperatorSettings) -> None:
             await kopf.operator(
                 registry=build_registry(configuration, controller.trigger, passes.cancel),
                 settings=build_settings(clusterwide),
+                # Left out, kopf asks for the user's name and ends where /etc/passwd has none, as in most containers.
+                identity=cast(Any, IDENTITY),
                 standalone=True,
                 clusterwide=clusterwide,
                 namespaces=settings.namespaces,
