@@ -37,6 +37,9 @@ def check_folder(folder: Path) -> None:
     if not folder.is_dir():
         found = "is not a directory" if folder.exists() else "does not exist"
         raise DriveFaulty(f"{folder} {found}; is the volume mounted?")
+    if folder.stat().st_nlink == 0:
+        # What is mounted here was removed where it came from: nothing can be put into it any more.
+        raise DriveFaulty(f"{folder} was deleted while it was mounted; restart the pod to mount it anew")
 
 
 def find_identity(folder: Path, slot: Slot) -> Identity | None:

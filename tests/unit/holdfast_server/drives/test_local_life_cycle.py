@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
+from holdfast_server.drives import folder_layout
 from holdfast_server.drives.local import LocalDrive
 from holdfast_server.drives.port import (
     CommitMode,
@@ -192,3 +195,15 @@ async def test_slots_are_remembered_by_their_newest_incarnation(open_drive):
     await drive.remember([old])
     await drive.close()
     assert await (await open_drive()).remembered() == [new, other]
+
+
+def test_a_folder_deleted_under_its_mount_is_not_blank(tmp_path):
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        folder.rmdir()
+        with pytest.raises(DriveFaulty, match="deleted while it was mounted"):
+            folder_layout.check_folder(Path(f"/proc/self/fd/{held}"))
+    finally:
+        os.close(held)
