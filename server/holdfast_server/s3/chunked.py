@@ -29,6 +29,8 @@ from holdfast_server.s3.sigv4 import SigningContext
 MAX_LINE_SIZE_BYTES = 4096
 """Bound on a chunk header or a trailer line; signed headers have about 90 bytes."""
 MAX_TRAILERS = 16
+MAX_BLANK_LINES = 3
+"""Before, within and after the trailers."""
 
 STREAMING_SIGNED = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
 STREAMING_SIGNED_TRAILER = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
@@ -150,9 +152,15 @@ class ChunkedDecoder:
             self._take_trailer(line)
         else:
             self._blank_lines += 1
-            # Some signers close the last chunk with a line of its own before the trailers.
-            if self.trailers or self._trailer_signature or not self._has_trailers or self._blank_lines == 2:
+            if self._trailers_complete() or self._blank_lines == MAX_BLANK_LINES:
                 self._state = _DONE
+
+    def _trailers_complete(self) -> bool:
+        """Whether a blank line ends the body.  Some signers close the last chunk with one before the trailers,
+        and minio-go sets one between the trailers and their signature."""
+        if not self._has_trailers:
+            return True
+        return bool(self._trailer_signature) if self._signer is not None else bool(self.trailers)
 
     def _start_chunk(self, line: bytes) -> None:
         match = _CHUNK_HEADER.fullmatch(line)

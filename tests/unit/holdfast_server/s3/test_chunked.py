@@ -136,6 +136,20 @@ def test_lenient_ends_are_read(mode):
         assert code_of(mode, encode(mode, [b"abc"]).removesuffix(b"\r\n\r\n"), 3) == "accepted"
 
 
+def test_the_trailers_of_minio_go_are_read_however_split():
+    """It ends each trailer with LF alone and sets an empty line between them and their signature."""
+    wire = encode(STREAMING_SIGNED_TRAILER, [b"abc"])
+    value = b"x-amz-checksum-crc32:" + crc32_of(b"abc").encode()
+    assert value + b"\r\n" in wire
+    wire = wire.replace(value + b"\r\n", value + b"\n\r\n")
+    for cut in range(len(wire) + 1):
+        payload, trailers = decode(STREAMING_SIGNED_TRAILER, wire, 3, [cut])
+        assert (payload, trailers) == (b"abc", {"x-amz-checksum-crc32": crc32_of(b"abc")})
+    forged = wire.replace(value, value[:-4] + b"AAA=")
+    assert code_of(STREAMING_SIGNED_TRAILER, forged, 3) == "SignatureDoesNotMatch"
+    assert code_of(STREAMING_SIGNED_TRAILER, wire + b"x", 3) == "InvalidRequest"
+
+
 def test_a_single_chunk_larger_than_any_buffer_is_read_piecewise():
     decoder = ChunkedDecoder(STREAMING_UNSIGNED_TRAILER, context(""), 64 << 20)
     decoder.feed(b"4000000\r\n")
