@@ -1,9 +1,11 @@
 # Everything here works from a fresh clone with only Python 3.11+, make and a C library.
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TENANT ?= examples/loki/tenant.yaml
+RUNTIME := $(VENV)/.runtime
 STAMP := $(VENV)/.installed
 
 .PHONY: run test lint stop clean soak bench e2e images install help
@@ -13,20 +15,30 @@ help:
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+# pip, one short line per package: an install that says nothing for a minute looks like one that hangs.
+PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
+SHOW := sed -un 's/^Collecting \([^ ]*\).*/  \1/p; s/^Building wheel.*/  building …/p; s/^Installing coll.*/  installing …/p'
+
+# What `make run` needs is installed by itself: the tools for tests and lint are several times larger.
+$(RUNTIME): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (once) …"
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Holdfast needs Python 3.11 or newer; set PYTHON=…")'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(PIP) -e '.[server,operator,local]' | $(SHOW)
+	@touch $@
+
+$(STAMP): $(RUNTIME)
+	@echo "Installing what tests and lint need (once) …"
+	@$(PIP) -e '.[dev]' | $(SHOW)
 	@touch $@
 
 ## make run     a local stand-in cluster, the operator and a Tenant; Ctrl-C or `make stop` ends it
-run: $(STAMP)
+run: $(RUNTIME)
 	@exec $(BIN)/holdfast-local run --tenant $(TENANT)
 
 ## make stop    end a running `make run`
-stop: $(STAMP)
-	@$(BIN)/holdfast-local stop
+stop:
+	@if test -x $(BIN)/holdfast-local; then $(BIN)/holdfast-local stop; else echo "Nothing is installed, so nothing runs."; fi
 
 ## make clean   remove the data of `make run`
 clean: stop
@@ -49,7 +61,7 @@ soak: $(STAMP)
 	  $(BIN)/pytest tests/blackbox/test_tree_round_trip.py --timeout 7200 -v --durations=0
 
 ## make bench   figures of docs/benchmarks.md
-bench: $(STAMP)
+bench: $(RUNTIME)
 	@$(BIN)/python -m bench
 
 ## make e2e     the end-to-end suite on the cluster in KUBECONFIG

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-DEFAULT_IMAGE = "ghcr.io/holdfast-dev/holdfast:0.1.0"
+DEFAULT_IMAGE = "holdfast/server:dev"
+"""What `make images` makes; no image is published yet."""
 DEFAULT_CLUSTER_DOMAIN = "cluster.local"
 
 

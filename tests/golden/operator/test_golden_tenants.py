@@ -55,7 +55,7 @@ def rendered(name: str) -> list[dict[str, Any]]:
         tenant=tenant,
         credentials=credentials,
         ledger=ledger,
-        default_image="ghcr.io/holdfast-dev/holdfast:test",
+        default_image="holdfast/server:test",
         cluster_domain="cluster.local",
         disruption_allowed=tenant.tolerated_servers > 0,
     )

@@ -52,12 +52,12 @@ def test_the_operators_manifests_are_valid(values: dict[str, Any]) -> None:
 
 def test_the_operator_runs_its_own_image_and_gives_the_pods_theirs() -> None:
     values = {
-        "image": {"repository": "holdfast/operator", "tag": "dev", "pullPolicy": "Never"},
-        "serverImage": {"repository": "holdfast/server", "tag": "dev"},
+        "image": {"repository": "registry.example/operator", "tag": "1", "pullPolicy": "Never"},
+        "serverImage": {"repository": "registry.example/server", "tag": ""},
     }
     for given, operator_image, server_image in (
-        (values, "holdfast/operator:dev", "holdfast/server:dev"),
-        ({}, "ghcr.io/holdfast-dev/holdfast-operator:0.1.0", DEFAULT_IMAGE),
+        (values, "registry.example/operator:1", "registry.example/server:0.1.0"),
+        ({}, "holdfast/operator:dev", DEFAULT_IMAGE),
     ):
         (deployment,) = (d for d in rendered("holdfast-operator", given) if d["kind"] == "Deployment")
         (container,) = deployment["spec"]["template"]["spec"]["containers"]

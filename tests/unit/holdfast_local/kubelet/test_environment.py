@@ -105,7 +105,7 @@ def test_command_and_arguments_are_expanded() -> None:
 
 
 def test_an_image_stands_for_its_program_only_where_it_is_known() -> None:
-    assert argument_vector("ghcr.io/x/holdfast:1@sha256:ab", [], ["server"]) == ["holdfast", "server"]
+    assert argument_vector("registry.example/x/holdfast:1@sha256:ab", [], ["server"]) == ["holdfast", "server"]
     assert argument_vector("anything", ["sh", "-c"], ["true"]) == ["sh", "-c", "true"]
     with pytest.raises(ContainerConfigError, match="nginx"):
         argument_vector("nginx:1.27", [], [])
