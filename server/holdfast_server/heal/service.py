@@ -2,10 +2,11 @@
 
 Two sources.  The *repair queue* of each local drive: registers whose last write did not reach every drive; it is
 kept on the holders, so it survives restarts, and it is worked off as soon as all drives of the set answer.  Every
-holder has the entry; the one whose position the register's hash points to among the drives that answer does the
-work, the others drop theirs when they see it whole.  And local *healing drives*: a pass over all registers of the
-set, from the drives that are full; only a pass that began after the drive was adopted and that met nothing it
-could not heal makes the drive full (rule 11).
+holder has the entry; the one whose turn it is does the work, the others drop theirs when they see it whole.  The
+turn goes around all drives that answer, beginning where the register's hash points to: it may fall on the very
+drive that missed the write, which has no entry and does nothing, so it must pass on.  And local *healing drives*:
+a pass over all registers of the set, from the drives that are full; only a pass that began after the drive was
+adopted and that met nothing it could not heal makes the drive full (rule 11).
 
 One register per unit of work; each can be repeated or cut off anywhere.  Concurrency is bounded by `WIDTH`, and
 after each batch the service rests as long as the batch took, so that requests keep at least half of the pod.
@@ -34,6 +35,8 @@ from holdfast_server.placement.map import SetId
 WIDTH = 8
 QUEUE_PAGE = 1000
 INTERVAL_SECONDS = 1.0
+TURN_MS = 2000
+"""How long a drive is the one that heals a register; longer than the interval, so that a turn is not missed."""
 SPACES_PAGE = 100
 
 log = logging.getLogger(__name__)
@@ -89,7 +92,8 @@ class HealService:
         awake = sorted(erasure_set.awake())
         if len(awake) < erasure_set.quorums.set_size:
             return len(registers)
-        mine = [register for register in registers if _responsible(register, awake) == drive.position]
+        turn = self._clock.now_ms() // TURN_MS
+        mine = [register for register in registers if _responsible(register, awake, turn) == drive.position]
         await self._batches(erasure_set, mine)
         return len(registers)
 
@@ -170,6 +174,8 @@ class HealService:
         return self._store.erasure_set(SetId(drive.pool, drive.set_index))
 
 
-def _responsible(register: Register, awake: Sequence[int]) -> int:
-    """The position whose pod heals a register: the same answer on every pod that sees the same drives."""
-    return awake[xxhash.xxh3_64_intdigest(register.space + register.key.encode() + register.version) % len(awake)]
+def _responsible(register: Register, awake: Sequence[int], turn: int) -> int:
+    """The position whose pod heals a register in this turn: the same answer on every pod that sees the same drives
+    and whose clock is right; where it is not, a register is healed twice or a turn later."""
+    own = xxhash.xxh3_64_intdigest(register.space + register.key.encode() + register.version)
+    return awake[(own + turn) % len(awake)]

@@ -1,0 +1,43 @@
+"""Missed writes are made good, whichever drive missed them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from holdfast_server.drives.port import Drive
+from holdfast_server.heal.service import HealService
+from holdfast_server.objects.record import object_register
+from holdfast_server.testing.memory_cluster import BUCKET, MemoryCluster
+
+KEYS = [f"key-{number}" for number in range(40)]
+ENOUGH_SECONDS = 30
+
+
+def only(drive: Drive) -> Callable[[], Sequence[Drive]]:
+    return lambda: (drive,)
+
+
+@pytest.mark.parametrize("missing", range(4))
+async def test_every_missed_write_is_made_good_whichever_drive_missed_it(cluster: MemoryCluster, missing: int) -> None:
+    """The drive that was away has no entry in its queue; none may wait for it."""
+    with cluster.away(missing):
+        for key in KEYS:
+            await cluster.put(key, key.encode())
+        await cluster.settle()
+    drives = cluster.set_of(KEYS[0]).drives().values()
+    services = [HealService(cluster.new_store(), only(drive), cluster.clock) for drive in drives]
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(service.run()) for service in services]
+        await cluster.clock.sleep(ENOUGH_SECONDS)
+        for task in running:
+            task.cancel()
+    await cluster.settle()
+    assert [service.progress.queue_length for service in services] == [0, 0, 0, 0]
+    for key in KEYS:
+        held = cluster.stamps(object_register(BUCKET, key))
+        assert all(len(stamps) == 1 and stamps == held[0] for stamps in held), key
+    healed = sum(service.progress.repaired for service in services)
+    assert healed < 2 * len(KEYS), "one pod does the work, not each"
