@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from holdfast_server.clock.port import Clock
-from holdfast_server.clock.stamp import HybridClock
+from holdfast_server.clock.stamp import HybridClock, stamp_ms
 from holdfast_server.contract.geometry import Quorums
 from holdfast_server.drives.port import (
     CommitMode,
@@ -44,7 +45,18 @@ CONDITION_ATTEMPTS = 4
 RETRY_PAUSE_SECONDS = 0.02
 LEASE_SECONDS = 10.0
 
-RollForward = Callable[["ErasureSet", Register, int, quorum.Replies], Awaitable[bool]]
+UNMARKED_AFTER_SECONDS = 5.0
+"""A committed version that nobody has marked by then: the coordinator died between its answer and its notes."""
+
+
+class Repairer(Protocol):
+    """What a read sets going when it meets something unfinished (`healing.Healer`)."""
+
+    async def roll_forward(
+        self, erasure_set: ErasureSet, register: Register, stamp: int, replies: quorum.Replies
+    ) -> bool: ...
+
+    async def heal(self, erasure_set: ErasureSet, register: Register) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +108,7 @@ class ErasureSet:
         clock: Clock,
         stamps: HybridClock,
         background: Background,
-        roll_forward: RollForward,
+        repairer: Repairer,
     ) -> None:
         self.set_id = set_id
         self.quorums = quorums
@@ -104,7 +116,7 @@ class ErasureSet:
         self._clock = clock
         self._stamps = stamps
         self._background = background
-        self._roll_forward = roll_forward
+        self._repairer = repairer
 
     def drives(self) -> dict[int, Drive]:
         return dict(enumerate(self._drives()))
@@ -148,13 +160,22 @@ class ErasureSet:
             return Current(None, 0, highest=highest)
         if decision.verdict is quorum.Verdict.CURRENT:
             found = quorum.holders(replies, decision.stamp)
+            self._finish_later(register, decision.stamp, replies)
             return Current(record.decode(next(iter(found.values())).record), decision.stamp, found, highest)
         if decision.verdict is quorum.Verdict.ROLL_FORWARD:
             if not with_inline:
                 # To bring it to others takes its bytes, which this round did not ask for.
                 return await self._read_once(register, with_inline=True)
-            await self._roll_forward(self, register, decision.stamp, replies)
+            await self._repairer.roll_forward(self, register, decision.stamp, replies)
         return None
+
+    def _finish_later(self, register: Register, stamp: int, replies: quorum.Replies) -> None:
+        """See to the notes that a dead coordinator left unsent: without a mark on any holder, the version could
+        not be told from a failed write once fewer than W drives answer, and listings would doubt it for ever."""
+        if quorum.greatest_mark(replies) >= stamp:
+            return
+        if self._clock.now_ms() - stamp_ms(stamp) >= UNMARKED_AFTER_SECONDS * 1000:
+            self._background.spawn(self._repairer.heal(self, register))
 
     # ---------------------------------------------------------------- writing
 

@@ -85,7 +85,7 @@ class ObjectStore:
                 self.clock,
                 self._stamps,
                 self.background,
-                self.healer.roll_forward,
+                self.healer,
             )
         return found
 

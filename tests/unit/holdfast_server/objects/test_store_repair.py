@@ -11,6 +11,7 @@ import pytest
 from holdfast_server.clock.stamp import floor_stamp
 from holdfast_server.drives.port import DriveOffline
 from holdfast_server.objects import record
+from holdfast_server.objects.erasure_set import UNMARKED_AFTER_SECONDS
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
 from holdfast_server.objects.port import Unavailable
 from holdfast_server.objects.record import STRIPE_SIZE_BYTES
@@ -316,3 +317,41 @@ async def test_drives_that_answer_late_stand_in_reserve(cluster: MemoryCluster, 
     began = cluster.clock.monotonic_seconds()
     assert await cluster.get("k") == BIG
     assert cluster.clock.monotonic_seconds() - began < 0.5
+
+
+# -------------------------------------------------------------------- coordinators that die early
+
+
+async def test_a_read_sends_the_notes_that_a_dead_coordinator_did_not(cluster: MemoryCluster) -> None:
+    async def no_notes(position: int, verb: str, arguments: Any) -> None:
+        if verb == "note":
+            raise DriveOffline("the coordinator died before it told anybody")
+
+    cluster.hook = no_notes
+    await cluster.put("k", SMALL)
+    await cluster.settle()
+    cluster.hook = None
+    with cluster.away(0, 1), pytest.raises(Unavailable):
+        await cluster.get("k")  # two copies, no mark: it could be a write that failed
+    await cluster.clock.sleep(UNMARKED_AFTER_SECONDS)
+    assert await cluster.get("k") == SMALL
+    await cluster.settle()
+    with cluster.away(0, 1):
+        assert await cluster.get("k") == SMALL
+
+
+async def test_a_read_right_after_a_write_leaves_the_notes_to_its_coordinator(cluster: MemoryCluster) -> None:
+    noted: list[int] = []
+
+    async def watch(position: int, verb: str, arguments: Any) -> None:
+        if verb == "note":
+            noted.append(position)
+            raise DriveOffline("late")
+
+    cluster.hook = watch
+    await cluster.put("k", SMALL)
+    await cluster.settle()
+    assert len(noted) == 4
+    assert await cluster.get("k") == SMALL
+    await cluster.settle()
+    assert len(noted) == 4
