@@ -37,6 +37,7 @@ STREAMING_SIGNED_TRAILER = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
 STREAMING_UNSIGNED_TRAILER = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 STREAMING_MODES = frozenset({STREAMING_SIGNED, STREAMING_SIGNED_TRAILER, STREAMING_UNSIGNED_TRAILER})
 
+_LINE_END = b"\r\n"
 _TRAILER_SIGNATURE = "x-amz-trailer-signature"
 _CHUNK_HEADER = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[ \t]*chunk-signature=([0-9a-f]{64}))?[ \t]*")
 
@@ -93,6 +94,7 @@ class ChunkedDecoder:
         self._chunk_hash = hashlib.sha256()
         self._trailer_signature = ""
         self._blank_lines = 0
+        self._surplus = b""
 
     def feed(self, data: Buffer) -> list[memoryview]:
         """The payload in `data`, as views of it.
@@ -110,10 +112,17 @@ class ChunkedDecoder:
                 out.append(piece)
                 self._take(piece)
             elif self._state == _DONE:
-                raise _bad_framing("bytes follow the end of the body")
+                position = self._take_surplus(view[position:end], position)
             else:
                 position = self._read_line(view, position, end)
         return out
+
+    def _take_surplus(self, rest: memoryview, position: int) -> int:
+        """minio-go ends unsigned trailers with one line end too many; nothing else may follow."""
+        self._surplus += bytes(rest[: len(_LINE_END) + 1])
+        if not _LINE_END.startswith(self._surplus):
+            raise _bad_framing("bytes follow the end of the body")
+        return position + len(rest)
 
     def _take(self, piece: memoryview) -> None:
         self._chunk_left -= len(piece)

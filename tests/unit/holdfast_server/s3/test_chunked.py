@@ -150,6 +150,15 @@ def test_the_trailers_of_minio_go_are_read_however_split():
     assert code_of(STREAMING_SIGNED_TRAILER, wire + b"x", 3) == "InvalidRequest"
 
 
+def test_one_line_end_too_many_is_read_and_no_more():
+    """minio-go ends unsigned trailers so."""
+    wire = encode(STREAMING_UNSIGNED_TRAILER, [b"abc"], end=b"\r\n\r\n")
+    for cut in range(len(wire) + 1):
+        assert decode(STREAMING_UNSIGNED_TRAILER, wire, 3, [cut])[0] == b"abc"
+    for surplus in (b"\r\n", b"\n", b"x", b"\r\nx"):
+        assert code_of(STREAMING_UNSIGNED_TRAILER, wire + surplus, 3) == "InvalidRequest"
+
+
 def test_a_single_chunk_larger_than_any_buffer_is_read_piecewise():
     decoder = ChunkedDecoder(STREAMING_UNSIGNED_TRAILER, context(""), 64 << 20)
     decoder.feed(b"4000000\r\n")
