@@ -6,6 +6,7 @@ a traceback in the log).  A peer's mistake never ends the connection, let alone 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
@@ -75,6 +76,10 @@ class Dispatcher:
             return None, []
         if request.verb == Verb.READ_BLOCKS:
             return await _read_blocks(drive, *arguments)
+        if request.verb == Verb.NOTE:
+            (notes,) = arguments
+            await asyncio.gather(*(drive.note(*note) for note in notes))
+            return None, []
         method = _DRIVE_METHODS.get(request.verb)
         if method is None:
             raise Refused(f"verb {request.verb} is not a drive's")
@@ -96,7 +101,9 @@ class Dispatcher:
 
 
 _DRIVE_METHODS: dict[int, str] = {
-    verb: verb.name.lower() for verb in Verb if verb >= Verb.QUERY and verb not in (Verb.STAGE, Verb.READ_BLOCKS)
+    verb: verb.name.lower()
+    for verb in Verb
+    if verb >= Verb.QUERY and verb not in (Verb.NOTE, Verb.STAGE, Verb.READ_BLOCKS)
 }
 
 

@@ -147,7 +147,7 @@ VERBS: dict[int, VerbSpec] = {
     Verb.REMEMBER_SLOTS: _control(tuple[list[SlotMemory]], None, True),
     Verb.QUERY: _control(tuple[_Register, bool], port.QueryReply, False),
     Verb.COMMIT: _control(tuple[port.CommitRequest], port.CommitReply, True),
-    Verb.NOTE: _control(tuple[_Register, int, bool], None, True),
+    Verb.NOTE: _control(tuple[list[tuple[_Register, int, bool]]], None, True),
     Verb.PREPARE: _control(tuple[_Register, int, bytes, float], port.PrepareReply, True),
     Verb.RELEASE: _control(tuple[_Register, bytes], None, True),
     Verb.FENCE: _control(tuple[_Register, int], port.FenceReply, True),

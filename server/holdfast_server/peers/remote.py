@@ -15,6 +15,7 @@ from holdfast_server.peers.channel import DialSettings, Target
 from holdfast_server.peers.frames import Buffer
 from holdfast_server.peers.link import Link
 from holdfast_server.peers.messages import MAX_BLOCKS_PER_READ, Verb
+from holdfast_server.peers.notes import Note, NoteBatch
 from holdfast_server.peers.port import PeerError, SlotMemory
 
 _MAX_STAGE_SIZE_BYTES = 4 << 20
@@ -29,6 +30,7 @@ class RemoteDrive:
     def __init__(self, link: Link, pool: str, set_index: int, position: int, volume: int) -> None:
         self.pool, self.set_index, self.position = pool, set_index, position
         self._link, self._volume = link, volume
+        self._notes = NoteBatch(self._send_notes)
 
     def __repr__(self) -> str:
         return f"RemoteDrive({self._link.target}, volume {self._volume})"
@@ -59,7 +61,10 @@ class RemoteDrive:
         return reply
 
     async def note(self, register: Register, stamp: int, whole: bool) -> None:
-        await self._call(Verb.NOTE, register, stamp, whole)
+        await self._notes.add((register, stamp, whole))
+
+    async def _send_notes(self, notes: list[Note]) -> None:
+        await self._call(Verb.NOTE, notes)
 
     async def prepare(
         self, register: Register, expected: int, lease: bytes, duration_seconds: float

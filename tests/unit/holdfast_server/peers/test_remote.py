@@ -79,9 +79,9 @@ async def test_bad_arguments_and_absent_volumes_are_answered(pod: Any, connect: 
     peer = await connect()
     control = peer.link.channels[messages.ConnectionClass.CONTROL]
     for verb, volume, arguments, match in [
-        (Verb.NOTE, 0, ("not a register", 1, True), "Expected"),
-        (Verb.NOTE, 5, (REGISTER, 1, True), "no volume 5"),
-        (Verb.NOTE, -1, (REGISTER, 1, True), "needs a volume"),
+        (Verb.NOTE, 0, ([("not a register", 1, True)],), "Expected"),
+        (Verb.NOTE, 5, ([(REGISTER, 1, True)],), "no volume 5"),
+        (Verb.NOTE, -1, ([(REGISTER, 1, True)],), "needs a volume"),
         (Verb.PING, 0, (), "not a drive's"),
     ]:
         with pytest.raises(PeerError, match=match):
