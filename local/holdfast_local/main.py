@@ -17,8 +17,9 @@ from holdfast_local.run import stopping
 from holdfast_local.run.failure import RunFailed
 from holdfast_local.run.options import RunOptions
 from holdfast_local.run.progress import Progress
+from holdfast_local.run.state_directory import NAME_IN_CHECKOUT
 
-DEFAULT_STATE = Path(".holdfast")
+DEFAULT_STATE = Path(NAME_IN_CHECKOUT)
 DEFAULT_TIMEOUT_SECONDS = 300.0
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import resource
-import shutil
 import sys
 from collections.abc import Mapping
 
@@ -25,7 +24,7 @@ from holdfast_local.run.progress import Progress
 from holdfast_local.run.readiness import TenantWatch
 from holdfast_local.run.state_directory import StateDirectory, shown, write_private
 from holdfast_local.run.submission import DEFAULT_NAMESPACE, Submitter
-from holdfast_local.run.summary import Connection, connection_of, render_environment, render_next_steps
+from holdfast_local.run.summary import Connection, connection_of, look_around, render_environment, render_next_steps
 
 
 async def run(options: RunOptions, environment: Mapping[str, str], progress: Progress) -> None:
@@ -131,10 +130,11 @@ async def _start_tenants(
         watch = TenantWatch(client, resource_, [_key(document) for document in tenants], progress)
         ready = await watch.until_ready(options.timeout_seconds)
         connections = [await connection_of(client, tenant) for tenant in ready]
+        others = await watch.others()
     except ClientError as error:
         raise RunFailed(f"the API server does not answer as expected: {error}") from error
     _write_environment(state, connections[0])
-    return render_next_steps(connections, state, shutil.which("kubectl") is not None)
+    return render_next_steps(connections, state, look_around(others))
 
 
 def _key(document: Document) -> Key:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from holdfast_local.kubelet.client import PODS, ApiClient, ClientError, Resource
 from holdfast_local.kubelet.log_file import tail
-from holdfast_local.kubelet.manifests import LOG_PATH_ANNOTATION, Key, Manifest, is_ready
+from holdfast_local.kubelet.manifests import LOG_PATH_ANNOTATION, Key, Manifest, is_ready, key_of
 from holdfast_local.run.failure import RunFailed
 from holdfast_local.run.progress import Progress
 from holdfast_local.run.serving import is_serving
@@ -108,6 +108,11 @@ class TenantWatch:
             if time.monotonic() > deadline:
                 raise RunFailed(await self._explain(key, timeout_seconds))
             await asyncio.sleep(POLL_SECONDS)
+
+    async def others(self) -> list[str]:
+        """The Tenants of the cluster that are not waited for, as namespace/name."""
+        answer = await self._client.request("GET", self._resource.path())
+        return sorted("/".join(key) for key in {key_of(item) for item in answer.get("items") or []} - {*self._keys})
 
     async def pods_of(self, key: Key) -> list[Manifest]:
         parameters = {"labelSelector": f"holdfast.dev/tenant={key[1]}"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -17,6 +18,8 @@ from holdfast_local.run.failure import RunFailed
 
 SMALLEST_FREE_SPACE_BYTES = 64 * 1024 * 1024
 LOCK_POLL_SECONDS = 0.1
+NAME_IN_CHECKOUT = ".holdfast"
+"""The folder that the Makefile's targets mean."""
 
 
 class StateDirectory:
@@ -64,7 +67,7 @@ class StateDirectory:
             os.close(descriptor)
             raise RunFailed(
                 f"already running (process {self.running_process() or 'unknown'}) with {self.root}; "
-                "`make stop` ends it, `--state DIR` starts another one beside it"
+                f"`{self.stop_command()}` ends it, `holdfast-local run --state DIR` starts another one beside it"
             )
         self._lock_descriptor = descriptor
         try:
@@ -103,6 +106,19 @@ class StateDirectory:
             return not _try_lock(descriptor)
         finally:
             os.close(descriptor)
+
+    def stop_command(self) -> str:
+        """What ends a cluster that runs with this folder, as one would type it in the current one."""
+        return (
+            "make stop" if self._is_that_of_make() else f"holdfast-local stop --state {shlex.quote(shown(self.root))}"
+        )
+
+    def remove_command(self) -> str:
+        """What removes this folder."""
+        return "make clean" if self._is_that_of_make() else f"rm -r {shlex.quote(shown(self.root))}"
+
+    def _is_that_of_make(self) -> bool:
+        return shown(self.root) == NAME_IN_CHECKOUT and Path("Makefile").exists()
 
     def wait_until_released(self, timeout_seconds: float) -> bool:
         """True once nobody holds the lock."""

@@ -1,12 +1,14 @@
 """What is told once a Tenant is Ready: endpoint, keys, next steps; and the file to source.
 
-`connection_of` reads from the API; rendering is pure.
+`connection_of` reads from the API, `look_around` from this machine; rendering is pure.
 """
 
 from __future__ import annotations
 
 import base64
 import shlex
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,31 +85,59 @@ def render_environment(connection: Connection, certificate_path: Path | None) ->
     return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
 
 
-def render_next_steps(connections: Sequence[Connection], state: StateDirectory, has_kubectl: bool) -> list[str]:
+@dataclass(frozen=True)
+class Surroundings:
+    """What this machine and cluster offer beside the Tenants that were asked for."""
+
+    has_kubectl: bool
+    aws: str
+    """The AWS command line, as one would type it."""
+    install_aws: str
+    """What installs it; empty where it is there."""
+    others: tuple[str, ...] = ()
+    """Tenants kept from earlier runs, as namespace/name: they run, too."""
+
+
+def look_around(others: Sequence[str]) -> Surroundings:
+    """Which programs are on PATH, or beside the one that runs."""
+    has_kubectl = shutil.which("kubectl") is not None
+    if shutil.which("aws"):
+        return Surroundings(has_kubectl, "aws", "", tuple(others))
+    programs = Path(sys.prefix) / "bin"  # not where sys.executable leads: that of a venv is a link
+    there = (programs / "aws").exists()
+    constraints = " -c constraints.txt" if Path("constraints.txt").exists() else ""
+    install = "" if there else f"{shlex.quote(shown(programs / 'pip'))} install -q{constraints} awscli"
+    return Surroundings(has_kubectl, shlex.quote(shown(programs / "aws")), install, tuple(others))
+
+
+def render_next_steps(connections: Sequence[Connection], state: StateDirectory, here: Surroundings) -> list[str]:
     """Lines for people."""
+    environment_file = shlex.quote(shown(state.environment_file))
     lines = []
     for connection in connections:
+        in_file = f"{shown(state.environment_file)}, and " if connection is connections[0] else ""
         lines += [
             "",
             f"Tenant {connection.namespace}/{connection.name} is ready.",
             f"  S3 endpoint   {connection.endpoint_url}   (region {connection.region}, path style)",
-            f"  root keys     {shown(state.environment_file)}, and Secret {connection.root_secret}",
+            f"  root keys     {in_file}Secret {connection.root_secret}",
         ]
         if connection.user_secrets:
             lines.append(f"  user keys     Secret {', '.join(connection.user_secrets)}")
         if connection.buckets:
             lines.append(f"  buckets       {', '.join(connection.buckets)}")
+    if here.others:
+        lines += ["", f"Kept from earlier runs, and running too: {', '.join(here.others)}"]
     first = connections[0]
-    lines += [
-        "",
-        "Next, in another terminal:",
-        f"  source {shown(state.environment_file)}",
-        "  aws s3 ls",
-    ]
+    lines += ["", "Next, in another terminal:", f"  source {environment_file}"]
+    if here.install_aws:
+        lines.append(f"  {here.install_aws}      # or use any other S3 client")
+    lines.append(f"  {here.aws} s3 ls")
     if first.buckets:
-        lines.append(f"  aws s3 cp README.md s3://{first.buckets[0]}/")
-    if has_kubectl:
-        kubectl = f"kubectl --kubeconfig {shown(state.kubeconfig)} -n {first.namespace}"
+        lines.append(f"  {here.aws} s3 cp README.md s3://{first.buckets[0]}/")
+    if here.has_kubectl:
+        kubectl = f"kubectl --kubeconfig {shlex.quote(shown(state.kubeconfig))} -n {first.namespace}"
         lines += [f"  {kubectl} get tenant,pod", f"  {kubectl} logs {first.first_pod}"]
-    lines += ["", "Ctrl-C here, or `make stop` elsewhere, ends it. The data stay; `make clean` removes them."]
+    stop, remove = state.stop_command(), state.remove_command()
+    lines += ["", f"Ctrl-C here, or `{stop}` elsewhere, ends it. The data stay; `{remove}` removes them."]
     return [line.rstrip() for line in lines]

@@ -22,7 +22,7 @@ from holdfast_local.run.progress import Progress
 from holdfast_local.run.readiness import describe, verdict
 from holdfast_local.run.state_directory import StateDirectory, write_private
 from holdfast_local.run.submission import refusal
-from holdfast_local.run.summary import Connection, render_environment, render_next_steps
+from holdfast_local.run.summary import Connection, Surroundings, render_environment, render_next_steps
 
 TENANT = """apiVersion: holdfast.dev/v1
 kind: Tenant
@@ -157,7 +157,8 @@ def test_the_environment_file_survives_a_shell(tmp_path: Path) -> None:
 
 def test_next_steps_name_endpoint_keys_and_buckets(tmp_path: Path) -> None:
     state = StateDirectory(tmp_path)
-    text = "\n".join(render_next_steps([make_connection()], state, has_kubectl=True))
+    here = Surroundings(has_kubectl=True, aws="aws", install_aws="")
+    text = "\n".join(render_next_steps([make_connection()], state, here))
     for part in (
         "http://127.78.1.2:9000",
         "logs-user-loki",
@@ -167,7 +168,31 @@ def test_next_steps_name_endpoint_keys_and_buckets(tmp_path: Path) -> None:
     ):
         assert part in text
     assert "s'k" not in text
-    assert "kubectl" not in "\n".join(render_next_steps([make_connection()], state, has_kubectl=False))
+    assert "install" not in text
+    bare = Surroundings(has_kubectl=False, aws=".venv/bin/aws", install_aws=".venv/bin/pip install awscli")
+    text = "\n".join(render_next_steps([make_connection()], state, bare))
+    assert "kubectl" not in text
+    assert text.index(".venv/bin/pip install awscli") < text.index(".venv/bin/aws s3 ls")
+
+
+def test_the_file_to_source_is_said_to_hold_the_first_tenants_keys_only(tmp_path: Path) -> None:
+    second = make_connection(name="second", root_secret="second-root")
+    here = Surroundings(has_kubectl=False, aws="aws", install_aws="", others=("default/small",))
+    lines = render_next_steps([make_connection(), second], StateDirectory(tmp_path), here)
+    keys = [line for line in lines if "root keys" in line]
+    assert [str(tmp_path) in line for line in keys] == [True, False]
+    assert any("Kept from earlier runs" in line and "default/small" in line for line in lines)
+
+
+def test_stopping_and_removing_are_told_for_the_folder_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Makefile").write_text("")
+    ours, other = StateDirectory(tmp_path / ".holdfast"), StateDirectory(tmp_path / "the other")
+    assert (ours.stop_command(), ours.remove_command()) == ("make stop", "make clean")
+    assert other.stop_command() == "holdfast-local stop --state 'the other'"
+    assert other.remove_command() == "rm -r 'the other'"
+    (tmp_path / "Makefile").unlink()
+    assert ours.stop_command() == "holdfast-local stop --state .holdfast"
 
 
 def test_a_refusal_names_file_line_and_fields() -> None:
