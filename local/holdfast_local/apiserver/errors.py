@@ -100,6 +100,15 @@ def no_such_path() -> StatusError:
     return StatusError(404, "NotFound", "the server could not find the requested resource", {"causes": []})
 
 
+def not_in_stand_in(subresource: str) -> StatusError:
+    """For what people try by habit and the stand-in has not: say so, rather than that it is nowhere."""
+    message = (
+        f"the stand-in cluster has no `{subresource}`: its pods are processes of this machine, and its Services "
+        "can be reached from here at their cluster IPs"
+    )
+    return StatusError(501, "NotImplemented", message, {"causes": []})
+
+
 def already_exists(resource: Resource, name: str) -> StatusError:
     message = f'{resource.qualified_plural} "{name}" already exists'
     return StatusError(409, "AlreadyExists", message, _details(resource, name))

@@ -12,6 +12,8 @@ from holdfast_local.kubelet.manifests import NODE_NAME, Manifest, timestamp_now
 
 HEARTBEAT_SECONDS = 30.0
 POD_LIMIT = 250
+KUBELET_VERSION = "v1.36.0+holdfast-local"
+"""The same as that of the API server beside it."""
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ def node_status(since: str) -> Manifest:
             "kernelVersion": platform.release(),
             "osImage": platform.system(),
             "containerRuntimeVersion": "processes://1",
-            "kubeletVersion": "v1.32.0-holdfast-local",
+            "kubeletVersion": KUBELET_VERSION,
             "kubeProxyVersion": "",
             "operatingSystem": platform.system().lower(),
             "architecture": architecture(),

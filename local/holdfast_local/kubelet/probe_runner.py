@@ -7,6 +7,7 @@ real kubelet.  Certificates are not verified, as there.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -48,8 +49,15 @@ async def attempt(target: ProbeTarget, probe: Mapping[str, Any]) -> ProbeResult:
         return ProbeResult(False, f"this kind of probe is not supported here: {', '.join(probe)}")
     except TimeoutError:
         return ProbeResult(False, f"no answer within {timeout_seconds:g} s")
+    except aiohttp.ClientConnectorError as error:
+        return ProbeResult(False, f"dial tcp {error.host}:{error.port}: connect: {_reason(error.os_error)}")
     except (aiohttp.ClientError, OSError, LookupError, ValueError) as error:
         return ProbeResult(False, str(error) or type(error).__name__)
+
+
+def _reason(error: OSError) -> str:
+    """`Connection refused`; the event loop hides it in a sentence of its own."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 async def follow(
@@ -108,7 +116,10 @@ async def _http(target: ProbeTarget, action: Mapping[str, Any], timeout_seconds:
 async def _tcp(target: ProbeTarget, action: Mapping[str, Any], timeout_seconds: float) -> ProbeResult:
     port = resolve_port(target.container, action["port"])
     host = action.get("host") or target.address
-    async with asyncio.timeout(timeout_seconds):
-        _, writer = await asyncio.open_connection(host, port)
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            _, writer = await asyncio.open_connection(host, port)
+    except ConnectionError as error:
+        return ProbeResult(False, f"dial tcp {host}:{port}: connect: {_reason(error)}")
     writer.close()
     return ProbeResult(True, "")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import shlex
 import shutil
 import sys
@@ -103,11 +104,12 @@ def look_around(others: Sequence[str]) -> Surroundings:
     has_kubectl = shutil.which("kubectl") is not None
     if shutil.which("aws"):
         return Surroundings(has_kubectl, "aws", "", tuple(others))
-    programs = Path(sys.prefix) / "bin"  # not where sys.executable leads: that of a venv is a link
-    there = (programs / "aws").exists()
+    python = shlex.quote(shown(Path(sys.prefix) / "bin" / "python"))
+    there = importlib.util.find_spec("awscli") is not None
     constraints = " -c constraints.txt" if Path("constraints.txt").exists() else ""
-    install = "" if there else f"{shlex.quote(shown(programs / 'pip'))} install -q{constraints} awscli"
-    return Surroundings(has_kubectl, shlex.quote(shown(programs / "aws")), install, tuple(others))
+    install = "" if there else f"{python} -m pip install -q{constraints} awscli"
+    # As a module: the script `aws` does not start from a folder with a blank in its name.
+    return Surroundings(has_kubectl, f"{python} -m awscli", install, tuple(others))
 
 
 def render_next_steps(connections: Sequence[Connection], state: StateDirectory, here: Surroundings) -> list[str]:

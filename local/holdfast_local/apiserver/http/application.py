@@ -23,6 +23,7 @@ from holdfast_local.apiserver.writing import Writer
 _LOGGER = logging.getLogger(__name__)
 _HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
 _REVIEW_GROUPS = ("authorization.k8s.io", "authentication.k8s.io")
+_ABSENT_SUBRESOURCES = ("exec", "attach", "portforward", "proxy", "ephemeralcontainers")
 MAX_HEADER_SIZE_BYTES = 64 * 1024
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -91,6 +92,8 @@ class Front:
             body = await read_body(request, optional=True)
             answer = request_token(self._writer, resource, self._authenticator, target, body)
             return json_answer(answer, status=201)
+        if target.subresource in _ABSENT_SUBRESOURCES:
+            raise errors.not_in_stand_in(target.subresource)
         return await self._objects.serve(Call(request, target, resource))
 
     async def _answer_review(self, request: web.Request, user: User, target: Target) -> web.StreamResponse:

@@ -323,3 +323,11 @@ async def test_a_table_has_the_columns_people_know(api: Any) -> None:
     titles = [column["name"] for column in table["columnDefinitions"] if not column["priority"]]
     assert titles == ["Name", "Ready", "Status", "Restarts", "Age"]
     assert table["rows"][0]["cells"][:4] == ["p", "0/1", "Pending", "0"]
+
+
+async def test_what_the_stand_in_has_not_is_said_to_be_missing_here(api: Any) -> None:
+    await api.create(PODS, pod())
+    for subresource in ("exec", "portforward"):
+        status, body = await api.call("GET", f"{PODS}/p/{subresource}")
+        assert status == 501
+        assert f"the stand-in cluster has no `{subresource}`" in body["message"]
