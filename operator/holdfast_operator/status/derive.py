@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from holdfast_operator import labels
 from holdfast_operator.ledger import Ledger
 from holdfast_operator.observe.pods import PodState
 from holdfast_operator.observe.redundancy import Redundancy
@@ -18,7 +19,7 @@ from holdfast_operator.plan import Blocked, Nothing, Step, Wait
 from holdfast_operator.provision.execute import ItemStatus, Provisioned
 from holdfast_operator.status.capacity import derive_capacity
 from holdfast_operator.status.conditions import Finding, derive_conditions
-from holdfast_operator.status.pools import derive_pool, drive_troubles
+from holdfast_operator.status.pools import TROUBLES_NAMED, derive_pool, drive_prospects, drive_troubles
 from holdfast_operator.tenant.fields import Fault
 from holdfast_operator.tenant.spec import TenantSpec
 
@@ -56,11 +57,15 @@ def derive_status(findings: PassFindings, previous: Mapping[str, Any], now: str)
     """The status after a pass that went through."""
     tenant, redundancy = findings.tenant, findings.redundancy
     parts = [
-        Finding("SpecValid", True, "Valid"),
-        Finding("CredentialsReady", True, "Present"),
+        Finding("SpecValid", True, "Valid", "every field can be honoured"),
+        Finding("CredentialsReady", True, "Present", "the root and user keys are in their Secrets"),
         _pools_ready(findings),
-        _items_ready("BucketsReady", findings.provisioned.buckets),
-        _items_ready("UsersReady", (*findings.provisioned.users, *findings.provisioned.policies)),
+        _items_ready("BucketsReady", findings.provisioned.buckets, "every declared bucket exists"),
+        _items_ready(
+            "UsersReady",
+            (*findings.provisioned.users, *findings.provisioned.policies),
+            "every declared user exists and has its rights",
+        ),
     ]
     return {
         "observedGeneration": tenant.generation,
@@ -100,7 +105,7 @@ def derive_invalid_status(
 def derive_stopped_status(condition: Finding, generation: int, previous: Mapping[str, Any], now: str) -> dict[str, Any]:
     """The status when a stage before the pods (credentials, apply) could not be finished."""
     replaced = [
-        Finding("SpecValid", True, "Valid"),
+        Finding("SpecValid", True, "Valid", "every field can be honoured"),
         condition,
         Finding("Ready", False, condition.reason, condition.message),
         Finding("Progressing", True, condition.reason, condition.message),
@@ -114,7 +119,10 @@ def derive_silent_status(ready_pods: int, generation: int, previous: Mapping[str
     Busy pods, or a hiccup between operator and pods, must not make the tenant's conditions flap.
     """
     message = f"{ready_pods} pods are ready, but none answers the operator's question for its health"
-    replaced = [Finding("SpecValid", True, "Valid"), Finding("Progressing", True, "PodsSilent", message)]
+    replaced = [
+        Finding("SpecValid", True, "Valid", "every field can be honoured"),
+        Finding("Progressing", True, "PodsSilent", message),
+    ]
     return _with_conditions(replaced, generation, previous, now)
 
 
@@ -144,8 +152,16 @@ def _pools_ready(findings: PassFindings) -> Finding:
     troubles = _pod_troubles(findings)
     if not serving.answering:
         return Finding("PoolsReady", False, "NoPodAnswers", troubles or "no pod answers yet")
-    message = "; ".join(part for part in (troubles, drive_troubles(serving)) if part)
-    return Finding("PoolsReady", False, _shortfall(findings), message or "a set has no write quorum")
+    shortfall = _shortfall(findings)
+    parts = (_SHORTFALLS[shortfall], troubles, drive_troubles(serving, findings.tenant.name))
+    return Finding("PoolsReady", False, shortfall, "; ".join(part for part in parts if part))
+
+
+_SHORTFALLS = {
+    "Starting": "drives are being prepared",
+    "ReadOnly": "reads are served, writes are refused until more drives are back",
+    "QuorumLost": "neither reads nor writes are served until more drives are back",
+}
 
 
 def _shortfall(findings: PassFindings) -> str:
@@ -160,7 +176,8 @@ def _degraded(findings: PassFindings) -> Finding:
     if not redundancy.answering:
         return Finding("Degraded", None, "NoPodAnswers", "no pod answers")
     if not redundancy.whole:
-        return Finding("Degraded", True, "DrivesMissing", drive_troubles(redundancy))
+        parts = (drive_troubles(redundancy, findings.tenant.name), drive_prospects(redundancy))
+        return Finding("Degraded", True, "DrivesMissing", "; ".join(part for part in parts if part))
     return Finding("Degraded", False, "Whole", "every drive is whole")
 
 
@@ -174,26 +191,25 @@ def _progressing(findings: PassFindings) -> Finding:
         return Finding("Progressing", True, "RollWaiting", step.message)
     if not isinstance(step, Nothing):
         return Finding("Progressing", True, "Rolling", f"replacing pod {step.pod.name}, {step.outdated} are outdated")
-    expected = sum(pool.servers for pool in findings.tenant.pools)
-    ready = sum(pod.ready and not pod.deleting for pod in findings.pods)
-    if ready < expected:
-        troubles = _pod_troubles(findings)
-        return Finding(
-            "Progressing", True, "PodsStarting", f"{ready} of {expected} pods are ready. {troubles}".rstrip(". ")
-        )
+    missing = _pods_not_ready(findings)
+    if missing:
+        expected = sum(pool.servers for pool in findings.tenant.pools)
+        named = ", ".join(missing[:TROUBLES_NAMED]) + (" and more" if len(missing) > TROUBLES_NAMED else "")
+        message = f"{expected - len(missing)} of {expected} pods are ready; waiting for {named}"
+        return Finding("Progressing", True, "PodsStarting", message)
     joining = [record.name for record in findings.ledger.joining_pools]
     joining += [pool.name for pool in findings.tenant.pools if findings.ledger.pool(pool.name) is None]
     if joining:
         names = ", ".join(joining)
         return Finding("Progressing", True, "PoolJoining", f"takes writes once every pod knows it: {names}")
-    return Finding("Progressing", False, "Settled")
+    return Finding("Progressing", False, "Settled", "nothing is left to do")
 
 
-def _items_ready(kind: Any, items: Sequence[ItemStatus]) -> Finding:
+def _items_ready(kind: Any, items: Sequence[ItemStatus], done: str) -> Finding:
     # A bucket that is declared no more and not empty is worth a word in its list, not an alarm.
     open_items = [item for item in items if item.state in ("Pending", "Failed")]
     if not open_items:
-        return Finding(kind, True, "Provisioned")
+        return Finding(kind, True, "Provisioned", done)
     failed = any(item.state == "Failed" for item in open_items)
     message = "; ".join(f"{item.name}: {item.message or item.state}" for item in open_items[:8])
     return Finding(kind, False, "Failed" if failed else "Pending", message)
@@ -213,6 +229,19 @@ def _health(findings: PassFindings) -> str:
         return "Healthy" if serving.whole else "Degraded"
     shortfall = _shortfall(findings)
     return "Unavailable" if shortfall == "QuorumLost" else shortfall
+
+
+def _pods_not_ready(findings: PassFindings) -> list[str]:
+    """The pods the spec asks for that are not ready, each with the kubelet's reason where it gives one."""
+    found = {pod.name: pod for pod in findings.pods}
+    missing = []
+    for pool in findings.tenant.pools:
+        for ordinal in range(pool.servers):
+            name = f"{labels.pod_name_prefix(findings.tenant.name, pool.name)}{ordinal}"
+            pod = found.get(name)
+            if pod is None or not pod.ready or pod.deleting:
+                missing.append(f"{name} ({pod.message})" if pod is not None and pod.message else name)
+    return missing
 
 
 def _pod_troubles(findings: PassFindings) -> str:

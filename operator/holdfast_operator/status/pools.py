@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from holdfast_operator import labels
 from holdfast_operator.ledger import Ledger
 from holdfast_operator.observe.pods import PodState
-from holdfast_operator.observe.redundancy import HEALING, OK, Redundancy
+from holdfast_operator.observe.redundancy import FAULTY, HEALING, OFFLINE, OK, Redundancy
 from holdfast_operator.tenant.spec import PoolSpec
 from holdfast_server.contract import geometry
+
+TROUBLES_NAMED = 8
+_PROSPECTS = {
+    OFFLINE: "what an offline drive misses is written to it when its pod is back",
+    HEALING: "a healing drive is being filled",
+    FAULTY: "a faulty drive waits until its folder is put right or emptied",
+}
 
 
 def derive_pool(pool: PoolSpec, ledger: Ledger, pods: Sequence[PodState], redundancy: Redundancy) -> dict[str, Any]:
@@ -50,13 +58,23 @@ def _state(formatted: bool, redundancy: Redundancy) -> str:
     return "ReadOnly" if redundancy.readable else "Unavailable"
 
 
-def drive_troubles(redundancy: Redundancy) -> str:
-    """The drives that are not `ok`, in one sentence; empty if all are."""
-    troubled = [drive for drive in redundancy.drives if drive.state != OK]
+def drive_troubles(redundancy: Redundancy, tenant_name: str) -> str:
+    """The drives that are not `ok`, those of a pod that fare alike together; empty if all are."""
+    alike: dict[tuple[str, int, str, str], list[str]] = {}
+    for drive in redundancy.drives:
+        if drive.state != OK:
+            key = (drive.pool, drive.ordinal, drive.state, drive.message)
+            alike.setdefault(key, []).append(f"data{drive.volume}")
     named = [
-        f"{drive.pool}-{drive.ordinal}/data{drive.volume} {drive.state}"
-        + (f" ({drive.message})" if drive.message else "")
-        for drive in troubled[:8]
+        f"{labels.pod_name_prefix(tenant_name, pool)}{ordinal}: {', '.join(volumes)} {state}"
+        + (f" ({message})" if message else "")
+        for (pool, ordinal, state, message), volumes in alike.items()
     ]
-    more = f" and {len(troubled) - 8} more" if len(troubled) > 8 else ""
-    return ", ".join(named) + more
+    more = [f"and drives of {len(named) - TROUBLES_NAMED} more"] if len(named) > TROUBLES_NAMED else []
+    return "; ".join([*named[:TROUBLES_NAMED], *more])
+
+
+def drive_prospects(redundancy: Redundancy) -> str:
+    """What becomes of the drives that are not `ok`, and which of them wait for a person."""
+    states = {drive.state for drive in redundancy.drives}
+    return "; ".join(sentence for state, sentence in _PROSPECTS.items() if state in states)

@@ -167,7 +167,10 @@ async def test_the_loss_of_a_pod_degrades_and_does_not_end_readiness(world: Any)
     assert await world.run_pass() == MOVING_SECONDS
     assert world.condition("Ready")["status"] == "True"
     assert world.condition("Degraded")["status"] == "True"
-    assert "main-2/data0 offline" in world.condition("Degraded")["message"]
+    message = world.condition("Degraded")["message"]
+    assert message.startswith("logs-pool-main-2: data0, data1 offline")
+    assert "written to it when its pod is back" in message
+    assert "3 of 4 pods are ready; waiting for logs-pool-main-2" in world.condition("Progressing")["message"]
     assert world.kube.tenant_status()["health"] == "Degraded"
     assert world.kube.tenant_status()["pools"][0]["ready"] == 3
     budget = world.kube.object(DISRUPTION_BUDGET, "logs")["spec"]
