@@ -23,6 +23,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from errno import EADDRINUSE
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from holdfast_server.wiring.storage_pod import PodSettings, serve
 
 EXIT_FAILURE = 1
 EXIT_BAD_CONFIGURATION = 2
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,16 +54,18 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     try:
         inputs = _inputs(options, environment)
         settings = _settings(options, environment)
+        log_level = _log_level(environment)
     except ConfigError as error:
         for line in str(error).splitlines():
             print(f"holdfast: {line}", file=sys.stderr)
         return EXIT_BAD_CONFIGURATION
-    set_up_logging(environment.get("HOLDFAST_LOG_LEVEL", "INFO").upper())
+    set_up_logging(log_level)
     tune_allocator()
     try:
         return _run_loop(lambda: _serve(inputs, settings))
     except OSError as error:
-        print(f"holdfast: {error.strerror or error}", file=sys.stderr)
+        hint = "; --address [HOST]:PORT chooses another" if error.errno == EADDRINUSE and options.paths else ""
+        print(f"holdfast: {error.strerror or error}{hint}", file=sys.stderr)
         return EXIT_FAILURE
 
 
@@ -101,6 +105,13 @@ def _settings(options: argparse.Namespace, environment: Mapping[str, str]) -> Po
         version=version("holdfast"),
         hosts_file=Path(hosts_file) if hosts_file else None,
     )
+
+
+def _log_level(environment: Mapping[str, str]) -> str:
+    level = (environment.get("HOLDFAST_LOG_LEVEL") or "INFO").upper()
+    if level not in LOG_LEVELS:
+        raise ConfigError(f"HOLDFAST_LOG_LEVEL: {level!r} is none of {', '.join(LOG_LEVELS)}")
+    return level
 
 
 def _every_address(environment: Mapping[str, str]) -> str:

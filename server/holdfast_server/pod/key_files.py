@@ -33,11 +33,15 @@ class Keys(NamedTuple):
 def check_root(user: str, password: str, user_field: str, password_field: str) -> list[str]:
     """The faults of root keys, each naming its field."""
     faults = []
-    if len(user) < MIN_ACCESS_KEY_LENGTH:
+    if not user:
+        faults.append(f"{user_field}: not given; it is the access key, at least {MIN_ACCESS_KEY_LENGTH} characters")
+    elif len(user) < MIN_ACCESS_KEY_LENGTH:
         faults.append(f"{user_field}: the root user needs at least {MIN_ACCESS_KEY_LENGTH} characters")
     if any(character in user for character in "/,=") or not user.isprintable() or user != user.strip():
         faults.append(f"{user_field}: the root user must not contain '/', ',', '=', control characters or outer blanks")
-    if len(password) < MIN_SECRET_KEY_LENGTH:
+    if not password:
+        faults.append(f"{password_field}: not given; it is the secret key, at least {MIN_SECRET_KEY_LENGTH} characters")
+    elif len(password) < MIN_SECRET_KEY_LENGTH:
         faults.append(f"{password_field}: the root password needs at least {MIN_SECRET_KEY_LENGTH} characters")
     return faults
 

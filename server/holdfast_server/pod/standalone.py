@@ -25,6 +25,7 @@ POOL = "main"
 POD = "standalone-0"
 _POD_PREFIX = "standalone-"
 _RANGE = re.compile(r"\{(\d+)\.\.\.(\d+)\}")
+_SPOILT_RANGE = re.compile(r"\{[^{}]*\.\.[^{}]*\}")
 MAX_DRIVES = 256
 
 
@@ -68,6 +69,8 @@ def make_config(tenant_id: str, drives: int, listen: Listen, region: str = names
 def _expand(pattern: str) -> list[str]:
     match = _RANGE.search(pattern)
     if match is None:
+        if _SPOILT_RANGE.search(pattern):
+            raise ConfigError(f"{pattern}: a range is two numbers, as in {{1...4}}")
         return [pattern]
     first, last = match.groups()
     if int(last) < int(first) or int(last) - int(first) >= MAX_DRIVES:

@@ -103,6 +103,10 @@ class StandaloneInputs:
         self._paths = [Path(path) for path in standalone.expand_paths(patterns)]
         tenant_id = find_tenant(self._paths) or new_tenant_id
         self.config = standalone.make_config(tenant_id, len(self._paths), listen)
+        if not any(path.is_dir() for path in self._paths):
+            # One that is missing may be a mount that comes back; all of them are a slip of the hand.
+            named = ", ".join(str(path) for path in self._paths[:4]) + (", …" if len(self._paths) > 4 else "")
+            raise ConfigError(f"none of these is a folder: {named}; a drive's folder is not made for you: mkdir first")
         self.membership = find_membership(self.config, standalone.POD)
         # Nobody dials this pod; the key only seals users' secrets, which rest beside the tenant id on the drives.
         self.keys = Keys(root_user, root_password, hashlib.sha256(f"standalone {tenant_id}".encode()).digest())

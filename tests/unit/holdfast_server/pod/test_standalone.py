@@ -28,7 +28,8 @@ def test_expansion(patterns: list[str], paths: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "patterns", [[], ["/d{4...1}"], ["/d{1...9999}"], ["/a", "/a"], ["/d{1...200}", "/e{1...200}"]]
+    "patterns",
+    [[], ["/d{4...1}"], ["/d{1...9999}"], ["/a", "/a"], ["/d{1...}"], ["/d{1..4}"], ["/d{1...200}", "/e{1...200}"]],
 )
 def test_bad_paths_are_refused(patterns: list[str]) -> None:
     with pytest.raises(ConfigError):

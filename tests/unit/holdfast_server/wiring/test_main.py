@@ -66,12 +66,14 @@ def test_a_pod_by_hand_serves_and_ends_cleanly(tmp_path: Path, processes: list[s
     process = begin(arguments, minio)
     processes.append(process)
     wait_ready(port, process)
+    (tmp_path / "c").mkdir()
     second = begin([*arguments[:1], str(tmp_path / "c"), *arguments[3:]], KEYS)
     processes.append(second)
     _, said = second.communicate(timeout=20)
     assert second.returncode == 1
     assert f"{port}" in said.splitlines()[-1]
     assert "in use" in said.splitlines()[-1]
+    assert "--address" in said.splitlines()[-1]
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 0
@@ -104,7 +106,10 @@ def test_a_bind_address_keeps_a_pod_to_itself(tmp_path: Path, processes: list[su
     ("arguments", "environment", "message"),
     [
         (["server"], KEYS, "paths of the drives"),
-        (["server", "/nowhere"], {}, "HOLDFAST_ROOT_USER: the root user needs at least 3"),
+        (["server", "/nowhere"], {}, "HOLDFAST_ROOT_USER: not given"),
+        (["server", "/nowhere"], KEYS | {"HOLDFAST_ROOT_USER": "me"}, "the root user needs at least 3"),
+        (["server", "/nowhere/d{1...2}"], KEYS, "none of these is a folder: /nowhere/d1, /nowhere/d2"),
+        (["server", "/tmp"], KEYS | {"HOLDFAST_LOG_LEVEL": "chatty"}, "HOLDFAST_LOG_LEVEL"),
         (["server", "/nowhere"], KEYS | {"HOLDFAST_ROOT_PASSWORD": "short"}, "HOLDFAST_ROOT_PASSWORD"),
         (["server", "/d{4...1}"], KEYS, "{4...1}"),
         (["server", "/d{1...17}"], KEYS, "17 volumes cannot be cut"),
