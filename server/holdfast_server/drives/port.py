@@ -29,7 +29,8 @@ HASH_SIZE_BYTES = 16
 
 WATERMARK_RANGES = 256
 
-MAX_SCAN_ENTRIES = 1000
+MAX_SCAN_ENTRIES = 1001
+"""A listing of a thousand, and one more to tell whether it is the end."""
 
 
 class Register(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -14,7 +14,8 @@ Not here: S3's markers and tokens (`api`).
 from __future__ import annotations
 
 import heapq
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 
 from holdfast_server.drives.port import (
@@ -79,12 +80,19 @@ class _Lane:
     position: int
     drive: Drive
     entries: list[ScanEntry] = field(default_factory=list)
+    names: list[Position] = field(default_factory=list)
+    """Of the entries; made once, because every step of the merge compares them."""
     index: int = 0
     next_start: Position | None = (b"", b"")
 
     @property
-    def head(self) -> ScanEntry | None:
-        return self.entries[self.index] if self.index < len(self.entries) else None
+    def shown(self) -> bool:
+        """All entries at hand have been taken."""
+        return self.index >= len(self.entries)
+
+    def take(self, entries: list[ScanEntry], next_start: Position | None) -> None:
+        self.entries, self.names, self.index = entries, [_name(entry) for entry in entries], 0
+        self.next_start = next_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,25 +117,27 @@ class SetWalk:
         self._given_up: set[int] = set()
         """Positions that failed during this walk: not asked again, so that two bad drives do not take turns."""
 
-    async def found(self) -> AsyncIterator[Found]:
+    async def found(self) -> AsyncGenerator[Found]:
         batch: list[_Candidate] = []
-        async for candidate in self._candidates():
-            batch.append(candidate)
-            if candidate.agreed and len(batch) == 1:
-                item = self._settled(batch.pop())
-                if item is not None:
-                    yield item
-            elif len(batch) >= RESOLVE_WIDTH:
-                for item in await self._decide(batch):
-                    yield item
-                batch = []
+        async with aclosing(self._candidates()) as candidates:
+            async for candidate in candidates:
+                batch.append(candidate)
+                if candidate.agreed and len(batch) == 1:
+                    item = self._settled(batch.pop())
+                    if item is not None:
+                        yield item
+                elif len(batch) >= RESOLVE_WIDTH:
+                    for item in await self._decide(batch):
+                        yield item
+                    batch = []
         for item in await self._decide(batch):
             yield item
 
-    async def registers(self) -> AsyncIterator[Register]:
+    async def registers(self) -> AsyncGenerator[Register]:
         """Every register that any scanned drive holds anything of, tombstones and undecided ones too."""
-        async for candidate in self._candidates():
-            yield candidate.entries[0].register
+        async with aclosing(self._candidates()) as candidates:
+            async for candidate in candidates:
+                yield candidate.entries[0].register
 
     async def _decide(self, batch: list[_Candidate]) -> list[Found]:
         async def one(candidate: _Candidate) -> Found | None:
@@ -155,36 +165,40 @@ class SetWalk:
             return Found(register, None, first.group)
         position = (register.key.encode(), register.version)
         inside = Walk(self._walk.space, first.group, b"", page_size=RESOLVE_WIDTH).after(position)
-        async for _ in SetWalk(self._set, inside).found():
-            return Found(register, None, first.group)
-        return None
+        async with aclosing(SetWalk(self._set, inside).found()) as others:
+            return Found(register, None, first.group) if await anext(others, None) is not None else None
 
-    async def _candidates(self) -> AsyncIterator[_Candidate]:
+    async def _candidates(self) -> AsyncGenerator[_Candidate]:
         lanes = self._open_lanes()
-        reached: Position = self._walk.start
+        last: _Candidate | None = None
         while True:
-            await self._fill(lanes, reached)
-            heads = [(lane, lane.head) for lane in lanes if lane.head is not None]
+            if any(lane.shown and lane.next_start is not None for lane in lanes):
+                await self._fill(lanes, last)
+            heads = [lane for lane in lanes if not lane.shown]
             if not heads:
                 return
-            name = min(_name(head) for _, head in heads if head is not None)
-            here = [(lane, head) for lane, head in heads if head is not None and _name(head) == name]
-            entries = [head for _, head in here]
-            for lane, _ in here:
-                lane.index += 1
-            reached = self._walk.after(name, entries[0].group).start
-            yield _Candidate(name, entries, self._agree(entries, len(lanes)))
+            name = min([lane.names[lane.index] for lane in heads])
+            entries = []
+            for lane in heads:
+                if lane.names[lane.index] == name:
+                    entries.append(lane.entries[lane.index])
+                    lane.index += 1
+            last = _Candidate(name, entries, self._agree(entries, len(lanes)))
+            yield last
 
     def _agree(self, entries: list[ScanEntry], lanes: int) -> bool:
         first = entries[0]
         stamp = first.newest.stamp
         if first.group and first.newest.tombstone:
             return False  # a deleted first key says nothing of the rest of its group
-        return (
-            len(entries) == lanes
-            and all(e.newest.stamp == stamp and e.register == first.register for e in entries)
-            and any(e.mark == stamp for e in entries)
-        )
+        if len(entries) != lanes:
+            return False
+        marked = False
+        for entry in entries:
+            if entry.newest.stamp != stamp or (first.group and entry.register != first.register):
+                return False
+            marked = marked or entry.mark == stamp
+        return marked
 
     def _open_lanes(self) -> list[_Lane]:
         wanted = self._set.quorums.read_quorum
@@ -198,14 +212,14 @@ class SetWalk:
         full = [(p, d) for p, d in self._set.awake().items() if d.status().state is DriveState.FULL]
         return sorted(full, key=lambda item: not item[1].local)
 
-    async def _fill(self, lanes: list[_Lane], reached: Position) -> None:
+    async def _fill(self, lanes: list[_Lane], last: _Candidate | None) -> None:
         """Every lane has an entry to show, or has ended."""
-        empty = [lane for lane in lanes if lane.head is None and lane.next_start is not None]
-        if empty:
-            await together(self._fill_one(lanes, lane, reached) for lane in empty)
+        reached = self._walk.start if last is None else self._walk.after(last.name, last.entries[0].group).start
+        empty = [lane for lane in lanes if lane.shown and lane.next_start is not None]
+        await together(self._fill_one(lanes, lane, reached) for lane in empty)
 
     async def _fill_one(self, lanes: list[_Lane], lane: _Lane, reached: Position) -> None:
-        while lane.head is None and lane.next_start is not None:
+        while lane.shown and lane.next_start is not None:
             try:
                 page = await self._page(lane)
             except DriveError as error:
@@ -214,8 +228,8 @@ class SetWalk:
             if page.healing:
                 self._replace(lanes, lane, reached, None)
                 continue
-            lane.entries, lane.index = list(page.entries), 0
-            lane.next_start = (page.next_start, page.next_version) if page.next_start is not None else None
+            beyond = (page.next_start, page.next_version) if page.next_start is not None else None
+            lane.take(list(page.entries), beyond)
 
     async def _page(self, lane: _Lane) -> ScanPage:
         assert lane.next_start is not None
@@ -233,14 +247,26 @@ class SetWalk:
         for position, drive in self._full_drives():
             if position not in taken:
                 lane.position, lane.drive = position, drive
-                lane.entries, lane.index, lane.next_start = [], 0, reached
+                lane.take([], reached)
                 return
         raise Unavailable(f"{self._set.name}: too few drives can be listed ({error or 'healing'})")
 
 
-async def walk_sets(sets: list[ErasureSet], walk: Walk) -> AsyncIterator[Found]:
-    """The merged walk over several sets; a name that more than one set has comes once, its newest."""
-    streams = [SetWalk(erasure_set, walk).found() for erasure_set in sets]
+async def walk_sets(sets: list[ErasureSet], walk: Walk) -> AsyncGenerator[Found]:
+    """The merged walk over several sets; a name that more than one set has comes once, its newest.
+
+    Whoever stops before the end closes it (`aclosing`), or the scans' last calls outlive the request.
+    """
+    async with AsyncExitStack() as stack:
+        streams = [
+            await stack.enter_async_context(aclosing(SetWalk(erasure_set, walk).found())) for erasure_set in sets
+        ]
+        merged = streams[0] if len(streams) == 1 else await stack.enter_async_context(aclosing(_merge(streams)))
+        async for item in merged:
+            yield item
+
+
+async def _merge(streams: Sequence[AsyncIterator[Found]]) -> AsyncGenerator[Found]:
     heads: list[tuple[Position, int, Found]] = []
 
     async def push(index: int) -> None:

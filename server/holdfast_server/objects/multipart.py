@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from holdfast_server.drives.port import Register
+from holdfast_server.drives.port import MAX_SCAN_ENTRIES, Register
 from holdfast_server.objects import quorum, record
 from holdfast_server.objects.erasure_set import RETRY_PAUSE_SECONDS, ErasureSet, Promise, Refill
 from holdfast_server.objects.listing import Walk, start_after
@@ -80,16 +81,20 @@ class Uploads:
     ) -> tuple[list[tuple[int, Record]], bool]:
         first = record.part_register(bucket_id, key, upload_id, min(after + 1, 0xFFFF))
         walk = Walk(
-            first.space, key.encode(), start=(key.encode(), first.version), page_size=max(1, min(limit + 1, 1000))
+            first.space,
+            key.encode(),
+            start=(key.encode(), first.version),
+            page_size=max(1, min(limit + 1, MAX_SCAN_ENTRIES)),
         )
         parts: list[tuple[int, Record]] = []
-        async for found in self._store.walk(walk, [self._store.set_of(first)]):
-            register = found.register
-            if register.key != key or not register.version.startswith(upload_id) or found.record is None:
-                break
-            if len(parts) == limit:
-                return parts, True
-            parts.append((int.from_bytes(register.version[len(upload_id) :], "big"), found.record))
+        async with aclosing(self._store.walk(walk, [self._store.set_of(first)])) as everything:
+            async for found in everything:
+                register = found.register
+                if register.key != key or not register.version.startswith(upload_id) or found.record is None:
+                    break
+                if len(parts) == limit:
+                    return parts, True
+                parts.append((int.from_bytes(register.version[len(upload_id) :], "big"), found.record))
         return parts, False
 
     async def complete(
@@ -185,17 +190,18 @@ class Uploads:
             prefix.encode(),
             delimiter.encode(),
             start,
-            page_size=max(1, min(limit + 1, 1000)),
+            page_size=max(1, min(limit + 1, MAX_SCAN_ENTRIES)),
         )
         uploads: list[UploadInfo] = []
         prefixes: list[str] = []
-        async for found in self._store.walk(walk):
-            if len(uploads) + len(prefixes) == limit:
-                return uploads, prefixes, True
-            if found.group:
-                prefixes.append(found.group.decode())
-            elif found.record is not None:
-                uploads.append(UploadInfo(found.register.key, found.register.version, found.record))
+        async with aclosing(self._store.walk(walk)) as everything:
+            async for found in everything:
+                if len(uploads) + len(prefixes) == limit:
+                    return uploads, prefixes, True
+                if found.group:
+                    prefixes.append(found.group.decode())
+                elif found.record is not None:
+                    uploads.append(UploadInfo(found.register.key, found.register.version, found.record))
         return uploads, prefixes, False
 
 

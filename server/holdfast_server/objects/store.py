@@ -11,12 +11,13 @@ Not here: S3 (`api`), background repair (`heal`), who the peers are (`wiring` ha
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import HybridClock
-from holdfast_server.drives.port import Drive, Held, Register
+from holdfast_server.drives.port import MAX_SCAN_ENTRIES, Drive, Held, Register
 from holdfast_server.erasure.codec import Codec, codec
 from holdfast_server.objects import record
 from holdfast_server.objects.background import Background
@@ -244,20 +245,21 @@ class ObjectStore:
             prefix.encode(),
             delimiter.encode(),
             start_after(prefix, delimiter, after),
-            page_size=max(1, min(limit + 1, 1000)),
+            page_size=max(1, min(limit + 1, MAX_SCAN_ENTRIES)),
         )
-        async for found in walk_sets(self.all_sets(), walk):
-            if len(entries) + len(prefixes) == limit:
-                return Listing(entries, prefixes, last)
-            if found.group:
-                last = found.group.decode()
-                prefixes.append(last)
-            elif found.record is not None:
-                last = found.register.key
-                entries.append(Listed(last, found.record, found.register.version))
+        async with aclosing(self.walk(walk)) as everything:
+            async for found in everything:
+                if len(entries) + len(prefixes) == limit:
+                    return Listing(entries, prefixes, last)
+                if found.group:
+                    last = found.group.decode()
+                    prefixes.append(last)
+                elif found.record is not None:
+                    last = found.register.key
+                    entries.append(Listed(last, found.record, found.register.version))
         return Listing(entries, prefixes, None)
 
-    def walk(self, walk: Walk, sets: Sequence[ErasureSet] | None = None) -> AsyncIterator[Found]:
+    def walk(self, walk: Walk, sets: Sequence[ErasureSet] | None = None) -> AsyncGenerator[Found]:
         return walk_sets(self.all_sets() if sets is None else list(sets), walk)
 
     # ---------------------------------------------------------------- multipart
