@@ -18,10 +18,10 @@ import msgspec
 from holdfast_server.auth.conditions import Values
 from holdfast_server.auth.policy import ALLOW, DENY, S3_ARN_PREFIX, Policy, Question
 from holdfast_server.auth.principal import ACCOUNT_ID, ANONYMOUS, Credentials, Principal
-from holdfast_server.s3 import operations
+from holdfast_server.s3 import operations, sigv2
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.operations import Operation
-from holdfast_server.s3.request import Request, Target, parse_query, parse_target
+from holdfast_server.s3.request import Request, Target, parse_query, parse_target, virtual_host_bucket
 from holdfast_server.s3.sigv4 import SigningContext, Verifier, anonymous_context, format_timestamp, parse_claim
 
 Lookup = Callable[[str], Credentials | None]
@@ -82,13 +82,17 @@ class Authenticator:
 
     def identify(self, request: Request, query: Mapping[str, str], now_ms: int) -> Identity:
         """Check the signature alone (for the admin API, which has no S3 operations).  Raises S3Error."""
-        claim = parse_claim(request, query, now_ms)
+        claim = sigv2.parse_presigned(request, query, now_ms) or parse_claim(request, query, now_ms)
         if claim is None:
             return Identity(ANONYMOUS, anonymous_context(request))
         known = self._lookup(claim.access_key)
         if known is None:
             raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=claim.access_key)
-        context = self._verifier.verify(request, claim, known.secret_key)
+        if isinstance(claim, sigv2.PresignedClaim):
+            bucket = virtual_host_bucket(request, self._domains)
+            context = sigv2.verify(request, query, claim, known.secret_key, bucket)
+        else:
+            context = self._verifier.verify(request, claim, known.secret_key)
         if not hmac.compare_digest(claim.session_token.encode(), known.session_token.encode()):
             raise S3Error("InvalidToken")
         return Identity(known.principal, context)
@@ -181,7 +185,7 @@ def condition_values(verified: VerifiedRequest) -> Values:
         values["aws:username"] = values["aws:userid"] = principal.user_name
         values["aws:principalarn"] = principal.arn
         values["s3:authtype"] = "REST-QUERY-STRING" if verified.context.presigned else "REST-HEADER"
-        values["s3:signatureversion"] = "AWS4-HMAC-SHA256"
+        values["s3:signatureversion"] = verified.context.version
     for header, name in (("referer", "aws:referer"), ("user-agent", "aws:useragent")):
         if header in request.headers:
             values[name] = request.headers[header]

@@ -135,7 +135,7 @@ def parse_target(request: Request, domains: Sequence[str] = ()) -> Target:
     path = request.raw_path
     if not path.startswith("/"):
         raise S3Error("InvalidURI")
-    bucket = _virtual_host_bucket(request.headers.get("host", ""), domains) if domains else ""
+    bucket = virtual_host_bucket(request, domains)
     if bucket:
         raw_key = path[1:]
     else:
@@ -155,8 +155,9 @@ def check_key(key: str) -> str:
     return key
 
 
-def _virtual_host_bucket(host: str, domains: Sequence[str]) -> str:
-    name = host.lower()
+def virtual_host_bucket(request: Request, domains: Sequence[str]) -> str:
+    """The bucket a Host of `bucket.domain` names; empty in path style."""
+    name = request.headers.get("host", "").lower() if domains else ""
     if not name.endswith("]"):
         name = name.rpartition(":")[0] or name
     for domain in domains:

@@ -95,6 +95,8 @@ class SigningContext(msgspec.Struct, frozen=True):
     timestamp: str = ""
     scope: str = ""
     presigned: bool = False
+    version: str = ALGORITHM
+    """What policies see as `s3:signatureversion`."""
 
 
 def anonymous_context(request: Request) -> SigningContext:
@@ -122,8 +124,6 @@ def parse_claim(request: Request, query: Mapping[str, str], now_ms: int) -> Clai
     elif presigned:
         claim = _parse_presigned(request, query)
         _check_expiry(claim.timestamp, query, now_ms)
-    elif "AWSAccessKeyId" in query and "Signature" in query:
-        raise _unsupported_mechanism()
     else:
         return None
     _check_signed_headers(request.headers, claim)
