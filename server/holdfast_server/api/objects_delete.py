@@ -11,7 +11,7 @@ from holdfast_server.api.call import Call
 from holdfast_server.api.failures import to_s3_error
 from holdfast_server.api.objects_get import NULL_VERSION, check_version
 from holdfast_server.api.objects_put import object_condition
-from holdfast_server.s3.conditions import WriteCondition, parse_write_condition
+from holdfast_server.s3.conditions import WriteCondition, parse_write_condition, unsupported_condition
 from holdfast_server.s3.documents_in import MAX_DELETE_SIZE_BYTES, DeleteEntry, parse_delete
 from holdfast_server.s3.documents_out import DeleteFailure, delete_objects_xml
 from holdfast_server.s3.errors import S3Error
@@ -64,6 +64,8 @@ async def _delete_one(
             call.require("s3:DeleteObject", call.bucket_name, entry.key)
             if entry.version_id not in (NULL_VERSION, ""):
                 raise S3Error("NoSuchVersion")
+            if entry.unsupported_condition:
+                raise unsupported_condition(entry.unsupported_condition)
             condition = object_condition(WriteCondition(False, entry.if_etag) if entry.if_etag else None)
             await call.objects.delete_object(bucket_id, entry.key, condition)
         except Exception as error:

@@ -19,6 +19,10 @@ from holdfast_server.s3.headers import parse_http_date, unquote_etag
 COPY_SOURCE_PREFIX = "x-amz-copy-source-"
 
 
+DIRECTORY_BUCKET_CONDITIONS = ("x-amz-if-match-last-modified-time", "x-amz-if-match-size")
+"""Conditions of a delete that S3 knows in directory buckets alone."""
+
+
 class WriteCondition(msgspec.Struct, frozen=True):
     """What must hold of the current version for a write to go ahead."""
 
@@ -44,19 +48,26 @@ class WriteCondition(msgspec.Struct, frozen=True):
 def parse_write_condition(headers: Mapping[str, str]) -> WriteCondition | None:
     """The condition of a PutObject, CompleteMultipartUpload, CopyObject or DeleteObject; None without one.
 
-    Raises NotImplemented for an If-None-Match other than `*`, as S3 does.
+    Raises NotImplemented for an If-None-Match other than `*`, as S3 does, and for conditions that nobody would
+    check here: going ahead without them could delete what the client meant to keep.
     """
+    for name in DIRECTORY_BUCKET_CONDITIONS:
+        if name in headers:
+            raise unsupported_condition(name)
     if_none_match = headers.get("if-none-match")
     if_match = headers.get("if-match")
     if if_none_match is None and if_match is None:
         return None
     if if_none_match is not None and (if_none_match.strip() != "*" or if_match is not None):
-        raise S3Error(
-            "NotImplemented",
-            "A header you provided implies functionality that is not implemented",
-            Header="If-None-Match",
-        )
+        raise unsupported_condition("If-None-Match")
     return WriteCondition(if_none_match is not None, if_match or "")
+
+
+def unsupported_condition(header: str) -> S3Error:
+    """What a condition is answered with that cannot be checked."""
+    return S3Error(
+        "NotImplemented", "A header you provided implies functionality that is not implemented", Header=header
+    )
 
 
 def check_read(headers: Mapping[str, str], etag: str, modified_ms: int) -> None:

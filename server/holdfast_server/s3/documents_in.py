@@ -21,6 +21,8 @@ MAX_DELETE_SIZE_BYTES = 4 << 20
 MAX_COMPLETE_SIZE_BYTES = 8 << 20
 """10,000 parts with ETags and checksums."""
 
+_DIRECTORY_BUCKET_CONDITIONS = ("LastModifiedTime", "Size")
+
 
 class DeleteEntry(msgspec.Struct, frozen=True):
     """One key to delete."""
@@ -29,6 +31,8 @@ class DeleteEntry(msgspec.Struct, frozen=True):
     version_id: str = ""
     if_etag: str = ""
     """Bare; delete only this one."""
+    unsupported_condition: str = ""
+    """Set where the entry has a condition that S3 knows in directory buckets alone."""
 
 
 class DeleteRequest(msgspec.Struct, frozen=True):
@@ -79,6 +83,7 @@ def parse_delete(body: bytes) -> DeleteRequest:
                 check_key(key.text),
                 element.value("VersionId") or "",
                 unquote_etag(element.value("ETag") or ""),
+                next((name for name in _DIRECTORY_BUCKET_CONDITIONS if element.find(name) is not None), ""),
             )
         )
     if not 1 <= len(entries) <= MAX_LIST_COUNT:

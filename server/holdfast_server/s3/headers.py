@@ -74,8 +74,10 @@ def _size_bytes(text: str) -> int:
 
 
 def _without_aws_chunked(value: str) -> str:
-    """Content-Encoding without the transfer's own framing, which is no property of the object."""
-    return ",".join([part.strip() for part in value.split(",") if part.strip().lower() not in ("aws-chunked", "")])
+    """Content-Encoding without the transfer's own framing, which is no property of the object; else as it came."""
+    if "aws-chunked" not in value.lower():
+        return value
+    return ", ".join([part.strip() for part in value.split(",") if part.strip().lower() not in ("aws-chunked", "")])
 
 
 def storage_class(headers: Mapping[str, str]) -> str:

@@ -218,3 +218,15 @@ def test_head_errors_have_no_body_and_the_connection_goes_on(wire) -> None:
 def test_requests_may_follow_each_other_without_waiting(wire) -> None:
     wire.send(wire.head("GET", "/bucket/a") + wire.head("GET", "/bucket/b") + wire.head("HEAD", "/bucket"))
     assert [wire.read().code, wire.read().code, wire.read("HEAD").status] == ["NoSuchKey", "NoSuchKey", 200]
+
+
+def test_a_delete_under_a_condition_nobody_checks_is_refused(wire) -> None:
+    wire.ask("PUT", "/bucket/kept", b"x")
+    answer = wire.ask("DELETE", "/bucket/kept", headers={"x-amz-if-match-size": "2"})
+    assert (answer.status, answer.code) == (501, "NotImplemented")
+    body = b"<Delete><Object><Key>kept</Key><Size>2</Size></Object></Delete>"
+    digest = base64.b64encode(hashlib.md5(body).digest()).decode()
+    answer = wire.ask("POST", "/bucket", body, query="delete=", headers={"content-md5": digest})
+    assert (answer.status, answer.code) == (200, "NotImplemented")
+    assert wire.ask("GET", "/bucket/kept").body == b"x"
+    assert wire.ask("DELETE", "/bucket/kept").status == 204

@@ -280,6 +280,19 @@ def test_large_writes_wait_for_their_turn_and_small_ones_do_not(make_wire) -> No
         assert second.ask("PUT", "/bucket/large", bytes(20)).status == 200
 
 
+def test_a_head_that_does_not_end_is_cut_off(make_wire) -> None:
+    services = memory_services(limits=Limits(keepalive_seconds=0.5))
+    with served(services) as endpoint, make_wire(endpoint) as silent, make_wire(endpoint) as slow:
+        begun = time.monotonic()
+        slow.send(b"GET /bucket/key HTTP/1.1\r\n")
+        with pytest.raises(OSError):  # noqa: PT012
+            while time.monotonic() - begun < 10:
+                slow.send(b"x: y\r\n")
+                time.sleep(0.05)
+        assert time.monotonic() - begun < 5
+        assert silent.closed()
+
+
 def test_connections_beyond_the_bound_are_closed(make_wire) -> None:
     services = memory_services(limits=Limits(connections=1))
     with served(services) as endpoint, make_wire(endpoint) as first:

@@ -33,6 +33,10 @@ def test_content_headers_and_metadata_are_kept_and_nothing_else():
         "expires": "soon",
         "x-amz-meta-a": "1",
     }
+    two = headers.object_headers({"content-encoding": "deflate, gzip"})
+    assert two["content-encoding"] == "deflate, gzip"
+    framed = headers.object_headers({"content-encoding": "aws-chunked,deflate, gzip"})
+    assert framed["content-encoding"] == "deflate, gzip"
     assert "content-encoding" not in headers.object_headers({"content-encoding": "aws-chunked"})
     assert headers.object_headers({"content-type": "text/plain"}) == {"content-type": "text/plain"}
 
