@@ -16,7 +16,7 @@ TROUBLES_NAMED = 8
 _PROSPECTS = {
     OFFLINE: "what an offline drive misses is written to it when its pod is back",
     HEALING: "a healing drive is being filled",
-    FAULTY: "a faulty drive waits until its folder is put right or emptied",
+    FAULTY: "a faulty drive waits until its folder is emptied, or put right and its pod restarted",
 }
 
 
