@@ -1,4 +1,4 @@
-"""What the documents name is there: links, files, make targets, S3 operations, the pod's variables."""
+"""What the documents name is there: links, files, make targets, the pod's variables."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from holdfast_server import main
-from holdfast_server.api.dispatch import HANDLERS
-from holdfast_server.s3.operations import OPERATIONS
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -49,12 +47,6 @@ def test_every_make_target_that_is_named_exists() -> None:
 def test_every_make_target_for_people_is_in_its_help() -> None:
     shown = subprocess.run(["make", "-s", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert {line.split()[1] for line in shown.splitlines()} >= {"run", "stop", "clean", "test", "lint", "images"}
-
-
-def test_the_document_of_s3_lists_exactly_what_is_answered() -> None:
-    text = (ROOT / "docs" / "s3-compatibility.md").read_text()
-    known = {operation.name for operation in OPERATIONS}
-    assert set(re.findall(r"`([A-Za-z0-9]+)`", text)) & known == set(HANDLERS)
 
 
 def test_operations_explains_every_variable_of_a_pod() -> None:
