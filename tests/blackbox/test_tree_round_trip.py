@@ -138,7 +138,8 @@ def s3_client(standin: StandIn) -> Any:
 
 @contextlib.contextmanager
 def killing(standin: StandIn, pod: str) -> Iterator[None]:
-    """Kill a pod a moment after the block began."""
+    """Kill a pod a moment after the block began; one at a time, so not before the last one is back."""
+    standin.wait_whole()
     timer = threading.Timer(KILL_AFTER_SECONDS, standin.kill_pod, [pod])
     timer.start()
     try:

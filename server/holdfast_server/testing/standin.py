@@ -6,14 +6,18 @@ that `make run` writes say where the store is.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from holdfast_server.contract import names
 
 START_TIMEOUT_SECONDS = 240.0
 STOP_TIMEOUT_SECONDS = 60.0
@@ -60,6 +64,23 @@ class StandIn:
             raise
         finally:
             self.process = None
+
+    def wait_whole(self, timeout_seconds: float = STOP_TIMEOUT_SECONDS) -> None:
+        """Until the pod that answers sees every drive serve.  Raises TimeoutError."""
+        deadline = time.monotonic() + timeout_seconds
+        while not self._whole():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not every drive serves after {timeout_seconds:g} s")
+            time.sleep(0.2)
+
+    def _whole(self) -> bool:
+        try:
+            url = f"{self.environment['AWS_ENDPOINT_URL_S3']}{names.HEALTH_CLUSTER_PATH}"
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                drives = json.load(answer)["drives"]
+        except (OSError, ValueError):
+            return False
+        return bool(drives) and all(drive["state"] == "ok" for drive in drives)
 
     def pod_pid(self, pod: str) -> int:
         """The process of `holdfast server … --pod POD` that this cluster runs.  Raises LookupError."""
