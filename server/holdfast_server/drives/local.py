@@ -34,6 +34,7 @@ from holdfast_server.drives.group_commit import GroupCommit, Transaction
 from holdfast_server.drives.identity import Identity, IdentityError, IdentityGuard, make_identity
 from holdfast_server.drives.point_reads import PointReads
 from holdfast_server.drives.port import (
+    CommitMode,
     CommitReply,
     CommitRequest,
     CommitStatus,
@@ -263,15 +264,21 @@ class LocalDrive:
         parts = self._opened()
         row = keys.row_key(request.register)
 
+        healing = request.mode is CommitMode.HEAL
+
         def place_shards(reply: CommitReply) -> CommitReply:
             # Behind the flush: until then a crash must find unnamed shards where start-up removes them.
-            if reply.status is CommitStatus.OK and request.held.data_ids:
+            if reply.status is CommitStatus.OK and request.held.data_ids and not healing:
                 parts.shard_writers.submit(parts.shards.place, request.held.data_ids)
             return reply
 
-        return await parts.commits.submit(
+        reply = await parts.commits.submit(
             register_rows.wanted(row), lambda transaction: parts.verbs.commit(transaction, row, request), place_shards
         )
+        if healing and reply.status is CommitStatus.OK and request.held.data_ids:
+            # A rebuilt shard replaces one of the same name: until it is in place, reads find the rotten one.
+            await self._on_thread(parts.shard_writers, lambda: parts.shards.place(request.held.data_ids))
+        return reply
 
     async def note(self, register: Register, stamp: int, whole: bool) -> None:
         await self._on_register(
