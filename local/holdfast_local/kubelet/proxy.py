@@ -15,8 +15,10 @@ import struct
 from collections.abc import Sequence
 
 from holdfast_local.kubelet.service_routes import Backend
-from holdfast_local.kubelet.splice import PipePool, relay
+from holdfast_local.kubelet.splice import PipePool, RelayBroken, relay
 
+LINGER_SECONDS = 1.0
+LINGER_READ_BYTES = 64 * 1024
 CONNECT_TIMEOUT_SECONDS = 2.0
 CONNECTION_LIMIT = 4096
 LISTEN_BACKLOG = 512
@@ -120,9 +122,12 @@ class ServiceProxy:
                         side.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                     try:
                         await relay(client, backend, self._pipes)
-                    except OSError:
-                        _reset_on_close(client)  # a broken transfer must not look like a complete one
+                    except RelayBroken as broken:
                         _reset_on_close(backend)
+                        if broken.answer_broken:
+                            _reset_on_close(client)  # a broken answer must not look like a complete one
+                        else:
+                            await _end_orderly(client)
         finally:
             self._connections.release()
 
@@ -144,6 +149,22 @@ class ServiceProxy:
                 raise
             return backend
         return None
+
+
+async def _end_orderly(client: socket.socket) -> None:
+    """End of stream for a request that found its pod dead; what the client still sends is swallowed for a moment.
+
+    Closing with unread bytes would be a reset, and some clients (s3cmd 2.4) give up on a reset where they repeat
+    a request to which nothing was answered.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        client.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(LINGER_SECONDS):
+            while await loop.sock_recv(client, LINGER_READ_BYTES):
+                pass
+    except OSError:  # TimeoutError is one too
+        pass
 
 
 def _reset_on_close(connection: socket.socket) -> None:

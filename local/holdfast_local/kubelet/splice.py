@@ -61,17 +61,28 @@ class PipePool:
             self.discard(self._idle.pop())
 
 
+class RelayBroken(OSError):
+    """One side went away in the middle."""
+
+    def __init__(self, message: str, answer_broken: bool) -> None:
+        super().__init__(message)
+        self.answer_broken = answer_broken
+        """It was what the second side sent that was cut off; else only what it was still being sent."""
+
+
 async def relay(first: socket.socket, second: socket.socket, pipes: PipePool) -> None:
-    """Copy both ways until both sides have finished sending; raises OSError when either breaks."""
+    """Copy both ways until both sides have finished sending; raises RelayBroken when either breaks."""
     broken: BaseException | None = None
+    answer: asyncio.Task[None] | None = None
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(_pump(first, second, pipes))
-            group.create_task(_pump(second, first, pipes))
+            answer = group.create_task(_pump(second, first, pipes))
     except* OSError as errors:
         broken = errors.exceptions[0]
     if broken is not None:
-        raise OSError(str(broken)) from broken
+        cut_off = answer is not None and not answer.cancelled() and answer.exception() is not None
+        raise RelayBroken(str(broken), cut_off) from broken
 
 
 async def _pump(source: socket.socket, target: socket.socket, pipes: PipePool) -> None:
