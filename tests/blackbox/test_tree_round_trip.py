@@ -138,14 +138,16 @@ def s3_client(standin: StandIn) -> Any:
 
 @contextlib.contextmanager
 def killing(standin: StandIn, pod: str) -> Iterator[None]:
-    """Kill a pod a moment after the block began; one at a time, so not before the last one is back."""
-    standin.wait_whole()
+    """Kill a pod a moment after the block began; returns when it is back, so that one at a time is away."""
+    before = standin.pod_pid(pod)
     timer = threading.Timer(KILL_AFTER_SECONDS, standin.kill_pod, [pod])
     timer.start()
     try:
         yield
     finally:
         timer.join()
+        standin.wait_restarted(pod, before)
+        standin.wait_whole()
 
 
 @pytest.mark.timeout(3600)

@@ -73,6 +73,19 @@ class StandIn:
                 raise TimeoutError(f"not every drive serves after {timeout_seconds:g} s")
             time.sleep(0.2)
 
+    def wait_restarted(self, pod: str, before: int, timeout_seconds: float = STOP_TIMEOUT_SECONDS) -> None:
+        """Until the pod runs as another process than `before`.  Raises TimeoutError."""
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            try:
+                if self.pod_pid(pod) != before:
+                    return
+            except LookupError:
+                pass
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{pod} is not back after {timeout_seconds:g} s")
+            time.sleep(0.1)
+
     def _whole(self) -> bool:
         try:
             url = f"{self.environment['AWS_ENDPOINT_URL_S3']}{names.HEALTH_CLUSTER_PATH}"
