@@ -67,29 +67,30 @@ class RelayBroken(OSError):
     def __init__(self, message: str, answer_broken: bool) -> None:
         super().__init__(message)
         self.answer_broken = answer_broken
-        """It was what the second side sent that was cut off; else only what it was still being sent."""
+        """The second side had begun to answer what the first sent last."""
 
 
 async def relay(first: socket.socket, second: socket.socket, pipes: PipePool) -> None:
     """Copy both ways until both sides have finished sending; raises RelayBroken when either breaks."""
     broken: BaseException | None = None
-    answer: asyncio.Task[None] | None = None
+    last_sender = [first]
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(_pump(first, second, pipes))
-            answer = group.create_task(_pump(second, first, pipes))
+            group.create_task(_pump(first, second, pipes, last_sender))
+            group.create_task(_pump(second, first, pipes, last_sender))
     except* OSError as errors:
         broken = errors.exceptions[0]
     if broken is not None:
-        cut_off = answer is not None and not answer.cancelled() and answer.exception() is not None
-        raise RelayBroken(str(broken), cut_off) from broken
+        raise RelayBroken(str(broken), last_sender[0] is second) from broken
 
 
-async def _pump(source: socket.socket, target: socket.socket, pipes: PipePool) -> None:
+async def _pump(
+    source: socket.socket, target: socket.socket, pipes: PipePool, last_sender: list[socket.socket]
+) -> None:
     if _SPLICE is None:
-        await _pump_through_buffer(source, target)
+        await _pump_through_buffer(source, target, last_sender)
     else:
-        await _pump_through_pipe(_SPLICE, source, target, pipes)
+        await _pump_through_pipe(_SPLICE, source, target, pipes, last_sender)
     try:
         target.shutdown(socket.SHUT_WR)
     except OSError:
@@ -97,7 +98,11 @@ async def _pump(source: socket.socket, target: socket.socket, pipes: PipePool) -
 
 
 async def _pump_through_pipe(
-    splice: Callable[..., int], source: socket.socket, target: socket.socket, pipes: PipePool
+    splice: Callable[..., int],
+    source: socket.socket,
+    target: socket.socket,
+    pipes: PipePool,
+    last_sender: list[socket.socket],
 ) -> None:
     while True:
         pipe = pipes.borrow()
@@ -105,6 +110,8 @@ async def _pump_through_pipe(
         try:
             in_pipe = splice(source.fileno(), pipe.write_end, PIPE_SIZE_BYTES, flags=_SPLICE_FLAGS)
             ended = in_pipe == 0
+            if in_pipe:
+                last_sender[0] = source
             while in_pipe:
                 try:
                     in_pipe -= splice(pipe.read_end, target.fileno(), in_pipe, flags=_SPLICE_FLAGS)
@@ -122,10 +129,11 @@ async def _pump_through_pipe(
         await _ready(source, for_writing=False)
 
 
-async def _pump_through_buffer(source: socket.socket, target: socket.socket) -> None:
+async def _pump_through_buffer(source: socket.socket, target: socket.socket, last_sender: list[socket.socket]) -> None:
     loop = asyncio.get_running_loop()
     buffer = memoryview(bytearray(BUFFER_SIZE_BYTES))
     while count := await loop.sock_recv_into(source, buffer):
+        last_sender[0] = source
         await loop.sock_sendall(target, buffer[:count])
 
 
