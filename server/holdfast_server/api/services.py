@@ -19,6 +19,7 @@ from holdfast_server.api.metrics import Metrics
 from holdfast_server.clock.port import Clock
 from holdfast_server.contract import names
 from holdfast_server.contract.health import ClusterHealth, PodHealth
+from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
 from holdfast_server.objects.port import Objects, Unavailable
 
 DOCUMENTS_TOPIC = "documents"
@@ -51,7 +52,7 @@ class Limits:
     header_count: int = 128
     read_buffer_size_bytes: int = 128 * 1024
     """Per connection; reading pauses at twice it."""
-    operation_seconds: float = 30.0
+    operation_seconds: float = OPERATION_DEADLINE_SECONDS
     """After which no message of an operation of the object layer can take effect any more (L in
     docs/quorum.md); a bucket delete that could not reach every pod waits it out."""
 
