@@ -1,6 +1,6 @@
-"""Listing: one ordered walk over the registers of a space, merged from R drives of every erasure set.
+"""Listing one erasure set: an ordered walk over the registers of a space, merged from R drives of the set.
 
-Each set is scanned on R drives (any R meet every write quorum, so nothing committed is missed).  A register on
+The set is scanned on R drives (any R meet every write quorum, so nothing committed is missed).  A register on
 which all R agree, with the version marked on one of them, is decided by that: the mark says it is committed,
 the R agreeing answers that nothing newer is.  Everything else (a write under way, a drive that missed one) is
 decided by reading the register, like a GET.  With a delimiter the drives seek past groups, so the cost follows
@@ -8,14 +8,13 @@ the size of the answer, not of the bucket.
 
 Bounds: one page of at most `limit` entries per scanned drive in memory; `RESOLVE_WIDTH` registers read at once.
 
-Not here: S3's markers and tokens (`api`).
+Not here: merging several sets (`merged_listing`), S3's markers and tokens (`api`).
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from holdfast_server.drives.port import (
@@ -250,43 +249,6 @@ class SetWalk:
                 lane.take([], reached)
                 return
         raise Unavailable(f"{self._set.name}: too few drives can be listed ({error or 'healing'})")
-
-
-async def walk_sets(sets: list[ErasureSet], walk: Walk) -> AsyncGenerator[Found]:
-    """The merged walk over several sets; a name that more than one set has comes once, its newest.
-
-    Whoever stops before the end closes it (`aclosing`), or the scans' last calls outlive the request.
-    """
-    async with AsyncExitStack() as stack:
-        streams = [
-            await stack.enter_async_context(aclosing(SetWalk(erasure_set, walk).found())) for erasure_set in sets
-        ]
-        merged = streams[0] if len(streams) == 1 else await stack.enter_async_context(aclosing(_merge(streams)))
-        async for item in merged:
-            yield item
-
-
-async def _merge(streams: Sequence[AsyncIterator[Found]]) -> AsyncGenerator[Found]:
-    heads: list[tuple[Position, int, Found]] = []
-
-    async def push(index: int) -> None:
-        item = await anext(streams[index], None)
-        if item is not None:
-            heapq.heappush(heads, (item.name, index, item))
-
-    await together(map(push, range(len(streams))))
-    while heads:
-        name = heads[0][0]
-        same: list[Found] = []
-        while heads and heads[0][0] == name:
-            _, index, item = heapq.heappop(heads)
-            same.append(item)
-            await push(index)
-        yield max(same, key=_stamp)
-
-
-def _stamp(found: Found) -> int:
-    return found.record.stamp if found.record is not None else 0
 
 
 def start_after(prefix: str, delimiter: str, after: str) -> tuple[bytes, bytes]:

@@ -23,7 +23,8 @@ from holdfast_server.objects import record
 from holdfast_server.objects.background import Background
 from holdfast_server.objects.erasure_set import ErasureSet, Refill
 from holdfast_server.objects.healing import Healed, Healer
-from holdfast_server.objects.listing import Found, Walk, start_after, walk_sets
+from holdfast_server.objects.listing import Found, Walk, start_after
+from holdfast_server.objects.merged_listing import walk_sets
 from holdfast_server.objects.multipart import Uploads
 from holdfast_server.objects.port import (
     Attributes,
