@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import xxhash
 
 from holdfast_server.clock.port import Clock
+from holdfast_server.contract.healing import DriveHealing, HealProgress
 from holdfast_server.drives.port import Drive, DriveError, DriveState, Register
 from holdfast_server.objects.asking import ask, bounded
 from holdfast_server.objects.erasure_set import ErasureSet
@@ -70,6 +71,28 @@ class HealService:
             except (DriveError, ObjectError) as error:
                 log.info("healing will go on later: %s", error)
             await self._clock.sleep(INTERVAL_SECONDS)
+
+    def report(self) -> HealProgress:
+        """What is known now, without waiting."""
+        drives = [
+            DriveHealing(
+                pool=drive.pool,
+                set_index=drive.set_index,
+                position=drive.position,
+                volume=volume,
+                state=drive.status().state.name.lower(),
+                queue_length=getattr(drive, "repair_queue_length", 0),
+            )
+            for volume, drive in enumerate(self._local_drives())
+        ]
+        counted = self.progress
+        return HealProgress(
+            drives=drives,
+            registers_repaired=counted.repaired,
+            copies_made=counted.copied,
+            failed=counted.failed,
+            drives_filled=counted.healed_drives,
+        )
 
     async def heal_once(self) -> None:
         """One look at every local drive: its repair queue, then its pass if it is healing."""

@@ -28,6 +28,7 @@ from holdfast_server.clock.stamp import HybridClock, floor_stamp
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.contract import names
 from holdfast_server.contract.config import ServerConfig
+from holdfast_server.contract.healing import HealProgress
 from holdfast_server.contract.health import ClusterHealth, PodHealth
 from holdfast_server.drives import folder_layout
 from holdfast_server.drives.identity import IdentityError
@@ -292,6 +293,10 @@ class StoragePod:
             maintenance=maintenance,
             repair_queue_length=sum(drive.repair_queue_length for drive in self._drives),
         )
+
+    def heal_progress(self) -> HealProgress:
+        """Of this pod's own drives."""
+        return self._heal.report()
 
     @property
     def _place(self) -> tuple[str, int]:
