@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from holdfast_operator import labels
+from holdfast_operator.announce import Announcer
 from holdfast_operator.apply import ApplyRefused, apply_manifests, prune
 from holdfast_operator.credentials import KeyPair, TenantCredentials
 from holdfast_operator.desired.render import render_tenant
@@ -48,6 +49,7 @@ from holdfast_operator.status.derive import (
     derive_status,
     derive_stopped_status,
 )
+from holdfast_operator.status.events import condition_events
 from holdfast_operator.status.patch import merge_patch
 from holdfast_operator.tenant.parse import parse_tenant
 from holdfast_operator.tenant.spec import TenantSpec
@@ -107,6 +109,7 @@ class Reconciler:
         self._cluster_domain = cluster_domain
         self._provisioned: dict[TenantKey, _Remembered] = {}
         self._silent_since: dict[TenantKey, float] = {}
+        self._announcer = Announcer(ports.kube, ports.now, ports.monotonic)
 
     async def reconcile(self, key: TenantKey) -> float | None:
         """One pass.  Returns the seconds until the next is wanted, None if the Tenant is gone; raises KubeError
@@ -123,6 +126,8 @@ class Reconciler:
         if patch:
             await self._ports.kube.patch_status(TENANT, key.namespace, key.name, patch)
             _log_transitions(key, previous, status)
+            news = condition_events(previous.get("conditions") or [], status.get("conditions") or [])
+            await self._announcer.post(body, news)
         return delay
 
     async def _pass(self, key: TenantKey, body: Manifest, previous: dict[str, Any]) -> tuple[dict[str, Any], float]:

@@ -1,7 +1,7 @@
 """The port over HTTP: the `kubernetes` library's asyncio flavour for login, transport and TLS.
 
 The library's dynamic client would discover every group first and wraps objects in its own types; the operator
-knows its eight kinds, so the URLs are built here and answers stay plain dicts.  One time limit covers each
+knows its few kinds, so the URLs are built here and answers stay plain dicts.  One time limit covers each
 call.  Calls are never repeated here: the reconcile that made them is level-triggered and comes back.
 """
 

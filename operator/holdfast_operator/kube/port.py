@@ -1,4 +1,4 @@
-"""What the operator needs of Kubernetes, in eight verbs.
+"""What the operator needs of Kubernetes, in seven verbs.
 
 Manifests are plain dicts as in YAML, with `apiVersion`, `kind` and `metadata`.  Every verb has a time limit
 and raises `KubeError` subclasses only.  There is no watch here: kopf watches, and the reconcile reads afresh.
@@ -37,6 +37,7 @@ CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
 STATEFUL_SET = Kind("apps/v1", "StatefulSet", "statefulsets")
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+EVENT = Kind("v1", "Event", "events")
 
 KINDS: Mapping[tuple[str, str], Kind] = {
     (kind.api_version, kind.kind): kind
@@ -49,6 +50,7 @@ KINDS: Mapping[tuple[str, str], Kind] = {
         SERVICE_ACCOUNT,
         STATEFUL_SET,
         DISRUPTION_BUDGET,
+        EVENT,
     )
 }
 

@@ -9,6 +9,8 @@ one drive alone is a set of one without parity.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 MAX_SET_SIZE = 16
@@ -118,6 +120,29 @@ def erasure_sets(servers: int, volumes_per_server: int, set_size: int) -> list[l
 def tolerated_drives(q: Quorums) -> int:
     """Drives of one set that may be lost while writes go on."""
     return q.set_size - q.write_quorum
+
+
+def losses_left(q: Quorums, full: int, healing: int) -> int:
+    """Drives of one set that may be lost *now* while writes go on and nothing becomes unreadable: `full` of its
+    drives are whole, `healing` ones are being filled; whichever are lost.  0 also where a quorum is gone already.
+    """
+    return max(0, min(full + healing - q.write_quorum, full - max(q.read_quorum, q.data_shards)))
+
+
+def server_losses_left(q: Quorums, drives: Iterable[tuple[int, bool]]) -> int:
+    """Servers whose loss one set bears *now*, whichever they are; `drives` are the set's drives that answer, each
+    as (server, whether it is full)."""
+    members = list(drives)
+    full = Counter(server for server, whole in members if whole)
+    online = Counter(server for server, _ in members)
+    # The two quorums fail independently, so the worst servers for each are the worst there are.
+    by_online = sorted(online.values(), reverse=True)
+    by_full = sorted(full.values(), reverse=True)
+    needed = max(q.read_quorum, q.data_shards)
+    lost = 0
+    while lost < len(by_online) and sum(by_online[lost + 1 :]) >= q.write_quorum and sum(by_full[lost + 1 :]) >= needed:
+        lost += 1
+    return lost
 
 
 def tolerated_servers(servers: int, volumes_per_server: int, q: Quorums) -> int:

@@ -68,6 +68,33 @@ def test_tolerated_losses(servers: int, volumes: int, drives: int, lost: int) ->
     assert geometry.tolerated_servers(servers, volumes, q) == lost
 
 
+@pytest.mark.parametrize(("servers", "volumes"), [(4, 1), (4, 2), (2, 1), (8, 1), (1, 1), (6, 1), (16, 2)])
+def test_the_losses_left_of_a_whole_set_are_the_tolerated_ones(servers: int, volumes: int) -> None:
+    q = geometry.resolve(servers, volumes)
+    group = geometry.erasure_sets(servers, volumes, q.set_size)[0]
+    assert geometry.losses_left(q, q.set_size, 0) == geometry.tolerated_drives(q)
+    whole = [(slot.ordinal, True) for slot in group]
+    assert geometry.server_losses_left(q, whole) == min(geometry.tolerated_servers(servers, volumes, q), servers)
+
+
+@pytest.mark.parametrize(
+    ("full", "healing", "left"), [(8, 0, 3), (7, 1, 3), (7, 0, 2), (5, 0, 0), (4, 4, 0), (5, 3, 1), (2, 0, 0)]
+)
+def test_what_is_gone_or_healing_is_taken_off(full: int, healing: int, left: int) -> None:
+    """4+4: W = 5, reads need 4 full drives."""
+    assert geometry.losses_left(geometry.quorums(8, 4), full, healing) == left
+
+
+def test_servers_left_are_counted_by_the_worst() -> None:
+    q = geometry.quorums(8, 4)
+    pairs = [(server, True) for server in range(4) for _ in range(2)]
+    assert geometry.server_losses_left(q, pairs) == 1
+    assert geometry.server_losses_left(q, pairs[1:]) == 1
+    assert geometry.server_losses_left(q, pairs[2:]) == 0
+    assert geometry.server_losses_left(q, [*pairs[3:], (0, False), (0, False), (1, False)]) == 0
+    assert geometry.server_losses_left(geometry.quorums(1, 0), [(0, True)]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "field"),
     [
