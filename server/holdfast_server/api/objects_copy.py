@@ -7,6 +7,7 @@ from holdfast_server.api.long_answers import QUIET_SECONDS, answer_patiently
 from holdfast_server.api.objects_get import NULL_VERSION
 from holdfast_server.api.objects_put import object_condition
 from holdfast_server.api.payload_body import CopyBody
+from holdfast_server.api.reading_again import starting_again
 from holdfast_server.api.stored_headers import (
     STORAGE_CLASS_HEADER,
     algorithm_of,
@@ -34,11 +35,11 @@ _TOO_LARGE = (
 
 
 async def copy_object(call: Call) -> Response:
-    return await answer_patiently(call, _copy_object(call), QUIET_SECONDS)
+    return await answer_patiently(call, starting_again(lambda: _copy_object(call)), QUIET_SECONDS)
 
 
 async def upload_part_copy(call: Call) -> Response:
-    return await answer_patiently(call, _upload_part_copy(call), QUIET_SECONDS)
+    return await answer_patiently(call, starting_again(lambda: _upload_part_copy(call)), QUIET_SECONDS)
 
 
 async def _copy_object(call: Call) -> Response:

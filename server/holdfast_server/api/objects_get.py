@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from holdfast_server.api.call import Call
+from holdfast_server.api.reading_again import starting_again
 from holdfast_server.api.stored_headers import STORAGE_CLASS_HEADER, checksum_headers, validators
 from holdfast_server.objects.port import Reader, Record, Unavailable
 from holdfast_server.s3.conditions import check_read
@@ -23,6 +24,10 @@ WHOLE_SIZE_BYTES = 64 * 1024
 
 
 async def get_object(call: Call) -> Response:
+    return await starting_again(lambda: _get_object(call))
+
+
+async def _get_object(call: Call) -> Response:
     reader = await _open(call)
     answer = _answer(call, reader.record)
     if isinstance(answer, Response):

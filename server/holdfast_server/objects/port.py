@@ -21,6 +21,12 @@ class Unavailable(ObjectError):
     """Below quorum, or undecided: nothing wrong is answered; the caller may retry (503 SlowDown)."""
 
 
+class Vanished(Unavailable):
+    """The shards of a version are gone from so many drives that it cannot be read: since it was looked up it was
+    overwritten or deleted, and its space taken back (rule 13).  Whoever has shown nothing of it looks it up anew.
+    """
+
+
 class Conflict(ObjectError):
     """Another conditional write is under way on the same register (409)."""
 
@@ -108,7 +114,8 @@ class Reader(Protocol):
 
     def chunks(self, start: int, length: int) -> AsyncIterator[bytes | memoryview]:
         """The bytes of a range, verified.  Raises Unavailable before the first byte, never a wrong byte;
-        a failure after the first byte raises too and the caller must cut the connection."""
+        a failure after the first byte raises too and the caller must cut the connection.
+        Vanished before the first byte: open it anew."""
 
 
 class Objects(Protocol):
@@ -188,5 +195,5 @@ class Objects(Protocol):
 
 __all__ = [
     "Attributes", "Body", "Condition", "Conflict", "Digest", "Kind", "Listed", "Listing", "Missing", "ObjectError",
-    "Objects", "OutOfSpace", "PartRef", "Reader", "Record", "Unavailable", "UploadInfo",
+    "Objects", "OutOfSpace", "PartRef", "Reader", "Record", "Unavailable", "UploadInfo", "Vanished",
 ]  # fmt: skip

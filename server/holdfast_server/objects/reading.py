@@ -26,7 +26,7 @@ from holdfast_server.clock.port import Clock
 from holdfast_server.drives.port import Drive, DriveError, DriveOffline, Held, ShardCorrupt, ShardMissing
 from holdfast_server.erasure.codec import Codec, CodingError
 from holdfast_server.objects.asking import awake, bounded, let_go
-from holdfast_server.objects.port import Unavailable
+from holdfast_server.objects.port import Unavailable, Vanished
 from holdfast_server.objects.record import Extent, Record
 
 BATCH_STRIPES = 4
@@ -97,7 +97,7 @@ class ShardReader:
         return out
 
     async def blocks(self, data_id: bytes, first: int, count: int, wanted: int) -> dict[int, list[Block]]:
-        """Verified blocks of `wanted` different shards, by shard index.  Raises Unavailable."""
+        """Verified blocks of `wanted` different shards, by shard index.  Raises Unavailable, Vanished."""
         errors: dict[int, DriveError] = {}
         for round_ in range(FETCH_ROUNDS):
             if round_:
@@ -105,6 +105,10 @@ class ShardReader:
             found = await self._round(data_id, first, count, wanted, errors)
             if len(found) >= wanted:
                 return found
+            gone = [p for p, error in errors.items() if isinstance(error, ShardMissing)]
+            if len(self._sources) - len(gone) < wanted:
+                # No waiting brings them back: superseded since the look-up, or lost.
+                raise Vanished(f"{len(gone)} of the drives have this version's shards no longer")
         told = "; ".join(f"{p}: {error}" for p, error in sorted(errors.items()))
         raise Unavailable(f"{len(found)} of the {wanted} shards needed can be read ({told})")
 
