@@ -21,6 +21,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,6 +72,11 @@ class PodProcesses:
     access_key: str = "testroot"
     secret_key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     environment: dict[str, str] = field(default_factory=dict)
+    """For every pod, on top of this process's."""
+    pod_environment: Callable[[int], dict[str, str]] | None = None
+    """For one pod, on top of that: a shim with a journal of its own."""
+    entry: tuple[str, ...] = ("-m", "holdfast_server.main")
+    """What Python runs; `altered_server` stands in where a test alters the server."""
     processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -126,7 +132,7 @@ class PodProcesses:
 
     def start(self, pod: int) -> None:
         name = f"{self.prefix}{pod}"
-        command = [sys.executable, "-m", "holdfast_server.main", "server"]
+        command = [sys.executable, *self.entry, "server"]
         command += ["--config", "/config.yaml", "--pod", name]
         environment = {
             **os.environ,
@@ -134,6 +140,7 @@ class PodProcesses:
             "HOLDFAST_ROOT_PREFIX": str(self.directory / name),
             "HOLDFAST_HOSTS_FILE": str(self.directory / "hosts"),
             **self.environment,
+            **(self.pod_environment(pod) if self.pod_environment is not None else {}),
         }
         with (self.directory / f"{name}.log").open("ab") as log:
             self.processes[pod] = subprocess.Popen(
@@ -142,9 +149,22 @@ class PodProcesses:
 
     def kill(self, pod: int) -> None:
         """SIGKILL, and wait until it is gone."""
-        process = self.processes.pop(pod)
-        process.kill()
-        process.wait()
+        self.kill_together((pod,))
+
+    def kill_together(self, pods: Iterable[int]) -> None:
+        """SIGKILL to all of them before waiting for any: as near to the same moment as it gets."""
+        dying = [self.processes.pop(pod) for pod in pods]
+        for process in dying:
+            process.kill()
+        for process in dying:
+            process.wait()
+
+    def suspend(self, pod: int) -> None:
+        """SIGSTOP: alive, its connections open, and silent."""
+        self.processes[pod].send_signal(signal.SIGSTOP)
+
+    def resume(self, pod: int) -> None:
+        self.processes[pod].send_signal(signal.SIGCONT)
 
     def empty(self, pod: int, volume: int = 0) -> None:
         """Take everything off a drive, as if it had been replaced; the pod must not run."""
