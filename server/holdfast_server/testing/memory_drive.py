@@ -1,11 +1,13 @@
 """A drive in memory: the port's meaning without a disk, for tests of what stands above it.
 
 It decides by the same `rules` and walks by the same `scanning` as the local drive, and passes the same port
-suite (`tests/ports`); that is what makes it trustworthy.  Every write is durable at once; `restart` forgets
-what a real drive forgets (leases, staged shards that no record names).  Faults are switches: `offline`,
-`faulty`, `full`, and `rot` for one block.
+suite (`tests/ports`); that is what makes it trustworthy.  `restart` forgets what a real drive forgets when its
+process ends (leases, staged shards that no record names).  `lose_power` also takes back the latest *lazy* changes:
+those of verbs that answer before they are synced (`note`, `repaired`), newest first, back to the last verb whose
+answer promised durability (`commit`, `fence`, `remove`, `drop`), exactly as a log that is cut off at its end.
+Faults are switches: `offline`, `faulty`, `full`, and `rot` for one block.
 
-Not here: unsynced writes that get lost, torn files, slowness; a simulation wraps those around it.
+Not here: slowness, lost messages; a simulation wraps those around it.
 """
 
 from __future__ import annotations
@@ -46,6 +48,17 @@ from holdfast_server.drives.rules import RegisterState
 from holdfast_server.drives.scanning import scan_page
 
 State = RegisterState[Held]
+
+MAX_UNSYNCED = 1000
+"""Lazy changes that a loss of power can take back; a real log is synced by time or size long before."""
+
+
+@dataclass
+class _Unsynced:
+    """What one lazy verb changed, as it was before: registers, and one entry of the repair queue."""
+
+    states: list[tuple[bytes, State | None]] = field(default_factory=list)
+    repairs: list[tuple[bytes, int | None]] = field(default_factory=list)
 
 
 @dataclass
@@ -95,6 +108,8 @@ class MemoryDrive:
         self._repairs: dict[bytes, int] = {}
         self._handed_out: dict[bytes, int] = {}
         self._noted = 0
+        self._unsynced: list[_Unsynced] = []
+        """Lazy changes since the last durable one, oldest first."""
 
     # --- switches
 
@@ -107,6 +122,25 @@ class MemoryDrive:
         }
         self._trash = dict.fromkeys(self._trash, self._clock.monotonic_seconds())
         self._handed_out.clear()
+
+    @property
+    def unsynced_count(self) -> int:
+        """How many lazy changes a loss of power can take back now."""
+        return len(self._unsynced)
+
+    def lose_power(self, unsynced_kept: int = 0) -> None:
+        """The machine went down and came back: of the unsynced changes only the oldest so many survive."""
+        while len(self._unsynced) > unsynced_kept:
+            lost = self._unsynced.pop()
+            for row, state in reversed(lost.states):
+                self._put(row, state or State())
+            for row, number in reversed(lost.repairs):
+                self._repairs.pop(row, None)
+                if number is not None:
+                    self._repairs[row] = number
+        named = self._named()
+        self._trash = {data_id: since for data_id, since in self._trash.items() if data_id not in named}
+        self.restart()
 
     def rot(self, data_id: bytes, index: int = 0) -> None:
         """Flip a bit of a block at rest."""
@@ -170,13 +204,15 @@ class MemoryDrive:
         state = self._state(row)
         before = state.mark
         older = rules.note(state, stamp)
-        self._save(row, state, older)
+        lazily = _Unsynced(repairs=[(row, self._repairs.get(row))])
+        self._save(row, state, older, lazily)
         if state.mark != before and register.space[:1] == b"u" and state.records[-1].tombstone:
-            self._drop_parts(register)
+            self._drop_parts(register, lazily)
         if not whole and (row not in self._repairs or self._handed_out.get(row) == self._repairs[row]):
             self._noted += 1
             self._repairs.pop(row, None)
             self._repairs[row] = self._noted
+        self._keep_unsynced(lazily)
 
     async def prepare(self, register: Register, expected: int, lease: bytes, duration_seconds: float) -> PrepareReply:
         row = keys.row_key(register)
@@ -225,6 +261,7 @@ class MemoryDrive:
         known = self._repairs.get(row)
         if self._handed_out.pop(row, known) == known:
             self._repairs.pop(row, None)
+            self._keep_unsynced(_Unsynced(repairs=[(row, known)]))
 
     async def finish_healing(self, incarnation: int) -> None:
         self._answering()
@@ -294,7 +331,22 @@ class MemoryDrive:
         watermark = self._watermarks[keys.watermark_range(row)]
         return replace(state, records=list(state.records), watermark=watermark, healing=self._healing)
 
-    def _save(self, row: bytes, state: State, gone: Sequence[Held] = ()) -> None:
+    def _save(self, row: bytes, state: State, gone: Sequence[Held] = (), lazily: _Unsynced | None = None) -> None:
+        """`lazily`: not synced; the state before is kept there, for a loss of power.  Else all is durable now."""
+        if lazily is not None:
+            lazily.states.append((row, self._states.get(row)))
+        else:
+            self._unsynced.clear()
+        self._put(row, state)
+        if any(record.data_ids for record in gone):
+            named, now = self._named(), self._clock.monotonic_seconds()
+            self._trash.update((data_id, now) for held in gone for data_id in held.data_ids if data_id not in named)
+
+    def _keep_unsynced(self, lazily: _Unsynced) -> None:
+        self._unsynced.append(lazily)
+        del self._unsynced[:-MAX_UNSYNCED]
+
+    def _put(self, row: bytes, state: State) -> None:
         at = bisect_left(self._order, row)
         known = at < len(self._order) and self._order[at] == row
         if state.forgotten:
@@ -304,16 +356,13 @@ class MemoryDrive:
             if not known:
                 self._order.insert(at, row)
             self._states[row] = state
-        if any(record.data_ids for record in gone):
-            named, now = self._named(), self._clock.monotonic_seconds()
-            self._trash.update((data_id, now) for held in gone for data_id in held.data_ids if data_id not in named)
 
-    def _drop_parts(self, upload: Register) -> None:
+    def _drop_parts(self, upload: Register, lazily: _Unsynced) -> None:
         space, key = b"p" + upload.space[1:], upload.key
         for row in list(self._order):
             part = keys.decode_row_key(row)
             if part.space == space and part.key == key and part.version.startswith(upload.version):
-                self._save(row, State(watermark=1 << 63), self._states[row].records)
+                self._save(row, State(watermark=1 << 63), self._states[row].records, lazily)
 
     def _named(self) -> set[bytes]:
         return {data_id for state in self._states.values() for record in state.records for data_id in record.data_ids}

@@ -14,13 +14,14 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from holdfast_server.drives.port import (
     CommitMode,
     CommitReply,
     CommitRequest,
     Drive,
+    DriveError,
     DriveOffline,
     DriveState,
     DriveStatus,
@@ -31,6 +32,7 @@ from holdfast_server.drives.port import (
     ScanPage,
     ScanRequest,
 )
+from holdfast_server.objects.asking import DRIVE_CALL_TIMEOUT_SECONDS
 
 MAX_DELAY_SECONDS = 20.0
 """Below the deadline after which operations are dead (`healing.OPERATION_DEADLINE_SECONDS`)."""
@@ -52,43 +54,66 @@ class Weather:
 
 
 class Network:
-    """Carries the messages of all coordinators."""
+    """Carries the messages of all coordinators to all drives.
+
+    Beside the weather, three kinds of standing trouble, each by number of the coordinator and position of the drive:
+    `cut` links lose everything in that direction (a partition may be one-sided, and differ between coordinators),
+    `stalled` coordinators and `hung` drives let nothing through until a moment, and then all of it, in order.
+    """
 
     def __init__(self, seed: int, weather: Weather) -> None:
         self.weather = weather
+        self.cut_requests: set[tuple[int, int]] = set()
+        self.cut_answers: set[tuple[int, int]] = set()
+        self.known_cut: set[tuple[int, int]] = set()
+        """Links whose coordinator has noticed that nothing answers, and says so in the drive's status."""
+        self.stalled: dict[int, float] = {}
+        self.hung: dict[int, float] = {}
+        """Until when, by the loop's time."""
         self._random = random.Random(seed)
         self._under_way: set[asyncio.Task[None]] = set()
+
+    def calm(self) -> None:
+        """All trouble ends."""
+        self.weather = Weather()
+        for trouble in (self.cut_requests, self.cut_answers, self.known_cut, self.stalled, self.hung):
+            trouble.clear()
 
     async def drained(self) -> None:
         """Everything that was sent has arrived or is lost."""
         while self._under_way:
             await asyncio.wait(set(self._under_way))
 
-    async def call(self, verb: str, deliver: Deliver, repeatable: bool) -> Any:
+    async def call(self, link: tuple[int, int], deliver: Deliver, repeatable: bool, near: bool = False) -> Any:
+        """`link`: coordinator and position.  `near`: within one pod, where no message is lost."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._send(deliver, answer)
-        if repeatable and self._chance(self.weather.repeat):
-            self._send(deliver, None)
+        self._send(link, deliver, answer, near)
+        if repeatable and not near and self._chance(self.weather.repeat):
+            self._send(link, deliver, None, near)
         return await answer
 
-    def _send(self, deliver: Deliver, answer: asyncio.Future[Any] | None) -> None:
-        task = asyncio.get_running_loop().create_task(self._carry(deliver, answer))
+    def _send(self, link: tuple[int, int], deliver: Deliver, answer: asyncio.Future[Any] | None, near: bool) -> None:
+        task = asyncio.get_running_loop().create_task(self._carry(link, deliver, answer, near))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    async def _carry(self, deliver: Deliver, answer: asyncio.Future[Any] | None) -> None:
-        if self._chance(self.weather.loss):
+    async def _carry(
+        self, link: tuple[int, int], deliver: Deliver, answer: asyncio.Future[Any] | None, near: bool
+    ) -> None:
+        if self._lost(link, self.cut_requests, near):
             return
-        await asyncio.sleep(self._delay())
+        await self._until(self.stalled.get(link[0], 0.0))
+        await asyncio.sleep(0 if near else self._delay())
+        await self._until(self.hung.get(link[1], 0.0))
         result: Any = None
         failure: Exception | None = None
         try:
             result = await deliver()
         except Exception as error:
             failure = error
-        if answer is None or self._chance(self.weather.loss):
+        if answer is None or self._lost(link, self.cut_answers, near):
             return
-        await asyncio.sleep(self._delay())
+        await asyncio.sleep(0 if near else self._delay())
         if answer.done():
             return
         if failure is not None:
@@ -96,8 +121,16 @@ class Network:
         else:
             answer.set_result(result)
 
+    def _lost(self, link: tuple[int, int], cut: set[tuple[int, int]], near: bool) -> bool:
+        return not near and (link in cut or self._chance(self.weather.loss))
+
+    async def _until(self, moment: float) -> None:
+        left = moment - asyncio.get_running_loop().time()
+        if left > 0:
+            await asyncio.sleep(left)
+
     def _chance(self, of: float) -> bool:
-        return self._random.random() < of
+        return of > 0 and self._random.random() < of
 
     def _delay(self) -> float:
         if self._chance(self.weather.slow):
@@ -108,37 +141,80 @@ class Network:
 class CrashSwitch:
     """One life of one coordinator; once crashed, nothing it still does leaves it."""
 
-    def __init__(self) -> None:
+    def __init__(self, node: int = 0) -> None:
+        self.node = node
         self.crashed = False
+        self.fuse: int | None = None
+        """So many more messages leave it, then it crashes: in the midst of a round of commits, for instance."""
+
+    def sends(self) -> None:
+        """One message leaves.  Raises DriveOffline once crashed."""
+        if self.fuse is not None and not self.crashed:
+            self.fuse -= 1
+            self.crashed = self.fuse < 0
+        if self.crashed:
+            raise DriveOffline("this coordinator has crashed")
+
+
+class Watcher(Protocol):
+    """Sees the commits of requests go and their answers come: for checking rule 2."""
+
+    def commit_sent(self, position: int, stamp: int) -> None: ...
+
+    def commit_ended(self, position: int, stamp: int) -> None:
+        """Answered, or failed, or given up after the deadline of drive calls."""
 
 
 class UnreliableDrive:
     """`drives.port.Drive`: another one, as one coordinator reaches it over the network."""
 
-    local = False
-
-    def __init__(self, drive: Drive, network: Network, life: CrashSwitch) -> None:
+    def __init__(
+        self,
+        drive: Drive,
+        network: Network,
+        life: CrashSwitch,
+        local: bool = False,
+        watcher: Callable[[], Watcher | None] = lambda: None,
+    ) -> None:
+        """`local`: a drive of the coordinator's own pod.  `watcher`: whoever wants to see the commits sent now."""
         self.pool, self.set_index, self.position = drive.pool, drive.set_index, drive.position
+        self.local = local
         self._drive = drive
         self._network = network
         self._life = life
+        self._link = (life.node, drive.position)
+        self._watcher = watcher
 
     def status(self) -> DriveStatus:
-        status = self._drive.status()
-        return DriveStatus(DriveState.OFFLINE) if self._life.crashed else status
+        if self._life.crashed or self._link in self._network.known_cut:
+            return DriveStatus(DriveState.OFFLINE)
+        return self._drive.status()
 
     async def _call(self, verb: str, *arguments: Any, repeatable: bool = False) -> Any:
-        if self._life.crashed:
-            raise DriveOffline("this coordinator has crashed")
+        self._life.sends()
         method = getattr(self._drive, verb)
-        return await self._network.call(verb, lambda: method(*arguments), repeatable or verb in _REPEATABLE)
+        return await self._network.call(
+            self._link, lambda: method(*arguments), repeatable or verb in _REPEATABLE, self.local
+        )
 
     async def query(self, register: Register, with_inline: bool) -> QueryReply:
         return await self._call("query", register, with_inline)
 
     async def commit(self, request: CommitRequest) -> CommitReply:
         repair = request.mode in (CommitMode.ROLL_FORWARD, CommitMode.HEAL)
-        return await self._call("commit", request, repeatable=repair)
+        watcher = None if repair else self._watcher()
+        if watcher is None:
+            return await self._call("commit", request, repeatable=repair)
+        sent = asyncio.get_running_loop().time()
+        watcher.commit_sent(self.position, request.held.stamp)
+        try:
+            reply: CommitReply = await self._call("commit", request)
+        except BaseException as error:
+            if isinstance(error, DriveError) or asyncio.get_running_loop().time() - sent >= DRIVE_CALL_TIMEOUT_SECONDS:
+                watcher.commit_ended(self.position, request.held.stamp)
+            raise
+        watcher.commit_ended(self.position, request.held.stamp)
+        return reply
 
     async def note(self, register: Register, stamp: int, whole: bool) -> None:
         await self._call("note", register, stamp, whole)

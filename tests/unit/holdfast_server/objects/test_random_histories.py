@@ -264,7 +264,7 @@ class World:
 
     async def finale(self) -> None:
         """Faults off: everything must become readable, whole, and readable from any K drives."""
-        self.network.weather = Weather()
+        self.network.calm()
         if self.replaced is not None:
             self.stuck = False
             await asyncio.sleep(OPERATION_DEADLINE_SECONDS + 100)
