@@ -668,19 +668,31 @@ async def test_what_a_drive_missed_is_remembered_oldest_first(bench):
     await bench.drive.note(registers[0], 10, False)
     assert await bench.drive.repairs(10) == registers
     assert await bench.drive.repairs(2) == registers[:2]
-    await bench.drive.repaired(registers[1])
+    await bench.drive.repaired(registers[1], 10)
     await bench.restart()
     assert await bench.drive.repairs(10) == [registers[0], registers[2]]
-    await bench.drive.repaired(registers[0])
-    await bench.drive.repaired(registers[0])
+    await bench.drive.repaired(registers[0], 10)
+    await bench.drive.repaired(registers[0], 10)
     assert await bench.drive.repairs(10) == [registers[2]]
+
+
+async def test_a_newer_version_that_others_missed_is_not_forgotten_with_an_older_one(bench):
+    """This drive handed out nothing: another worked its own entry off."""
+    await put(bench.drive, 10)
+    await bench.drive.note(REGISTER, 10, False)
+    await put(bench.drive, 20)
+    await bench.drive.note(REGISTER, 20, False)
+    await bench.drive.repaired(REGISTER, 10)
+    assert await bench.drive.repairs(10) == [REGISTER]
+    await bench.drive.repaired(REGISTER, 20)
+    assert await bench.drive.repairs(10) == []
 
 
 async def test_a_miss_noted_while_its_register_is_repaired_is_not_forgotten(bench):
     await bench.drive.note(REGISTER, 10, False)
     assert await bench.drive.repairs(10) == [REGISTER]
     await bench.drive.note(REGISTER, 20, False)
-    await bench.drive.repaired(REGISTER)
+    await bench.drive.repaired(REGISTER, 20)
     assert await bench.drive.repairs(10) == [REGISTER]
-    await bench.drive.repaired(REGISTER)
+    await bench.drive.repaired(REGISTER, 20)
     assert await bench.drive.repairs(10) == []

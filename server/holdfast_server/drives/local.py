@@ -330,8 +330,8 @@ class LocalDrive:
         rows = await parts.commits.submit((), lambda transaction: parts.verbs.repairs.oldest(transaction, limit))
         return [keys.decode_row_key(row) for row in rows]
 
-    async def repaired(self, register: Register) -> None:
-        await self._on_register(register, lambda verbs, transaction, row: verbs.repairs.remove(transaction, row))
+    async def repaired(self, register: Register, stamp: int) -> None:
+        await self._on_register(register, lambda verbs, transaction, row: verbs.repaired(transaction, row, stamp))
 
     async def finish_healing(self, incarnation: int) -> None:
         parts = self._opened()

@@ -297,8 +297,9 @@ class Drive(Protocol):
     async def repairs(self, limit: int) -> list[Register]:
         """Registers noted as not whole, oldest first."""
 
-    async def repaired(self, register: Register) -> None:
-        """The register is whole again."""
+    async def repaired(self, register: Register, stamp: int) -> None:
+        """The register is whole up to this version: forget that it was missed (`repairs`), unless something newer
+        is held here, or it was noted again since `repairs` told of it.  Lazy: not synced."""
 
     async def finish_healing(self, incarnation: int) -> None:
         """A heal pass begun after this incarnation was adopted is complete: the drive is FULL (rule 11)."""

@@ -134,6 +134,11 @@ class RegisterVerbs:
             transaction.delete(keys.mark_key(row))
         self._saw(transaction, stamp)
 
+    def repaired(self, transaction: Transaction, row: bytes, stamp: int) -> None:
+        # Something newer may have been missed by others since: its note, if not its entry, is on the way.
+        if self._rows.load(transaction, row, self.healing).newest <= stamp:
+            self.repairs.remove(transaction, row)
+
     def sweep_parts(self, transaction: Transaction) -> bool:
         """Drop some parts of an upload whose tombstone was noted; whether there may be more to do."""
         pending = self._engine.items(keys.SWEEP, limit=1)

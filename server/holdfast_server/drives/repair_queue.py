@@ -1,8 +1,10 @@
 """Registers that some drive of the set missed, oldest first, kept over restarts.
 
-`repaired` says only which register is whole again, not which version: if the register was noted *again* while
-its repair was under way, the second miss must not be forgotten with the first.  So a second note gives the
-register a new number, and `repaired` takes it out only under the number that `repairs` handed out.
+A register may be noted *again* while its repair is under way, and the second miss must not be forgotten with the
+first.  So a second note gives the register a new number, and `repaired` takes it out only under the number that
+`repairs` handed out.  That guards the drive whose entry is being worked off; the other holders handed out nothing,
+and are guarded by the version: `repaired` says up to which stamp the register is whole, and what is newer stays
+(`register_verbs`).
 
 All methods run on the committing thread.
 """

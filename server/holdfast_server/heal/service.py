@@ -144,7 +144,7 @@ class HealService:
             log.warning("%s: %r cannot be decided by the drives that answer", erasure_set.name, register.key)
         if healed.whole:
             self.progress.repaired += 1
-            await ask(erasure_set.awake(), lambda _, drive: drive.repaired(register))
+            await ask(erasure_set.awake(), lambda _, drive: drive.repaired(register, healed.stamp))
         return healed.settled
 
     # ---------------------------------------------------------------- replacement drives

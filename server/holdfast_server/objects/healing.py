@@ -49,16 +49,33 @@ OPERATION_DEADLINE_SECONDS = 30.0
 """After it no message and no coordinator of an older write is alive (the L of the rules)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """Rule 11's undecidable version, or one that lost more shards than parity can replace."""
+
+    stamp: int
+    copies: int
+    copies_needed: int
+    committed: bool
+    """It is known to have been; else it may have been a write that failed."""
+
+
 @dataclass(slots=True)
 class Healed:
     whole: bool = False
     """Every drive of the set has what it should."""
     settled: bool = False
     """Every drive that answered has what it should; only writes still under way were left alone."""
-    stuck: bool = False
-    """A version that the drives which answer cannot decide or rebuild."""
+    stuck: Stuck | None = None
+    """A version that all drives together cannot decide or rebuild, though every one of them answered."""
     copied: int = 0
     """Records brought to a drive that lacked them, or shards rebuilt in place."""
+    copied_bytes: int = 0
+    """Of their shards."""
+    rotten: int = 0
+    """Shards that could not be read back (looked for only where asked)."""
+    stamp: int = 0
+    """The newest version that was judged: `whole` and `settled` speak of the register up to it."""
 
 
 class Healer:
@@ -76,6 +93,7 @@ class Healer:
         young = False
         for stamp in sorted((s for s in found if s >= mark), reverse=True):
             step = quorum.decide_heal(erasure_set.quorums, replies, stamp)
+            healed.stamp = max(healed.stamp, stamp)
             if step is not quorum.HealStep.COPY and self._may_be_in_flight(stamp):
                 young = True  # its coordinator will decide it; what lies below may still be needed
                 continue
@@ -84,7 +102,8 @@ class Healer:
                     return healed
                 continue
             if step is quorum.HealStep.STUCK:
-                healed.stuck = True
+                if all_answered:
+                    healed.stuck = self._stuck(erasure_set, replies, stamp)
                 return healed
             if step is quorum.HealStep.ROLL_FORWARD:
                 if not await self.roll_forward(erasure_set, register, stamp, replies):
@@ -92,9 +111,11 @@ class Healer:
                 return await self.heal(erasure_set, register, verify)
             have = quorum.holders(replies, stamp)
             if verify:
-                healed.copied += await self._rebuild_rotten(erasure_set, register, have)
+                healed.rotten = await self._rebuild_rotten(erasure_set, register, have)
+                healed.copied += healed.rotten
             added = await self._copy(erasure_set, register, stamp, replies, CommitMode.HEAL)
             healed.copied += len(added)
+            healed.copied_bytes += len(added) * _shard_size_bytes(next(iter(have.values())))
             positions = set(have) | added
             erasure_set.note_later(register, stamp, positions)
             healed.settled = positions >= set(replies) | _filling(erasure_set)
@@ -116,6 +137,12 @@ class Healer:
             return False
         erasure_set.note_later(register, stamp, have)
         return True
+
+    def _stuck(self, erasure_set: ErasureSet, replies: quorum.Replies, stamp: int) -> Stuck:
+        held = quorum.versions(replies)[stamp]
+        copies = len(quorum.holders(replies, stamp))
+        committed = copies >= erasure_set.quorums.write_quorum or stamp == quorum.greatest_mark(replies)
+        return Stuck(stamp, copies, quorum.copies_needed(erasure_set.quorums, held), committed)
 
     def _may_be_in_flight(self, stamp: int) -> bool:
         return self._clock.now_ms() - stamp_ms(stamp) < OPERATION_DEADLINE_SECONDS * 1000
@@ -180,6 +207,12 @@ class Healer:
         drives = erasure_set.awake()
         job = _CopyJob(self._clock, erasure_set, have)
         return await job.bring_shards({p: drives[p] for p in positions if p in drives})
+
+
+def _shard_size_bytes(held: Held) -> int:
+    """About what one drive has of a version: the stripe's padding is left out."""
+    found = record.decode(held.record)
+    return -(-found.size_bytes // found.geometry.data_shards) if found.geometry is not None else 0
 
 
 def _filling(erasure_set: ErasureSet) -> set[int]:

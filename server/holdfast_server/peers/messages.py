@@ -62,9 +62,10 @@ class Verb(IntEnum):
     READ_BLOCKS = 27
     SCAN = 28
     REPAIRS = 29
-    REPAIRED = 30
     FINISH_HEALING = 31
     SPACES = 32
+    REPAIRED = 33
+    """30 was the same without the stamp."""
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True):
@@ -159,7 +160,7 @@ VERBS: dict[int, VerbSpec] = {
     Verb.READ_BLOCKS: _bulk(tuple[bytes, int, int], list[bytes], False),
     Verb.SCAN: _bulk(tuple[port.ScanRequest], port.ScanPage, False),
     Verb.REPAIRS: _bulk(tuple[int], list[_Register], False),
-    Verb.REPAIRED: _control(tuple[_Register], None, True),
+    Verb.REPAIRED: _control(tuple[_Register, int], None, True),
     Verb.FINISH_HEALING: _control(tuple[int], None, True),
     Verb.SPACES: _bulk(tuple[bytes, int], list[bytes], False),
 }

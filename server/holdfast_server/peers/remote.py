@@ -128,8 +128,8 @@ class RemoteDrive:
         registers: list[Register] = await self._call(Verb.REPAIRS, limit)
         return registers
 
-    async def repaired(self, register: Register) -> None:
-        await self._call(Verb.REPAIRED, register)
+    async def repaired(self, register: Register, stamp: int) -> None:
+        await self._call(Verb.REPAIRED, register, stamp)
 
     async def finish_healing(self, incarnation: int) -> None:
         await self._call(Verb.FINISH_HEALING, incarnation)

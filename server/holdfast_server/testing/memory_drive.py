@@ -162,6 +162,26 @@ class MemoryDrive:
         """Every shard that takes up room, staged ones included."""
         return set(self._shards)
 
+    # --- for those who look from above
+
+    def rows(self) -> list[bytes]:
+        """The keys of all registers it knows anything of, in order."""
+        return list(self._order)
+
+    def state_of(self, row: bytes) -> State:
+        """What it knows of one register; for looking only."""
+        return self._states.get(row) or State()
+
+    def has_healthy(self, data_id: bytes) -> bool:
+        """Whether the shard is here, sealed, and not rotten."""
+        shard = self._shards.get(data_id)
+        return shard is not None and shard.sealed and all(map(_matches, shard.blocks, shard.hashes))
+
+    @property
+    def status_healing(self) -> bool:
+        """A replacement that is not filled yet."""
+        return self._healing
+
     @property
     def repair_queue_length(self) -> int:
         return len(self._repairs)
@@ -255,9 +275,10 @@ class MemoryDrive:
         self._handed_out.update((row, self._repairs[row]) for row in rows)
         return [keys.decode_row_key(row) for row in rows]
 
-    async def repaired(self, register: Register) -> None:
-        self._answering()
+    async def repaired(self, register: Register, stamp: int) -> None:
         row = keys.row_key(register)
+        if self._state(row).newest > stamp:
+            return
         known = self._repairs.get(row)
         if self._handed_out.pop(row, known) == known:
             self._repairs.pop(row, None)

@@ -255,8 +255,8 @@ class UnreliableDrive:
     async def repairs(self, limit: int) -> list[Register]:
         return await self._call("repairs", limit)
 
-    async def repaired(self, register: Register) -> None:
-        await self._call("repaired", register)
+    async def repaired(self, register: Register, stamp: int) -> None:
+        await self._call("repaired", register, stamp)
 
     async def finish_healing(self, incarnation: int) -> None:
         await self._call("finish_healing", incarnation)

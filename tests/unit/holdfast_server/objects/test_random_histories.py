@@ -206,7 +206,7 @@ class World:
             healed = await store.heal(store.set_of(register), register, verify=self.rng.random() < 0.3)
         except ObjectError:
             return False
-        self.stuck |= healed.stuck and self.replaced is not None
+        self.stuck |= healed.stuck is not None and self.replaced is not None
         return healed.whole if self.replaced is None else healed.settled
 
     def crash(self, node: int) -> None:

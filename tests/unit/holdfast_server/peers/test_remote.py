@@ -43,7 +43,7 @@ async def test_every_verb_arrives_with_its_arguments_and_its_answer_comes_back(p
         ("scan", (port.ScanRequest(b"o", b"p", b"s", b"/", 10, False),), page),
         ("spaces", (b"o", 100), [b"o" + b"b" * 16, b"p"]),
         ("repairs", (100,), [REGISTER]),
-        ("repaired", (REGISTER,), None),
+        ("repaired", (REGISTER, 7), None),
         ("finish_healing", (9,), None),
     ]
     for verb, arguments, answer in cases:
