@@ -11,9 +11,10 @@ Not here: S3 (`api`), background repair (`heal`), who the peers are (`wiring` ha
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from typing import Any, TypeVar
 
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import HybridClock
@@ -22,6 +23,7 @@ from holdfast_server.erasure.codec import Codec, codec
 from holdfast_server.objects import record
 from holdfast_server.objects.background import Background
 from holdfast_server.objects.erasure_set import ErasureSet, Refill
+from holdfast_server.objects.foreground import Foreground
 from holdfast_server.objects.healing import Healed, Healer
 from holdfast_server.objects.listing import Found, Walk, start_after
 from holdfast_server.objects.merged_listing import walk_sets
@@ -37,12 +39,15 @@ from holdfast_server.objects.port import (
     Reader,
     UploadInfo,
 )
+from holdfast_server.objects.read_repair import ReadRepair
 from holdfast_server.objects.reading import ObjectReader, ShardReader, join_inline, order_sources, reserve_sources
 from holdfast_server.objects.record import INLINE_LIMIT_BYTES, Extent, Geometry, Kind, Record
 from holdfast_server.objects.writing import ShardWriter, Staged
 from holdfast_server.placement.map import PoolMap, SetId
 
 CODING_THREADS = 4
+
+T = TypeVar("T")
 
 
 class ObjectStore:
@@ -64,7 +69,8 @@ class ObjectStore:
         self._stamps = stamps
         self._executor = ThreadPoolExecutor(coding_threads, "coding")
         self.healer = Healer(clock, self._executor)
-        self._being_healed: set[Register] = set()
+        self.foreground = Foreground()
+        self.read_repair = ReadRepair(self.background)
         self._sets: dict[SetId, ErasureSet] = {}
         self._uploads = Uploads(self)
 
@@ -132,7 +138,7 @@ class ObjectStore:
         async def commit() -> Record:
             holding: frozenset[int] = frozenset()
             try:
-                committed = await erasure_set.write(register, condition, made)
+                committed = await self._timed(self.foreground.committed, erasure_set.write(register, condition, made))
                 holding = committed.positions
             finally:
                 # Undecided, refused, or not by all: a drive that named the shards in a record keeps them
@@ -155,7 +161,8 @@ class ObjectStore:
         """Commit a record whose shards, if any, are in place already; returns it as it was committed."""
         erasure_set = self.set_of(register)
         made = self.made(template, erasure_set, rotation=rotation)
-        committed = await self.background.shielded(erasure_set.write(register, condition, made, refill))
+        write = self._timed(self.foreground.committed, erasure_set.write(register, condition, made, refill))
+        committed = await self.background.shielded(write)
         return made.record(committed.stamp)
 
     def made(
@@ -175,13 +182,13 @@ class ObjectStore:
 
     async def live(self, register: Register) -> Record | None:
         """The current version if it is not a tombstone."""
-        current = await self.set_of(register).read(register)
+        current = await self._timed(self.foreground.looked_up, self.set_of(register).read(register))
         return current.record if current.record is not None and current.record.live else None
 
     async def open_object(self, bucket_id: bytes, key: str) -> Reader | None:
         register = record.object_register(bucket_id, key)
         erasure_set = self.set_of(register)
-        current = await erasure_set.read(register, with_inline=True)
+        current = await self._timed(self.foreground.looked_up, erasure_set.read(register, with_inline=True))
         found = current.record
         if found is None or not found.live:
             return None
@@ -202,17 +209,16 @@ class ObjectStore:
         return ObjectReader(found, shards, [])
 
     def _heal_later(self, erasure_set: ErasureSet, register: Register) -> None:
-        """Read repair: one at a time per register, however many readers stumble over it."""
-        if register in self._being_healed:
-            return
-        if self.background.spawn(self._read_repair(erasure_set, register)):
-            self._being_healed.add(register)
+        self.read_repair.ask_for(register, lambda: self.heal(erasure_set, register, verify=True))
 
-    async def _read_repair(self, erasure_set: ErasureSet, register: Register) -> None:
+    async def _timed(self, took: Callable[[float, float], None], work: Coroutine[Any, Any, T]) -> T:
+        """Requests' waits for records are what background work goes by."""
+        began = self.clock.monotonic_seconds()
         try:
-            await self.heal(erasure_set, register, verify=True)
+            return await work
         finally:
-            self._being_healed.discard(register)
+            now = self.clock.monotonic_seconds()
+            took(now - began, now)
 
     async def heal(self, erasure_set: ErasureSet, register: Register, verify: bool = False) -> Healed:
         return await self.healer.heal(erasure_set, register, verify)
