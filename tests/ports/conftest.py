@@ -14,6 +14,7 @@ from typing import Protocol
 import pytest
 
 from holdfast_server.clock.system import SystemClock
+from holdfast_server.contract.admin import PodState
 from holdfast_server.drives.local import DriveSettings, LocalDrive
 from holdfast_server.drives.port import Drive
 from holdfast_server.drives.slot import Slot, SlotMemory
@@ -89,6 +90,9 @@ class MemoryBench:
         """Nothing to let go of."""
 
 
+STATE = PodState(pod="pod-1", pool="main", ordinal=1)
+
+
 class RemoteBench:
     """A local drive served by one pod and asked by another, over a real connection."""
 
@@ -109,7 +113,8 @@ class RemoteBench:
         async def no_slots() -> list[SlotMemory]:
             return []
 
-        dispatcher = Dispatcher(self._served, PeerServices(nothing, nothing, no_slots, nothing, report))
+        services = PeerServices(nothing, nothing, no_slots, nothing, report, lambda: STATE, nothing)
+        dispatcher = Dispatcher(self._served, services)
         server_id, asker_id = PodIdentity("tenant-1", "main", 1, "pod-1"), PodIdentity("tenant-1", "main", 0, "pod-0")
         self._server = PeerServer(
             server_id, lambda: b"key", dispatcher, report, lambda *_: True, lambda *_: None, SystemClock()

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from holdfast_server.admin.heal_requests import HealRequests
+from holdfast_server.admin.overview import TenantView, tenant_info
 from holdfast_server.api.dispatch import Identify
 from holdfast_server.api.failures import RETRY_AFTER_SECONDS, to_s3_error
 from holdfast_server.api.identities import MAX_ACCESS_KEY_LENGTH, POLICY_PREFIX, USER_PREFIX, UserDocument
@@ -40,8 +42,10 @@ ReadBody = Callable[[], Awaitable[bytes]]
 class AdminApi:
     """Mounted by the wiring at `names.ADMIN_PREFIX`."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, view: TenantView) -> None:
         self._services = services
+        self._view = view
+        self._heal = HealRequests(services, view)
 
     async def handle(self, identify: Identify, request: Request, body: IncomingBody) -> Response:
         """Never raises but CancelledError; failures are JSON, a bad signature too."""
@@ -62,7 +66,16 @@ class AdminApi:
         match (request.method, segments):
             case ("GET", ["info"]):
                 _require(identity, "admin:ServerInfo")
-                return _json(self._services.cluster_health(False))
+                return _json(tenant_info(await self._view.look(), self._services.pod_name))
+            case ("GET", ["heal"]):
+                _require(identity, "admin:Heal")
+                return _json(await self._heal.status())
+            case ("GET", ["heal", "stuck"]):
+                _require(identity, "admin:Heal")
+                return _json(await self._heal.stuck())
+            case ("POST", ["heal", "scan"]):
+                _require(identity, "admin:Heal")
+                return _json(await self._heal.start_scan())
             case ("GET", ["users"]):
                 _require(identity, "admin:ListUsers")
                 return await self._list_users()

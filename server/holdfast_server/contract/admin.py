@@ -1,20 +1,29 @@
 """The JSON of the admin API, below `names.ADMIN_PREFIX`; every request is signed (SigV4, service `s3`).
 
-    GET    /info                        → ClusterHealth (see `health`)
+    GET    /info                        → TenantInfo      every pod is asked
     GET    /users                       → list[UserInfo]
     PUT    /users/{accessKey}           ← UserSpec        create or replace, idempotent
     DELETE /users/{accessKey}                             204 also when absent
     GET    /policies                    → list[str]
     PUT    /policies/{name}             ← an IAM policy document (AWS's language), 400 with the field if bad
     DELETE /policies/{name}                               204 also when absent
+    GET    /heal                        → HealStatus      every pod is asked
+    POST   /heal/scan                   → ScanStarted     every pod begins a scan pass now
+    GET    /heal/stuck                  → list[StuckObject]
+    POST   /heal/resolve                ← Resolve         → Resolved; 404 where nothing is stuck there
 
 Errors are JSON too: {"code": "...", "message": "..."} with the S3 status codes.
 Built-in policies that always exist: readonly, readwrite, writeonly, diagnostics, consoleAdmin.
+Any pod answers for the whole tenant; one that it cannot reach in time is listed with `answers` false, and what
+is told of its drives is what the answering pod knows.
 """
 
 from __future__ import annotations
 
 import msgspec
+
+from holdfast_server.contract.healing import FillingProgress, HealProgress, ScannerProgress
+from holdfast_server.contract.health import DriveHealth, SetHealth
 
 
 class _Struct(msgspec.Struct, frozen=True, rename="camel"):
@@ -39,3 +48,137 @@ class UserInfo(_Struct, frozen=True, kw_only=True):
 class AdminError(_Struct, frozen=True, kw_only=True):
     code: str
     message: str
+
+
+class PodState(_Struct, frozen=True, kw_only=True):
+    """What a pod says of itself, to its peers too."""
+
+    pod: str
+    pool: str
+    ordinal: int
+    version: str = ""
+    epoch: int = 0
+    started_ms: int = 0
+    drives: list[DriveHealth] = []
+    """Its own."""
+    healing: HealProgress = HealProgress()
+
+
+class PodInfo(_Struct, frozen=True, kw_only=True):
+    """One pod of the tenant, as far as it could be asked."""
+
+    pod: str
+    pool: str
+    ordinal: int
+    answers: bool
+    message: str = ""
+    """Why it does not answer, or what it has to say."""
+    version: str = ""
+    epoch: int = 0
+    started_ms: int = 0
+
+
+class Capacity(_Struct, frozen=True, kw_only=True):
+    """Of the drives that answer."""
+
+    raw_bytes: int = 0
+    usable_bytes: int = 0
+    """What remains for data beside parity."""
+    used_bytes: int = 0
+    """Raw."""
+
+
+class TenantInfo(_Struct, frozen=True, kw_only=True):
+    healthy: bool
+    """Every set has its write quorum."""
+    epoch: int
+    answered_by: str
+    """The pod that was asked first."""
+    message: str = ""
+    pods: list[PodInfo] = []
+    sets: list[SetHealth] = []
+    drives: list[DriveHealth] = []
+    capacity: Capacity = Capacity()
+
+
+class StuckObject(_Struct, frozen=True, kw_only=True):
+    """See `healing.StuckRegister`; with the bucket's name."""
+
+    pool: str
+    set_index: int
+    kind: str
+    bucket: str
+    """Name; the id where no bucket of that id is left."""
+    key: str
+    version: str
+    copies: int
+    copies_needed: int
+    since_ms: int
+
+
+class HealDrive(_Struct, frozen=True, kw_only=True):
+    """One drive and what is done about it."""
+
+    pool: str
+    set_index: int
+    position: int
+    pod: str
+    volume: int
+    state: str
+    message: str = ""
+    queue_length: int = 0
+    oldest_entry_seconds: float = 0.0
+    filling: FillingProgress | None = None
+    scanner: ScannerProgress = ScannerProgress()
+
+
+class HealSet(_Struct, frozen=True, kw_only=True):
+    pool: str
+    index: int
+    set_size: int
+    online: int
+    healing: int
+    writable: bool
+    readable: bool
+    losses_left: int
+    """Drives that may be lost now while writes go on and nothing becomes unreadable."""
+    queue_length: int = 0
+    """Registers that wait for repair: the longest queue of the set's drives, for holders keep the same entries."""
+    oldest_entry_seconds: float = 0.0
+    stuck: int = 0
+
+
+class HealStatus(_Struct, frozen=True, kw_only=True):
+    whole: bool
+    """Every pod answers, every drive is full, nothing waits for repair and nothing is stuck."""
+    findings: list[str] = []
+    """For people: what is not as it should be, and what becomes of it; worst first."""
+    silent_pods: list[str] = []
+    sets: list[HealSet] = []
+    drives: list[HealDrive] = []
+    stuck: list[StuckObject] = []
+    """Samples; `HealSet.stuck` has the number."""
+    registers_repaired: int = 0
+    copies_made: int = 0
+    failed: int = 0
+    drives_filled: int = 0
+    read_repairs: int = 0
+
+
+class ScanStarted(_Struct, frozen=True, kw_only=True):
+    started: list[str]
+    """Pods that have begun."""
+    silent_pods: list[str] = []
+
+
+class Resolve(_Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    bucket: str
+    key: str
+    keep: bool
+    """True: make the version committed from the copies there are.  False: take it back."""
+    version: str = ""
+    """Hexadecimal, as `StuckObject` has it."""
+
+
+class Resolved(_Struct, frozen=True, kw_only=True):
+    outcome: str

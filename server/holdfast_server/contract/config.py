@@ -97,7 +97,7 @@ def to_builtins(config: ServerConfig) -> dict[str, object]:
 
 
 def _faults(config: ServerConfig) -> list[str]:
-    faults = []
+    faults = _faults_of_epochs(config)
     if config.version != names.CONFIG_VERSION:
         faults.append(f"version: {config.version} is not {names.CONFIG_VERSION}, the one this server reads")
     seen: set[int] = set()
@@ -119,4 +119,19 @@ def _faults(config: ServerConfig) -> list[str]:
         seen |= nodes
         if pool.volumes_per_server > 1 and "{volume}" not in pool.drive_path:
             faults.append(f"{where}.drivePath: must contain {{volume}} with more than one volume per server")
+    return faults
+
+
+def _faults_of_epochs(config: ServerConfig) -> list[str]:
+    """A pool that joins must be readable an epoch before it is writable: no pod may place a key where a pod that is
+    one epoch behind would not look."""
+    faults = []
+    first = min(pool.writable_from_epoch for pool in config.pools)
+    if first > config.epoch:
+        faults.append(f"epoch: no pool takes writes in epoch {config.epoch}")
+    for index, pool in enumerate(config.pools):
+        joined = pool.writable_from_epoch > first
+        if pool.readable_from_epoch + joined > pool.writable_from_epoch:
+            wanted = "before" if joined else "when"
+            faults.append(f"pools[{index}].readableFromEpoch: a pool must be readable {wanted} it is writable")
     return faults

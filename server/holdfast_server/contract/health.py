@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
+from holdfast_server.contract.healing import HealProgress
+
 
 class _Struct(msgspec.Struct, frozen=True, rename="camel"):
     pass
@@ -60,4 +62,7 @@ class ClusterHealth(_Struct, frozen=True, kw_only=True):
     sets: list[SetHealth] = []
     drives: list[DriveHealth] = []
     repair_queue_length: int = 0
+    """Of the pod that answers, over its drives."""
+    healing: HealProgress = HealProgress()
+    """Of the drives of the pod that answers.  Nothing in it names a bucket or a key: this needs no signature."""
     message: str = ""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from holdfast_server.contract.admin import PodState
 from holdfast_server.drives.port import Drive, DriveError
 from holdfast_server.peers import messages
 from holdfast_server.peers.frames import FrameError, split_blobs
@@ -31,6 +32,9 @@ class PeerServices(NamedTuple):
     remember_slots: Callable[[list[SlotMemory]], Awaitable[None]]
     """Returns once they are on stable storage."""
     report: Callable[[], Report]
+    pod_state: Callable[[], PodState]
+    start_scan: Callable[[], Awaitable[None]]
+    """Begin a scan pass of this pod's drives now."""
 
 
 class Refused(Exception):
@@ -97,6 +101,10 @@ class Dispatcher:
             return await services.remembered_slots()
         if verb == Verb.REMEMBER_SLOTS:
             return await services.remember_slots(*arguments)
+        if verb == Verb.POD_STATE:
+            return services.pod_state()
+        if verb == Verb.START_SCAN:
+            return await services.start_scan()
         raise Refused(f"verb {verb} needs a volume")
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from holdfast_server.contract.admin import PodState
 from holdfast_server.drives import port
 from holdfast_server.peers.port import PeerError, SlotMemory
 
@@ -48,6 +49,8 @@ class Verb(IntEnum):
     FENCE_BUCKET = 3
     REMEMBERED_SLOTS = 4
     REMEMBER_SLOTS = 5
+    POD_STATE = 6
+    START_SCAN = 7
     QUERY = 16
     COMMIT = 17
     NOTE = 18
@@ -146,6 +149,8 @@ VERBS: dict[int, VerbSpec] = {
     Verb.FENCE_BUCKET: _control(tuple[bytes], None, True, FENCE_BUCKET_TIMEOUT_SECONDS),
     Verb.REMEMBERED_SLOTS: _control(tuple[()], list[SlotMemory], False),
     Verb.REMEMBER_SLOTS: _control(tuple[list[SlotMemory]], None, True),
+    Verb.POD_STATE: _control(tuple[()], PodState, False),
+    Verb.START_SCAN: _control(tuple[()], None, True),
     Verb.QUERY: _control(tuple[_Register, bool], port.QueryReply, False),
     Verb.COMMIT: _control(tuple[port.CommitRequest], port.CommitReply, True),
     Verb.NOTE: _control(tuple[list[tuple[_Register, int, bool]]], None, True),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from holdfast_server.contract.admin import PodState
 from holdfast_server.drives.port import Drive
 from holdfast_server.drives.slot import SlotMemory
 
@@ -40,3 +41,9 @@ class Peer(Protocol):
 
     async def remembered_slots(self) -> list[SlotMemory]:
         """Every slot of the tenant whose drive the peer has ever met, itself included.  Raises PeerError."""
+
+    async def pod_state(self) -> PodState:
+        """What the pod says of itself.  Raises PeerError."""
+
+    async def start_scan(self) -> None:
+        """Returns once the pod has been told to begin a scan pass of its drives.  Raises PeerError."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from holdfast_server.contract.admin import PodState
 from holdfast_server.drives import port
 from holdfast_server.drives.port import Drive, DriveOffline, DriveState, DriveStatus, Register
 from holdfast_server.peers.channel import DialSettings, Target
@@ -178,6 +179,13 @@ class RemotePeer:
     async def remember_slots(self, slots: list[SlotMemory]) -> None:
         """Returns once the peer has durably noted these drives.  Raises PeerError."""
         await self.link.call_pod(Verb.REMEMBER_SLOTS, (slots,))
+
+    async def pod_state(self) -> PodState:
+        state: PodState = (await self.link.call_pod(Verb.POD_STATE, ()))[0]
+        return state
+
+    async def start_scan(self) -> None:
+        await self.link.call_pod(Verb.START_SCAN, ())
 
     async def run(self) -> None:
         """Keep the connections up until cancelled."""

@@ -11,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from holdfast_server.contract import geometry
 from holdfast_server.contract.config import PoolConfig
+from holdfast_server.contract.healing import HealProgress
 from holdfast_server.contract.health import ClusterHealth, DriveHealth, PodHealth, SetHealth
 from holdfast_server.drives.port import DriveState, DriveStatus
 
@@ -80,9 +83,10 @@ def cluster_health(
     drives: Sequence[PlacedStatus],
     me: tuple[str, int],
     maintenance: bool = False,
-    repair_queue_length: int = 0,
+    healing: HealProgress | None = None,
 ) -> ClusterHealth:
     """`me`: this pod's pool and ordinal; with `maintenance` its drives are taken as away."""
+    progress = without_names(healing or HealProgress())
     sets: list[SetHealth] = []
     failing: list[str] = []
     for pool in pools:
@@ -100,9 +104,17 @@ def cluster_health(
         epoch=epoch,
         sets=sets,
         drives=[drive_health(drive) for drive in drives],
-        repair_queue_length=repair_queue_length,
+        repair_queue_length=sum(drive.queue_length for drive in progress.drives),
+        healing=progress,
         message=f"no write quorum{without}: {', '.join(failing)}" if failing else "",
     )
+
+
+def without_names(progress: HealProgress) -> HealProgress:
+    """Fit for those who have not signed: no keys, no buckets."""
+    drives = [msgspec.structs.replace(drive, usage=[], usage_counted_ms=0) for drive in progress.drives]
+    sets = [msgspec.structs.replace(one, stuck_samples=[]) for one in progress.sets]
+    return msgspec.structs.replace(progress, drives=drives, sets=sets)
 
 
 def _set_health(pool: str, index: int, quorums: geometry.Quorums, members: Sequence[PlacedStatus]) -> SetHealth:

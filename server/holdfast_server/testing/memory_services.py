@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import uvloop
 
 from holdfast_server.admin.handler import AdminApi
+from holdfast_server.admin.overview import TenantView
 from holdfast_server.api.buckets_cache import BucketCache
 from holdfast_server.api.dispatch import Mount
 from holdfast_server.api.identities import Identities
@@ -19,6 +20,7 @@ from holdfast_server.api.services import Limits, Services
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.contract import names
+from holdfast_server.contract.admin import PodState
 from holdfast_server.contract.health import ClusterHealth, PodHealth
 from holdfast_server.objects.port import Objects
 from holdfast_server.testing.memory_objects import MemoryObjects
@@ -60,8 +62,18 @@ def memory_services(
     )
 
 
-def mounts_of(services: Services) -> Mapping[str, Mount]:
-    return {names.ADMIN_PREFIX: AdminApi(services).handle}
+async def scan_nothing() -> None:
+    """No drives."""
+
+
+def lone_view(services: Services) -> TenantView:
+    """A tenant of one pod without drives."""
+    me = PodState(pod=services.pod_name, pool="main", ordinal=0, version="test", epoch=1)
+    return TenantView(lambda: (), lambda: me, lambda: services.cluster_health(False), lambda: (), scan_nothing)
+
+
+def mounts_of(services: Services, view: TenantView | None = None) -> Mapping[str, Mount]:
+    return {names.ADMIN_PREFIX: AdminApi(services, view or lone_view(services)).handle}
 
 
 @dataclass(frozen=True)
@@ -79,7 +91,7 @@ class Endpoint:
 
 
 @contextmanager
-def served(services: Services) -> Iterator[Endpoint]:
+def served(services: Services, view: TenantView | None = None) -> Iterator[Endpoint]:
     """Serve from a thread with its own loop (uvloop, as pods do), so that blocking clients can be used."""
     ready = threading.Event()
     bound: list[int] = []
@@ -88,7 +100,7 @@ def served(services: Services) -> Iterator[Endpoint]:
     async def serve() -> None:
         stop = asyncio.Event()
         stopper.append((asyncio.get_running_loop(), stop))
-        front_end = await start(services, "127.0.0.1", 0, mounts_of(services))
+        front_end = await start(services, "127.0.0.1", 0, mounts_of(services, view))
         bound.append(front_end.port)
         ready.set()
         await stop.wait()

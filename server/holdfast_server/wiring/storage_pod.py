@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast_server.admin.handler import AdminApi
+from holdfast_server.admin.overview import TenantView
 from holdfast_server.api import server as front_end
 from holdfast_server.api.buckets_cache import BucketCache
 from holdfast_server.api.identities import Identities
@@ -27,6 +28,7 @@ from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import HybridClock, floor_stamp
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.contract import names
+from holdfast_server.contract.admin import PodState
 from holdfast_server.contract.config import ServerConfig
 from holdfast_server.contract.healing import HealProgress
 from holdfast_server.contract.health import ClusterHealth, PodHealth
@@ -48,9 +50,10 @@ from holdfast_server.peers.port import PeerError
 from holdfast_server.peers.server import PeerServer
 from holdfast_server.placement.map import PoolMap
 from holdfast_server.pod.adoption import MAX_CLOCK_SKEW_MS
-from holdfast_server.pod.health import PlacedStatus, cluster_health, pod_health
+from holdfast_server.pod.health import PlacedStatus, cluster_health, drive_health, pod_health
 from holdfast_server.pod.local_drives import LocalDrives
 from holdfast_server.pod.membership import Volume
+from holdfast_server.pod.metrics import PeerView, PodCollector, PodView
 from holdfast_server.wiring.drive_table import DriveTable
 from holdfast_server.wiring.inputs import PodInputs
 
@@ -122,6 +125,12 @@ class StoragePod:
         self.store = ObjectStore(PoolMap(inputs.config), self._table.drives_of, clock, self._stamps)
         self._services = self._make_services()
         self._heal = HealService(self.store, lambda: self.local.drives, clock)
+        self._started_ms = clock.now_ms()
+        self._view = TenantView(
+            lambda: inputs.config.pools, self.pod_state, lambda: self.cluster_health(False),
+            lambda: self._network.peers, self._start_scan,
+        )  # fmt: skip
+        self._services.metrics.registry.register(PodCollector(self._metrics_view))
         self._peer_server = PeerServer(
             self._identity, self._peer_key, Dispatcher(drives, self._peer_services()), self._report,
             self._is_member, self._network.greeted, clock,
@@ -172,7 +181,7 @@ class StoragePod:
             self.peer_port = await self._peer_server.start(self._settings.bind_address, port)
 
     async def _listen_to_clients(self) -> front_end.FrontEnd:
-        mounts = {names.ADMIN_PREFIX: AdminApi(self._services).handle}
+        mounts = {names.ADMIN_PREFIX: AdminApi(self._services, self._view).handle}
         port = self._inputs.config.listen.s3_port
         front = await front_end.start(self._services, self._settings.bind_address, port, mounts)
         self.s3_port = front.port
@@ -271,7 +280,35 @@ class StoragePod:
             remembered_slots=self.local.remembered_slots,
             remember_slots=self.local.remember_slots,
             report=self._report,
+            pod_state=self.pod_state,
+            start_scan=self._start_scan,
         )
+
+    async def _start_scan(self) -> None:
+        raise PeerError("this pod scans by itself only")
+
+    def pod_state(self) -> PodState:
+        """What this pod says of itself to its peers and to administrators; from memory."""
+        return PodState(
+            pod=self._inputs.membership.pod,
+            pool=self._identity.pool,
+            ordinal=self._identity.ordinal,
+            version=self._settings.version,
+            epoch=self._inputs.config.epoch,
+            started_ms=self._started_ms,
+            drives=[
+                drive_health(placed) for placed in self._statuses() if (placed.pool, placed.ordinal) == self._place
+            ],
+            healing=self.heal_progress(),
+        )
+
+    def _metrics_view(self) -> PodView:
+        prefixes = {pool.name: pool.pod_name_prefix for pool in self._inputs.config.pools}
+        peers = [
+            PeerView(f"{prefixes.get(peer.pool, '')}{peer.ordinal}", peer.online, peer.epoch)
+            for peer in self._network.peers
+        ]
+        return PodView(self.pod_state(), self.cluster_health(False), peers)
 
     def pod_health(self) -> PodHealth:
         behind = self._table.behind()
@@ -281,7 +318,7 @@ class StoragePod:
             version=self._settings.version,
             opened=self._opened,
             faults=[*self._inputs.faults, *([behind] if behind else [])],
-            drives=[placed for placed in self._statuses() if (placed.pool, placed.ordinal) == self._place],
+            drives=self._own_statuses(),
         )
 
     def cluster_health(self, maintenance: bool) -> ClusterHealth:
@@ -291,7 +328,7 @@ class StoragePod:
             drives=self._statuses(),
             me=self._place,
             maintenance=maintenance,
-            repair_queue_length=sum(drive.repair_queue_length for drive in self._drives),
+            healing=self.heal_progress(),
         )
 
     def heal_progress(self) -> HealProgress:
@@ -310,6 +347,9 @@ class StoragePod:
             else placed
             for placed in self._table.statuses()
         ]
+
+    def _own_statuses(self) -> list[PlacedStatus]:
+        return [placed for placed in self._statuses() if (placed.pool, placed.ordinal) == self._place]
 
     async def _announce(self, topic: str, changed: Sequence[str]) -> None:
         async def tell(peer: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from holdfast_server.clock.system import SystemClock
+from holdfast_server.contract.admin import PodState
 from holdfast_server.drives.port import DriveState, DriveStatus
 from holdfast_server.peers.channel import DialSettings, Target
 from holdfast_server.peers.dispatch import Dispatcher, PeerServices
@@ -86,7 +87,15 @@ class Pod:
         async def remember_slots(slots: list[SlotMemory]) -> None:
             self.told.append(slots)
 
-        services = PeerServices(on_announce, on_fence_bucket, remembered_slots, remember_slots, lambda: self.report)
+        async def start_scan() -> None:
+            self.told.append("scan")
+
+        def pod_state() -> PodState:
+            return PodState(pod="pod-1", pool="main", ordinal=1, version="9.9", epoch=3)
+
+        services = PeerServices(
+            on_announce, on_fence_bucket, remembered_slots, remember_slots, lambda: self.report, pod_state, start_scan
+        )
         self.server = PeerServer(
             self.identity,
             lambda: self.key,

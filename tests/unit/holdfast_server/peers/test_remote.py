@@ -345,3 +345,11 @@ async def test_many_silent_strangers_do_not_grow_without_bound(pod: Any) -> None
     assert pod.server._strangers == MAX_STRANGERS
     for writer in writers:
         writer.close()
+
+
+async def test_a_pod_tells_its_state_and_is_told_to_scan(pod: Any, connect: Any) -> None:
+    peer = await connect()
+    state = await peer.pod_state()
+    assert (state.pod, state.version, state.epoch) == ("pod-1", "9.9", 3)
+    await peer.start_scan()
+    assert "scan" in pod.told

@@ -1,0 +1,215 @@
+"""What `/metrics` says of a pod beyond its requests: drives, erasure sets, healing, peers.
+
+Collected when it is asked for and from memory, so that it costs nothing between two scrapes and never waits for a
+drive.  Every family is always there, with or without samples, so that an alert on it can be written before the
+day it is needed; `docs/operations.md` has a row for each, and a test compares the two.
+
+Labels are bounded by the configuration: pools, sets, positions, servers, states.  A pod tells of its *own* drives
+and of *all* sets, as it sees them: a pod that is down is missed by the scraper, its drives by the sets of the
+others.  `server` is the pod's name; `pod` would collide with what a scraper adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from holdfast_server.contract import geometry
+from holdfast_server.contract.admin import PodState
+from holdfast_server.contract.healing import DriveHealing
+from holdfast_server.contract.health import ClusterHealth, DriveHealth
+from holdfast_server.contract.wording import filled_fraction
+
+DRIVE_STATES = ("ok", "healing", "blank", "offline", "faulty")
+_DRIVE = ("pool", "set", "position", "volume")
+_SET = ("pool", "set")
+
+
+class PeerView(NamedTuple):
+    """One other pod of the tenant."""
+
+    server: str
+    connected: bool
+    epoch: int
+
+
+class PodView(NamedTuple):
+    """All that is told, at one moment."""
+
+    state: PodState
+    cluster: ClusterHealth
+    peers: Sequence[PeerView]
+
+
+class PodCollector(Collector):
+    """Register it in the pod's registry."""
+
+    def __init__(self, view: Callable[[], PodView]) -> None:
+        self._view = view
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not ask the pod, which is being built."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        view = self._view()
+        yield from _pod(view)
+        yield from _drives(view.state.drives)
+        yield from _sets(view)
+        yield from _queue(view.state.healing.drives)
+        yield from _filling(view.state.healing.drives)
+        yield from _scanner(view.state.healing.drives)
+        yield from _healing(view)
+
+
+def _pod(view: PodView) -> Iterable[Metric]:
+    state = view.state
+    info = GaugeMetricFamily("holdfast_build_info", "1; the version is in the label.", labels=("version",))
+    info.add_metric((state.version,), 1)
+    yield info
+    yield GaugeMetricFamily("holdfast_start_time_seconds", "When the pod began, Unix time.", state.started_ms / 1000)
+    yield GaugeMetricFamily("holdfast_pool_map_epoch", "The epoch of the pools this pod works with.", state.epoch)
+    newest = max((peer.epoch for peer in view.peers), default=0)
+    yield GaugeMetricFamily(
+        "holdfast_pool_map_newest_epoch", "The newest epoch that any pod has told of.", max(newest, state.epoch)
+    )
+    connected = GaugeMetricFamily("holdfast_peer_connected", "Whether the peer answers: 1 or 0.", labels=("server",))
+    for peer in view.peers:
+        connected.add_metric((peer.server,), peer.connected)
+    yield connected
+
+
+def _drives(drives: Sequence[DriveHealth]) -> Iterable[Metric]:
+    states = GaugeMetricFamily(
+        "holdfast_drive_state", "1 for the state the drive is in, 0 for the others.", labels=(*_DRIVE, "state")
+    )
+    total = _of_drives("holdfast_drive_size_bytes", "Size of the drive's file system.")
+    used = _of_drives("holdfast_drive_used_bytes", "Of it, what is in use.")
+    available = _of_drives("holdfast_drive_available_bytes", "Of it, what this pod may still use.")
+    for drive in drives:
+        labels = _labels(drive)
+        for state in DRIVE_STATES:
+            states.add_metric((*labels, state), drive.state == state)
+        if drive.total_bytes:
+            total.add_metric(labels, drive.total_bytes)
+            used.add_metric(labels, drive.used_bytes)
+            available.add_metric(labels, drive.available_bytes)
+    return states, total, used, available
+
+
+def _sets(view: PodView) -> Iterable[Metric]:
+    size = _of_sets("holdfast_erasure_set_drives", "Drives the set is made of.")
+    online = _of_sets("holdfast_erasure_set_drives_online", "Of them, those that answer; healing ones included.")
+    healing = _of_sets("holdfast_erasure_set_drives_healing", "Of them, those being filled.")
+    writable = _of_sets("holdfast_erasure_set_writable", "Whether the set takes writes: 1 or 0.")
+    readable = _of_sets("holdfast_erasure_set_readable", "Whether the set answers reads: 1 or 0.")
+    left = _of_sets("holdfast_erasure_set_losses_left", "Drives it may still lose while reads and writes go on.")
+    for one in view.cluster.sets:
+        labels = (one.pool, str(one.index))
+        size.add_metric(labels, one.set_size)
+        online.add_metric(labels, one.online)
+        healing.add_metric(labels, one.healing)
+        writable.add_metric(labels, one.writable)
+        readable.add_metric(labels, one.readable)
+        quorums = geometry.quorums(one.set_size, one.parity)
+        left.add_metric(labels, geometry.losses_left(quorums, one.online - one.healing, one.healing))
+    return size, online, healing, writable, readable, left
+
+
+def _queue(drives: Sequence[DriveHealing]) -> Iterable[Metric]:
+    length = _of_drives("holdfast_repair_queue_length", "Registers that some drive of the set has missed.")
+    oldest = _of_drives("holdfast_repair_queue_oldest_seconds", "Age of the oldest of them; 0 where there is none.")
+    for drive in drives:
+        length.add_metric(_labels(drive), drive.queue_length)
+        oldest.add_metric(_labels(drive), drive.oldest_entry_seconds)
+    return length, oldest
+
+
+def _filling(drives: Sequence[DriveHealing]) -> Iterable[Metric]:
+    """Only drives that are being filled, or looked through after an absence, have samples."""
+    ratio = _of_drives("holdfast_drive_filling_ratio", "How much of the drive is done, 0 to 1.", "replacement")
+    done = _of_drives("holdfast_drive_filling_registers", "Registers compared in this pass.", "replacement")
+    copied = _of_drives("holdfast_drive_filling_copied_bytes", "Bytes of shards brought to it.", "replacement")
+    rate = _of_drives("holdfast_drive_filling_registers_per_second", "How fast it goes.", "replacement")
+    left = _of_drives("holdfast_drive_filling_left_seconds", "Estimate of the time it still takes.", "replacement")
+    for drive in drives:
+        filling = drive.filling
+        if filling is None:
+            continue
+        labels = (*_labels(drive), "true" if filling.replacement else "false")
+        ratio.add_metric(labels, filled_fraction(filling))
+        done.add_metric(labels, filling.registers_done)
+        copied.add_metric(labels, filling.bytes_copied)
+        rate.add_metric(labels, filling.registers_per_second)
+        if filling.seconds_left is not None:
+            left.add_metric(labels, filling.seconds_left)
+    return ratio, done, copied, rate, left
+
+
+def _scanner(drives: Sequence[DriveHealing]) -> Iterable[Metric]:
+    position = _of_drives("holdfast_scanner_pass_ratio", "How much of the present pass is done, 0 to 1.")
+    ended = _of_drives("holdfast_scanner_last_pass_timestamp_seconds", "When the last whole pass ended; 0: never.")
+    took = _of_drives("holdfast_scanner_last_pass_seconds", "How long it took.")
+    registers = _counter("holdfast_scanner_registers", "Registers looked at.")
+    verified = _counter("holdfast_scanner_verified_bytes", "Bytes of shards read and compared with their hashes.")
+    rotten = _counter("holdfast_scanner_rotten", "Shards found rotten or gone.")
+    not_whole = _counter("holdfast_scanner_not_whole", "Registers found that some drive lacked.")
+    orphans = _counter("holdfast_scanner_orphans_removed", "Shard files removed that no record named.")
+    parts = _counter("holdfast_scanner_parts_removed", "Parts removed whose upload had ended.")
+    for drive in drives:
+        labels, scanner = _labels(drive), drive.scanner
+        position.add_metric(labels, scanner.fraction)
+        ended.add_metric(labels, scanner.last_pass_ended_ms / 1000)
+        took.add_metric(labels, scanner.last_pass_seconds)
+        registers.add_metric(labels, scanner.registers)
+        verified.add_metric(labels, scanner.bytes_verified)
+        rotten.add_metric(labels, scanner.rotten_found)
+        not_whole.add_metric(labels, scanner.not_whole_found)
+        orphans.add_metric(labels, scanner.orphans_removed)
+        parts.add_metric(labels, scanner.parts_removed)
+    return position, ended, took, registers, verified, rotten, not_whole, orphans, parts
+
+
+def _healing(view: PodView) -> Iterable[Metric]:
+    healing = view.state.healing
+    stuck = _of_sets("holdfast_heal_stuck_registers", "Registers that the drives can neither decide nor rebuild.")
+    for one in healing.sets:
+        stuck.add_metric((one.pool, str(one.index)), one.stuck)
+    yield stuck
+    for name, told, value in (
+        ("repaired_registers", "Registers made whole again.", healing.registers_repaired),
+        ("copies", "Records brought to a drive that lacked them, and shards rebuilt in place.", healing.copies_made),
+        ("failures", "Attempts that ended in an error and are made again.", healing.failed),
+        ("filled_drives", "Replacement drives that were filled.", healing.drives_filled),
+        ("read_repairs", "Repairs begun because a read met something bad.", healing.read_repairs),
+        ("read_repairs_dropped", "Of them, given up because too many waited.", healing.read_repairs_dropped),
+    ):
+        yield CounterMetricFamily(f"holdfast_heal_{name}", told, value)
+    yield GaugeMetricFamily(
+        "holdfast_heal_work_ratio", "How much of its time healing takes for itself now, 0 to 1.", healing.work_share
+    )
+    yield GaugeMetricFamily(
+        "holdfast_heal_foreground_latency_seconds",
+        "Of reads and writes of records, smoothed, as healing paces itself by it; 0: no requests lately.",
+        healing.foreground_latency_seconds,
+    )
+
+
+def _of_drives(name: str, told: str, *more: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, told, labels=(*_DRIVE, *more))
+
+
+def _of_sets(name: str, told: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, told, labels=_SET)
+
+
+def _counter(name: str, told: str) -> CounterMetricFamily:
+    return CounterMetricFamily(name, told, labels=_DRIVE)
+
+
+def _labels(drive: DriveHealth | DriveHealing) -> tuple[str, str, str, str]:
+    return drive.pool, str(drive.set_index), str(drive.position), str(drive.volume)
