@@ -42,6 +42,8 @@ class Kind(IntEnum):
     UPLOAD = 3
     PART = 4
     DOCUMENT = 5
+    MOVED = 6
+    """A tombstone in one of a key's erasure sets that says: the version of this stamp is in another of them."""
 
 
 class Extent(msgspec.Struct, frozen=True, array_like=True):
@@ -90,7 +92,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def live(self) -> bool:
-        return self.kind is not Kind.TOMBSTONE
+        return self.kind not in (Kind.TOMBSTONE, Kind.MOVED)
 
     @property
     def inline(self) -> bool:

@@ -6,9 +6,12 @@ pools that take writes in an epoch, the set by hash, the order of shards is rota
 its cost are spread.  The version is not hashed: all versions of a key, its uploads and its parts are in one set.
 
 An epoch that changes the writable pools moves the writes of some keys; what was written earlier stays where
-the earlier epoch put it, so look-ups walk the epochs, newest first (`read_sets`).
+the earlier epoch put it.  A pool is readable one epoch before it is writable, and pods change epochs one after the
+other; so a key's *look-up sets* are its placements under the coming epoch (some pods may write by it already), the
+present one and every past one (`look_up_sets`).  For most keys that is one set.
 
-Not here: how a change of the map reaches all pods (the operator publishes epochs, peers compare them).
+Not here: how a change of the map reaches all pods (the operator publishes epochs, peers compare them), what is done
+with several look-up sets (`objects.look_up`).
 """
 
 from __future__ import annotations
@@ -43,7 +46,14 @@ class PoolMap:
         self.epoch = config.epoch
         self._seed = xxhash.xxh3_64_intdigest(config.tenant.id.encode())
         self.pools = {pool.name: _pool(pool) for pool in config.pools}
-        self._writable = _writable_by_epoch(config.pools, config.epoch)
+        readable = [pool for pool in config.pools if pool.readable_from_epoch <= config.epoch]
+        self._writable = _writable_pools(readable, config.epoch)
+        self._looked_up = _writable_by_epoch(readable)
+
+    @property
+    def one_placement(self) -> bool:
+        """Whether every key has one look-up set: no pool ever joined, and none is about to."""
+        return len(self._looked_up) == 1
 
     def quorums(self, set_id: SetId) -> geometry.Quorums:
         return self.pools[set_id.pool].quorums
@@ -62,12 +72,12 @@ class PoolMap:
 
     def write_set(self, owner_id: bytes, key: str) -> SetId:
         """Where a key's writes go now.  `owner_id` is the bucket's unique id."""
-        return self._place(self._hash(owner_id, key), self._writable[0])
+        return self._place(self._hash(owner_id, key), self._writable)
 
-    def read_sets(self, owner_id: bytes, key: str) -> list[SetId]:
-        """Where a key may be, newest epoch first, without repetition."""
+    def look_up_sets(self, owner_id: bytes, key: str) -> list[SetId]:
+        """Where a key may be: by the coming epoch, the present one and the past ones, newest first, each set once."""
         place = self._hash(owner_id, key)
-        return list(dict.fromkeys(self._place(place, pools) for pools in self._writable))
+        return list(dict.fromkeys(self._place(place, pools) for pools in self._looked_up))
 
     def rotation(self, owner_id: bytes, key: str, set_size: int) -> int:
         """Shard index of position p is (p + rotation) mod N."""
@@ -94,8 +104,12 @@ def _pool(config: PoolConfig) -> Pool:
     return Pool(config, quorums, tuple(tuple(group) for group in groups))
 
 
-def _writable_by_epoch(pools: Sequence[PoolConfig], epoch: int) -> list[tuple[str, ...]]:
-    """The pools that take writes, for every epoch that changed them, newest first."""
-    epochs = sorted({min(pool.writable_from_epoch, epoch) for pool in pools}, reverse=True)
-    found = [tuple(pool.name for pool in pools if pool.writable_from_epoch <= at) for at in epochs]
-    return [names for names in found if names] or [tuple(pool.name for pool in pools)]
+def _writable_pools(readable: Sequence[PoolConfig], epoch: int) -> tuple[str, ...]:
+    """The pools that take writes in an epoch."""
+    return tuple(pool.name for pool in readable if pool.writable_from_epoch <= epoch)
+
+
+def _writable_by_epoch(readable: Sequence[PoolConfig]) -> list[tuple[str, ...]]:
+    """The pools that take writes, for every epoch that changes them, newest first."""
+    epochs = sorted({pool.writable_from_epoch for pool in readable}, reverse=True)
+    return [_writable_pools(readable, epoch) for epoch in epochs]

@@ -87,10 +87,27 @@ def test_a_pool_is_read_before_it_is_written() -> None:
     for key in KEYS[:500]:
         old = one.write_set(BUCKET, key)
         assert two.write_set(BUCKET, key) == old
-        assert three.read_sets(BUCKET, key)[0] == three.write_set(BUCKET, key)
-        assert old in three.read_sets(BUCKET, key), "what was written before stays reachable"
-        assert len(three.read_sets(BUCKET, key)) == len(set(three.read_sets(BUCKET, key)))
+        assert one.look_up_sets(BUCKET, key) == [old]
+        new = three.write_set(BUCKET, key)
+        assert three.look_up_sets(BUCKET, key) == list(dict.fromkeys([new, old])), "older writes stay reachable"
+        assert two.look_up_sets(BUCKET, key) == three.look_up_sets(BUCKET, key), "and those of pods that are ahead"
+    assert (one.one_placement, two.one_placement, three.one_placement) == (True, False, False)
     assert {three.write_set(BUCKET, key).pool for key in KEYS} == {"a", "b"}
+
+
+def test_every_past_placement_is_looked_at() -> None:
+    config = (
+        _pool("a"),
+        _pool("b", readable_from_epoch=2, writable_from_epoch=3),
+        _pool("c", readable_from_epoch=4, writable_from_epoch=5),
+    )
+    maps = {epoch: _map(*config, epoch=epoch) for epoch in range(1, 7)}
+    for epoch, key in [(epoch, key) for epoch in maps for key in KEYS[:300]]:
+        looked_up = maps[epoch].look_up_sets(BUCKET, key)
+        written = {maps[at].write_set(BUCKET, key) for at in maps if at <= epoch + 1}
+        assert written <= set(looked_up), "what any pod up to one epoch ahead may have written"
+        assert maps[epoch].write_set(BUCKET, key) in looked_up
+        assert len(looked_up) <= len(written) <= 3
 
 
 def test_another_tenant_or_bucket_places_otherwise() -> None:
