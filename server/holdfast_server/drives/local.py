@@ -60,7 +60,9 @@ SHARD_WRITE_THREADS = 4
 SHARD_READ_THREADS = 4
 POINT_READ_THREADS = 2
 CHECK_INTERVAL_SECONDS = 1.0
+ORPHANS_PER_BATCH = 64
 _SLOT = keys.META + b"slot/"
+_KEPT = keys.META + b"kept/"
 
 T = TypeVar("T")
 
@@ -376,7 +378,37 @@ class LocalDrive:
         except Exception as error:
             raise self._failed(error) from error
 
+    # --- what the scanner asks
+
+    async def verify_shard(self, data_id: bytes) -> int:
+        """Read a shard from the disk against its hashes; its size in bytes.  Raises ShardMissing, ShardCorrupt."""
+        parts = self._opened()
+        return await self._on_thread(parts.shard_readers, lambda: parts.shards.verify(data_id))
+
+    async def trash_orphans(self, folder: int, age_seconds: float) -> int:
+        """Have the shard files of one folder reclaimed that are so old and that nothing names; how many.
+
+        Folders 0 to 255 are those of `shards/`, 256 is `staging/`.  They go through the trash, which looks once
+        more before it unlinks.
+        """
+        parts = self._opened()
+        aged = await self._on_thread(parts.shard_readers, lambda: parts.shards.aged(folder, age_seconds))
+        count = 0
+        for start in range(0, len(aged), ORPHANS_PER_BATCH):
+            some = aged[start : start + ORPHANS_PER_BATCH]
+            count += await parts.commits.submit((), lambda t, some=some: parts.trash.add_unnamed(t, some))  # type: ignore[misc]
+        return count
+
     # --- what the pod keeps on its drives
+
+    async def keep(self, name: bytes, value: bytes) -> None:
+        """A fact of the pod's about this drive (how far a pass over it is).  Lazy: not synced."""
+        parts = self._opened()
+        await parts.commits.submit((), lambda transaction: transaction.put(_KEPT + name, value))
+
+    async def kept(self, name: bytes) -> bytes | None:
+        parts = self._opened()
+        return await parts.commits.submit((_KEPT + name,), lambda transaction: transaction.get(_KEPT + name))
 
     async def remember(self, slots: Iterable[SlotMemory]) -> None:
         """Keep, durably, what the pod knows of drive slots; an older incarnation does not replace a newer."""

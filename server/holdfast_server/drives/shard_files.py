@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from holdfast_server.clock.port import Clock
+from holdfast_server.drives.inspection import aged_files, verify_file
 from holdfast_server.drives.port import DriveError, DriveFaulty, DriveFull, ShardMissing
 from holdfast_server.drives.shard_reads import ShardReads
 from holdfast_server.drives.space import Space
@@ -27,6 +28,7 @@ from holdfast_server.drives.staged_shard import Stage, StagedShard, verify
 
 STAGING_FOLDER = "staging"
 SHARDS_FOLDER = "shards"
+SHARD_FOLDERS = 256
 STAGING_LIFETIME_SECONDS = 3600.0
 """A staged shard that was not touched for so long was left behind by a coordinator that died; every deadline
 of an operation is far shorter, and a commit that came yet later would be told NO_DATA."""
@@ -152,6 +154,24 @@ class ShardFiles:
 
     def read(self, data_id: bytes, first: int, count: int) -> tuple[list[bytes], list[bytes]]:
         return self._reads.read(data_id, first, count)
+
+    def verify(self, data_id: bytes) -> int:
+        """Read a sealed shard from the disk against its hashes; its size.  Raises ShardMissing, ShardCorrupt."""
+        for path, _ in self._places(data_id):
+            try:
+                return verify_file(path, data_id)
+            except FileNotFoundError:
+                continue
+        raise ShardMissing(f"no sealed shard {data_id.hex()}")
+
+    def aged(self, folder: int, age_seconds: float) -> list[bytes]:
+        """Files last written so long ago, of `shards/xx/` for 0 to 255; of `staging/`, which nobody is writing, for
+        256."""
+        before = self._clock.now_ms() / 1000 - age_seconds
+        if folder < SHARD_FOLDERS:
+            return aged_files(self._shards_folder / f"{folder:02x}", before)
+        with self._lock:
+            return [data_id for data_id in aged_files(self.staging_folder, before) if data_id not in self._staged]
 
     def tidy(self, is_named: Callable[[bytes], bool]) -> None:
         """At start-up: move what a record names into place, remove everything else that was staged."""

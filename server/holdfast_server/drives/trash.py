@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 
 from holdfast_server.clock.port import Clock
 from holdfast_server.drives import keys
@@ -84,6 +85,13 @@ class Trash:
         if self._checkpoints and int(self._checkpoints[-1][0]) == int(now):
             self._checkpoints.pop()
         self._checkpoints.append((now, self._sequence))
+
+    def add_unnamed(self, transaction: Transaction, data_ids: Sequence[bytes]) -> int:
+        """Those of these files that nothing refers to; how many.  `condemn` will ask again before they go."""
+        unnamed = [data_id for data_id in data_ids if not self._engine.items(keys.REFERENCE + data_id, limit=1)]
+        for data_id in unnamed:
+            self.add(transaction, data_id)
+        return len(unnamed)
 
     def condemned(self, data_id: bytes) -> bool:
         return data_id in self._condemned

@@ -66,6 +66,7 @@ class _Shard:
     blocks: list[bytes] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)
     sealed: bool = False
+    touched_seconds: float = 0.0
 
 
 class MemoryDrive:
@@ -108,6 +109,7 @@ class MemoryDrive:
         self._repairs: dict[bytes, int] = {}
         self._handed_out: dict[bytes, int] = {}
         self._noted = 0
+        self._kept: dict[bytes, bytes] = {}
         self._unsynced: list[_Unsynced] = []
         """Lazy changes since the last durable one, oldest first."""
 
@@ -311,6 +313,7 @@ class MemoryDrive:
             raise DriveError("only the last block may be shorter than the others")
         shard.blocks.extend(map(bytes, blocks))
         shard.hashes.extend(map(bytes, hashes))
+        shard.touched_seconds = self._clock.monotonic_seconds()
 
     async def seal(self, data_id: bytes) -> None:
         self._answering()
@@ -336,6 +339,38 @@ class MemoryDrive:
         if not all(map(_matches, blocks, hashes)):
             raise ShardCorrupt("a block does not match its hash")
         return blocks, hashes
+
+    # --- what the scanner asks, and what the pod keeps
+
+    async def verify_shard(self, data_id: bytes) -> int:
+        self._answering()
+        shard = self._shards.get(data_id)
+        if shard is None or not shard.sealed:
+            raise ShardMissing("no such sealed shard")
+        if not all(map(_matches, shard.blocks, shard.hashes)):
+            raise ShardCorrupt("a block does not match its hash")
+        return sum(map(len, shard.blocks))
+
+    async def trash_orphans(self, folder: int, age_seconds: float) -> int:
+        self._answering()
+        now = self._clock.monotonic_seconds()
+        named = self._named()
+        orphans = [
+            data_id
+            for data_id, shard in self._shards.items()
+            if data_id[0] == folder and shard.sealed and now - shard.touched_seconds >= age_seconds
+            if data_id not in named and data_id not in self._trash
+        ]
+        self._trash.update(dict.fromkeys(orphans, now))
+        return len(orphans)
+
+    async def keep(self, name: bytes, value: bytes) -> None:
+        self._answering()
+        self._kept[name] = value
+
+    async def kept(self, name: bytes) -> bytes | None:
+        self._answering()
+        return self._kept.get(name)
 
     # --- inside
 
