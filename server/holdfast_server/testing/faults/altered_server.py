@@ -1,0 +1,110 @@
+"""`holdfast server` with something changed: what tests need that no user should be able to ask for.
+
+    python -m holdfast_server.testing.faults.altered_server [--omit STEP]… [--reclaim-seconds N]
+        [--adoption-seconds N] server …
+
+`--omit` leaves one of the steps out that make data durable (`Omission`), to show that a power cut is noticed then.
+The delays of reclaim and of adopting a replacement are shortened so that a test of minutes meets them.  The rest of
+the command line is the server's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from holdfast_server import main as server
+from holdfast_server.drives import durable_files, folder_layout, identity
+from holdfast_server.drives.engine import Engine
+from holdfast_server.drives.local import DriveSettings, LocalDrive
+from holdfast_server.wiring import storage_pod
+
+MODULE = "holdfast_server.testing.faults.altered_server"
+REAP_INTERVAL_SECONDS = 0.25
+
+
+class Omission(Enum):
+    """A step of `docs/on-disk.md` that can be left out."""
+
+    LOG_FLUSH = "log-flush"
+    """The log is written but not flushed before a commit is answered."""
+    SHARD_SYNC = "shard-sync"
+    """A sealed shard file's bytes are not synced."""
+    STAGING_SYNC = "staging-sync"
+    """The folder that holds a sealed shard's name is not synced."""
+    IDENTITY_SYNC = "identity-sync"
+    """The identity file is written and renamed without any fsync."""
+    FORMAT_SYNC = "format-sync"
+    """The folders of a drive that was just made are not synced."""
+
+
+def entry(
+    *, omit: Omission | None = None, reclaim_seconds: float = 1.0, adoption_seconds: float = 3.0
+) -> tuple[str, ...]:
+    """What `PodProcesses.entry` must be for such a server."""
+    words = ["-m", MODULE, "--reclaim-seconds", str(reclaim_seconds), "--adoption-seconds", str(adoption_seconds)]
+    return (*words, "--omit", omit.value) if omit is not None else tuple(words)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="altered_server")
+    parser.add_argument("--omit", action="append", default=[], choices=[step.value for step in Omission])
+    parser.add_argument("--reclaim-seconds", type=float)
+    parser.add_argument("--adoption-seconds", type=float)
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    options = parser.parse_args()
+    for step in options.omit:
+        _omit(Omission(step))
+    if options.reclaim_seconds is not None:
+        _reclaim_after(options.reclaim_seconds)
+    if options.adoption_seconds is not None:
+        defaults = functools.partial(storage_pod.PodSettings, adoption_delay_seconds=options.adoption_seconds)
+        server.PodSettings = defaults  # type: ignore[misc, assignment]
+    sys.exit(server.run(options.command, os.environ))
+
+
+def _omit(step: Omission) -> None:
+    if step is Omission.LOG_FLUSH:
+        Engine.flush = _nothing  # type: ignore[method-assign]
+    elif step is Omission.SHARD_SYNC:
+        os.fdatasync = _nothing
+    elif step is Omission.STAGING_SYNC:
+        durable_files.FolderSync.sync = _nothing_later  # type: ignore[method-assign]
+    elif step is Omission.IDENTITY_SYNC:
+        identity.replace_file = _replace_carelessly
+    elif step is Omission.FORMAT_SYNC:
+        folder_layout.fsync_folder = _nothing  # type: ignore[assignment]
+
+
+def _nothing(*_: Any) -> None:
+    return
+
+
+async def _nothing_later(*_: Any) -> None:
+    return
+
+
+def _replace_carelessly(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def _reclaim_after(seconds: float) -> None:
+    opened = LocalDrive.open.__func__  # type: ignore[attr-defined]
+
+    async def open_(cls: type[LocalDrive], *arguments: Any, **named: Any) -> LocalDrive:
+        settings = DriveSettings(reclaim_delay_seconds=seconds, reap_interval_seconds=REAP_INTERVAL_SECONDS)
+        drive: LocalDrive = await opened(cls, *arguments[:3], **{"settings": settings, **named})
+        return drive
+
+    LocalDrive.open = classmethod(open_)  # type: ignore[method-assign, assignment]
+
+
+if __name__ == "__main__":
+    main()

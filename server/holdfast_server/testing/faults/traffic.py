@@ -1,0 +1,271 @@
+"""Random operations on a set of keys through all pods, each outcome told to the ledger at once.
+
+One operation at a time per key (a lock each), many keys at a time.  Nothing is retried: 2xx is acknowledged, 4xx has
+changed nothing, everything else is undecided.  Which operations come, on which keys, with which sizes, follows from
+the random generator that is given; when they come does not: real processes have no seed for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from holdfast_server.testing.faults.ledger import ABSENT, Ledger, PromiseBroken, Version, make_body, version_of
+from holdfast_server.testing.faults.s3_session import Answer, NoAnswer, NotSent, S3Session
+
+INLINE_SIZES_BYTES = (1, 700, 4096, 30_000, 65_536)
+FILE_SIZES_BYTES = (65_537, 200_000, 1_048_577, 1_500_000)
+PART_SIZE_BYTES = 5 << 20
+READ_ATTEMPT_SECONDS = 30.0
+"""How long a read may be refused with 503 once every pod is up again."""
+READ_PAUSE_SECONDS = 0.1
+READERS = 16
+
+T = TypeVar("T")
+Operation = Callable[[str], Awaitable[None]]
+
+
+class Traffic:
+    """See the module."""
+
+    def __init__(
+        self, session: S3Session, endpoints: Sequence[str], bucket: str, keys: Sequence[str], seed: int
+    ) -> None:
+        self.session, self.endpoints, self.bucket = session, endpoints, bucket
+        self.ledger = Ledger()
+        self.counts: Counter[str] = Counter()
+        self.random = random.Random(seed)
+        self._locks = {key: asyncio.Lock() for key in keys}
+        self._body_seed = seed << 32
+        self._stop = asyncio.Event()
+
+    # --- running
+    async def run(self, workers: int, operations: int = 1 << 40) -> None:
+        """Until `stop`, or until that many operations were begun.  Raises PromiseBroken."""
+        self._stop.clear()
+        left = operations
+
+        async def work() -> None:
+            nonlocal left
+            while left > 0 and not self._stop.is_set():
+                left -= 1
+                await self.one()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(work())
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    async def one(self) -> None:
+        """One operation on a key that nobody works on."""
+        key = self.random.choice([key for key, lock in self._locks.items() if not lock.locked()] or list(self._locks))
+        operation = self._choose()
+        async with self._locks[key]:
+            try:
+                await operation(key)
+            except NoAnswer:
+                # No connection at all fails at once; without a pause a dead pod would be asked thousands of times.
+                await asyncio.sleep(0.02)
+
+    def _choose(self) -> Operation:
+        operations: tuple[tuple[Operation, int], ...] = (
+            (self.put_inline, 26), (self.put_file, 18), (self.delete, 14), (self.read, 18), (self.create, 6),
+            (self.replace, 6), (self.multipart, 7), (self.read_range, 5),
+        )  # fmt: skip
+        return self.random.choices([o for o, _ in operations], [weight for _, weight in operations])[0]
+
+    def _endpoint(self) -> str:
+        return self.random.choice(self.endpoints)
+
+    # --- writes
+    async def put_inline(self, key: str) -> None:
+        await self._put(key, self.random.choice(INLINE_SIZES_BYTES))
+
+    async def put_file(self, key: str) -> None:
+        await self._put(key, self.random.choice(FILE_SIZES_BYTES))
+
+    async def create(self, key: str) -> None:
+        """If-None-Match: only where nothing is."""
+        present = [etag for etag in (self.ledger.state(key).settled, *self.ledger.state(key).undecided) if etag]
+        answer = await self._put(key, self.random.choice(INLINE_SIZES_BYTES), {"if-none-match": "*"}, ABSENT)
+        if answer is not None and answer.status == 412 and not present:
+            raise self._broken(key, "If-None-Match was refused, though nothing can be there")
+
+    async def replace(self, key: str) -> None:
+        """If-Match: only what the client knows."""
+        state = self.ledger.state(key)
+        if state.settled == ABSENT:
+            return
+        others = list(state.undecided)
+        answer = await self._put(
+            key, self.random.choice(FILE_SIZES_BYTES), {"if-match": f'"{state.settled}"'}, state.settled
+        )
+        if answer is not None and answer.status in (404, 412) and not others:
+            raise self._broken(
+                key, f"If-Match was refused with {answer.status} {answer.code}, though nothing else can be there"
+            )
+
+    async def delete(self, key: str) -> None:
+        await self._write(key, None, "DELETE")
+
+    async def multipart(self, key: str) -> None:
+        """Two parts, completed; now and then aborted instead."""
+        seed, size = self._next_seed(), PART_SIZE_BYTES + self.random.choice(FILE_SIZES_BYTES)
+        body = make_body(seed, size)
+        await self.upload(key, seed, body, PART_SIZE_BYTES, abort=self.random.random() < 0.15)
+
+    async def upload(self, key: str, seed: int, body: bytes, part_size_bytes: int, abort: bool = False) -> None:
+        """A multipart upload, each request through a pod of its own."""
+        begun = await self._ask("POST", key, "uploads=", keep=True)
+        if not begun.ok:
+            return
+        upload_id = begun.body.partition(b"<UploadId>")[2].partition(b"</UploadId>")[0].decode()
+        listed = ""
+        for number, at in enumerate(range(0, len(body), part_size_bytes), 1):
+            part = body[at : at + part_size_bytes]
+            stored = await self._ask("PUT", key, f"partNumber={number}&uploadId={upload_id}", part)
+            if not stored.ok:
+                return
+            listed += f"<Part><PartNumber>{number}</PartNumber><ETag>{stored.etag}</ETag></Part>"
+        if abort:
+            await self._ask("DELETE", key, f"uploadId={upload_id}")
+            return
+        document = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
+        version = version_of(seed, body, part_size_bytes)
+        await self._write(key, version, "POST", f"uploadId={upload_id}", document)
+
+    async def _put(
+        self, key: str, size_bytes: int, headers: dict[str, str] | None = None, expected: str | None = None
+    ) -> Answer | None:
+        seed = self._next_seed()
+        body = make_body(seed, size_bytes)
+        return await self._write(key, version_of(seed, body), "PUT", "", body, headers, expected)
+
+    async def _write(
+        self,
+        key: str,
+        version: Version | None,
+        method: str,
+        query: str = "",
+        body: bytes = b"",
+        headers: dict[str, str] | None = None,
+        expected: str | None = None,
+    ) -> Answer | None:
+        """One exchange that changes the key, or not; `expected` is what a condition was met by if it succeeds."""
+        endpoint = self._endpoint()
+        what = f"{method}{' if' if headers else ''} at {endpoint}"
+        try:
+            answer = await self.session.exchange(
+                endpoint, method, self.bucket, key, query, body, headers, keep=method == "POST"
+            )
+        except NotSent:
+            self.counts["not sent"] += 1
+            raise
+        except NoAnswer as error:
+            self.counts["no answer"] += 1
+            self.ledger.leave_undecided(key, version, f"{what}: {error}")
+            raise
+        self.counts[f"{method} {answer.status}"] += 1
+        if not answer.ok:
+            self.ledger.state(key).story.append(f"{what}: {answer.status} {answer.code}")
+        # A long answer begins with 200 before it is known how it ends.
+        if answer.status >= 500 or (b"<Error>" in answer.body and answer.ok):
+            self.ledger.leave_undecided(key, version, f"{what}: {answer.status} {answer.code}")
+        elif answer.ok:
+            if expected is not None:
+                self.ledger.observe(key, expected, f"the condition of {what}")
+            self.ledger.acknowledge(key, version)
+        return answer
+
+    # --- reads
+    async def read(self, key: str) -> None:
+        await self.read_through(self._endpoint(), key)
+
+    async def read_through(self, endpoint: str, key: str) -> bool:
+        """GET the whole; False if it was refused for now.  Raises PromiseBroken, NoAnswer."""
+        answer = await self.session.exchange(endpoint, "GET", self.bucket, key)
+        self.counts[f"GET {answer.status}"] += 1
+        if answer.status == 404 and answer.code == "NoSuchKey":
+            self.ledger.observe(key, ABSENT, f"GET at {endpoint}")
+        elif answer.status == 200:
+            self.ledger.observe(key, answer.etag, f"GET at {endpoint}")
+            self.ledger.check_content(key, answer.etag, answer.sha256, answer.size_bytes, f"GET at {endpoint}")
+        elif answer.status < 500:
+            raise PromiseBroken(f"{key}: GET at {endpoint} answers {answer.status} {answer.code}")
+        return answer.status < 500
+
+    async def read_range(self, key: str) -> None:
+        """Some bytes of what the client believes is there."""
+        version = self.ledger.versions.get(self.ledger.state(key).settled)
+        if version is None or version.size_bytes < 2:
+            return
+        first = self.random.randrange(version.size_bytes)
+        last = min(version.size_bytes - 1, first + self.random.randrange(1, 1 << 20))
+        endpoint = self._endpoint()
+        answer = await self.session.exchange(
+            endpoint, "GET", self.bucket, key, headers={"range": f"bytes={first}-{last}"}, keep=True
+        )
+        self.counts[f"GET range {answer.status}"] += 1
+        if answer.status != 206:
+            return
+        self.ledger.observe(key, answer.etag, f"GET {first}-{last} at {endpoint}")
+        seen = self.ledger.versions[answer.etag]
+        if answer.body != make_body(seen.seed, seen.size_bytes)[first : last + 1]:
+            raise PromiseBroken(f"{key}: bytes {first}-{last} at {endpoint} are not those that were written")
+
+    def _broken(self, key: str, what: str) -> PromiseBroken:
+        return PromiseBroken(f"{key}: {what}\n  " + "\n  ".join(self.ledger.state(key).story[-12:]))
+
+    # --- checking at rest
+    async def check(self) -> None:
+        """Every key through every pod, listed and read; all pods must be up.  Raises PromiseBroken."""
+        for endpoint in self.endpoints:
+            await self._check_listing(endpoint)
+            await self._check_reads(endpoint)
+
+    async def _check_listing(self, endpoint: str) -> None:
+        listed = await self._patiently(lambda: self.session.list_keys(endpoint, self.bucket), f"LIST at {endpoint}")
+        for key in self._locks:
+            self.ledger.observe(key, listed.pop(key, ABSENT), f"LIST at {endpoint}")
+        if listed:
+            raise PromiseBroken(f"LIST at {endpoint} shows keys that nobody wrote: {sorted(listed)[:5]}")
+
+    async def _check_reads(self, endpoint: str) -> None:
+        waiting = iter(list(self._locks))
+
+        async def reader() -> None:
+            for key in waiting:
+                await self._patiently(lambda key=key: self._must_read(endpoint, key), f"GET {key} at {endpoint}")
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(READERS):
+                group.create_task(reader())
+
+    async def _must_read(self, endpoint: str, key: str) -> None:
+        if not await self.read_through(endpoint, key):
+            raise NoAnswer("503")
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[T]], what: str) -> T:
+        """A read that is refused for a moment is asked again; for longer, it breaks promise 4."""
+        try:
+            async with asyncio.timeout(READ_ATTEMPT_SECONDS):
+                while True:
+                    try:
+                        return await attempt()
+                    except NoAnswer:
+                        self.counts["read again"] += 1
+                        await asyncio.sleep(READ_PAUSE_SECONDS)
+        except TimeoutError:
+            raise PromiseBroken(f"{what}: refused for {READ_ATTEMPT_SECONDS:.0f} s with every pod up") from None
+
+    async def _ask(self, method: str, key: str, query: str, body: bytes = b"", keep: bool = False) -> Answer:
+        return await self.session.exchange(self._endpoint(), method, self.bucket, key, query, body, keep=keep)
+
+    def _next_seed(self) -> int:
+        self._body_seed += 1
+        return self._body_seed
