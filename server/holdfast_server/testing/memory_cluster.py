@@ -164,7 +164,7 @@ class MemoryCluster:
             data_id
             for drives in self.by_set
             for drive in drives
-            for data_id in drive.shard_ids() - drive._named() - set(drive._trash)
+            for data_id in drive.shard_ids() - drive.named_shards() - set(drive._trash)
         }
 
     @contextmanager

@@ -43,6 +43,10 @@ from holdfast_server.drives.port import (
     ScanRequest,
     ShardCorrupt,
     ShardMissing,
+    Tombstone,
+    TombstonePage,
+    TombstoneReply,
+    TombstoneRequest,
 )
 from holdfast_server.drives.rules import RegisterState
 from holdfast_server.drives.scanning import scan_page
@@ -96,6 +100,7 @@ class MemoryDrive:
         self._clock = clock
         self._drive_id = drive_id
         self._incarnation = incarnation
+        self._blank = False
         self._healing = healing
         self._reclaim_delay_seconds = reclaim_delay_seconds
         self._states: dict[bytes, State] = {}
@@ -106,6 +111,8 @@ class MemoryDrive:
         self._shards: dict[bytes, _Shard] = {}
         self._trash: dict[bytes, float] = {}
         """Data id → when no record named it any more, or when it was last read since."""
+        self._settled_since: dict[bytes, float] = {}
+        """Row key → since when there is nothing but a marked tombstone."""
         self._repairs: dict[bytes, int] = {}
         self._handed_out: dict[bytes, int] = {}
         self._noted = 0
@@ -118,11 +125,12 @@ class MemoryDrive:
     def restart(self) -> None:
         """The process ended and came back."""
         self._leases = Leases(self._clock)
-        named = self._named()
+        named = self.named_shards()
         self._shards = {
             data_id: shard for data_id, shard in self._shards.items() if data_id in named | set(self._trash)
         }
         self._trash = dict.fromkeys(self._trash, self._clock.monotonic_seconds())
+        self._settled_since = dict.fromkeys(self._settled_since, self._clock.monotonic_seconds())
         self._handed_out.clear()
 
     @property
@@ -140,9 +148,22 @@ class MemoryDrive:
                 self._repairs.pop(row, None)
                 if number is not None:
                     self._repairs[row] = number
-        named = self._named()
+        named = self.named_shards()
         self._trash = {data_id: since for data_id, since in self._trash.items() if data_id not in named}
         self.restart()
+
+    def lose_everything(self) -> None:
+        """The drive is gone; a blank one is in its place, which serves nothing before `adopt`."""
+        self.__init__(  # type: ignore[misc]
+            self._clock, pool=self.pool, set_index=self.set_index, position=self.position, incarnation=0
+        )
+        self._blank = True
+
+    def adopt(self, drive_id: bytes, incarnation: int, watermark: int) -> None:
+        """Make a blank drive a replacement (rule 11): HEALING, nothing at or below `watermark` accepted unseen."""
+        self._blank, self._healing = False, True
+        self._drive_id, self._incarnation = drive_id, incarnation
+        self._watermarks = [watermark] * WATERMARK_RANGES
 
     def rot(self, data_id: bytes, index: int = 0) -> None:
         """Flip a bit of a block at rest."""
@@ -152,7 +173,7 @@ class MemoryDrive:
     def reap(self) -> int:
         """Remove the shards whose delay is over; how many."""
         due = self._clock.monotonic_seconds() - self._reclaim_delay_seconds
-        named = self._named()
+        named = self.named_shards()
         ripe = [data_id for data_id, since in self._trash.items() if since <= due or data_id in named]
         for data_id in ripe:
             del self._trash[data_id]
@@ -180,7 +201,7 @@ class MemoryDrive:
         return shard is not None and shard.sealed and all(map(_matches, shard.blocks, shard.hashes))
 
     @property
-    def status_healing(self) -> bool:
+    def healing(self) -> bool:
         """A replacement that is not filled yet."""
         return self._healing
 
@@ -193,6 +214,8 @@ class MemoryDrive:
             state = DriveState.FAULTY
         elif self.offline:
             state = DriveState.OFFLINE
+        elif self._blank:
+            state = DriveState.BLANK
         else:
             state = DriveState.HEALING if self._healing else DriveState.FULL
         used = sum(len(block) for shard in self._shards.values() for block in shard.blocks)
@@ -253,23 +276,53 @@ class MemoryDrive:
         state = self._state(row)
         fenced = rules.fence(state, stamp)
         self._save(row, state)
-        return FenceReply(fenced, state.healing)
+        return FenceReply(fenced, state.healing, state.newest)
 
     async def remove(self, register: Register, stamp: int) -> None:
         row = keys.row_key(register)
         state = self._state(row)
         self._save(row, state, rules.remove(state, stamp))
 
-    async def drop(self, register: Register, stamp: int) -> None:
-        row = keys.row_key(register)
-        state = self._state(row)
-        gone = rules.drop(state, stamp)
-        self._watermarks[keys.watermark_range(row)] = state.watermark
-        self._save(row, state, gone)
+    async def tombstones(self, request: TombstoneRequest) -> TombstonePage:
+        self._answering()
+        first, last = keys.row_key(request.first), keys.row_key(request.last)
+        found: list[Tombstone] = []
+        for row in self._order[bisect_left(self._order, first) : bisect_left(self._order, last)]:
+            if self._settled_seconds(row) >= request.settled_seconds and row in self._settled_since:
+                if len(found) == request.limit:
+                    return TombstonePage(tuple(found), keys.decode_row_key(row))
+                found.append(Tombstone(keys.decode_row_key(row), self._states[row].newest))
+        return TombstonePage(tuple(found), None)
+
+    async def weigh_tombstones(self, tombstones: Sequence[Tombstone], settled_seconds: float) -> TombstoneReply:
+        self._answering()
+        self._unsynced.clear()
+        rows = [(keys.row_key(tombstone.register), tombstone.stamp) for tombstone in tombstones]
+        states = (
+            rules.weigh_tombstone(self._state(row), stamp, self._settled_seconds(row) >= settled_seconds)
+            for row, stamp in rows
+        )
+        return TombstoneReply(tuple(states), self._healing)
+
+    async def drop_tombstones(self, tombstones: Sequence[Tombstone]) -> None:
+        for tombstone in tombstones:
+            row = keys.row_key(tombstone.register)
+            state = self._state(row)
+            gone = rules.drop(state, tombstone.stamp)
+            self._watermarks[keys.watermark_range(row)] = state.watermark
+            self._save(row, state, gone)
+
+    def _settled_seconds(self, row: bytes) -> float:
+        return self._clock.monotonic_seconds() - self._settled_since.get(row, float("inf"))
 
     async def scan(self, request: ScanRequest) -> ScanPage:
         self._answering()
         return scan_page(_Registers(self, request.space), request, self._healing)
+
+    async def spaces(self, after: bytes, limit: int) -> list[bytes]:
+        self._answering()
+        spaces = dict.fromkeys(keys.decode_row_key(row).space for row in self._order)
+        return sorted(space for space in spaces if space > after)[:limit]
 
     async def repairs(self, limit: int) -> list[Register]:
         self._answering()
@@ -323,7 +376,7 @@ class MemoryDrive:
 
     async def discard(self, data_id: bytes) -> None:
         self._answering()
-        if data_id not in self._named() and data_id not in self._trash:
+        if data_id not in self.named_shards() and data_id not in self._trash:
             self._shards.pop(data_id, None)
 
     async def read_blocks(self, data_id: bytes, first: int, count: int) -> tuple[list[bytes], list[bytes]]:
@@ -379,6 +432,8 @@ class MemoryDrive:
             raise DriveFaulty(self.faulty)
         if self.offline:
             raise DriveOffline("not reachable")
+        if self._blank:
+            raise DriveFaulty("it has neither been formatted nor adopted")
 
     def _state(self, row: bytes) -> State:
         """A copy to work on; `_save` puts it back."""
@@ -395,7 +450,7 @@ class MemoryDrive:
             self._unsynced.clear()
         self._put(row, state)
         if any(record.data_ids for record in gone):
-            named, now = self._named(), self._clock.monotonic_seconds()
+            named, now = self.named_shards(), self._clock.monotonic_seconds()
             self._trash.update((data_id, now) for held in gone for data_id in held.data_ids if data_id not in named)
 
     def _keep_unsynced(self, lazily: _Unsynced) -> None:
@@ -412,6 +467,10 @@ class MemoryDrive:
             if not known:
                 self._order.insert(at, row)
             self._states[row] = state
+        if not state.settled:
+            self._settled_since.pop(row, None)
+        elif row not in self._settled_since:
+            self._settled_since[row] = self._clock.monotonic_seconds()
 
     def _drop_parts(self, upload: Register, lazily: _Unsynced) -> None:
         space, key = b"p" + upload.space[1:], upload.key
@@ -420,7 +479,7 @@ class MemoryDrive:
             if part.space == space and part.key == key and part.version.startswith(upload.version):
                 self._save(row, State(watermark=1 << 63), self._states[row].records, lazily)
 
-    def _named(self) -> set[bytes]:
+    def named_shards(self) -> set[bytes]:
         return {data_id for state in self._states.values() for record in state.records for data_id in record.data_ids}
 
 

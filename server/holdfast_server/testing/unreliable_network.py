@@ -37,6 +37,9 @@ from holdfast_server.objects.asking import DRIVE_CALL_TIMEOUT_SECONDS
 MAX_DELAY_SECONDS = 20.0
 """Below the deadline after which operations are dead (`healing.OPERATION_DEADLINE_SECONDS`)."""
 
+_TIMER_SLACK_SECONDS = 0.001
+"""Loops fire timers a clock tick early."""
+
 _REPEATABLE = frozenset(("note", "release", "fence", "remove", "repaired"))
 
 Deliver = Callable[[], Awaitable[Any]]
@@ -210,7 +213,8 @@ class UnreliableDrive:
         try:
             reply: CommitReply = await self._call("commit", request)
         except BaseException as error:
-            if isinstance(error, DriveError) or asyncio.get_running_loop().time() - sent >= DRIVE_CALL_TIMEOUT_SECONDS:
+            waited_seconds = asyncio.get_running_loop().time() - sent
+            if isinstance(error, DriveError) or waited_seconds > DRIVE_CALL_TIMEOUT_SECONDS - _TIMER_SLACK_SECONDS:
                 watcher.commit_ended(self.position, request.held.stamp)
             raise
         watcher.commit_ended(self.position, request.held.stamp)
@@ -231,8 +235,14 @@ class UnreliableDrive:
     async def remove(self, register: Register, stamp: int) -> None:
         await self._call("remove", register, stamp)
 
-    async def drop(self, register: Register, stamp: int) -> None:
-        await self._call("drop", register, stamp)
+    async def tombstones(self, request: TombstoneRequest) -> TombstonePage:
+        return await self._call("tombstones", request)
+
+    async def weigh_tombstones(self, tombstones: Sequence[Tombstone], settled_seconds: float) -> TombstoneReply:
+        return await self._call("weigh_tombstones", tombstones, settled_seconds)
+
+    async def drop_tombstones(self, tombstones: Sequence[Tombstone]) -> None:
+        await self._call("drop_tombstones", tombstones)
 
     async def stage(self, data_id: bytes, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]) -> None:
         await self._call("stage", data_id, index, blocks, hashes)

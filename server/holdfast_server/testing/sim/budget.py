@@ -1,0 +1,47 @@
+"""How much may be lost now, so that every failure is the product's fault.
+
+Faults that lose no durable data (drives away, hung, full; messages lost; crashes; power) need no budget: no number of
+them may break a promise, they only make answers rarer.  What loses data does: a drive that is gone for good, a shard
+that rots.  Promise 1 allows them as long as every version that was, or may yet be, acknowledged or read keeps enough
+copies; a version that cannot be told from an acknowledged one (rule 11: K - 1 copies and a replaced drive) is an
+admin's decision, not the cluster's.
+
+It looks at the drives from above, as no coordinator can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from holdfast_server.contract.geometry import Quorums
+from holdfast_server.drives.port import Held
+from holdfast_server.objects.quorum import copies_needed
+from holdfast_server.testing.memory_drive import MemoryDrive
+
+
+def may_lose_drive(quorums: Quorums, drives: Iterable[MemoryDrive], lost: MemoryDrive) -> bool:
+    """Whether every register stays decidable and readable from the drives that are left."""
+    left = [drive for drive in drives if drive is not lost]
+    full = [drive for drive in left if not drive.healing]
+    if len(full) < quorums.data_shards:
+        return False
+    for row in lost.rows():
+        mark = max(drive.state_of(row).mark for drive in (*left, lost))
+        for held in lost.state_of(row).records:
+            if held.stamp < mark:
+                continue
+            healthy = sum(_holds(drive, row, held) for drive in left)
+            lacking = sum(not drive.state_of(row).holds(held.stamp) for drive in full)
+            if healthy < copies_needed(quorums, held) and (held.stamp == mark or lacking < quorums.read_quorum):
+                return False
+    return True
+
+
+def may_rot(quorums: Quorums, drives: Iterable[MemoryDrive], rotten: MemoryDrive, data_id: bytes) -> bool:
+    """Whether the other drives have enough healthy shards of the same name."""
+    others = [drive for drive in drives if drive is not rotten]
+    return sum(drive.has_healthy(data_id) for drive in others) >= quorums.data_shards
+
+
+def _holds(drive: MemoryDrive, row: bytes, held: Held) -> bool:
+    return drive.state_of(row).holds(held.stamp) and all(map(drive.has_healthy, held.data_ids))

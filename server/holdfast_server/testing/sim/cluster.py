@@ -1,0 +1,111 @@
+"""The simulated tenant: one erasure set of memory drives, and coordinators with a real object store each.
+
+A coordinator has one *life* after another; when it crashes nothing of its old life reaches a drive any more, and the
+new one has forgotten everything but the greatest stamp (a pod's restart takes longer than its clock may lag, and it
+asks its drives).  With `local_drives`, drives are dealt to the coordinators like volumes to pods and go down with them.
+
+Not here: who does what to it (`workload`, `faults`).
+"""
+
+from __future__ import annotations
+
+import random
+from contextvars import ContextVar
+from typing import cast
+
+from holdfast_server.clock.stamp import HybridClock
+from holdfast_server.contract.config import ErasureConfig, KeyFiles, PoolConfig, ServerConfig, TenantConfig
+from holdfast_server.contract.geometry import Quorums
+from holdfast_server.drives.port import Drive
+from holdfast_server.heal.service import HealService
+from holdfast_server.objects.erasure_set import ErasureSet
+from holdfast_server.objects.store import ObjectStore
+from holdfast_server.placement.map import PoolMap, SetId
+from holdfast_server.testing.memory_drive import MemoryDrive
+from holdfast_server.testing.sim.history import Operation
+from holdfast_server.testing.sim.plan import Plan
+from holdfast_server.testing.unreliable_network import CrashSwitch, Network, UnreliableDrive
+from holdfast_server.testing.virtual_time import VirtualClock
+
+SET = SetId("main", 0)
+
+current_operation: ContextVar[Operation | None] = ContextVar("current_operation", default=None)
+"""Whose work the running task does; tasks it starts inherit it."""
+
+
+class Coordinator:
+    """One life of one pod."""
+
+    def __init__(self, cluster: Cluster, node: int, greatest_stamp: int) -> None:
+        self.node = node
+        self.life = CrashSwitch(node)
+        self.clock = VirtualClock(cluster.rng.randrange(1 << 32), cluster.plan.skews_ms[node])
+        self.stamps = HybridClock(node, greatest_stamp)
+        self.drives: list[Drive] = [
+            UnreliableDrive(drive, cluster.network, self.life, cluster.owner(drive) == node, current_operation.get)
+            for drive in cluster.drives
+        ]
+        self.store = ObjectStore(cluster.pools, lambda _pool, _index: self.drives, self.clock, self.stamps, 1)
+        own = [drive for drive in self.drives if drive.position % cluster.plan.coordinators == node]
+        self.heal_service = HealService(self.store, lambda: own, self.clock)
+
+    @property
+    def erasure_set(self) -> ErasureSet:
+        return self.store.erasure_set(SET)
+
+
+class Cluster:
+    def __init__(self, plan: Plan, rng: random.Random) -> None:
+        self.plan = plan
+        self.rng = rng
+        self.pools = _pools(plan.size, plan.parity)
+        self.network = Network(rng.randrange(1 << 32), plan.weather)
+        self.clock = VirtualClock()
+        self.drives = [MemoryDrive(self.clock, position=p, drive_id=bytes([p]) * 16) for p in range(plan.size)]
+        self.lives: list[Coordinator] = []
+        self.coordinators: list[Coordinator] = []
+        for node in range(plan.coordinators):
+            self.coordinators.append(self._born(node, 0))
+
+    @property
+    def quorums(self) -> Quorums:
+        return self.pools.quorums(SET)
+
+    def owner(self, drive: Drive) -> int | None:
+        return drive.position % self.plan.coordinators if self.plan.local_drives else None
+
+    def crash(self, node: int) -> None:
+        """The coordinator dies and is at once another; its own drives have forgotten what is not on disk."""
+        dead = self.coordinators[node]
+        dead.life.crashed = True
+        for drive in self.drives:
+            if self.owner(cast(Drive, drive)) == node:
+                drive.restart()
+        self.coordinators[node] = self._born(node, dead.stamps.greatest)
+
+    def _born(self, node: int, greatest_stamp: int) -> Coordinator:
+        coordinator = Coordinator(self, node, greatest_stamp)
+        self.lives.append(coordinator)
+        return coordinator
+
+    async def background_ended(self) -> None:
+        for life in self.lives:
+            await life.store.background.drained()
+
+    async def close(self) -> None:
+        await self.network.drained()
+        for life in self.lives:
+            await life.store.close()
+
+
+def _pools(size: int, parity: int) -> PoolMap:
+    pool = PoolConfig(
+        name=SET.pool,
+        servers=size,
+        volumes_per_server=1,
+        erasure=ErasureConfig(set_size=size, parity=parity),
+        pod_name_prefix="pod-",
+        drive_path="/data",
+    )
+    keys = KeyFiles(root_user_file="", root_password_file="", peer_key_file="")
+    return PoolMap(ServerConfig(tenant=TenantConfig(id="tenant", name="tenant"), pools=[pool], keys=keys))
