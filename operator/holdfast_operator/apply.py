@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from holdfast_operator import labels
+from holdfast_operator.growth import GrowClaim, GrowthStep, ReleaseClaims, RemakeStatefulSet, with_live_claims
+from holdfast_operator.kube.errors import KubeForbidden, KubeRejected
 from holdfast_operator.kube.port import POD, STATEFUL_SET, KubeClient, Manifest, kind_of
 from holdfast_operator.observe.cluster import LiveObjects
 from holdfast_operator.sameness import covers
@@ -43,6 +46,55 @@ async def apply_manifests(
     return sent
 
 
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What became of the steps of one pass."""
+
+    remade: frozenset[str] = frozenset()
+    """Pools whose StatefulSet is on its way out: it must not be applied in this pass."""
+    refused: str = ""
+    """What the API server said of a claim that it does not let grow."""
+
+
+async def apply_growth(kube: KubeClient, plans: Mapping[str, Sequence[GrowthStep]]) -> Growth:
+    """Carry out what `growth` planned; a refusal ends the pool's steps, not the others'.  Raises KubeError."""
+    remade, refused = set(), []
+    for pool, steps in plans.items():
+        try:
+            for step in steps:
+                await _apply_step(kube, step)
+        except (KubeRejected, KubeForbidden) as error:
+            refused.append(str(error))
+        if not isinstance(steps[0], GrowClaim):
+            remade.add(pool)
+    return Growth(frozenset(remade), "; ".join(refused))
+
+
+async def _apply_step(kube: KubeClient, step: GrowthStep) -> None:
+    if isinstance(step, GrowClaim):
+        assert step.claim.manifest is not None
+        await kube.merge(step.claim.manifest, {"spec": {"resources": {"requests": {"storage": step.storage}}}})
+    elif isinstance(step, ReleaseClaims):
+        patch = {"spec": {"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain"}}}
+        await kube.merge(step.stateful_set, patch)
+    elif isinstance(step, RemakeStatefulSet) and not step.stateful_set["metadata"].get("deletionTimestamp"):
+        await kube.delete(step.stateful_set, orphan=True)
+
+
+def fit_to_live(manifests: Sequence[Manifest], live: LiveObjects, growth: Growth) -> list[Manifest]:
+    """The manifests that can be applied now: claim templates as they are, StatefulSets that are remade left out."""
+    fitting = []
+    for manifest in manifests:
+        if manifest["kind"] == STATEFUL_SET.kind:
+            if labels.labels_of(manifest).get(labels.POOL_LABEL) in growth.remade:
+                continue
+            existing = live.by_key.get((STATEFUL_SET.kind, manifest["metadata"]["name"]))
+            if existing is not None:
+                manifest = with_live_claims(manifest, existing)
+        fitting.append(manifest)
+    return fitting
+
+
 def check_ownership(existing: Manifest, tenant: TenantSpec) -> None:
     """Raises ApplyRefused unless the object is this tenant's."""
     name = f"{existing['kind']} {existing['metadata']['name']}"
@@ -71,7 +123,7 @@ async def prune(
             continue
         if labels.labels_of(existing).get(labels.COMPONENT_LABEL) == labels.COMPONENT_KEPT:
             continue
-        if not _is_owned_by(existing, tenant.uid):
+        if not is_owned_by(existing, tenant.uid):
             continue
         await kube.delete(existing)
         pruned.append(existing)
@@ -86,5 +138,6 @@ def with_manifest_hash(manifest: Manifest) -> Manifest:
     return {**manifest, "metadata": {**metadata, "annotations": annotations}}
 
 
-def _is_owned_by(existing: Manifest, uid: str) -> bool:
+def is_owned_by(existing: Manifest, uid: str) -> bool:
+    """Whether the object goes when that owner goes."""
     return any(owner.get("uid") == uid for owner in existing["metadata"].get("ownerReferences") or [])

@@ -6,7 +6,8 @@ Rules, each there because its absence has cost somebody data or sleep:
 * a healthy pod goes only while every drive of every set is whole and nothing waits for repair, and after the pod
   itself has confirmed that the others bear its absence (asked by the caller just before,
   `/health/cluster?maintenance=true`);
-* where the geometry bears no loss, a healthy pod goes only if the Tenant says `allowDisruption`.
+* where the geometry bears no loss, a healthy pod goes only if the Tenant says `allowDisruption`;
+* a pod whose volume grows only when it is mounted anew is replaced like one with an old revision.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from holdfast_operator.tenant.spec import TenantSpec
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """Every pod runs the latest revision."""
+    """Every pod runs the latest revision on volumes of the size they have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,13 @@ def plan_rollout(
     pods: Sequence[PodState],
     stateful_sets: Mapping[str, StatefulSetState],
     redundancy: Redundancy,
+    to_remount: frozenset[str] = frozenset(),
 ) -> Step:
-    """The next step of rolling pods to the latest revision of their StatefulSet."""
-    outdated = [pod for pod in pods if _is_outdated(pod, stateful_sets)]
+    """The next step of rolling pods to the latest revision of their StatefulSet.
+
+    `to_remount`: names of pods to be replaced for the sake of their volumes.
+    """
+    outdated = [pod for pod in pods if pod.name in to_remount or _is_outdated(pod, stateful_sets)]
     if not outdated:
         return Nothing()
     count = len(outdated)

@@ -95,6 +95,42 @@ def test_a_tenant_applied_again_on_its_kept_claims_has_its_data(cluster: Cluster
 
 
 @pytest.mark.cluster
+def test_volumes_grow_under_running_pods(cluster: Cluster, tenant: dict[str, Any]) -> None:
+    namespace = create(cluster, tenant)
+    pods = {pod.metadata.uid for pod in cluster.core.list_namespaced_pod(namespace).items}
+    pool = tenant["spec"]["pools"][0]
+
+    def sized(storage: str) -> dict[str, Any]:
+        claim = {"spec": {"resources": {"requests": {"storage": storage}}}}
+        return {"spec": {"pools": [{**pool, "volumeClaimTemplate": claim}]}}
+
+    with pytest.raises(ApiException) as refused:
+        cluster.patch_tenant(namespace, "store", sized("1Mi"))
+    assert "can only grow" in str(refused.value.body)
+    cluster.patch_tenant(namespace, "store", sized("2Gi"))
+
+    def template() -> str:
+        try:
+            found = cluster.apps.read_namespaced_stateful_set("store-pool-main", namespace)
+        except ApiException as error:
+            if error.status == 404:
+                return "between the old one and the new one"
+            raise
+        return str(found.spec.volume_claim_templates[0].spec.resources.requests["storage"])
+
+    claims = cluster.core.list_namespaced_persistent_volume_claim
+    if cluster.claims_can_grow(namespace):
+        wait_for("the StatefulSet to be made again", lambda: template() == "2Gi")
+        assert {claim.spec.resources.requests["storage"] for claim in claims(namespace).items} == {"2Gi"}
+    else:
+        wait_for(
+            "the refusal", lambda: cluster.condition(namespace, "store", "Progressing")["reason"] == "VolumesCannotGrow"
+        )
+    wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"))
+    assert {pod.metadata.uid for pod in cluster.core.list_namespaced_pod(namespace).items} == pods
+
+
+@pytest.mark.cluster
 def test_what_would_lose_data_is_refused_with_the_field(cluster: Cluster, tenant: dict[str, Any]) -> None:
     namespace = create(cluster, tenant)
     pool = tenant["spec"]["pools"][0]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from holdfast_local.kubelet.client import CLAIMS, PODS, STATEFUL_SETS, ApiClient, ApiError, Resource
 from holdfast_local.kubelet.informer import Informer, ReconcileQueue
-from holdfast_local.kubelet.manifests import Key, Manifest, is_owned_by, uid_of
-from holdfast_local.kubelet.statefulset_plan import plan_statefulset
+from holdfast_local.kubelet.manifests import Key, Manifest, is_owned_by, is_terminating, owner_reference, uid_of
+from holdfast_local.kubelet.statefulset_plan import plan_statefulset, pods_to_adopt
 
 
 class StatefulSetController:
@@ -39,13 +39,16 @@ class StatefulSetController:
         if statefulset is None:
             return
         namespace = key[0]
-        pods = [
-            pod
-            for pod_key, pod in self._pods.items.items()
-            if pod_key[0] == namespace and is_owned_by(pod, uid_of(statefulset))
-        ]
+        present = [pod for pod_key, pod in self._pods.items.items() if pod_key[0] == namespace]
+        if not is_terminating(statefulset) and (orphans := pods_to_adopt(statefulset, present)):
+            await self._adopt(statefulset, orphans)
+            return  # the pods' change brings the next pass
+        pods = [pod for pod in present if is_owned_by(pod, uid_of(statefulset))]
         claims = {name: claim for (space, name), claim in self._claims.items.items() if space == namespace}
         plan = plan_statefulset(statefulset, pods, claims)
+        for claim, owners in plan.own_claims:
+            patch = {"metadata": {"uid": uid_of(claim), "ownerReferences": owners}}
+            await self._client.merge(CLAIMS, namespace, claim["metadata"]["name"], patch)
         for claim in plan.create_claims:
             await self._create_if_absent(CLAIMS, claim)
         for pod in plan.create_pods:
@@ -55,6 +58,13 @@ class StatefulSetController:
         previous = statefulset.get("status") or {}
         if any(previous.get(name) != value for name, value in plan.status.items()):
             await self._client.merge(STATEFUL_SETS, *key, {"status": plan.status}, "status")
+
+    async def _adopt(self, statefulset: Manifest, orphans: list[Manifest]) -> None:
+        reference = owner_reference(statefulset, "apps/v1", "StatefulSet")
+        for pod in orphans:
+            owners = [*(pod["metadata"].get("ownerReferences") or []), reference]
+            patch = {"metadata": {"uid": uid_of(pod), "ownerReferences": owners}}
+            await self._client.merge(PODS, pod["metadata"]["namespace"], pod["metadata"]["name"], patch)
 
     async def _create_if_absent(self, resource: Resource, manifest: Manifest) -> None:
         try:

@@ -2,7 +2,8 @@
 
 Follows the real controller: stable names, claims before pods, OrderedReady one at a time (up in order, down
 in reverse), Parallel all at once, RollingUpdate from the highest ordinal with one pod away at a time, and
-OnDelete never deleting for an update.  Failed and finished pods are replaced.
+OnDelete never deleting for an update.  Failed and finished pods are replaced.  Pods of its name and selector that
+nobody controls are adopted, and its claims are owned by it exactly while they are to be deleted with it.
 
 Differs: no ControllerRevision objects, so a pod created during a partitioned roll always gets the newest
 template; `maxUnavailable` and `whenScaled: Delete` are not honoured.
@@ -16,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast_local.kubelet.manifests import Manifest, is_ready, is_terminating, owner_reference
+from holdfast_local.kubelet.manifests import Manifest, is_ready, is_terminating, labels_match, owner_reference
 
 POD_NAME_LABEL = "statefulset.kubernetes.io/pod-name"
 POD_INDEX_LABEL = "apps.kubernetes.io/pod-index"
@@ -25,8 +26,12 @@ REVISION_LABEL = "controller-revision-hash"
 
 @dataclass
 class Plan:
-    """One pass: claims first, then pods, then deletions, then the status."""
+    """One pass: owners first, then claims, then pods, then deletions, then the status."""
 
+    adopt_pods: list[Manifest] = field(default_factory=list)
+    """As they are; they are to get the set as their controller.  What else they need is for the next pass."""
+    own_claims: list[tuple[Manifest, list[Manifest]]] = field(default_factory=list)
+    """Claims, each with the ownerReferences it is to have."""
     create_claims: list[Manifest] = field(default_factory=list)
     create_pods: list[Manifest] = field(default_factory=list)
     delete_pods: list[Manifest] = field(default_factory=list)
@@ -53,7 +58,7 @@ def plan_statefulset(
     statefulset: Mapping[str, Any], pods: Sequence[Manifest], existing_claims: Mapping[str, Manifest]
 ) -> Plan:
     """The next steps for `statefulset`, given the pods it owns and the claims of its namespace by name."""
-    plan = Plan()
+    plan = Plan(own_claims=_claim_owners(statefulset, existing_claims))
     by_ordinal = {}
     for pod in pods:
         ordinal = pod_ordinal(statefulset, pod["metadata"]["name"])
@@ -65,6 +70,39 @@ def plan_statefulset(
             _plan_rolling_update(plan, statefulset, by_ordinal)
     plan.status = derive_status(statefulset, list(by_ordinal.values()))
     return plan
+
+
+def pods_to_adopt(statefulset: Mapping[str, Any], pods: Sequence[Manifest]) -> list[Manifest]:
+    """Of the namespace's pods, those of this set that have lost their controller."""
+    selector = (statefulset["spec"].get("selector") or {}).get("matchLabels") or {}
+    return [
+        pod
+        for pod in pods
+        if pod_ordinal(statefulset, pod["metadata"]["name"]) is not None
+        and labels_match(selector, pod)
+        and not is_terminating(pod)
+        and not any(owner.get("controller") for owner in pod["metadata"].get("ownerReferences") or [])
+    ]
+
+
+def _claim_owners(
+    statefulset: Mapping[str, Any], claims: Mapping[str, Manifest]
+) -> list[tuple[Manifest, list[Manifest]]]:
+    retention = statefulset["spec"].get("persistentVolumeClaimRetentionPolicy") or {}
+    reference = owner_reference(statefulset, "apps/v1", "StatefulSet")
+    changes = []
+    for ordinal in range(_replica_count(statefulset)):
+        for template in statefulset["spec"].get("volumeClaimTemplates") or []:
+            claim = claims.get(claim_name(template, f"{statefulset['metadata']['name']}-{ordinal}"))
+            if not claim or is_terminating(claim):
+                continue
+            owners = claim["metadata"].get("ownerReferences") or []
+            wanted = [owner for owner in owners if owner.get("uid") != reference["uid"]]
+            if retention.get("whenDeleted") == "Delete":
+                wanted.append(reference)
+            if len(wanted) != len(owners):
+                changes.append((claim, wanted))
+    return changes
 
 
 def derive_status(statefulset: Mapping[str, Any], pods: Sequence[Manifest]) -> Manifest:

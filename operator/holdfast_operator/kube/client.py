@@ -100,13 +100,24 @@ class HttpKubeClient:
         except _NotFound:
             return
 
-    async def delete(self, manifest: Manifest) -> None:
+    async def merge(self, manifest: Manifest, patch: Manifest) -> None:
+        kind, metadata = kind_of(manifest), manifest["metadata"]
+        path = _path(kind, metadata["namespace"], metadata["name"])
+        query = {"fieldManager": FIELD_MANAGER}
+        # The server takes a differing uid for an attempt to change it, which is a conflict.
+        body = {**patch, "metadata": {**patch.get("metadata", {}), "uid": metadata["uid"]}}
+        try:
+            await self._call("PATCH", path, body=body, query=query, content_type=_MERGE)
+        except _NotFound as error:
+            raise KubeConflict(str(error)) from error
+
+    async def delete(self, manifest: Manifest, *, orphan: bool = False) -> None:
         kind, metadata = kind_of(manifest), manifest["metadata"]
         options = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "preconditions": {"uid": metadata["uid"]},
-            "propagationPolicy": "Background",
+            "propagationPolicy": "Orphan" if orphan else "Background",
         }
         try:
             await self._call("DELETE", _path(kind, metadata["namespace"], metadata["name"]), body=options)

@@ -1,4 +1,4 @@
-"""What the operator needs of Kubernetes, in seven verbs.
+"""What the operator needs of Kubernetes, in eight verbs.
 
 Manifests are plain dicts as in YAML, with `apiVersion`, `kind` and `metadata`.  Every verb has a time limit
 and raises `KubeError` subclasses only.  There is no watch here: kopf watches, and the reconcile reads afresh.
@@ -35,6 +35,7 @@ SERVICE = Kind("v1", "Service", "services")
 SECRET = Kind("v1", "Secret", "secrets")
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
+CLAIM = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 STATEFUL_SET = Kind("apps/v1", "StatefulSet", "statefulsets")
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 EVENT = Kind("v1", "Event", "events")
@@ -48,6 +49,7 @@ KINDS: Mapping[tuple[str, str], Kind] = {
         SECRET,
         CONFIG_MAP,
         SERVICE_ACCOUNT,
+        CLAIM,
         STATEFUL_SET,
         DISRUPTION_BUDGET,
         EVENT,
@@ -82,8 +84,13 @@ class KubeClient(Protocol):
     async def patch_status(self, kind: Kind, namespace: str, name: str, patch: Manifest) -> None:
         """Merge-patch `/status`; nothing happens where the object is gone."""
 
-    async def delete(self, manifest: Manifest) -> None:
-        """Delete exactly this object: if its name now belongs to another uid, nothing happens.  Idempotent."""
+    async def merge(self, manifest: Manifest, patch: Manifest) -> None:
+        """Merge-patch exactly this object; KubeConflict if its name now belongs to another uid or to nobody."""
+
+    async def delete(self, manifest: Manifest, *, orphan: bool = False) -> None:
+        """Delete exactly this object: if its name now belongs to another uid, nothing happens.  Idempotent.
+
+        `orphan`: what it owns stays and belongs to nobody."""
 
     async def evict(self, namespace: str, pod_name: str) -> None:
         """Ask for a voluntary end of a pod; EvictionRefused while a disruption budget forbids it."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from holdfast_operator import labels
 from holdfast_operator.kube.port import (
+    CLAIM,
     CONFIG_MAP,
     DISRUPTION_BUDGET,
     POD,
@@ -31,6 +32,7 @@ class LiveObjects:
     by_key: dict[tuple[str, str], Manifest]
     """(kind, name) → object, of the kinds the operator makes."""
     pods: tuple[Manifest, ...]
+    claims: tuple[Manifest, ...] = ()
 
     def of_kind(self, kind: Kind) -> list[Manifest]:
         return [manifest for (name, _), manifest in self.by_key.items() if name == kind.kind]
@@ -40,9 +42,12 @@ async def list_live_objects(kube: KubeClient, namespace: str, tenant_name: str) 
     """Raises KubeError if any of the lists fails: deciding on half a picture is worse than waiting."""
     own = labels.tenant_labels(tenant_name)
     objects = await _together([kube.list_objects(kind, namespace, own) for kind in OWNED_KINDS])
+    # Claims carry the selector of their pods and no more: their labels come from the StatefulSet controller.
+    claims = await kube.list_objects(CLAIM, namespace, labels.pod_labels(tenant_name))
     return LiveObjects(
         by_key={(manifest["kind"], manifest["metadata"]["name"]): manifest for part in objects for manifest in part},
         pods=tuple(await kube.list_objects(POD, namespace, own)),
+        claims=tuple(claims),
     )
 
 

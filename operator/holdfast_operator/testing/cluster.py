@@ -38,6 +38,8 @@ class Cluster:
         self._api = config.new_client_from_config(str(kubeconfig))
         # Any: the client's annotations know only its own classes, not the plain dicts that it takes too.
         self.core: Any = client.CoreV1Api(self._api)
+        self.apps: Any = client.AppsV1Api(self._api)
+        self._storage: Any = client.StorageV1Api(self._api)
         self._custom: Any = client.CustomObjectsApi(self._api)
 
     def close(self) -> None:
@@ -77,6 +79,14 @@ class Cluster:
     def names(self, kind: str, namespace: str) -> set[str]:
         """Names of all objects of a kind of the core API: `pod`, `service`, `secret`, `persistent_volume_claim`."""
         return {item.metadata.name for item in getattr(self.core, f"list_namespaced_{kind}")(namespace).items}
+
+    def claims_can_grow(self, namespace: str) -> bool:
+        """Whether the claims' storage class allows it; without a class, as on the stand-in, it does."""
+        for claim in self.core.list_namespaced_persistent_volume_claim(namespace).items:
+            if claim.spec.storage_class_name:
+                found = self._storage.read_storage_class(claim.spec.storage_class_name)
+                return bool(found.allow_volume_expansion)
+        return True
 
     def secret(self, namespace: str, name: str) -> dict[str, str]:
         """Decoded; empty if there is none."""

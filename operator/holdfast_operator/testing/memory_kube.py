@@ -69,10 +69,19 @@ class MemoryKubeClient:
         if stored is not None:
             stored["status"] = _merge_patched(stored.get("status") or {}, copy.deepcopy(patch))
 
-    async def delete(self, manifest: Manifest) -> None:
-        key = self._note("delete", manifest)
+    async def merge(self, manifest: Manifest, patch: Manifest) -> None:
+        key = self._note("merge", manifest)
+        stored = self.objects.get(key)
+        if stored is None or stored["metadata"]["uid"] != manifest["metadata"]["uid"]:
+            raise KubeConflict(f"{key[0]} {key[2]} is another one now")
+        self._store(key, _merge_patched(copy.deepcopy(stored), copy.deepcopy(patch)))
+
+    async def delete(self, manifest: Manifest, *, orphan: bool = False) -> None:
+        key = self._note("orphan" if orphan else "delete", manifest)
         stored = self.objects.get(key)
         if stored is not None and stored["metadata"]["uid"] == manifest["metadata"]["uid"]:
+            if orphan:
+                self._disown(stored["metadata"]["uid"])
             self.remove(key)
 
     async def evict(self, namespace: str, pod_name: str) -> None:
@@ -96,6 +105,12 @@ class MemoryKubeClient:
             owners = value["metadata"].get("ownerReferences") or []
             if other in self.objects and any(owner["uid"] == uid for owner in owners):
                 self.remove(other)
+
+    def _disown(self, uid: str) -> None:
+        for value in self.objects.values():
+            owners = value["metadata"].get("ownerReferences") or []
+            if any(owner["uid"] == uid for owner in owners):
+                value["metadata"]["ownerReferences"] = [owner for owner in owners if owner["uid"] != uid]
 
     def object(self, kind: Kind, name: str, namespace: str = "loki") -> Manifest:
         """The stored object itself; KeyError where there is none."""

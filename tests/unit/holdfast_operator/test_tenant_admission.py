@@ -63,3 +63,32 @@ def test_a_volume_of_no_size_is_refused(storage: str, accepted: bool) -> None:
     body = tenant(4, 2, None, None)
     body["spec"]["pools"][0]["volumeClaimTemplate"]["spec"]["resources"]["requests"]["storage"] = storage
     assert bool(validate_rules(body, None, SCHEMA)) != accepted
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "accepted"),
+    [("1Gi", "2Gi", True), ("1Gi", "1024Mi", True), ("2Gi", "1.9Gi", False), ("1Gi", "1G", False)],
+)
+def test_a_volume_may_only_grow(before: str, after: str, accepted: bool) -> None:
+    old, new = sized(before), sized(after)
+    causes = validate_rules(new, old, SCHEMA)
+    assert bool(causes) != accepted
+    assert all(
+        cause.field.endswith("resources.requests.storage") and "can only grow" in cause.message for cause in causes
+    )
+
+
+@pytest.mark.parametrize("change", [{"storageClassName": "fast"}, {"accessModes": ["ReadWriteOncePod"]}])
+def test_nothing_else_of_a_claim_may_change(change: dict[str, Any]) -> None:
+    for before, after in (({}, change), ({"storageClassName": "slow", "accessModes": ["ReadWriteOnce"]}, change)):
+        old, new = sized("1Gi", accessModes=["ReadWriteOnce"]), sized("1Gi", accessModes=["ReadWriteOnce"])
+        old["spec"]["pools"][0]["volumeClaimTemplate"]["spec"].update(before)
+        new["spec"]["pools"][0]["volumeClaimTemplate"]["spec"].update({**before, **after})
+        assert validate_rules(new, old, SCHEMA), (before, after)
+
+
+def sized(storage: str, **spec: Any) -> dict[str, Any]:
+    body = tenant(4, 2, None, None)
+    claim = {"spec": {"resources": {"requests": {"storage": storage}}, **spec}}
+    body["spec"]["pools"][0]["volumeClaimTemplate"] = claim
+    return body

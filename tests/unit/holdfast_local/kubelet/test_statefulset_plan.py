@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast_local.kubelet.statefulset_plan import plan_statefulset, render_pod, revision_name
+from holdfast_local.kubelet.statefulset_plan import plan_statefulset, pods_to_adopt, render_pod, revision_name
 
 Manifest = dict[str, Any]
 
@@ -159,3 +159,23 @@ def test_a_complete_rolling_update_moves_the_current_revision_and_on_delete_neve
         new = make_set(image="two", strategy=strategy, status={"currentRevision": revision_name(old)})
         status = plan_statefulset(new, [make_pod(new, ordinal) for ordinal in range(3)], {}).status
         assert (status["currentRevision"] == revision_name(new)) is moved
+
+
+def test_pods_that_lost_their_controller_are_adopted() -> None:
+    statefulset = make_set()
+    orphan, owned, leaving, stranger = (make_pod(statefulset, ordinal) for ordinal in range(4))
+    orphan["metadata"]["ownerReferences"] = []
+    leaving["metadata"].update(ownerReferences=[], deletionTimestamp="2026-01-01T00:00:00Z")
+    stranger["metadata"].update(ownerReferences=[], labels={"app": "other"})
+    assert names(pods_to_adopt(statefulset, [orphan, owned, leaving, stranger])) == ["web-0"]
+
+
+def test_claims_get_and_lose_their_owner_with_the_retention_policy() -> None:
+    kept, deleted = make_set(replicas=1), make_set(replicas=1, retention="Delete")
+    free = plan_statefulset(kept, [], {}).create_claims[0]
+    owned = plan_statefulset(deleted, [], {}).create_claims[0]
+    assert plan_statefulset(kept, [], {"data0-web-0": free}).own_claims == []
+    assert plan_statefulset(deleted, [], {"data0-web-0": owned}).own_claims == []
+    ((claim, owners),) = plan_statefulset(deleted, [], {"data0-web-0": free}).own_claims
+    assert (claim, [owner["uid"] for owner in owners]) == (free, ["set-uid"])
+    assert plan_statefulset(kept, [], {"data0-web-0": owned}).own_claims == [(owned, [])]
