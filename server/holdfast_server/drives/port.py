@@ -152,6 +152,8 @@ class FenceReply(msgspec.Struct, frozen=True, array_like=True, gc=False):
     fenced: bool
     """False: the drive holds that very version."""
     healing: bool
+    newest: int | None = None
+    """Stamp of the newest record the drive holds, 0 for none; None from a pod that does not tell."""
 
 
 class ScanRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):

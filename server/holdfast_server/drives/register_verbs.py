@@ -115,7 +115,7 @@ class RegisterVerbs:
             transaction.durable = True
             self._rows.save(transaction, row, state, [])
             self._saw(transaction, stamp)
-        return FenceReply(fenced, state.healing)
+        return FenceReply(fenced, state.healing, state.newest)
 
     def remove(self, transaction: Transaction, row: bytes, stamp: int) -> None:
         state = self._rows.load(transaction, row, self.healing)

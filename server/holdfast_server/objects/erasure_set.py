@@ -187,13 +187,15 @@ class ErasureSet:
             return await self.commit(register, make_held, refill)
         return await self.commit_if(register, condition, make_held, refill)
 
-    async def commit(self, register: Register, make_held: MakeHeld, refill: Refill | None = None) -> Committed:
-        """A plain write (rule 6).  Raises Unavailable, OutOfSpace.
+    async def commit(
+        self, register: Register, make_held: MakeHeld, refill: Refill | None = None, above: int = 0
+    ) -> Committed:
+        """A plain write (rule 6), stamped above `above`.  Raises Unavailable, OutOfSpace.
 
         `refill` is told of the drives that lack shards the record names; it brings them there and returns
         the positions that have them now.
         """
-        highest = 0
+        highest = above
         restamps = 0
         for attempt in range(LEASED_ATTEMPTS):
             stamp = self.next_stamp(highest)
@@ -246,15 +248,27 @@ class ErasureSet:
             raise Unavailable(f"{self.name}: {len(replies)} drives answer, too few to promise a write")
         return None
 
-    async def commit_promised(self, promise: Promise, make_held: MakeHeld, refill: Refill | None = None) -> Committed:
-        """The write that was promised.  Raises Unavailable, OutOfSpace."""
-        stamp = self.next_stamp(promise.highest)
+    async def commit_promised(
+        self,
+        promise: Promise,
+        make_held: MakeHeld,
+        refill: Refill | None = None,
+        above: int = 0,
+        first: Callable[[int], Awaitable[None]] | None = None,
+    ) -> Committed:
+        """The write that was promised, stamped above `above`.  Raises Unavailable, OutOfSpace.
+
+        `first` is given the stamp before any drive is; what it raises ends the write, nothing having changed.
+        """
+        stamp = self.next_stamp(max(promise.highest, above))
         made = make_held(stamp)
         taken: set[int] = set()
         try:
             # Those that promised may not be those that have the shards: below W nothing is sent, because a
             # commit that cannot succeed would be left undecided for nothing.
             targets = self._enough({p: drive for p, drive in promise.drives.items() if p in made})
+            if first is not None:
+                await first(stamp)
             replies = await self._send(
                 promise.register, stamp, targets, make_held, CommitMode.CONDITIONAL, promise.lease, refill
             )

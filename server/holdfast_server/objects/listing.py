@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from holdfast_server.drives.port import (
     MAX_SCAN_ENTRIES,
@@ -49,6 +49,8 @@ class Walk:
     start: Position = (b"", b"")
     """Inclusive."""
     page_size: int = MAX_SCAN_ENTRIES
+    tombstones: bool = False
+    """Deleted registers are found, too; not those inside a group.  For whoever merges sets that share keys."""
 
     def after(self, position: Position, group: bytes = b"") -> Walk:
         """The rest of the walk, after an entry."""
@@ -56,12 +58,12 @@ class Walk:
             start = (group + b"\xff", b"")  # no key is above every key of the group and below this
         else:
             start = (position[0], position[1] + b"\0") if position[1] else (position[0], b"\0")
-        return Walk(self.space, self.prefix, self.delimiter, start, self.page_size)
+        return replace(self, start=start)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One live register, or a group of them."""
+    """One live register, or a group of them; a deleted one where a walk asks for those."""
 
     register: Register
     record: Record | None
@@ -146,7 +148,7 @@ class SetWalk:
 
     def _settled(self, candidate: _Candidate) -> Found | None:
         entry = candidate.entries[0]
-        if entry.newest.tombstone:
+        if entry.newest.tombstone and (entry.group or not self._walk.tombstones):
             return None
         if entry.group:
             return Found(entry.register, None, entry.group)
@@ -159,13 +161,15 @@ class SetWalk:
         current = await self._set.read(register)
         live = current.record is not None and current.record.live
         if not first.group:
-            return Found(register, current.record) if live else None
+            shown = live or (current.record is not None and self._walk.tombstones)
+            return Found(register, current.record) if shown else None
         if live:
             return Found(register, None, first.group)
         position = (register.key.encode(), register.version)
         inside = Walk(self._walk.space, first.group, b"", page_size=RESOLVE_WIDTH).after(position)
         async with aclosing(SetWalk(self._set, inside).found()) as others:
-            return Found(register, None, first.group) if await anext(others, None) is not None else None
+            other = await anext(others, None)
+        return Found(other.register, None, first.group) if other is not None else None
 
     async def _candidates(self) -> AsyncGenerator[_Candidate]:
         lanes = self._open_lanes()

@@ -1,8 +1,9 @@
 """Multipart uploads: an upload, its parts, and the object made of them.
 
-An upload is a register of its own (upload id = version), each part another; both live in the erasure set of
-the object's key, so completing moves no data: the object's record names the parts' shard files.  Parts are
-always files, never inline.
+An upload is a register of its own (upload id = version), each part another; both live in the erasure set where
+the object's key was written when the upload began, its *home*, and the object is committed there, so completing
+moves no data: the object's record names the parts' shard files.  When a pool has joined meanwhile, the home may be
+one of the key's older sets; readers look there too (`look_up`).  Parts are always files, never inline.
 
 Completing happens once: it takes the lease of the upload's register, commits the object, and puts a tombstone
 on the upload that keeps the result, so that a client that repeats the call (it lost the answer) gets the same
@@ -57,27 +58,33 @@ class Uploads:
     async def create(self, bucket_id: bytes, key: str, headers: dict[str, str], body: bytes) -> bytes:
         upload_id = self._store.new_id()
         template = Record(Kind.UPLOAD, 0, headers=headers, body=body)
-        await self._store.commit_record(record.upload_register(bucket_id, key, upload_id), template)
+        register = record.upload_register(bucket_id, key, upload_id)
+        await self._store.commit_record(register, template, home=self._store.set_of(register))
         return upload_id
 
     async def get(self, bucket_id: bytes, key: str, upload_id: bytes) -> Record | None:
         return await self._store.live(record.upload_register(bucket_id, key, upload_id))
 
-    async def put_part(self, bucket_id: bytes, key: str, upload_id: bytes, number: int, body: Body) -> Record:
-        if await self.get(bucket_id, key, upload_id) is None:
+    async def _home(self, bucket_id: bytes, key: str, upload_id: bytes) -> ErasureSet:
+        """Where an open upload is.  Raises Missing."""
+        located = await self._store.look_up(record.upload_register(bucket_id, key, upload_id)).read()
+        if located.live is None:
             raise Missing(f"no upload {upload_id.hex()}")
+        return located.erasure_set
+
+    async def put_part(self, bucket_id: bytes, key: str, upload_id: bytes, number: int, body: Body) -> Record:
+        home = await self._home(bucket_id, key, upload_id)
         register = record.part_register(bucket_id, key, upload_id, number)
-        return await self._store.write_body(register, Kind.PART, body, inline_limit_bytes=0)
+        return await self._store.write_body(register, Kind.PART, body, inline_limit_bytes=0, home=home)
 
     async def list_parts(
         self, bucket_id: bytes, key: str, upload_id: bytes, after: int = 0, limit: int = 1000
     ) -> tuple[list[tuple[int, Record]], bool]:
-        if await self.get(bucket_id, key, upload_id) is None:
-            raise Missing(f"no upload {upload_id.hex()}")
-        return await self._parts(bucket_id, key, upload_id, after, limit)
+        home = await self._home(bucket_id, key, upload_id)
+        return await self._parts(home, bucket_id, key, upload_id, after, limit)
 
     async def _parts(
-        self, bucket_id: bytes, key: str, upload_id: bytes, after: int, limit: int
+        self, home: ErasureSet, bucket_id: bytes, key: str, upload_id: bytes, after: int, limit: int
     ) -> tuple[list[tuple[int, Record]], bool]:
         first = record.part_register(bucket_id, key, upload_id, min(after + 1, 0xFFFF))
         walk = Walk(
@@ -87,7 +94,7 @@ class Uploads:
             page_size=max(1, min(limit + 1, MAX_SCAN_ENTRIES)),
         )
         parts: list[tuple[int, Record]] = []
-        async with aclosing(self._store.walk(walk, [self._store.set_of(first)])) as everything:
+        async with aclosing(self._store.walk(walk, [home])) as everything:
             async for found in everything:
                 register = found.register
                 if register.key != key or not register.version.startswith(upload_id) or found.record is None:
@@ -126,15 +133,16 @@ class Uploads:
     ) -> Record | None:
         """The completed object; None where another completion or abort is under way."""
         upload_register = record.upload_register(bucket_id, key, upload_id)
-        erasure_set = self._store.set_of(upload_register)
-        current = await erasure_set.read(upload_register)
-        upload = current.record
+        located = await self._store.look_up(upload_register).read()
+        erasure_set, current, upload = located.erasure_set, located.current, located.current.record
         if upload is None:
             raise Missing(f"no upload {upload_id.hex()}")
         if not upload.live:
             return _completed_before(upload, parts)
-        stored = dict((await self._parts(bucket_id, key, upload_id, 0, MAX_PARTS))[0])
+        stored = dict((await self._parts(erasure_set, bucket_id, key, upload_id, 0, MAX_PARTS))[0])
         asked = [(ref, stored.get(ref.number)) for ref in parts]
+        if any(part is None for _, part in asked) and await self.get(bucket_id, key, upload_id) is None:
+            return None  # parts go when the upload has ended: somebody has completed or aborted it since it was read
         attributes = assemble(upload, asked)
         chosen = [(ref, part) for ref, part in asked if part is not None]
         template = _object_of(chosen, attributes)
@@ -159,9 +167,8 @@ class Uploads:
         refill: Refill,
         condition: Condition | None,
     ) -> Record:
-        rotation = self._store.rotation(register, erasure_set)
         try:
-            made = await self._store.commit_record(register, template, condition, rotation, refill)
+            made = await self._store.commit_object(register, erasure_set, template, condition, refill)
         except BaseException:
             erasure_set.release_later(promise)
             raise
@@ -175,10 +182,9 @@ class Uploads:
         return made
 
     async def abort(self, bucket_id: bytes, key: str, upload_id: bytes) -> None:
-        if await self.get(bucket_id, key, upload_id) is None:
-            raise Missing(f"no upload {upload_id.hex()}")
+        home = await self._home(bucket_id, key, upload_id)
         register = record.upload_register(bucket_id, key, upload_id)
-        await self._store.commit_record(register, Record(Kind.TOMBSTONE, 0))
+        await self._store.commit_record(register, Record(Kind.TOMBSTONE, 0), home=home)
 
     async def list_uploads(
         self, bucket_id: bytes, prefix: str, delimiter: str, after: tuple[str, bytes], limit: int

@@ -1,7 +1,7 @@
 """The object store: the façade of this package (`objects.port.Objects`), and the wiring of its parts.
 
-A call finds the erasure set of its key (`placement`), then reads or writes one register of that set
-(`erasure_set`), its shards through `writing` and `reading`.  Multipart uploads add `multipart`.
+A call finds the erasure sets where its key may be (`placement`), for most keys one, then reads or writes one register
+over them (`look_up`, `erasure_set`), its shards through `writing` and `reading`.  Multipart uploads add `multipart`.
 
 Invariants kept here: shards are staged before the record that names them is offered to any drive; a write that
 fails leaves no staged shards behind; what is found bad or missing while reading is healed in the background.
@@ -22,11 +22,13 @@ from holdfast_server.drives.port import MAX_SCAN_ENTRIES, Drive, Held, Register
 from holdfast_server.erasure.codec import Codec, codec
 from holdfast_server.objects import record
 from holdfast_server.objects.background import Background
-from holdfast_server.objects.erasure_set import ErasureSet, Refill
+from holdfast_server.objects.epochs import Epochs
+from holdfast_server.objects.erasure_set import Committed, ErasureSet, Refill
 from holdfast_server.objects.foreground import Foreground
 from holdfast_server.objects.healing import Healed, Healer
 from holdfast_server.objects.listing import Found, Walk, start_after
-from holdfast_server.objects.merged_listing import walk_sets
+from holdfast_server.objects.look_up import LookUp
+from holdfast_server.objects.merged_listing import walk_placed, walk_sets
 from holdfast_server.objects.multipart import Uploads
 from holdfast_server.objects.port import (
     Attributes,
@@ -62,8 +64,8 @@ class ObjectStore:
         coding_threads: int = CODING_THREADS,
     ) -> None:
         """`drives(pool, set index)` gives the N drives of a set in position order, local and remote alike."""
-        self.pools = pools
         self.clock = clock
+        self.epochs = Epochs(pools, clock)
         self.background = Background()
         self._drives = drives
         self._stamps = stamps
@@ -80,8 +82,22 @@ class ObjectStore:
 
     # ---------------------------------------------------------------- placement
 
+    @property
+    def pools(self) -> PoolMap:
+        """The map in force; another is put in its place through `epochs`."""
+        return self.epochs.pools
+
     def set_of(self, register: Register) -> ErasureSet:
+        """Where a register is written now."""
         return self.erasure_set(self.pools.write_set(register.space[1:], register.key))
+
+    def look_up(self, register: Register) -> LookUp:
+        """The register over all sets where it may be."""
+        return self._look_up(register, self.pools)
+
+    def _look_up(self, register: Register, pools: PoolMap) -> LookUp:
+        sets = [self.erasure_set(set_id) for set_id in pools.look_up_sets(register.space[1:], register.key)]
+        return LookUp(register, sets, self.clock, self.background)
 
     def erasure_set(self, set_id: SetId) -> ErasureSet:
         found = self._sets.get(set_id)
@@ -122,9 +138,10 @@ class ObjectStore:
         body: Body,
         condition: Condition | None = None,
         inline_limit_bytes: int = INLINE_LIMIT_BYTES,
+        home: ErasureSet | None = None,
     ) -> Record:
-        """Stage a body and commit the record that names it."""
-        erasure_set = self.set_of(register)
+        """Stage a body and commit the record that names it.  `home`: as for `commit_record`."""
+        erasure_set = home or self.set_of(register)
         rotation = self.rotation(register, erasure_set)
         code = self.codec(erasure_set)
         writer = ShardWriter(code, erasure_set.quorums.write_quorum, self._executor, self.background)
@@ -138,7 +155,7 @@ class ObjectStore:
         async def commit() -> Record:
             holding: frozenset[int] = frozenset()
             try:
-                committed = await self._timed(self.foreground.committed, erasure_set.write(register, condition, made))
+                committed = await self._commit(register, erasure_set, home is not None, condition, made)
                 holding = committed.positions
             finally:
                 # Undecided, refused, or not by all: a drive that named the shards in a record keeps them
@@ -155,15 +172,42 @@ class ObjectStore:
         register: Register,
         template: Record,
         condition: Condition | None = None,
-        rotation: int = 0,
-        refill: Refill | None = None,
+        home: ErasureSet | None = None,
     ) -> Record:
-        """Commit a record whose shards, if any, are in place already; returns it as it was committed."""
-        erasure_set = self.set_of(register)
-        made = self.made(template, erasure_set, rotation=rotation)
-        write = self._timed(self.foreground.committed, erasure_set.write(register, condition, made, refill))
+        """Commit a record without shards; returns it as it was committed.
+
+        `home`: the one set where this register can be, whatever the map says (an upload, a part of one).
+        """
+        erasure_set = home or self.set_of(register)
+        made = self.made(template, erasure_set)
+        write = self._commit(register, erasure_set, home is not None, condition, made)
         committed = await self.background.shielded(write)
         return made.record(committed.stamp)
+
+    async def commit_object(
+        self, register: Register, into: ErasureSet, template: Record, condition: Condition | None, refill: Refill
+    ) -> Record:
+        """Commit an object whose shards are in place already, in the set where they are."""
+        made = self.made(template, into, rotation=self.rotation(register, into))
+        committed = await self._commit(register, into, False, condition, made, refill)
+        return made.record(committed.stamp)
+
+    async def _commit(
+        self,
+        register: Register,
+        into: ErasureSet,
+        alone: bool,
+        condition: Condition | None,
+        made: Made,
+        refill: Refill | None = None,
+    ) -> Committed:
+        """By the map of now, which may have changed since the body began; `into` is a look-up set of it all the same.
+
+        `alone`: no other set can have this register.
+        """
+        with self.epochs.writing() as pools:
+            placed = LookUp(register, [into], self.clock, self.background) if alone else self._look_up(register, pools)
+            return await self._timed(self.foreground.committed, placed.write(into, condition, made, refill))
 
     def made(
         self,
@@ -182,15 +226,13 @@ class ObjectStore:
 
     async def live(self, register: Register) -> Record | None:
         """The current version if it is not a tombstone."""
-        current = await self._timed(self.foreground.looked_up, self.set_of(register).read(register))
-        return current.record if current.record is not None and current.record.live else None
+        return (await self._timed(self.foreground.looked_up, self.look_up(register).read())).live
 
     async def open_object(self, bucket_id: bytes, key: str) -> Reader | None:
         register = record.object_register(bucket_id, key)
-        erasure_set = self.set_of(register)
-        current = await self._timed(self.foreground.looked_up, erasure_set.read(register, with_inline=True))
-        found = current.record
-        if found is None or not found.live:
+        located = await self._timed(self.foreground.looked_up, self.look_up(register).read(with_inline=True))
+        erasure_set, current, found = located.erasure_set, located.current, located.live
+        if found is None:
             return None
         if not found.size_bytes or found.geometry is None:
             return ObjectReader(found, None, [])
@@ -227,14 +269,13 @@ class ObjectStore:
         register = record.object_register(bucket_id, key)
         if condition is None:
             try:
-                current = await self.set_of(register).read(register)
+                there = (await self.look_up(register).read()).live
             except ObjectError:
                 pass  # undecided now; a tombstone above it all decides it
             else:
-                if current.record is None or not current.record.live:
-                    return None
-                await self.commit_record(register, Record(Kind.TOMBSTONE, 0))
-                return current.record
+                if there is not None:
+                    await self.commit_record(register, Record(Kind.TOMBSTONE, 0))
+                return there
         await self.commit_record(register, Record(Kind.TOMBSTONE, 0), condition)
         return None
 
@@ -267,6 +308,8 @@ class ObjectStore:
         return Listing(entries, prefixes, None)
 
     def walk(self, walk: Walk, sets: Sequence[ErasureSet] | None = None) -> AsyncGenerator[Found]:
+        if sets is None and not self.pools.one_placement:
+            return walk_placed(self.all_sets(), walk, self.look_up)
         return walk_sets(self.all_sets() if sets is None else list(sets), walk)
 
     # ---------------------------------------------------------------- multipart

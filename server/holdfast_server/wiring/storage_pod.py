@@ -213,7 +213,7 @@ class StoragePod:
     async def _configure(self, config: ServerConfig) -> None:
         await self._network.configure(config)
         self._table.configure(config, self._network.peers)
-        self.store.pools = PoolMap(config)
+        self.store.epochs.pools = PoolMap(config)
         self._push()
 
     async def _follow_inputs(self) -> None:
