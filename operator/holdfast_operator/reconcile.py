@@ -15,16 +15,18 @@ from typing import Any, Protocol
 
 from holdfast_operator import labels
 from holdfast_operator.announce import Announcer
-from holdfast_operator.apply import ApplyRefused, apply_manifests, prune
+from holdfast_operator.apply import ApplyRefused, Growth, apply_growth, apply_manifests, fit_to_live, is_owned_by, prune
 from holdfast_operator.credentials import KeyPair, TenantCredentials
 from holdfast_operator.desired.render import render_tenant
 from holdfast_operator.desired.request import RenderRequest
 from holdfast_operator.desired.secrets import render_peer_secret
 from holdfast_operator.gather import CredentialsFault, KeyMint, gather_credentials
+from holdfast_operator.growth import growth_message, plan_growth, pods_to_remount
 from holdfast_operator.kube.errors import EvictionRefused, KubeForbidden, KubeRejected
 from holdfast_operator.kube.port import STATEFUL_SET, TENANT, KubeClient, Manifest
 from holdfast_operator.ledger import Ledger, advance_pools, check_against_ledger
-from holdfast_operator.observe.cluster import list_live_objects
+from holdfast_operator.observe.claims import read_claims
+from holdfast_operator.observe.cluster import LiveObjects, list_live_objects
 from holdfast_operator.observe.health import HealthProbe
 from holdfast_operator.observe.pods import PodState, read_pods, read_stateful_sets
 from holdfast_operator.observe.redundancy import Redundancy, formatted_pools, merge_views
@@ -51,6 +53,7 @@ from holdfast_operator.status.derive import (
 )
 from holdfast_operator.status.events import condition_events
 from holdfast_operator.status.patch import merge_patch
+from holdfast_operator.status.progress import PROGRESS_SECONDS, only_progress
 from holdfast_operator.tenant.parse import parse_tenant
 from holdfast_operator.tenant.spec import TenantSpec
 from holdfast_server.contract import names
@@ -109,6 +112,7 @@ class Reconciler:
         self._cluster_domain = cluster_domain
         self._provisioned: dict[TenantKey, _Remembered] = {}
         self._silent_since: dict[TenantKey, float] = {}
+        self._written: dict[TenantKey, float] = {}
         self._announcer = Announcer(ports.kube, ports.now, ports.monotonic)
 
     async def reconcile(self, key: TenantKey) -> float | None:
@@ -119,16 +123,24 @@ class Reconciler:
             # What is to go with it goes by owner reference; the rest is meant to stay.
             self._provisioned.pop(key, None)
             self._silent_since.pop(key, None)
+            self._written.pop(key, None)
             return None
         previous = body.get("status") or {}
         status, delay = await self._pass(key, body, previous)
         patch = merge_patch(previous, status)
-        if patch:
+        if patch and not self._can_wait(key, previous, status):
             await self._ports.kube.patch_status(TENANT, key.namespace, key.name, patch)
+            self._written[key] = self._ports.monotonic()
             _log_transitions(key, previous, status)
             news = condition_events(previous.get("conditions") or [], status.get("conditions") or [])
             await self._announcer.post(body, news)
         return delay
+
+    def _can_wait(self, key: TenantKey, previous: dict[str, Any], status: dict[str, Any]) -> bool:
+        """Whether the status was written a moment ago and tells nothing new but progress."""
+        written = self._written.get(key)
+        young = written is not None and self._ports.monotonic() - written < PROGRESS_SECONDS
+        return young and only_progress(previous, status)
 
     async def _pass(self, key: TenantKey, body: Manifest, previous: dict[str, Any]) -> tuple[dict[str, Any], float]:
         generation = body["metadata"].get("generation", 0)
@@ -181,19 +193,23 @@ class Reconciler:
             cluster_domain=self._cluster_domain,
             disruption_allowed=disruption_allowed(tenant, serving),
         )
-        manifests = render_tenant(request)
-        trouble = None
+        rendered = render_tenant(request)
+        claims = read_claims(live.claims, tenant.name)
+        trouble, growth = None, Growth()
         try:
+            growth = await apply_growth(self._ports.kube, plan_growth(tenant, claims, _own_sets(live, tenant)))
+            manifests = fit_to_live(rendered, live, growth)
             sent = await apply_manifests(self._ports.kube, tenant, manifests, live)
             if sent:
                 applied = [f"{manifest['kind']}/{manifest['metadata']['name']}" for manifest in sent]
                 _log(key, "applied", objects=applied)
-            await prune(self._ports.kube, tenant, manifests, live)
+            await prune(self._ports.kube, tenant, rendered, live)
         except ApplyRefused as error:
             trouble = Trouble("NameTaken", str(error))
         except (KubeRejected, KubeForbidden) as error:
             trouble = Trouble("ApplyFailed", str(error))
-        step = await self._roll(key, tenant, pods, live.of_kind(STATEFUL_SET), redundancy)
+        to_remount = pods_to_remount(tenant, claims, self._ports.now())
+        step = await self._roll(key, tenant, pods, live.of_kind(STATEFUL_SET), redundancy, to_remount)
         plan = plan_provisioning(tenant, credentials, ledger)
         provisioned = await self._provision(key, tenant, credentials, ledger, plan, pods, serving)
         return PassFindings(
@@ -208,6 +224,8 @@ class Reconciler:
             },
             endpoint=_endpoint(tenant, self._cluster_domain),
             apply_trouble=trouble,
+            growing=growth_message(claims),
+            growth_refused=growth.refused,
         )
 
     async def _roll(
@@ -217,9 +235,10 @@ class Reconciler:
         pods: Sequence[PodState],
         stateful_sets: Sequence[Manifest],
         redundancy: Redundancy,
+        to_remount: frozenset[str],
     ) -> Step:
         """Take the next disruptive step, at most one."""
-        step = plan_rollout(tenant, pods, read_stateful_sets(stateful_sets), redundancy)
+        step = plan_rollout(tenant, pods, read_stateful_sets(stateful_sets), redundancy, to_remount)
         if isinstance(step, EvictPod):
             if not await self._ports.health.bears_absence(step.pod):
                 return Wait(step.outdated, f"pod {step.pod.name} cannot be spared now")
@@ -264,6 +283,15 @@ class Reconciler:
             print_of = f"{credentials.peer.tenant_id}:{tenant.uid}:{settled.fingerprint()}"
             self._provisioned[key] = _Remembered(print_of, outcome, at)
         return outcome
+
+
+def _own_sets(live: LiveObjects, tenant: TenantSpec) -> dict[str, Manifest]:
+    """The tenant's StatefulSets by pool; one of somebody else's is never touched."""
+    return {
+        labels.labels_of(manifest).get(labels.POOL_LABEL, ""): manifest
+        for manifest in live.of_kind(STATEFUL_SET)
+        if is_owned_by(manifest, tenant.uid)
+    }
 
 
 def _endpoint(tenant: TenantSpec, cluster_domain: str) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from holdfast_operator.ledger import PoolRecord
 from holdfast_operator.observe.health import PodView
 from holdfast_server.contract import geometry
+from holdfast_server.contract.healing import DriveHealing, FillingProgress
 from holdfast_server.contract.health import DriveHealth, SetHealth
 
 OK, HEALING, BLANK, OFFLINE, FAULTY = "ok", "healing", "blank", "offline", "faulty"
@@ -30,6 +31,8 @@ class DriveView:
     message: str = ""
     total_bytes: int = 0
     used_bytes: int = 0
+    filling: FillingProgress | None = None
+    """How far it is, where its own pod tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,14 @@ class SetView:
     size: int
     writable: bool
     readable: bool
+    losses_left: int = 0
+    """Drives that may be lost now while writes go on and nothing becomes unreadable."""
+    server_losses_left: int = 0
+    """The same of servers, whichever they are."""
+    queue_length: int = 0
+    """Missed writes that wait for repair: the longest queue of its drives, for all holders keep the same entries."""
+    stuck: int = 0
+    """Versions that the drives can neither decide nor rebuild."""
 
     @property
     def whole(self) -> bool:
@@ -58,7 +69,7 @@ class Redundancy:
     epochs: Mapping[tuple[str, int], int] | None = None
     """Per pod (pool, ordinal) that answered, the epoch it works with."""
     repair_queue_length: int = 0
-    """Writes that some drive missed and has not been given yet, over all pods."""
+    """Writes that some drive missed and has not been given yet: the most that any pod knows of."""
 
     def of_pools(self, pools: Iterable[PoolRecord]) -> Redundancy:
         """The same, of these pools only."""
@@ -78,6 +89,15 @@ class Redundancy:
         return bool(self.sets) and all(view.readable for view in self.sets)
 
     @property
+    def stuck(self) -> int:
+        return sum(view.stuck for view in self.sets)
+
+    @property
+    def waiting(self) -> int:
+        """Missed writes that wait for repair, over all sets."""
+        return max(sum(view.queue_length for view in self.sets), self.repair_queue_length)
+
+    @property
     def whole(self) -> bool:
         """Every drive of every set is `ok`: nothing is missing, nothing heals."""
         return bool(self.sets) and all(view.whole for view in self.sets)
@@ -88,19 +108,29 @@ def merge_views(pools: Iterable[PoolRecord], views: Sequence[PodView]) -> Redund
     sets: list[SetView] = []
     said = _statements(views)
     votes = _votes(views)
+    healing = _healing(views)
+    stuck = _stuck(views)
     for pool in pools:
+        quorums = geometry.quorums(pool.set_size, pool.parity)
         for index, slots in enumerate(geometry.erasure_sets(pool.servers, pool.volumes_per_server, pool.set_size)):
-            members = [_drive(pool.name, slot, said) for slot in slots]
+            told = [healing.get((pool.name, index, position)) for position in range(len(slots))]
+            members = [_drive(pool.name, slot, said, one) for slot, one in zip(slots, told, strict=True)]
+            full = sum(member.state == OK for member in members)
+            answering = [(member.ordinal, member.state == OK) for member in members if member.state in _ANSWERING]
             drives += members
             ballots = votes.get((pool.name, index), [])
             sets.append(
                 SetView(
                     pool=pool.name,
                     index=index,
-                    ok=sum(member.state == OK for member in members),
+                    ok=full,
                     size=len(slots),
                     writable=_majority(ballot.writable for ballot in ballots),
                     readable=_majority(ballot.readable for ballot in ballots),
+                    losses_left=geometry.losses_left(quorums, full, len(answering) - full),
+                    server_losses_left=geometry.server_losses_left(quorums, answering),
+                    queue_length=max((one.queue_length for one in told if one is not None), default=0),
+                    stuck=stuck.get((pool.name, index), 0),
                 )
             )
     return Redundancy(
@@ -108,7 +138,7 @@ def merge_views(pools: Iterable[PoolRecord], views: Sequence[PodView]) -> Redund
         sets=tuple(sets),
         answering=len(views),
         epochs={(view.pool, view.ordinal): view.health.epoch for view in views},
-        repair_queue_length=sum(view.health.repair_queue_length for view in views),
+        repair_queue_length=max((view.health.repair_queue_length for view in views), default=0),
     )
 
 
@@ -145,7 +175,28 @@ def _votes(views: Sequence[PodView]) -> dict[tuple[str, int], list[SetHealth]]:
     return votes
 
 
-def _drive(pool: str, slot: geometry.DriveSlot, said: Mapping[_Place, list[tuple[bool, DriveHealth]]]) -> DriveView:
+def _healing(views: Sequence[PodView]) -> dict[_Place, DriveHealing]:
+    """Per drive (pool, set, position) what its own pod tells of its healing."""
+    return {
+        (drive.pool, drive.set_index, drive.position): drive for view in views for drive in view.health.healing.drives
+    }
+
+
+def _stuck(views: Sequence[PodView]) -> dict[tuple[str, int], int]:
+    """Per set; the pods of a set meet the same ones, so that adding up would count them several times."""
+    found: dict[tuple[str, int], int] = {}
+    for view in views:
+        for one in view.health.healing.sets:
+            found[one.pool, one.index] = max(one.stuck, found.get((one.pool, one.index), 0))
+    return found
+
+
+def _drive(
+    pool: str,
+    slot: geometry.DriveSlot,
+    said: Mapping[_Place, list[tuple[bool, DriveHealth]]],
+    healing: DriveHealing | None,
+) -> DriveView:
     statements = said.get((pool, slot.ordinal, slot.volume), [])
     chosen = next((drive for own, drive in statements if own), None)
     if chosen is None and statements:
@@ -161,6 +212,7 @@ def _drive(pool: str, slot: geometry.DriveSlot, said: Mapping[_Place, list[tuple
         message=chosen.message,
         total_bytes=chosen.total_bytes,
         used_bytes=chosen.used_bytes,
+        filling=healing.filling if healing is not None else None,
     )
 
 

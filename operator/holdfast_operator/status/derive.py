@@ -14,12 +14,21 @@ from typing import Any
 from holdfast_operator import labels
 from holdfast_operator.ledger import Ledger
 from holdfast_operator.observe.pods import PodState
-from holdfast_operator.observe.redundancy import Redundancy
+from holdfast_operator.observe.redundancy import HEALING, OK, Redundancy
 from holdfast_operator.plan import Blocked, Nothing, Step, Wait
 from holdfast_operator.provision.execute import ItemStatus, Provisioned
 from holdfast_operator.status.capacity import derive_capacity
 from holdfast_operator.status.conditions import Finding, derive_conditions
-from holdfast_operator.status.pools import TROUBLES_NAMED, derive_pool, drive_prospects, drive_troubles
+from holdfast_operator.status.healing import (
+    TROUBLES_NAMED,
+    drive_prospects,
+    drive_troubles,
+    service,
+    stuck_words,
+    summary,
+    waiting_words,
+)
+from holdfast_operator.status.pools import derive_pool
 from holdfast_operator.tenant.fields import Fault
 from holdfast_operator.tenant.spec import TenantSpec
 
@@ -46,6 +55,10 @@ class PassFindings:
     """Declared user → name of the Secret that holds its keys."""
     endpoint: str
     apply_trouble: Trouble | None = None
+    growing: str = ""
+    """Which volumes have not reached the size that was asked for."""
+    growth_refused: str = ""
+    """Why a claim was not allowed to grow."""
 
     @property
     def serving(self) -> Redundancy:
@@ -67,13 +80,14 @@ def derive_status(findings: PassFindings, previous: Mapping[str, Any], now: str)
             "every declared user exists and has its rights",
         ),
     ]
+    degraded = _degraded(findings, previous)
     return {
         "observedGeneration": tenant.generation,
         "endpoint": findings.endpoint,
-        "health": _health(findings),
+        "health": _health(findings, degraded),
         "capacity": derive_capacity(findings.ledger.pools, redundancy),
         "conditions": derive_conditions(
-            [_ready(parts), _progressing(findings), _degraded(findings), *parts],
+            [_ready(parts), _progressing(findings), degraded, *parts],
             previous.get("conditions") or [],
             tenant.generation,
             now,
@@ -171,19 +185,41 @@ def _shortfall(findings: PassFindings) -> str:
     return "ReadOnly" if findings.serving.readable else "QuorumLost"
 
 
-def _degraded(findings: PassFindings) -> Finding:
+def _degraded(findings: PassFindings, previous: Mapping[str, Any]) -> Finding:
     redundancy = findings.serving
     if not redundancy.answering:
         return Finding("Degraded", None, "NoPodAnswers", "no pod answers")
+    waiting, stuck = redundancy.waiting, redundancy.stuck
+    if not redundancy.whole and not all(record.formatted for record in findings.ledger.serving_pools):
+        return Finding("Degraded", None, "Starting", "drives are being prepared")
     if not redundancy.whole:
-        parts = (drive_troubles(redundancy, findings.tenant.name), drive_prospects(redundancy))
-        return Finding("Degraded", True, "DrivesMissing", "; ".join(part for part in parts if part))
+        healing_only = all(drive.state in (OK, HEALING) for drive in redundancy.drives)
+        reason = "DrivesHealing" if healing_only else "DrivesMissing"
+        parts = [summary(redundancy), service(redundancy), drive_troubles(redundancy, findings.tenant.name)]
+        parts += [drive_prospects(redundancy), waiting_words(waiting) if waiting else ""]
+        parts += [stuck_words(stuck) if stuck else ""]
+        return Finding("Degraded", True, reason, "; ".join(part for part in parts if part))
+    if stuck:
+        return Finding("Degraded", True, "VersionsStuck", f"every drive is there; {stuck_words(stuck)}")
+    # A write that one drive missed is repaired within seconds and no news; but what is degraded stays so until
+    # the writes missed meanwhile have been made up for.
+    if waiting and _was_true(previous, "Degraded"):
+        return Finding("Degraded", True, "CatchingUp", f"every drive is back; {waiting_words(waiting)}")
     return Finding("Degraded", False, "Whole", "every drive is whole")
+
+
+def _was_true(previous: Mapping[str, Any], kind: str) -> bool:
+    return any(
+        condition.get("type") == kind and condition.get("status") == "True"
+        for condition in previous.get("conditions") or []
+    )
 
 
 def _progressing(findings: PassFindings) -> Finding:
     if findings.apply_trouble is not None:
         return Finding("Progressing", True, findings.apply_trouble.reason, findings.apply_trouble.message)
+    if findings.growth_refused:
+        return Finding("Progressing", False, "VolumesCannotGrow", findings.growth_refused)
     step = findings.step
     if isinstance(step, Blocked):
         return Finding("Progressing", False, "RollBlocked", step.message)
@@ -197,6 +233,8 @@ def _progressing(findings: PassFindings) -> Finding:
         named = ", ".join(missing[:TROUBLES_NAMED]) + (" and more" if len(missing) > TROUBLES_NAMED else "")
         message = f"{expected - len(missing)} of {expected} pods are ready; waiting for {named}"
         return Finding("Progressing", True, "PodsStarting", message)
+    if findings.growing:
+        return Finding("Progressing", True, "VolumesGrowing", findings.growing)
     joining = [record.name for record in findings.ledger.joining_pools]
     joining += [pool.name for pool in findings.tenant.pools if findings.ledger.pool(pool.name) is None]
     if joining:
@@ -222,11 +260,10 @@ def _item(status: ItemStatus) -> dict[str, Any]:
     return item
 
 
-def _health(findings: PassFindings) -> str:
+def _health(findings: PassFindings, degraded: Finding) -> str:
     """One word for the printer column."""
-    serving = findings.serving
-    if serving.writable:
-        return "Healthy" if serving.whole else "Degraded"
+    if findings.serving.writable:
+        return "Healthy" if degraded.value is False else "Degraded"
     shortfall = _shortfall(findings)
     return "Unavailable" if shortfall == "QuorumLost" else shortfall
 

@@ -54,7 +54,7 @@ def _type(condition: Mapping[str, Any], before: Mapping[str, Any]) -> EventType 
     kind, status, reason = condition["type"], condition["status"], condition["reason"]
     if kind not in _WELL:
         return "Warning" if reason in _NEEDS_A_PERSON else None
-    was_bad = bool(before) and before.get("status") != _WELL[kind]
+    was_bad = before.get("status") not in (None, "Unknown", _WELL[kind])
     if status == _WELL[kind]:
         return "Normal" if was_bad or kind == "Ready" else None
     if status == "Unknown":

@@ -18,6 +18,7 @@ from holdfast_operator.observe.redundancy import OFFLINE, OK
 from holdfast_operator.provision.client import StoreRefused, StoreUnavailable
 from holdfast_operator.testing.memory_kube import MemoryKubeClient
 from holdfast_server.contract import admin, config, geometry
+from holdfast_server.contract.healing import DriveHealing, FillingProgress, HealProgress, SetHealing
 from holdfast_server.contract.health import ClusterHealth, DriveHealth, SetHealth
 
 
@@ -87,6 +88,11 @@ class MemoryPods:
         self.stuck_epochs: dict[str, int] = {}
         """Pods that still work with an older configuration."""
         self.repair_queue_length = 0
+        """Of every drive."""
+        self.stuck = 0
+        """Versions of the first set that need a person."""
+        self.fillings: dict[tuple[str, int], FillingProgress] = {}
+        """(pod, volume) → how far the drive is."""
         self.silent = False
         """Pods are ready, and none answers the operator."""
 
@@ -170,6 +176,25 @@ class MemoryPods:
             sets=sets,
             drives=drives,
             repair_queue_length=self.repair_queue_length,
+            healing=self._healing(pod, drives),
+        )
+
+    def _healing(self, pod: PodState, drives: Sequence[DriveHealth]) -> HealProgress:
+        own = [drive for drive in drives if (drive.pool, drive.ordinal) == (pod.pool, pod.ordinal)]
+        return HealProgress(
+            drives=[
+                DriveHealing(
+                    pool=drive.pool,
+                    set_index=drive.set_index,
+                    position=drive.position,
+                    volume=drive.volume,
+                    state=drive.state,
+                    queue_length=self.repair_queue_length,
+                    filling=self.fillings.get((pod.name, drive.volume)),
+                )
+                for drive in own
+            ],
+            sets=[SetHealing(pool=pod.pool, index=0, stuck=self.stuck)],
         )
 
     def _drive(

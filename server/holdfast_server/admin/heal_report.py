@@ -15,7 +15,7 @@ from holdfast_server.contract import geometry
 from holdfast_server.contract.admin import HealDrive, HealSet, HealStatus, PodState, StuckObject
 from holdfast_server.contract.healing import DriveHealing, SetHealing
 from holdfast_server.contract.health import DriveHealth, SetHealth
-from holdfast_server.contract.wording import about, count_of, filling_words
+from holdfast_server.contract.wording import about, count_of, how_far
 
 MAX_STUCK_TOLD = 100
 _PROSPECTS = {
@@ -152,5 +152,5 @@ def _drive_finding(drive: HealDrive) -> str:
     text = f"drive {drive.pod}/data{drive.volume} is {drive.state}"
     if drive.message:
         text += f" ({drive.message})"
-    prospect = filling_words(drive.filling) if drive.filling else _PROSPECTS.get(drive.state, "")
+    prospect = f"filled from the others, {how_far(drive.filling)}" if drive.filling else _PROSPECTS.get(drive.state, "")
     return f"{text}: {prospect}" if prospect else text

@@ -39,12 +39,13 @@ def filled_fraction(filling: FillingProgress) -> float:
     return min(filling.registers_done / filling.registers_total, 0.99)
 
 
-def filling_words(filling: FillingProgress) -> str:
-    """`45 % filled, about 3 min left`."""
-    text = f"{coarse_percent(filled_fraction(filling))} % filled"
-    if filling.seconds_left is not None:
-        text += f", about {about(filling.seconds_left)} left".replace("about a few", "a few")
-    return text
+def how_far(filling: FillingProgress) -> str:
+    """`45 %, about 3 min left`; the time only where it is known."""
+    text = f"{coarse_percent(filled_fraction(filling))} %"
+    if filling.seconds_left is None:
+        return text
+    left = about(filling.seconds_left)
+    return f"{text}, {left} left" if left.startswith("a ") else f"{text}, about {left} left"
 
 
 def count_of(count: int, one: str, many: str) -> str:
@@ -54,3 +55,9 @@ def count_of(count: int, one: str, many: str) -> str:
 
 def _rounded(value: float, step: int) -> int:
     return max(step, round(value / step) * step)
+
+
+def coarse_count(count: int) -> int:
+    """Two digits that count, the rest zeros: `1,234` is `1,200`."""
+    step = 10 ** max(0, len(str(count)) - 2)
+    return count // step * step

@@ -168,7 +168,9 @@ async def test_the_loss_of_a_pod_degrades_and_does_not_end_readiness(world: Any)
     assert world.condition("Ready")["status"] == "True"
     assert world.condition("Degraded")["status"] == "True"
     message = world.condition("Degraded")["message"]
-    assert message.startswith("logs-pool-main-2: data0, data1 offline")
+    assert message.startswith("2 of 8 drives are offline; reads and writes go on, also with 1 more drive of a set lost")
+    assert "logs-pool-main-2: data0, data1 offline" in message
+    assert world.kube.tenant_status()["pools"][0]["tolerates"] == {"drives": 1, "servers": 0}
     assert "written to it when its pod is back" in message
     assert "3 of 4 pods are ready; waiting for logs-pool-main-2" in world.condition("Progressing")["message"]
     assert world.kube.tenant_status()["health"] == "Degraded"
