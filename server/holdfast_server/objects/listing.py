@@ -48,6 +48,8 @@ class Walk:
     delimiter: bytes = b""
     start: Position = (b"", b"")
     """Inclusive."""
+    end: Position | None = None
+    """Exclusive; what lies there or beyond is not even looked at, so its troubles are not this walk's."""
     page_size: int = MAX_SCAN_ENTRIES
     tombstones: bool = False
     """Deleted registers are found, too; not those inside a group.  For whoever merges sets that share keys."""
@@ -181,6 +183,8 @@ class SetWalk:
             if not heads:
                 return
             name = min([lane.names[lane.index] for lane in heads])
+            if self._walk.end is not None and name >= self._walk.end:
+                return
             entries = []
             for lane in heads:
                 if lane.names[lane.index] == name:

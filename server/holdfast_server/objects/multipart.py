@@ -91,6 +91,7 @@ class Uploads:
             first.space,
             key.encode(),
             start=(key.encode(), first.version),
+            end=(key.encode(), upload_id + b"\xff\xff\xff"),
             page_size=max(1, min(limit + 1, MAX_SCAN_ENTRIES)),
         )
         parts: list[tuple[int, Record]] = []
