@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
+from holdfast_server.api.admission import Ticket
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.buckets_cache import WriteLease
 from holdfast_server.api.services import IncomingBody, Services
@@ -22,6 +23,13 @@ from holdfast_server.s3.sigv4 import SigningContext
 _CHUNK_FRAMING_FACTOR = 2
 """An aws-chunked document may be framed into small chunks; its wire size is bounded by so many times its own."""
 _SMALL_BODY_SLACK_BYTES = 4096
+_PARSED_FACTOR = 6
+"""What a request document takes in memory by its size: as it came, decoded, as a tree of elements, and as the parts
+or keys it names."""
+_SCANNED_ENTRY_BYTES = 1536
+"""Of a row as one drive's page has it: names, record, objects around them."""
+_ANSWERED_ENTRY_BYTES = 2048
+"""Of an entry on its way into XML, and in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +37,7 @@ class Call:
     verified: VerifiedRequest
     body: IncomingBody
     services: Services
+    ticket: Ticket
     request_id: str = ""
 
     @property
@@ -79,6 +88,7 @@ class Call:
         too_long = S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=max_size_bytes)
         if self.body.size_bytes is not None and self.body.size_bytes > bound:
             raise too_long
+        await self.ticket.document(_PARSED_FACTOR * (bound if self.body.size_bytes is None else self.body.size_bytes))
         taken = bytearray()
         async for piece in self.body.pieces():
             taken += piece
@@ -88,6 +98,11 @@ class Call:
         if checksum_is_the_objects:
             headers = {name: value for name, value in headers.items() if not name.startswith(HEADER_PREFIX)}
         return verify_small_body(headers, self.context, bytes(taken), max_size_bytes)
+
+    async def page(self, entries: int, document_size_bytes: int = 0) -> None:
+        """Room for so many listed entries, beside a request document that is held.  Raises Overloaded."""
+        listed_bytes = entries * (self.services.drives_listed() * _SCANNED_ENTRY_BYTES + _ANSWERED_ENTRY_BYTES)
+        await self.ticket.document(listed_bytes + _PARSED_FACTOR * document_size_bytes)
 
     def xml(self, document: bytes, **headers: str) -> Response:
         return Response(status=200, headers={"content-type": XML_CONTENT_TYPE, **headers}, body=document)

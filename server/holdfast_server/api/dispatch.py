@@ -19,6 +19,7 @@ from holdfast_server.api import (
     objects_put,
     off_answers,
 )
+from holdfast_server.api.admission import Ticket
 from holdfast_server.api.buckets_cache import BucketBusy, BucketGone
 from holdfast_server.api.call import Call
 from holdfast_server.api.failures import RETRY_AFTER_SECONDS, to_s3_error
@@ -76,8 +77,17 @@ class Dispatcher:
         self._authenticator = Authenticator(services.identities.credentials, services.domains)
         self._mounts = dict(mounts or {})
 
-    async def answer(self, request: Request, body: IncomingBody, request_id: str) -> tuple[str, Response]:
-        """The operation's name (bounded: for metrics) and the response.  Raises nothing but CancelledError."""
+    def is_mounted(self, raw_path: str) -> bool:
+        """Whether a mount serves it, and no handler of S3."""
+        return any(raw_path.startswith(prefix + "/") for prefix in self._mounts)
+
+    async def answer(
+        self, request: Request, body: IncomingBody, request_id: str, ticket: Ticket
+    ) -> tuple[str, Response]:
+        """The operation's name (bounded: for metrics) and the response.  Raises nothing but CancelledError.
+
+        The caller lets the ticket leave, once the response is sent.
+        """
         operation = UNKNOWN_OPERATION
         try:
             for prefix, mount in self._mounts.items():
@@ -86,7 +96,7 @@ class Dispatcher:
                     return operation, await mount(lambda: self._identify(request), request, body)
             verified = await self._authenticate(request)
             operation = verified.operation.name
-            return operation, await self._serve(Call(verified, body, self._services, request_id))
+            return operation, await self._serve(Call(verified, body, self._services, ticket, request_id))
         except Exception as error:
             return operation, self._failed(error, request, request_id)
 

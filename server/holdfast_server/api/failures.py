@@ -7,7 +7,8 @@ import logging
 
 from holdfast_server.api.bucket_record import BucketDocumentError
 from holdfast_server.api.buckets_cache import BucketBusy, BucketGone
-from holdfast_server.objects.port import Conflict, Missing, ObjectError, OutOfSpace, Unavailable
+from holdfast_server.memory.budget import Overloaded
+from holdfast_server.objects.port import Conflict, Missing, ObjectError, OutOfSpace, TooSlow, Unavailable
 from holdfast_server.s3.errors import S3Error
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,10 @@ def to_s3_error(error: BaseException) -> S3Error:
     if isinstance(error, Unavailable | TimeoutError | asyncio.TimeoutError):
         log.warning("answered SlowDown: %s", error or type(error).__name__)
         return S3Error("SlowDown", "Too few drives answered in time. Nothing wrong was answered; please retry.")
+    if isinstance(error, Overloaded):
+        return S3Error("SlowDown", "The server has more to do than it can. Please reduce your request rate.")
+    if isinstance(error, TooSlow):
+        return S3Error("RequestTimeout")
     if isinstance(error, BucketBusy):
         # Undecided, and decided soon; 503 is what clients retry by themselves.
         return S3Error("SlowDown", "The bucket is being deleted. Please try again.", BucketName=str(error))

@@ -4,9 +4,12 @@
   a bounded while: closing with unread bytes makes the kernel reset the connection, and the client would never
   see why it was refused.
 - A client that shuts down its sending side half-way through a body still gets its IncompleteBody.
+- A head that is too large as a whole, or does not come to its end in time, is refused; and a connection beyond
+  the bound takes the place of the one that has been idle longest.
 
 Subclasses only public entry points (`data_received`, `eof_received`, `handle_error`), because aiohttp offers no
-hook for either; a test per behaviour notices when an upgrade changes them.
+hook for either, and looks at one private thing, whether `_waiter` waits: no request's head is complete then.  A
+test per behaviour notices when an upgrade changes them.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ TAKE_UP_SECONDS = 1.0
 """Longer than it takes from the last byte of a request's head to its handler."""
 
 MalformedAnswer = Callable[[web.BaseRequest, S3Error], web.Response]
+RefusalBytes = Callable[[S3Error], bytes]
+"""The same answer as it goes over the wire, for clients that have not even asked something."""
 
 
 class BodyCutShort(ConnectionError):
@@ -53,6 +58,8 @@ class S3Protocol(RequestHandler):
         "_answer_malformed",
         "_content",
         "_discarded_bytes",
+        "_head_bytes",
+        "_held_back",
         "_last_content",
         "_refused",
         "_sender_done",
@@ -70,6 +77,8 @@ class S3Protocol(RequestHandler):
         self._content: StreamReader | None = None
         self._last_content: StreamReader | None = None
         self._unanswered = False
+        self._held_back = False
+        self._head_bytes = 0
 
     @property
     def idle(self) -> bool:
@@ -79,6 +88,8 @@ class S3Protocol(RequestHandler):
     def begin(self, content: StreamReader) -> None:
         """The front end takes up a request of this connection; `content` is its body."""
         self._content = self._last_content = content
+        self._head_bytes = 0
+        self._server.begun(self)
         if self._sender_done.is_set():
             self._end_sending(content)
 
@@ -86,11 +97,34 @@ class S3Protocol(RequestHandler):
         """The front end is done with it."""
         self._content = None
         self._unanswered = False
+        self._server.rests(self)
+
+    @property
+    def between_requests(self) -> bool:
+        """No head is complete that was not answered."""
+        waiter = self._waiter
+        return waiter is not None and not waiter.done()
+
+    def hold_back(self, held: bool) -> None:
+        """Read nothing more of the body that is on its way, or go on."""
+        if held:
+            if self._content is not None and not self._content.is_eof():
+                self._held_back = True
+                self.pause_reading()
+        elif self._held_back:
+            self._held_back = False
+            self.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         if not self._refused:
-            self._unanswered = True
+            head = self._content is None and bool(data)
+            if head:
+                self._unanswered = True
+                self._server.woken(self)
+                self._head_bytes += len(data)
             super().data_received(data)
+            if head and self._head_bytes > self._server.max_head_bytes and self.between_requests:
+                self.refuse(S3Error("RequestHeaderSectionTooLarge"))
             return
         self._discarded_bytes += len(data)
         if self._discarded_bytes > LINGER_SIZE_BYTES:
@@ -118,17 +152,27 @@ class S3Protocol(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._server.open_connections += 1
-        if self._server.open_connections > self._server.max_connections:
-            self.force_close()
+        if not self._server.admit(self):
+            self.refuse(S3Error("SlowDown", "Too many connections."))
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._server.open_connections -= 1
+        self._server.lost(self)
         self._sender_done.set()
         if self._content is None and self._last_content is not None:
             # aiohttp may still be reading the rest of a refused body; it would wait for it in vain.
             self._last_content.feed_eof()
         super().connection_lost(exc)
+
+    def refuse(self, error: S3Error) -> None:
+        """Answer what was not asked, and let the client finish sending within bounds."""
+        transport = self.transport
+        if self._refused or transport is None:
+            return
+        self._refused = True
+        transport.write(self._server.refusal(error))
+        if transport.can_write_eof():
+            transport.write_eof()
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, transport.close)
 
     async def linger(self) -> None:
         """Let a refused client finish sending, within bounds."""
@@ -167,23 +211,83 @@ class S3Protocol(RequestHandler):
 
 
 class S3Server(web.Server):
-    """Makes an `S3Protocol` per connection."""
+    """Makes an `S3Protocol` per connection, and knows which of them rest and which have begun a request's head."""
 
     def __init__(
         self,
         handler: Callable[[web.BaseRequest], object],
         answer_malformed: MalformedAnswer,
+        refusal: RefusalBytes,
         max_connections: int,
+        head_seconds: float,
+        max_head_bytes: int,
         **options: object,
     ) -> None:
         super().__init__(handler)  # type: ignore[arg-type]
         self.max_connections = max_connections
-        self.open_connections = 0
+        self.max_head_bytes = max_head_bytes
+        self.refusal = refusal
+        self._head_seconds = head_seconds
         self._answer_malformed = answer_malformed
         self._options = options
+        self._open: set[S3Protocol] = set()
+        self._resting: dict[S3Protocol, None] = {}
+        """Longest first."""
+        self._arriving: dict[S3Protocol, float] = {}
+        """Heads on their way, and since when; the oldest first."""
+        self._sweep: asyncio.TimerHandle | None = None
 
     def __call__(self) -> RequestHandler:
         return S3Protocol(self, self._answer_malformed, loop=asyncio.get_running_loop(), **self._options)
+
+    def admit(self, connection: S3Protocol) -> bool:
+        """A new connection; False if it is one too many and none rests."""
+        self._open.add(connection)
+        if len(self._open) > self.max_connections:
+            if not self._resting:
+                return False
+            rested = next(iter(self._resting))
+            self.lost(rested)
+            rested.force_close()
+        self._resting[connection] = None
+        return True
+
+    def lost(self, connection: S3Protocol) -> None:
+        """It is closed; idempotent."""
+        self._open.discard(connection)
+        self._resting.pop(connection, None)
+        self._arriving.pop(connection, None)
+
+    def woken(self, connection: S3Protocol) -> None:
+        """The first bytes of a head came, or more of it."""
+        if connection in self._arriving:
+            return
+        self._resting.pop(connection, None)
+        loop = asyncio.get_running_loop()
+        self._arriving[connection] = loop.time()
+        if self._sweep is None:
+            self._sweep = loop.call_later(self._head_seconds, self._refuse_slow_heads)
+
+    def begun(self, connection: S3Protocol) -> None:
+        """Its head is complete and being answered."""
+        self._arriving.pop(connection, None)
+        self._resting.pop(connection, None)
+
+    def rests(self, connection: S3Protocol) -> None:
+        """It was answered."""
+        if connection in self._open:
+            self._resting[connection] = None
+
+    def _refuse_slow_heads(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweep = None
+        for connection, since in list(self._arriving.items()):
+            if loop.time() - since < self._head_seconds:
+                self._sweep = loop.call_at(since + self._head_seconds, self._refuse_slow_heads)
+                return
+            del self._arriving[connection]
+            if connection.between_requests:
+                connection.refuse(S3Error("RequestTimeout"))
 
 
 def last_words(status: int, headers: dict[str, str], body: bytes) -> web.Response:

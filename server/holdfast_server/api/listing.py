@@ -39,6 +39,7 @@ async def _page(call: Call, after: str, with_owner: bool) -> tuple[BucketRecord,
     encoding_type = parse_encoding_type(query)
     prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
     bucket = await call.bucket()
+    await call.page(max_keys)
     listing = Listing([], [], None)
     if max_keys:
         listing = await call.objects.list_objects(

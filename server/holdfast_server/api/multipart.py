@@ -73,8 +73,8 @@ async def upload_part(call: Call) -> Response:
         payload = payload_of(call.headers, call.context, max_size_bytes=MAX_PART_SIZE_BYTES)
         upload = await open_upload(call, lease.bucket, upload_id)
         body = WireBody(payload, call.body, lease, {}, _missing_algorithm(call, upload))
-        async with call.services.streams.turn(payload.size_bytes):
-            record = await call.objects.put_part(lease.bucket.id, call.key, upload_id, number, body)
+        await call.ticket.stream(payload.size_bytes)
+        record = await call.objects.put_part(lease.bucket.id, call.key, upload_id, number, body)
     headers = {"etag": quote_etag(record.etag), **checksum_headers(record.checksums)}
     headers.pop("x-amz-checksum-type", None)
     return Response(status=200, headers=headers)
@@ -101,6 +101,7 @@ async def complete_multipart_upload(call: Call) -> Response:
     document = await call.small_body(MAX_COMPLETE_SIZE_BYTES, checksum_is_the_objects=True)
     completed = await asyncio.to_thread(parse_complete, document)  # ten thousand parts take 100 ms and more
     parts = [PartRef(part.number, part.etag, part.checksums) for part in completed]
+    await call.page(len(parts), len(document))
     assemble = assembler(_expected_checksums(call.headers), _expected_size(call.headers))
     condition = object_condition(parse_write_condition(call.headers))
     async with call.writing() as lease:
@@ -148,6 +149,7 @@ async def list_parts(call: Call) -> Response:
     encoding_type = parse_encoding_type(call.query)
     bucket = await call.bucket()
     upload = await open_upload(call, bucket, upload_id)
+    await call.page(max_parts)
     found: list[tuple[int, Record]] = []
     truncated = False
     if max_parts:
@@ -181,6 +183,7 @@ async def list_multipart_uploads(call: Call) -> Response:
     encoding_type = parse_encoding_type(query)
     bucket = await call.bucket()
     after = (key_marker, decode_upload_id(upload_id_marker) if upload_id_marker else b"")
+    await call.page(max_uploads)
     uploads: list[UploadInfo] = []
     prefixes: list[str] = []
     truncated = False

@@ -53,8 +53,8 @@ async def _copy_object(call: Call) -> Response:
         algorithm = _checksum_of_copy(call, reader.record)
         size_bytes = _copied_size(reader.record.size_bytes)
         body = CopyBody(reader, 0, size_bytes, lease, headers, algorithm)
-        async with call.services.streams.turn(size_bytes):
-            record = await call.objects.put_object(lease.bucket.id, call.key, body, condition)
+        await call.ticket.copy(size_bytes)
+        record = await call.objects.put_object(lease.bucket.id, call.key, body, condition)
     return call.xml(copy_object_xml(record.etag, record.modified_ms, checksum_elements(record.checksums)))
 
 
@@ -69,8 +69,8 @@ async def _upload_part_copy(call: Call) -> Response:
         size_bytes = reader.record.size_bytes
         span = parse_copy_range(text, size_bytes) if text else ByteRange(0, size_bytes)
         body = CopyBody(reader, span.start, _copied_size(span.length), lease, {}, upload_algorithm(upload))
-        async with call.services.streams.turn(span.length):
-            record = await call.objects.put_part(lease.bucket.id, call.key, upload_id, number, body)
+        await call.ticket.copy(span.length)
+        record = await call.objects.put_part(lease.bucket.id, call.key, upload_id, number, body)
     elements = checksum_elements(record.checksums)
     elements.pop("ChecksumType", None)
     return call.xml(copy_part_xml(record.etag, record.modified_ms, elements))

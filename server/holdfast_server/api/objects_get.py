@@ -41,6 +41,7 @@ async def _get_object(call: Call) -> Response:
         if len(body) != span.length:
             raise Unavailable(f"{len(body)} bytes were read of {span.length}")
         return Response(status=status, headers=headers, body=body)
+    await call.ticket.stream(span.length)
     pieces = await _begun(reader, span)
     return Response(status=status, headers=headers, body=BodyStream(pieces=pieces, size_bytes=span.length))
 
@@ -78,19 +79,29 @@ async def _open(call: Call) -> Reader:
 async def _begun(reader: Reader, span: ByteRange) -> AsyncIterator[bytes | memoryview]:
     """The range's bytes, of which the first are here already."""
     chunks = reader.chunks(span.start, span.length)
-    first = await anext(chunks)
+    return _Begun(await anext(chunks), chunks)
 
-    async def pieces() -> AsyncIterator[bytes | memoryview]:
-        try:
-            yield first
-            async for chunk in chunks:
-                yield chunk
-        finally:
-            closing = getattr(chunks, "aclose", None)
-            if closing is not None:
-                await closing()
 
-    return pieces()
+class _Begun:
+    """The first piece, then the others.  No generator: closing one that was never begun would not close `chunks`,
+    and what they hold of the budget."""
+
+    def __init__(self, first: bytes | memoryview, chunks: AsyncIterator[bytes | memoryview]) -> None:
+        self._first: bytes | memoryview | None = first
+        self._chunks = chunks
+
+    def __aiter__(self) -> AsyncIterator[bytes | memoryview]:
+        return self
+
+    async def __anext__(self) -> bytes | memoryview:
+        first, self._first = self._first, None
+        return await anext(self._chunks) if first is None else first
+
+    async def aclose(self) -> None:
+        self._first = None
+        closing = getattr(self._chunks, "aclose", None)
+        if closing is not None:
+            await closing()
 
 
 def _answer(call: Call, record: Record) -> Response | tuple[int, dict[str, str], ByteRange]:

@@ -32,6 +32,6 @@ async def put_object(call: Call) -> Response:
         if condition is not None:
             # Refuse before the body is sent; the object layer asks again when it counts.
             condition(await call.objects.head_object(lease.bucket.id, call.key))
-        async with call.services.streams.turn(payload.size_bytes):
-            record = await call.objects.put_object(lease.bucket.id, call.key, body, condition)
+        await call.ticket.stream(payload.size_bytes)
+        record = await call.objects.put_object(lease.bucket.id, call.key, body, condition)
     return Response(status=200, headers={"etag": quote_etag(record.etag), **checksum_headers(record.checksums)})

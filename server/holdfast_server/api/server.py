@@ -4,7 +4,8 @@ Invariants: the path and the query go on exactly as they came; a body is read on
 in pieces, and only then is a client that waits for `100 Continue` told to go on; so a refused upload costs
 its head only.  Every wait for a client is bounded.  After a response whose request body was not read to its
 end the connection is closed (a small rest is read first), so that no body is ever taken for a request.  A
-response that cannot be finished is cut, never padded.  At most `Limits.concurrent_requests` are worked on.
+response that cannot be finished is cut, never padded.  A request waits for its turn before anything is done for
+it, and keeps it until its response is sent (`admission`); probes need none.
 
 Not here: what requests mean (`dispatch` and the handlers), TLS certificates' life (the wiring passes a context).
 """
@@ -16,14 +17,18 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from aiohttp import ClientConnectionError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from holdfast_server.api.admission import Ticket
 from holdfast_server.api.dispatch import Dispatcher, Mount, error_response
+from holdfast_server.api.failures import to_s3_error
 from holdfast_server.api.http_protocol import S3Protocol, S3Server, last_words
 from holdfast_server.api.probes import answer_probe
 from holdfast_server.api.services import Limits, Services
+from holdfast_server.memory.budget import Overloaded
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.request import BodyStream, Request, Response, fold_headers
 
@@ -119,7 +124,10 @@ class FrontEnd:
         self._server = S3Server(
             self._handle,
             self._answer_malformed,
-            limits.connections,
+            self._refusal,
+            services.memory.limits.connections,
+            limits.head_seconds,
+            limits.head_size_bytes,
             keepalive_timeout=limits.keepalive_seconds,
             access_log=None,
             max_line_size=limits.header_size_bytes,
@@ -168,26 +176,26 @@ class FrontEnd:
         started = services.clock.monotonic_seconds()
         request_id = self._request_id()
         raw_path, raw_query = split_target(http.raw_path)
-        probe = answer_probe(http.method, raw_path, raw_query, services)
-        if probe is not None:
-            return await self._send(http, probe, request_id, keep_alive=True)
         protocol = http.protocol
         assert isinstance(protocol, S3Protocol)
         protocol.begin(http.content)
+        probe = answer_probe(http.method, raw_path, raw_query, services)
+        if probe is not None:
+            protocol.end()
+            return await self._send(http, probe, request_id, keep_alive=True)
         body = HttpBody(http, services.limits)
         answered = Answered("none", Response(status=499))
+        ticket = Ticket(services.memory, protocol.hold_back)
         self._in_flight += 1
         services.metrics.in_flight.inc()
         try:
-            if self._in_flight > services.limits.concurrent_requests:
-                services.metrics.rejected.inc()
-                answered = Answered("rejected", self._error(S3Error("SlowDown"), raw_path, request_id, http.method))
-            else:
-                request = self._request(http, raw_path, raw_query)
-                answered = Answered(*await self._dispatcher.answer(request, body, request_id))
+            answered = await self._answer(http, raw_path, raw_query, body, request_id, ticket)
             keep_alive = await body.drain() and not self._closing
             return await self._send(http, answered.response, request_id, keep_alive)
         finally:
+            if isinstance(answered.response.body, BodyStream):
+                await close_pieces(answered.response.body)
+            ticket.leave()
             protocol.end()
             self._in_flight -= 1
             if not self._in_flight:
@@ -196,6 +204,17 @@ class FrontEnd:
             services.metrics.received_bytes.inc(body.received_bytes)
             seconds = services.clock.monotonic_seconds() - started
             services.metrics.observe(answered.operation, answered.response.status, seconds)
+
+    async def _answer(
+        self, http: web.BaseRequest, raw_path: str, raw_query: str, body: HttpBody, request_id: str, ticket: Ticket
+    ) -> Answered:
+        try:
+            await ticket.enter(admin=self._dispatcher.is_mounted(raw_path))
+        except Overloaded as error:
+            self._services.metrics.rejected.inc()
+            return Answered("rejected", self._error(to_s3_error(error), raw_path, request_id, http.method))
+        request = self._request(http, raw_path, raw_query)
+        return Answered(*await self._dispatcher.answer(request, body, request_id, ticket))
 
     def _error(self, error: S3Error, raw_path: str, request_id: str, method: str) -> Response:
         return error_response(error, raw_path, request_id, self._services.pod_name, method)
@@ -281,11 +300,21 @@ class FrontEnd:
             raise RuntimeError(f"{sent} bytes were produced for a response of {body.size_bytes}")
 
     def _answer_malformed(self, http: web.BaseRequest, error: S3Error) -> web.Response:
+        return last_words(*self._told_unasked(error))
+
+    def _refusal(self, error: S3Error) -> bytes:
+        status, headers, body = self._told_unasked(error)
+        headers |= {"Content-Length": str(len(body)), "Connection": "close"}
+        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {headers[name]}" for name in headers)]
+        return "\r\n".join([*lines, "", ""]).encode() + body
+
+    def _told_unasked(self, error: S3Error) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body for a client that asked nothing that could be understood."""
         self._services.metrics.malformed.inc()
         request_id = self._request_id()
         response = self._error(error, "/", request_id, "GET")
         assert isinstance(response.body, bytes)
-        return last_words(response.status, self._headers(response, request_id), response.body)
+        return response.status, self._headers(response, request_id), response.body
 
 
 def split_target(target: str) -> tuple[str, str]:

@@ -6,9 +6,7 @@ in-memory object layer and has the whole API.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,8 +17,9 @@ from holdfast_server.api.metrics import Metrics
 from holdfast_server.clock.port import Clock
 from holdfast_server.contract import names
 from holdfast_server.contract.health import ClusterHealth, PodHealth
+from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
-from holdfast_server.objects.port import Objects, Unavailable
+from holdfast_server.objects.port import Objects
 
 DOCUMENTS_TOPIC = "documents"
 """The announcements' topic: names of documents that have changed."""
@@ -28,57 +27,27 @@ DOCUMENTS_TOPIC = "documents"
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bounds of one pod's front end; defaults are for a pod of two cores."""
+    """Bounds of one pod's front end in time and form; what adds up in memory is in `memory.limits`."""
 
-    concurrent_requests: int = 512
-    """Beyond it: 503 SlowDown at once.  Loki alone keeps some 180 requests in flight."""
     read_idle_seconds: float = 60.0
     """A client that sends nothing of its body for so long gets RequestTimeout."""
     write_idle_seconds: float = 60.0
     """A client that takes nothing of the response for so long is cut off."""
     keepalive_seconds: float = 150.0
-    """An idle connection, and the longest a request's head may take to arrive.  Longer than clients keep theirs
-    (Go 90 s), so that it is they who close, never while they are about to send."""
-    connections: int = 4096
-    """Open at once; one more is closed as soon as it is accepted."""
-    concurrent_streams: int = 64
-    """Writes of more than `streamed_size_bytes` that are received at once: each holds some stripes and their
-    shards in memory.  Others wait, unread."""
-    streamed_size_bytes: int = 64 * 1024
-    stream_wait_seconds: float = 10.0
-    """A write that waited so long for its turn gets SlowDown."""
+    """An idle connection.  Longer than clients keep theirs (Go 90 s), so that it is they who close, never while they
+    are about to send."""
+    head_seconds: float = 30.0
+    """The longest a request's head may take from its first byte to its last."""
     header_size_bytes: int = 16 * 1024
-    """Of the request line and of each header; the head as a whole is bounded by `header_count` times it."""
+    """Of the request line and of each header."""
+    head_size_bytes: int = 64 * 1024
+    """Of a head as a whole."""
     header_count: int = 128
-    read_buffer_size_bytes: int = 128 * 1024
+    read_buffer_size_bytes: int = 64 * 1024
     """Per connection; reading pauses at twice it."""
     operation_seconds: float = OPERATION_DEADLINE_SECONDS
     """After which no message of an operation of the object layer can take effect any more (L in
     docs/quorum.md); a bucket delete that could not reach every pod waits it out."""
-
-
-class StreamSlots:
-    """Turns of writes that are too large to be held whole: bounds memory whatever clients do."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._slots = asyncio.Semaphore(limits.concurrent_streams)
-
-    @asynccontextmanager
-    async def turn(self, size_bytes: int) -> AsyncIterator[None]:
-        """For the time of one write.  Raises Unavailable when it does not come soon enough."""
-        if size_bytes <= self._limits.streamed_size_bytes:
-            yield
-            return
-        try:
-            async with asyncio.timeout(self._limits.stream_wait_seconds):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise Unavailable("too many large writes are under way") from None
-        try:
-            yield
-        finally:
-            self._slots.release()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +72,10 @@ class Services:
     """Sent as x-amz-id-2, so that a client's log says which pod answered."""
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
-    streams: StreamSlots = field(init=False)
-    """Turns of large writes; made from `limits`."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "streams", StreamSlots(self.limits))
+    memory: PodMemory = field(default_factory=PodMemory)
+    """The same as the object layer's."""
+    drives_listed: Callable[[], int] = lambda: 1
+    """How many drives a listing reads pages from, over all erasure sets."""
 
     async def on_announce(self, topic: str, changed: Sequence[str]) -> None:
         """A peer has changed documents: forget what is cached of them.  Raises Unavailable; forgetting is done

@@ -1,6 +1,6 @@
 """Work that outlives the request that caused it: notes, releases, read repair, commits that have begun.
 
-Bounded: beyond `MAX_TASKS` spawned work is dropped, which is safe because everything given to `spawn` is a
+Bounded: beyond `max_tasks` spawned work is dropped, which is safe because everything given to `spawn` is a
 courtesy whose loss costs a message or a later repair, never data.  `shielded` work is bounded by its requests.
 `close` waits for what is under way.
 """
@@ -15,22 +15,21 @@ from typing import Any, TypeVar
 from holdfast_server.drives.port import DriveError
 from holdfast_server.objects.port import ObjectError
 
-MAX_TASKS = 10_000
-
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 
 class Background:
-    def __init__(self) -> None:
+    def __init__(self, max_tasks: int) -> None:
+        self._max_tasks = max_tasks
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
         self.dropped = 0
 
     def spawn(self, work: Coroutine[Any, Any, object]) -> bool:
         """Run it some time; False if it was dropped."""
-        if self._closed or len(self._tasks) >= MAX_TASKS:
+        if self._closed or len(self._tasks) >= self._max_tasks:
             work.close()
             self.dropped += 1
             return False

@@ -35,6 +35,10 @@ class OutOfSpace(ObjectError):
     """Too few drives have room (507)."""
 
 
+class TooSlow(ObjectError):
+    """The client of a write moved next to nothing while others waited for the memory it held (400 RequestTimeout)."""
+
+
 class Missing(ObjectError):
     """No such upload, part or document."""
 
@@ -195,5 +199,5 @@ class Objects(Protocol):
 
 __all__ = [
     "Attributes", "Body", "Condition", "Conflict", "Digest", "Kind", "Listed", "Listing", "Missing", "ObjectError",
-    "Objects", "OutOfSpace", "PartRef", "Reader", "Record", "Unavailable", "UploadInfo", "Vanished",
+    "Objects", "OutOfSpace", "PartRef", "Reader", "Record", "TooSlow", "Unavailable", "UploadInfo", "Vanished",
 ]  # fmt: skip

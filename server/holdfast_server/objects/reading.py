@@ -8,7 +8,8 @@ A stripe leaves here only after every
 block that went into it matched the hash the drive keeps and the hash computed here: no byte that fails its
 checksum reaches the caller.
 
-Bounds: two batches of `BATCH_STRIPES` stripes in memory per read.
+Bounds: one batch of `BATCH_STRIPES` stripes in memory per read, taken from the budget of all reads; the one that
+is read ahead only where the budget has room for it at once.
 
 Not here: which version to read (`erasure_set`), repair of what was found bad (`report_bad` tells the store).
 """
@@ -25,6 +26,7 @@ import xxhash
 from holdfast_server.clock.port import Clock
 from holdfast_server.drives.port import Drive, DriveError, DriveOffline, Held, ShardCorrupt, ShardMissing
 from holdfast_server.erasure.codec import Codec, CodingError
+from holdfast_server.memory.budget import Budget, Hold, Overloaded
 from holdfast_server.objects.asking import awake, bounded, let_go
 from holdfast_server.objects.port import Unavailable, Vanished
 from holdfast_server.objects.record import Extent, Record
@@ -34,6 +36,12 @@ HEDGE_SECONDS = 0.5
 FETCH_ROUNDS = 6
 ROUND_PAUSE_SECONDS = 0.25
 """A batch for which too few holders answer is tried again: a pod that restarts is back within a second or two."""
+
+BYTES_HELD_PER_BYTE_READ = 1.5
+"""What a batch takes in memory, by its size: its blocks, and now and then one more than needed or a stripe that is
+put together from parity."""
+NEXT_BATCH_WAIT_SECONDS = 60.0
+"""How long a download that has begun waits for its turn to go on before it is cut."""
 
 Block = bytes
 
@@ -189,10 +197,14 @@ def join_inline(codec: Codec, record: Record, holders: Mapping[int, Held]) -> li
 class ObjectReader:
     """One version being read (`objects.port.Reader`)."""
 
-    def __init__(self, record: Record, shards: ShardReader | None, inline: list[memoryview]) -> None:
+    def __init__(
+        self, record: Record, shards: ShardReader | None, inline: list[memoryview], budget: Budget | None = None
+    ) -> None:
+        """`budget` is what is taken from while shards are read; needed only where there are `shards`."""
         self.record = record
         self._shards = shards
         self._inline = inline
+        self._budget = budget
 
     async def chunks(self, start: int, length: int) -> AsyncIterator[bytes | memoryview]:
         if start < 0 or length < 0 or start + length > self.record.size_bytes:
@@ -208,26 +220,38 @@ class ObjectReader:
                     yield view
 
     async def _wanted(self, start: int, length: int) -> AsyncGenerator[tuple[list[memoryview], int, int], None]:
-        """The stripes that cover a range, each with the part of it that is wanted, one batch read ahead."""
+        """The stripes that cover a range, each with the part of it that is wanted.
+
+        Raises Overloaded before the first, Unavailable where a later batch does not get its turn.
+        """
+        assert self._budget is not None
         batches = _batches(self.record, start, length)
         ahead: asyncio.Task[list[list[memoryview]]] | None = None
-        try:
-            upcoming = next(batches, None)
-            while upcoming is not None:
-                batch = upcoming
-                stripes = await (ahead or asyncio.ensure_future(self._read(batch)))
-                ahead = None
+        with self._budget.hold() as hold:
+            try:
                 upcoming = next(batches, None)
                 if upcoming is not None:
-                    ahead = asyncio.ensure_future(self._read(upcoming))
-                for stripe, (skip, take) in zip(stripes, batch.slices, strict=True):
-                    yield stripe, skip, take
-        finally:
-            if ahead is not None:
-                ahead.cancel()
-                await asyncio.wait([ahead])
-                if not ahead.cancelled():
-                    ahead.exception()
+                    await hold.take(upcoming.held_bytes)
+                while upcoming is not None:
+                    batch = upcoming
+                    stripes = await (ahead or asyncio.ensure_future(self._read(batch)))
+                    ahead = None
+                    upcoming = next(batches, None)
+                    if upcoming is not None and hold.try_take(upcoming.held_bytes):
+                        ahead = asyncio.ensure_future(self._read(upcoming))
+                    for index, (skip, take) in enumerate(batch.slices):
+                        yield stripes[index], skip, take
+                        hold.progressed()
+                    del stripes
+                    hold.give(batch.held_bytes)
+                    if upcoming is not None and ahead is None:
+                        await _take_turn(hold, upcoming.held_bytes)
+            finally:
+                if ahead is not None:
+                    ahead.cancel()
+                    await asyncio.wait([ahead])
+                    if not ahead.cancelled():
+                        ahead.exception()
 
     async def _read(self, batch: Batch) -> list[list[memoryview]]:
         assert self._shards is not None
@@ -241,6 +265,8 @@ class Batch:
     extent: Extent
     first: int
     slices: list[tuple[int, int]]
+    held_bytes: int
+    """What reading it takes of the budget."""
 
 
 def _batches(record: Record, start: int, length: int) -> Iterator[Batch]:
@@ -248,6 +274,11 @@ def _batches(record: Record, start: int, length: int) -> Iterator[Batch]:
     stripe_size = record.geometry.stripe_size_bytes
     offset = 0
     end = start + length
+
+    def batch_of(extent: Extent, first: int, slices: list[tuple[int, int]]) -> Batch:
+        size = min(len(slices) * stripe_size, extent.size_bytes - first * stripe_size)
+        return Batch(extent, first, slices, int(size * BYTES_HELD_PER_BYTE_READ))
+
     for extent in record.extents:
         low = max(start - offset, 0)
         high = min(end - offset, extent.size_bytes)
@@ -263,10 +294,18 @@ def _batches(record: Record, start: int, length: int) -> Iterator[Batch]:
             slices.append((skip, min(high - base, stripe_size) - skip))
             stripe += 1
             if len(slices) == BATCH_STRIPES:
-                yield Batch(extent, first, slices)
+                yield batch_of(extent, first, slices)
                 slices, first = [], stripe
         if slices:
-            yield Batch(extent, first, slices)
+            yield batch_of(extent, first, slices)
+
+
+async def _take_turn(hold: Hold, amount: int) -> None:
+    """For the next batch of a download that has begun.  Raises Unavailable."""
+    try:
+        await hold.take(amount, NEXT_BATCH_WAIT_SECONDS)
+    except Overloaded as error:
+        raise Unavailable(str(error)) from error
 
 
 def _slice(views: list[memoryview], skip: int, take: int) -> list[memoryview]:

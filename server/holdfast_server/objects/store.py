@@ -20,6 +20,7 @@ from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import HybridClock
 from holdfast_server.drives.port import MAX_SCAN_ENTRIES, Drive, Held, Register
 from holdfast_server.erasure.codec import Codec, codec
+from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.objects import record
 from holdfast_server.objects.background import Background
 from holdfast_server.objects.epochs import Epochs
@@ -62,11 +63,14 @@ class ObjectStore:
         clock: Clock,
         stamps: HybridClock,
         coding_threads: int = CODING_THREADS,
+        memory: PodMemory | None = None,
     ) -> None:
-        """`drives(pool, set index)` gives the N drives of a set in position order, local and remote alike."""
+        """`drives(pool, set index)` gives the N drives of a set in position order, local and remote alike.
+        `memory` is what reads and writes take their bytes from; by default one with the usual limits."""
+        self.memory = memory or PodMemory()
         self.clock = clock
         self.epochs = Epochs(pools, clock)
-        self.background = Background()
+        self.background = Background(self.memory.limits.background_tasks)
         self._drives = drives
         self._stamps = stamps
         self._executor = ThreadPoolExecutor(coding_threads, "coding")
@@ -144,7 +148,9 @@ class ObjectStore:
         erasure_set = home or self.set_of(register)
         rotation = self.rotation(register, erasure_set)
         code = self.codec(erasure_set)
-        writer = ShardWriter(code, erasure_set.quorums.write_quorum, self._executor, self.background)
+        writer = ShardWriter(
+            code, erasure_set.quorums.write_quorum, self._executor, self.background, self.memory.writes
+        )
         targets = erasure_set.require_write_quorum()
         data_id = self.new_id()
         staged = await writer.write(body, targets, rotation, data_id, inline_limit_bytes)
@@ -248,7 +254,7 @@ class ObjectStore:
             self.clock,
             lambda: self._heal_later(erasure_set, register),
         )
-        return ObjectReader(found, shards, [])
+        return ObjectReader(found, shards, [], self.memory.reads)
 
     def _heal_later(self, erasure_set: ErasureSet, register: Register) -> None:
         self.read_repair.ask_for(register, lambda: self.heal(erasure_set, register, verify=True))

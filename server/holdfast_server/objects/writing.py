@@ -5,9 +5,11 @@ are streamed: stripe by stripe a worker thread feeds the digests and encodes, an
 blocks in order.  Nothing is visible until the caller commits a record that names the `Staged` data; whatever
 ends before that (a refusal by `Body.finish`, a lost client, too few drives) discards what was staged.
 
-Bounds: per write at most `LANE_DEPTH + 2` stripes and their shards in memory; a drive that does not take its
-blocks within the drive deadline is left out of this write, and the write goes on while the write quorum can
-still be met.
+Bounds: every stripe is taken from the budget of all writes before it is received, and given back piece by piece:
+the payload when it is encoded, the shards when every drive has taken its own; at most `LANE_DEPTH + 2` stripes per
+write.  While a stripe's turn has not come the one before is never kept back (`memory.budget`: nobody may wait
+while holding what others need).  A drive that does not take its blocks within the drive deadline is left out of
+this write, and the write goes on while the write quorum can still be met.
 
 Not here: records, commits, ETags.
 """
@@ -23,13 +25,16 @@ import xxhash
 
 from holdfast_server.drives.port import Drive, DriveError, DriveFull
 from holdfast_server.erasure.codec import Codec
+from holdfast_server.memory.budget import Budget, Hold
 from holdfast_server.objects.asking import ask, bounded, only
 from holdfast_server.objects.background import Background
-from holdfast_server.objects.port import Attributes, Body, Digest, OutOfSpace, Unavailable
+from holdfast_server.objects.port import Attributes, Body, Digest, OutOfSpace, TooSlow, Unavailable
 from holdfast_server.objects.record import INLINE_LIMIT_BYTES, STRIPE_SIZE_BYTES
 
 LANE_DEPTH = 3
 """Stripes that may wait for one drive."""
+NEXT_STRIPE_WAIT_SECONDS = 60.0
+"""How long an upload that has begun waits for its turn to go on."""
 ON_LOOP_LIMIT_BYTES = 16 * 1024
 """Below this, coding takes less time than handing it to a thread."""
 
@@ -79,6 +84,25 @@ def hash_blocks(blocks: Iterable[bytes]) -> list[bytes]:
     return [xxhash.xxh3_128_digest(block) for block in blocks]
 
 
+class Share:
+    """What one stripe has taken of the budget: the payload, and its shards until all lanes have let go of them."""
+
+    def __init__(self, hold: Hold, payload_bytes: int, shard_bytes: int, lanes: int) -> None:
+        self._hold = hold
+        self._payload_bytes = payload_bytes
+        self._shard_bytes = shard_bytes
+        self._lanes = lanes
+
+    def encoded(self) -> None:
+        self._hold.give(self._payload_bytes)
+
+    def passed_on(self) -> None:
+        """By one lane."""
+        self._lanes -= 1
+        if not self._lanes:
+            self._hold.give(self._shard_bytes)
+
+
 class Lane:
     """One drive's share of one streamed write: its blocks, in order, behind a bounded queue."""
 
@@ -86,11 +110,13 @@ class Lane:
         self.drive = drive
         self.data_id = data_id
         self.error: DriveError | None = None
-        self._queue: asyncio.Queue[tuple[int, bytes, bytes] | None] = asyncio.Queue(LANE_DEPTH)
+        self._queue: asyncio.Queue[tuple[int, bytes, bytes, Share] | None] = asyncio.Queue(LANE_DEPTH)
 
-    async def put(self, index: int, block: bytes, digest: bytes) -> None:
+    async def put(self, index: int, block: bytes, digest: bytes, share: Share) -> None:
         if self.error is None:
-            await self._queue.put((index, block, digest))
+            await self._queue.put((index, block, digest, share))
+        else:
+            share.passed_on()
 
     async def finish(self) -> None:
         """No more blocks: seal."""
@@ -99,12 +125,14 @@ class Lane:
     async def run(self) -> None:
         """Until sealed or failed; a failed lane swallows what still comes, so that nobody waits for it."""
         while (item := await self._queue.get()) is not None:
+            index, block, digest, share = item
             if self.error is None:
-                index, block, digest = item
                 try:
                     await bounded(self.drive.stage(self.data_id, index, [block], [digest]))
                 except DriveError as error:
                     self.error = error
+            del item, block  # not while waiting for the next one
+            share.passed_on()
         if self.error is None:
             try:
                 await bounded(self.drive.seal(self.data_id))
@@ -115,11 +143,15 @@ class Lane:
 class ShardWriter:
     """Writes bodies to one erasure set."""
 
-    def __init__(self, codec: Codec, write_quorum: int, executor: Executor, background: Background) -> None:
+    def __init__(
+        self, codec: Codec, write_quorum: int, executor: Executor, background: Background, budget: Budget
+    ) -> None:
+        """`budget` is the bytes of all writes of the pod."""
         self._codec = codec
         self._write_quorum = write_quorum
         self._executor = executor
         self._background = background
+        self._budget = budget
 
     async def write(
         self,
@@ -131,15 +163,40 @@ class ShardWriter:
     ) -> Staged:
         """Stage a whole body on the given drives (by position).
 
-        Raises what the body raises, Unavailable or OutOfSpace; nothing stays staged then.
+        Raises what the body raises, Unavailable, OutOfSpace, TooSlow, or Overloaded before anything is received;
+        nothing stays staged then.
         """
+        with self._budget.hold() as hold:
+            try:
+                return await self._write(body, drives, rotation, data_id, inline_limit_bytes, hold)
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if not hold.evicted or task is None or task.uncancel():
+                    raise
+                raise TooSlow("the client was too slow while others waited") from error
+
+    async def _write(
+        self, body: Body, drives: dict[int, Drive], rotation: int, data_id: bytes, inline_limit_bytes: int, hold: Hold
+    ) -> Staged:
         encoder = Encoder(self._codec, body.digests, self._executor)
         stripes = _Stripes(body)
+        if self._held_bytes(stripes.upcoming_bytes):
+            await hold.take(self._held_bytes(stripes.upcoming_bytes))
         first = await stripes.next()
         size = sum(map(len, first))
         if size <= inline_limit_bytes and stripes.ended:
             return await self._inline(encoder, body, first, size, drives)
-        return await self._stream(encoder, body, stripes, first, drives, rotation, data_id)
+        return await self._stream(encoder, body, stripes, first, drives, rotation, data_id, hold)
+
+    def _held_bytes(self, stripe_size_bytes: int) -> int:
+        """What a stripe takes of the budget: itself in pieces and in one, and its shards.  Small bodies take
+        nothing: what they need is part of what every request may have."""
+        if stripe_size_bytes <= INLINE_LIMIT_BYTES:
+            return 0
+        return 2 * stripe_size_bytes + self._shard_bytes(stripe_size_bytes)
+
+    def _shard_bytes(self, stripe_size_bytes: int) -> int:
+        return stripe_size_bytes * self._codec.shards // self._codec.data_shards
 
     async def _inline(
         self,
@@ -161,6 +218,7 @@ class ShardWriter:
         drives: dict[int, Drive],
         rotation: int,
         data_id: bytes,
+        hold: Hold,
     ) -> Staged:
         lanes = {position: Lane(drive, data_id) for position, drive in drives.items()}
         done = False
@@ -168,7 +226,7 @@ class ShardWriter:
             async with asyncio.TaskGroup() as group:
                 for lane in lanes.values():
                     group.create_task(lane.run())
-                size = await self._feed(encoder, stripes, first, lanes, rotation)
+                size = await self._feed(encoder, stripes, first, lanes, rotation, hold)
                 attributes = body.finish()
                 for lane in lanes.values():
                     await lane.finish()
@@ -193,24 +251,36 @@ class ShardWriter:
         chunks: list[bytes | memoryview],
         lanes: dict[int, Lane],
         rotation: int,
+        hold: Hold,
     ) -> int:
         """Encode one stripe while the next is being received; returns the size of the whole."""
         size = index = 0
         while chunks:
-            size += sum(map(len, chunks))
+            stripe_size = sum(map(len, chunks))
+            size += stripe_size
             coding = asyncio.ensure_future(encoder.encode_and_hash(chunks))
             try:
-                chunks = await stripes.next()
+                wanted = self._held_bytes(stripes.upcoming_bytes)
+                # Without room for the next stripe, this one must be out of the way before its turn is waited for.
+                chunks = await stripes.next() if not wanted or hold.try_take(wanted) else []
             except BaseException:
                 # The digests are in use on a thread; let it end before they are looked at or dropped.
                 await asyncio.wait([coding])
                 raise
             blocks, hashes = await coding
+            del coding
             self._require_quorum(lanes)
+            shard_bytes = self._shard_bytes(stripe_size) if self._held_bytes(stripe_size) else 0
+            share = Share(hold, self._held_bytes(stripe_size) - shard_bytes, shard_bytes, len(lanes))
+            share.encoded()
             for position, lane in lanes.items():
                 shard = (position + rotation) % self._codec.shards
-                await lane.put(index, blocks[shard], hashes[shard])
+                await lane.put(index, blocks[shard], hashes[shard], share)
+            del blocks, hashes
             index += 1
+            if not chunks and not stripes.ended:
+                await hold.take(wanted, NEXT_STRIPE_WAIT_SECONDS)
+                chunks = await stripes.next()
         return size
 
     def _require_quorum(self, lanes: dict[int, Lane]) -> None:
@@ -232,10 +302,24 @@ class _Stripes:
     def __init__(self, body: Body) -> None:
         self._chunks = body.chunks()
         self._rest: memoryview | None = None
+        self._left_bytes = body.size_bytes
         self.ended = False
+
+    @property
+    def upcoming_bytes(self) -> int:
+        """What the next stripe will have, at most."""
+        if self.ended:
+            return 0
+        return STRIPE_SIZE_BYTES if self._left_bytes is None else min(STRIPE_SIZE_BYTES, self._left_bytes)
 
     async def next(self) -> list[bytes | memoryview]:
         """Chunks that add up to one stripe, to less at the end, to nothing after it."""
+        taken = await self._take()
+        if self._left_bytes is not None:
+            self._left_bytes -= min(self._left_bytes, sum(map(len, taken)))
+        return taken
+
+    async def _take(self) -> list[bytes | memoryview]:
         taken: list[bytes | memoryview] = []
         room = STRIPE_SIZE_BYTES
         while room and not self.ended:

@@ -22,6 +22,7 @@ from holdfast_server.clock.system import SystemClock
 from holdfast_server.contract import names
 from holdfast_server.contract.admin import PodState
 from holdfast_server.contract.health import ClusterHealth, PodHealth
+from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.objects.port import Objects
 from holdfast_server.testing.memory_objects import MemoryObjects
 
@@ -45,6 +46,7 @@ def memory_services(
     clock: Clock | None = None,
     limits: Limits | None = None,
     domains: tuple[str, ...] = (),
+    memory: PodMemory | None = None,
 ) -> Services:
     clock = clock or SystemClock()
     objects = objects or MemoryObjects(clock)
@@ -59,6 +61,7 @@ def memory_services(
         fence_bucket_everywhere=fence_nowhere,
         domains=domains,
         limits=limits or Limits(),
+        memory=memory or PodMemory(),
     )
 
 

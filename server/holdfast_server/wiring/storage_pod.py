@@ -38,6 +38,7 @@ from holdfast_server.drives.local import LocalDrive
 from holdfast_server.drives.port import DriveError
 from holdfast_server.drives.slot import Slot
 from holdfast_server.heal.service import HealService
+from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
 from holdfast_server.objects.store import ObjectStore
 from holdfast_server.peers.channel import DialSettings
@@ -122,7 +123,10 @@ class StoragePod:
             settings.adoption_delay_seconds, self._push,
         )  # fmt: skip
         self._table = DriveTable(drives, (me.pool.name, me.ordinal), self._newest_epoch)
-        self.store = ObjectStore(PoolMap(inputs.config), self._table.drives_of, clock, self._stamps)
+        self._memory = PodMemory()
+        self.store = ObjectStore(
+            PoolMap(inputs.config), self._table.drives_of, clock, self._stamps, memory=self._memory
+        )
         self._services = self._make_services()
         self._heal = HealService(self.store, lambda: self.local.drives, clock)
         self._started_ms = clock.now_ms()
@@ -271,6 +275,8 @@ class StoragePod:
             region=inputs.config.region,
             domains=tuple(inputs.config.domains),
             pod_name=inputs.membership.pod,
+            memory=self._memory,
+            drives_listed=lambda: sum(one.quorums.read_quorum for one in self.store.all_sets()),
         )
 
     def _peer_services(self) -> PeerServices:

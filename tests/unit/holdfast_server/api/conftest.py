@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from holdfast_server.api import bucket_record
+from holdfast_server.api.admission import Ticket
 from holdfast_server.api.dispatch import Dispatcher
 from holdfast_server.api.services import Limits
 from holdfast_server.clock.system import SystemClock
@@ -54,7 +55,11 @@ class Api:
         request = Request(
             method=method, raw_path=path, raw_query=query, headers=signed, remote="", received_ms=now_ms, secure=False
         )
-        return (await Dispatcher(self.services).answer(request, GivenBody(body), "REQUEST"))[1]
+        ticket = Ticket(self.services.memory)
+        try:
+            return (await Dispatcher(self.services).answer(request, GivenBody(body), "REQUEST", ticket))[1]
+        finally:
+            ticket.leave()
 
     async def stored(self) -> bucket_record.BucketRecord | None:
         document = await self.services.objects.get_document("bucket/b01")

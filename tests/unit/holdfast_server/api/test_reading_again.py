@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from holdfast_server.api.admission import Ticket
 from holdfast_server.api.bucket_record import decode
 from holdfast_server.api.dispatch import Dispatcher
 from holdfast_server.clock.system import SystemClock
@@ -51,7 +52,7 @@ class Store:
         request = Request(
             method=method, raw_path=path, raw_query="", headers=signed, remote="", received_ms=now_ms, secure=False
         )
-        return (await self.dispatcher.answer(request, NoBody(), "REQUEST"))[1]
+        return (await self.dispatcher.answer(request, NoBody(), "REQUEST", Ticket(self.services.memory)))[1]
 
     async def body(self, response: Response) -> bytes:
         if isinstance(response.body, BodyStream):

@@ -14,7 +14,10 @@ from collections.abc import Iterator
 import pytest
 
 from holdfast_server.api.services import Limits
+from holdfast_server.contract import names
 from holdfast_server.contract.health import PodHealth
+from holdfast_server.memory.limits import MemoryLimits
+from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.objects.port import Conflict, OutOfSpace, Unavailable
 from holdfast_server.s3.chunked import STREAMING_SIGNED, ChunkSigner
 from holdfast_server.s3.signing import KeyPair
@@ -154,8 +157,12 @@ def test_a_client_that_takes_nothing_is_cut(connect, services) -> None:
         wire.ask("DELETE", "/bucket/large")
 
 
-def test_beyond_the_limit_requests_are_refused_at_once_and_probes_are_not(make_wire) -> None:
-    services = memory_services(limits=Limits(concurrent_requests=1))
+def small_memory(wait_seconds: float = 0.2, **limits: int) -> PodMemory:
+    return PodMemory(MemoryLimits(**limits), wait_seconds)
+
+
+def test_beyond_the_limit_requests_wait_and_are_refused_and_probes_are_not(make_wire) -> None:
+    services = memory_services(memory=small_memory(requests=1))
     with served(services) as endpoint, make_wire(endpoint) as first, make_wire(endpoint) as second:
         assert first.ask("PUT", "/bucket").status == 200
         first.send(first.head("PUT", "/bucket/k", {"content-length": "2"}) + b"1")
@@ -268,7 +275,7 @@ def test_closing_lets_a_write_end(make_wire) -> None:
 
 
 def test_large_writes_wait_for_their_turn_and_small_ones_do_not(make_wire) -> None:
-    services = memory_services(limits=Limits(concurrent_streams=1, streamed_size_bytes=10, stream_wait_seconds=0.2))
+    services = memory_services(memory=small_memory(streams=1, streamed_from_bytes=10))
     with served(services) as endpoint, make_wire(endpoint) as first, make_wire(endpoint) as second:
         assert first.ask("PUT", "/bucket").status == 200
         first.send(first.head("PUT", "/bucket/k", {"content-length": "20"}) + bytes(10))
@@ -280,23 +287,125 @@ def test_large_writes_wait_for_their_turn_and_small_ones_do_not(make_wire) -> No
         assert second.ask("PUT", "/bucket/large", bytes(20)).status == 200
 
 
-def test_a_head_that_does_not_end_is_cut_off(make_wire) -> None:
-    services = memory_services(limits=Limits(keepalive_seconds=0.5))
-    with served(services) as endpoint, make_wire(endpoint) as silent, make_wire(endpoint) as slow:
+def test_a_head_that_does_not_end_is_refused(make_wire) -> None:
+    services = memory_services(limits=Limits(head_seconds=0.5))
+    with served(services) as endpoint, make_wire(endpoint) as slow, make_wire(endpoint) as other:
         begun = time.monotonic()
         slow.send(b"GET /bucket/key HTTP/1.1\r\n")
         with pytest.raises(OSError):  # noqa: PT012
             while time.monotonic() - begun < 10:
                 slow.send(b"x: y\r\n")
                 time.sleep(0.05)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 6
+        assert other.ask("PUT", "/bucket").status == 200
+        time.sleep(0.7)
+        other.send(b"GET /")
+        assert other.read().code == "RequestTimeout"
+        assert other.closed()
+
+
+def test_a_head_is_bounded_as_a_whole(make_wire) -> None:
+    services = memory_services(limits=Limits(head_size_bytes=4096))
+    with served(services) as endpoint, make_wire(endpoint) as wire:
+        wire.send(b"GET /bucket/key HTTP/1.1\r\nHost: x\r\n")
+        for number in range(4):
+            time.sleep(0.05)
+            wire.send(b"x-amz-meta-a%d: " % number + b"v" * 1000 + b"\r\n")
+        assert wire.read().code == "RequestHeaderSectionTooLarge"
+        assert wire.closed()
+    with served(services) as endpoint, make_wire(endpoint) as wire:
+        assert wire.ask("PUT", "/bucket").status == 200
+        assert wire.ask("PUT", "/bucket/key", bytes(100_000)).status == 200  # the body is no head
+
+
+def test_idle_connections_are_closed_in_time(make_wire) -> None:
+    services = memory_services(limits=Limits(keepalive_seconds=0.5))
+    with served(services) as endpoint, make_wire(endpoint) as silent, make_wire(endpoint) as resting:
+        assert resting.ask("PUT", "/bucket").status == 200
+        assert resting.closed()
         assert silent.closed()
 
 
-def test_connections_beyond_the_bound_are_closed(make_wire) -> None:
-    services = memory_services(limits=Limits(connections=1))
-    with served(services) as endpoint, make_wire(endpoint) as first:
+def test_beyond_the_bound_an_idle_connection_gives_way(make_wire) -> None:
+    services = memory_services(memory=small_memory(connections=2))
+    with served(services) as endpoint, make_wire(endpoint) as first, make_wire(endpoint) as second:
         assert first.ask("PUT", "/bucket").status == 200
-        with make_wire(endpoint) as second:
-            assert second.closed()
-        assert first.ask("HEAD", "/bucket").status == 200
+        second.send(second.head("PUT", "/bucket/k", {"content-length": "2"}) + b"1")
+        time.sleep(0.1)
+        with make_wire(endpoint) as third:
+            assert third.ask("HEAD", "/bucket").status == 200
+            assert first.closed()
+            third.send(third.head("PUT", "/bucket/l", {"content-length": "2"}) + b"1")
+            time.sleep(0.1)
+            with make_wire(endpoint) as fourth:
+                answer = fourth.read()
+                assert (answer.code, answer.headers["retry-after"]) == ("SlowDown", "1")
+                assert fourth.closed()
+            third.send(b"2")
+            assert third.read().status == 200
+        second.send(b"2")
+        assert second.read().status == 200
+
+
+def test_who_waits_for_a_turn_gets_it_when_it_comes(make_wire) -> None:
+    services = memory_services(memory=small_memory(10.0, requests=1))
+    with served(services) as endpoint, make_wire(endpoint) as first, make_wire(endpoint) as second:
+        assert first.ask("PUT", "/bucket").status == 200
+        first.send(first.head("PUT", "/bucket/k", {"content-length": "2"}) + b"1")
+        time.sleep(0.1)
+        second.send(second.head("PUT", "/bucket/l", {"content-length": "2", "expect": "100-continue"}))
+        time.sleep(0.1)
+        first.send(b"2")
+        assert first.read().status == 200
+        assert second.read().status == 100
+        second.send(b"12")
+        assert second.read().status == 200
+
+
+def test_who_waits_to_continue_is_refused_before_it_sends(make_wire) -> None:
+    services = memory_services(memory=small_memory(streams=1))
+    with served(services) as endpoint, make_wire(endpoint) as first, make_wire(endpoint) as second:
+        assert first.ask("PUT", "/bucket").status == 200
+        first.send(first.head("PUT", "/bucket/k", {"content-length": "70000"}) + bytes(10))
+        time.sleep(0.1)
+        second.send(second.head("PUT", "/bucket/l", {"content-length": "5000000000", "expect": "100-continue"}))
+        answer = second.read()
+        assert (answer.code, answer.headers["retry-after"]) == ("SlowDown", "1")
+        assert second.closed()
+        first.send(bytes(69990))
+        assert first.read().status == 200
+
+
+def test_the_admin_api_answers_while_no_other_request_gets_a_turn(make_wire) -> None:
+    services = memory_services(memory=small_memory(requests=1))
+    with served(services) as endpoint, make_wire(endpoint) as first, make_wire(endpoint) as second:
+        assert first.ask("PUT", "/bucket").status == 200
+        first.send(first.head("PUT", "/bucket/k", {"content-length": "2"}) + b"1")
+        time.sleep(0.1)
+        assert second.ask("GET", names.ADMIN_PREFIX + "/users").status == 200
+        assert second.ask("HEAD", "/bucket").status == 503
+        first.send(b"2")
+        assert first.read().status == 200
+
+
+def test_everything_is_given_back_whatever_becomes_of_a_request(make_wire) -> None:
+    services = memory_services(memory=PodMemory())
+    memory = services.memory
+    with served(services) as endpoint:
+        with make_wire(endpoint) as wire:
+            assert wire.ask("PUT", "/bucket").status == 200
+            assert wire.ask("PUT", "/bucket/large", bytes(8 << 20)).status == 200
+            assert wire.ask("GET", "/bucket/large").status == 200
+            assert wire.ask("GET", "/bucket", query="list-type=2").status == 200
+            assert wire.ask("PUT", "/bucket/copy", headers={"x-amz-copy-source": "/bucket/large"}).status == 200
+            assert wire.ask("GET", "/bucket/none").status == 404
+        with make_wire(endpoint) as wire:  # vanishes during a download
+            wire.send(wire.head("GET", "/bucket/large"))
+            wire.socket.recv(1000)
+        with make_wire(endpoint) as wire:  # and during an upload
+            wire.send(wire.head("PUT", "/bucket/large", {"content-length": "1000000"}) + bytes(100_000))
+            time.sleep(0.1)
+        deadline = time.monotonic() + 10
+        while any(budget.used for budget in memory.budgets()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert {budget.name: budget.used for budget in memory.budgets() if budget.used} == {}

@@ -10,7 +10,7 @@ import pytest
 
 from holdfast_server.drives.port import DriveFaulty, DriveOffline
 from holdfast_server.objects.asking import DRIVE_CALL_TIMEOUT_SECONDS, ask, together
-from holdfast_server.objects.background import MAX_TASKS, Background
+from holdfast_server.objects.background import Background
 
 DRIVES: dict[int, Any] = dict.fromkeys(range(4))
 
@@ -103,8 +103,11 @@ async def test_together_raises_the_first_failure_as_it_is_and_stops_the_rest() -
     assert done == [0, 1, 1]
 
 
+MAX_TASKS = 1000
+
+
 async def test_background_work_is_bounded_and_drained() -> None:
-    background = Background()
+    background = Background(MAX_TASKS)
     done = []
 
     async def work(number: int) -> None:
@@ -120,7 +123,7 @@ async def test_background_work_is_bounded_and_drained() -> None:
 
 
 async def test_shielded_work_outlives_its_caller(caplog: pytest.LogCaptureFixture) -> None:
-    background = Background()
+    background = Background(MAX_TASKS)
     done = []
 
     async def work(fails: bool) -> None:
@@ -140,7 +143,7 @@ async def test_shielded_work_outlives_its_caller(caplog: pytest.LogCaptureFixtur
 
 
 async def test_closing_ends_what_does_not_end_by_itself() -> None:
-    background = Background()
+    background = Background(MAX_TASKS)
     background.spawn(asyncio.sleep(3600))
     began = asyncio.get_running_loop().time()
     await background.close(grace_seconds=2)

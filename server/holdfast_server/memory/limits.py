@@ -1,0 +1,94 @@
+"""The memory of one pod, budget by budget: the one place where sizes that add up are written down.
+
+Every part of the server that keeps bytes for somebody takes them out of one of these; `bound_bytes` is their
+sum, and the tests hold real pods under load against it.  docs/operations.md ("Memory") tells it to people.
+Pure.  Not here: who waits for whom (`ledger`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KIB = 1 << 10
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryLimits:
+    """Defaults are for a pod of two cores and at most 512 MiB.  Sizes in bytes."""
+
+    # --- what clients can make a pod hold
+    connections: int = 2048
+    """Open at once; an idle one has to give way to one more."""
+    connection_bytes: int = 12 * KIB
+    """Of an idle connection: socket, parser, task."""
+    requests: int = 256
+    """Worked on at once, but for those that stream.  Loki alone keeps some 180 in flight."""
+    request_bytes: int = 128 * KIB
+    """Of one that does not stream: objects of at most 64 KiB, their shards, records."""
+    waiting: int = 768
+    """Requests that wait for their turn, and as many that wait to stream; one more is refused at once."""
+    waiting_bytes: int = 64 * KIB
+    """Of a request that waits: its head, and what came of its body before it was read no further."""
+    streams: int = 128
+    """Uploads and downloads of more than `streamed_from_bytes` at once."""
+    streamed_from_bytes: int = 64 * KIB
+    stream_buffer_bytes: int = 192 * KIB
+    """Of each of them: what the socket delivered and nobody has taken yet."""
+    write_bytes: int = 64 * MIB
+    """Stripes of all uploads, as they are received, encoded, and until the drives have their shards."""
+    read_bytes: int = 64 * MIB
+    """Batches of stripes of all downloads, until the clients have taken them."""
+    copies: int = 4
+    """Copies at once: each takes from both budgets, so few enough that they alone exhaust neither."""
+    document_bytes: int = 32 * MIB
+    """Pages of listings, request documents and their answers."""
+    admin_requests: int = 32
+    """Requests of the admin API at once, whatever else goes on."""
+    admin_request_bytes: int = 256 * KIB
+
+    # --- what peers can make a pod hold
+    peer_request_bytes: int = 24 * MIB
+    """Frames that came from all peers and are being served; above it, connections are read no further."""
+    peer_answer_bytes: int = 24 * MIB
+    """Blocks read for all peers, until they have taken them."""
+
+    # --- what it does on its own account
+    background_tasks: int = 2000
+    """Notes, releases, read repairs that run beside requests; more are dropped (docs/quorum.md, rule 1)."""
+    background_task_bytes: int = 12 * KIB
+    healing_bytes: int = 16 * MIB
+    """One object at a time: a batch of its blocks from every drive."""
+    table_cache_bytes: int = 32 * MIB
+    """RocksDB's block cache, index and filter blocks with it, for all drives of the pod."""
+    table_memtable_bytes: int = 32 * MIB
+    """RocksDB's memtables, for all drives of the pod."""
+    process_bytes: int = 80 * MIB
+    """The interpreter, the code, the libraries, threads; what an idle pod has."""
+    allocator_bytes: int = 48 * MIB
+    """Freed, but kept for the next use (`wiring.process`)."""
+
+    def parts(self) -> dict[str, int]:
+        """What each kind of use may take at most, in bytes, by name."""
+        return {
+            "process": self.process_bytes,
+            "connections": self.connections * self.connection_bytes,
+            "requests": self.requests * self.request_bytes,
+            "waiting": self.waiting * self.waiting_bytes,
+            "streams": self.streams * self.stream_buffer_bytes,
+            "writes": self.write_bytes,
+            "reads": self.read_bytes,
+            "documents": self.document_bytes,
+            "admin": self.admin_requests * self.admin_request_bytes,
+            "peer requests": self.peer_request_bytes,
+            "peer answers": self.peer_answer_bytes,
+            "background": self.background_tasks * self.background_task_bytes,
+            "healing": self.healing_bytes,
+            "tables": self.table_cache_bytes + self.table_memtable_bytes,
+            "allocator": self.allocator_bytes,
+        }
+
+    @property
+    def bound_bytes(self) -> int:
+        """What a pod may take under any load."""
+        return sum(self.parts().values())
