@@ -69,6 +69,8 @@ class DriveStatus(msgspec.Struct, frozen=True, array_like=True, gc=False):
     total_bytes: int = 0
     available_bytes: int = 0
     used_bytes: int = 0
+    registers: int = 0
+    """About how many the drive holds; 0 if that is not known."""
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):

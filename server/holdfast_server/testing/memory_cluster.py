@@ -80,6 +80,10 @@ class HookedDrive:
     def status(self) -> DriveStatus:
         return self._drive.status()
 
+    @property
+    def repair_queue_length(self) -> int:
+        return self._drive.repair_queue_length
+
     def __getattr__(self, verb: str) -> Callable[..., Awaitable[Any]]:
         if verb.startswith("_"):
             raise AttributeError(verb)

@@ -205,6 +205,10 @@ class MemoryDrive:
         """A replacement that is not filled yet."""
         return self._healing
 
+    def repair_rows(self) -> set[bytes]:
+        """The registers in its repair queue."""
+        return set(self._repairs)
+
     @property
     def repair_queue_length(self) -> int:
         return len(self._repairs)
@@ -219,7 +223,16 @@ class MemoryDrive:
         else:
             state = DriveState.HEALING if self._healing else DriveState.FULL
         used = sum(len(block) for shard in self._shards.values() for block in shard.blocks)
-        return DriveStatus(state, self._drive_id, self._incarnation, self.faulty, 1 << 40, (1 << 40) - used, used)
+        return DriveStatus(
+            state,
+            self._drive_id,
+            self._incarnation,
+            self.faulty,
+            1 << 40,
+            (1 << 40) - used,
+            used,
+            registers=len(self._states),
+        )
 
     # --- registers
 
@@ -407,7 +420,7 @@ class MemoryDrive:
     async def trash_orphans(self, folder: int, age_seconds: float) -> int:
         self._answering()
         now = self._clock.monotonic_seconds()
-        named = self._named()
+        named = self.named_shards()
         orphans = [
             data_id
             for data_id, shard in self._shards.items()

@@ -128,7 +128,7 @@ class StoragePod:
             PoolMap(inputs.config), self._table.drives_of, clock, self._stamps, memory=self._memory
         )
         self._services = self._make_services()
-        self._heal = HealService(self.store, lambda: self.local.drives, clock)
+        self._heal = HealService(self.store, lambda: self._drives, clock)
         self._started_ms = clock.now_ms()
         self._view = TenantView(
             lambda: inputs.config.pools, self.pod_state, lambda: self.cluster_health(False),

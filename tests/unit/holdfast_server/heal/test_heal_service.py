@@ -35,9 +35,9 @@ async def test_every_missed_write_is_made_good_whichever_drive_missed_it(cluster
         for task in running:
             task.cancel()
     await cluster.settle()
-    assert [service.progress.queue_length for service in services] == [0, 0, 0, 0]
+    assert [drive.repair_queue_length for drive in cluster.drives] == [0, 0, 0, 0]
     for key in KEYS:
         held = cluster.stamps(object_register(BUCKET, key))
         assert all(len(stamps) == 1 and stamps == held[0] for stamps in held), key
-    healed = sum(service.progress.repaired for service in services)
+    healed = sum(service.work_of(0).queue.repaired for service in services)
     assert healed < 2 * len(KEYS), "one pod does the work, not each"

@@ -1,0 +1,90 @@
+"""What healing tells of itself: one value out of the states of its parts.  Waits for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from holdfast_server.clock.port import Clock
+from holdfast_server.contract.healing import DriveHealing, HealProgress, SetHealing
+from holdfast_server.drives.port import DriveState
+from holdfast_server.heal.own_drive import OwnDrive
+from holdfast_server.objects.store import ObjectStore
+from holdfast_server.placement.map import SetId
+
+if TYPE_CHECKING:
+    from holdfast_server.heal.service import HealService
+
+_STATES = {
+    DriveState.FULL: "ok",
+    DriveState.HEALING: "healing",
+    DriveState.BLANK: "blank",
+    DriveState.OFFLINE: "offline",
+    DriveState.FAULTY: "faulty",
+}
+
+
+def report(
+    service: HealService, store: ObjectStore, drives: Iterable[tuple[int, OwnDrive]], clock: Clock
+) -> HealProgress:
+    told = [_drive(service, volume, drive, clock) for volume, drive in drives]
+    return HealProgress(
+        drives=told,
+        sets=_sets(service, told),
+        registers_repaired=sum(service.work_of(one.volume).queue.repaired for one in told),
+        copies_made=service.registers.copied,
+        failed=service.registers.failed,
+        drives_filled=service.filling.drives_filled,
+        read_repairs=store.read_repair.done,
+        read_repairs_dropped=store.read_repair.dropped,
+        work_share=service.pacer.share,
+        foreground_latency_seconds=service.pacer.latency_seconds,
+    )
+
+
+def _drive(service: HealService, volume: int, drive: OwnDrive, clock: Clock) -> DriveHealing:
+    work = service.work_of(volume)
+    total = _registers_total(service, drive, volume)
+    usage, counted_ms = service.scanner.usage(work.scan)
+    length = drive.repair_queue_length
+    waited = (clock.now_ms() - work.queue.oldest_ms) / 1000 if length and work.queue.oldest_ms else 0.0
+    return DriveHealing(
+        pool=drive.pool,
+        set_index=drive.set_index,
+        position=drive.position,
+        volume=volume,
+        state=_STATES[drive.status().state],
+        queue_length=length,
+        oldest_entry_seconds=max(0.0, waited),
+        filling=service.filling.progress(work.filling, total),
+        scanner=service.scanner.progress(work.scan, total),
+        usage=usage,
+        usage_counted_ms=counted_ms,
+    )
+
+
+def _registers_total(service: HealService, drive: OwnDrive, volume: int) -> int:
+    """About how many the set has: what the fullest of its full drives has."""
+    others = service.set_of(drive).drives().values()
+    counts = [other.status().registers for other in others if other.status().state is DriveState.FULL]
+    return max(counts, default=0)
+
+
+def _sets(service: HealService, told: list[DriveHealing]) -> list[SetHealing]:
+    by_set: dict[SetId, list[DriveHealing]] = {}
+    for one in told:
+        by_set.setdefault(SetId(one.pool, one.set_index), []).append(one)
+    found = []
+    for set_id, drives in by_set.items():
+        count, samples = service.registers.stuck(set_id)
+        found.append(
+            SetHealing(
+                pool=set_id.pool,
+                index=set_id.index,
+                queue_length=max(one.queue_length for one in drives),
+                oldest_entry_seconds=max(one.oldest_entry_seconds for one in drives),
+                stuck=count,
+                stuck_samples=samples,
+            )
+        )
+    return found

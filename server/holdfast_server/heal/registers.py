@@ -1,0 +1,183 @@
+"""Healing of many registers: how many at once, what is counted, which are stuck, which are better ended.
+
+A unit of work is one register; each can be repeated or cut off anywhere, and two pods may do one at the same time
+(rule 9's compare-and-set; shards are named by what is in them).
+
+Parts of uploads are looked at twice: when an upload ends, each drive drops its parts by itself, as it learns of it.
+A part that one drive still has and another dropped is no missed write, and must not be copied back.  So the upload
+is asked for first; if it has ended, the part is *ended* too: deleted by quorum, like any register, so that nothing
+brings it back.  An upload that was completed gave its shards to the object by reference; they stay.
+
+Not here: which registers, in which order (`repair_queue`, `filling`, `scanner`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from holdfast_server.clock.port import Clock
+from holdfast_server.clock.stamp import stamp_ms
+from holdfast_server.contract.healing import MAX_STUCK_SAMPLES, StuckRegister
+from holdfast_server.drives.port import DriveError, Register
+from holdfast_server.heal.pacing import Pacer
+from holdfast_server.objects import record
+from holdfast_server.objects.asking import together
+from holdfast_server.objects.erasure_set import ErasureSet
+from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS, Healed, Stuck
+from holdfast_server.objects.port import ObjectError
+from holdfast_server.objects.record import Kind, Record
+from holdfast_server.objects.store import ObjectStore
+from holdfast_server.placement.map import SetId
+
+MAX_STUCK = 10_000
+"""Registers known to be stuck, per pod; more are found again when these are resolved."""
+
+_KINDS = {
+    record.OBJECT_SPACE: "object",
+    record.UPLOAD_SPACE: "upload",
+    record.PART_SPACE: "part",
+    record.DOCUMENT_SPACE: "document",
+}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Of one batch."""
+
+    whole: list[tuple[Register, int]] = field(default_factory=list)
+    """Every drive of the set has what it should, up to this stamp."""
+    left: list[Register] = field(default_factory=list)
+    """Could not be settled now."""
+    not_whole: list[Register] = field(default_factory=list)
+    """Settled or not, some drive still lacks something."""
+    copied: int = 0
+    copied_bytes: int = 0
+    rotten: int = 0
+
+
+@dataclass(slots=True)
+class _StuckEntry:
+    stuck: Stuck
+    since_ms: int
+
+
+class RegisterHealing:
+    def __init__(self, store: ObjectStore, pacer: Pacer, clock: Clock) -> None:
+        self._store = store
+        self._pacer = pacer
+        self._clock = clock
+        self._stuck: dict[tuple[SetId, Register], _StuckEntry] = {}
+        self.copied = 0
+        self.failed = 0
+        self.parts_ended = 0
+
+    async def heal(self, erasure_set: ErasureSet, registers: Sequence[Register], verify: bool = False) -> Outcome:
+        """As many at once as the pacer allows, resting in between.  Failures are counted, never raised."""
+        outcome = Outcome()
+        start = 0
+        while start < len(registers):
+            batch = registers[start : start + self._pacer.width]
+            start += len(batch)
+            began = self._clock.monotonic_seconds()
+            for register, healed in zip(
+                batch, await together(self._one(erasure_set, register, verify) for register in batch), strict=True
+            ):
+                self._count(outcome, register, healed)
+            await self._pacer.rest(self._clock.monotonic_seconds() - began)
+        return outcome
+
+    def _count(self, outcome: Outcome, register: Register, healed: Healed | None) -> None:
+        if healed is not None:
+            self.copied += healed.copied
+            outcome.copied += healed.copied
+            outcome.copied_bytes += healed.copied_bytes
+            outcome.rotten += healed.rotten
+        if healed is not None and healed.whole:
+            outcome.whole.append((register, healed.stamp))
+        else:
+            outcome.not_whole.append(register)
+        if healed is None or not healed.settled:
+            outcome.left.append(register)
+
+    async def _one(self, erasure_set: ErasureSet, register: Register, verify: bool) -> Healed | None:
+        try:
+            if register.space[:1] == record.PART_SPACE and await self.upload_has_ended(register):
+                return await self.end_part(erasure_set, register)
+            healed = await self._store.heal(erasure_set, register, verify)
+        except (DriveError, ObjectError) as error:
+            self.failed += 1
+            log.info("%s: %r could not be healed now: %s", erasure_set.name, register.key, error)
+            return None
+        except record.RecordCorrupt as error:
+            # One bad register must not end the pass over all others.
+            self.failed += 1
+            log.error("%s: the record of %r is damaged: %s", erasure_set.name, register.key, error)
+            return None
+        self._remember_stuck(erasure_set, register, healed)
+        return healed
+
+    # ---------------------------------------------------------------- parts
+
+    async def upload_has_ended(self, part: Register) -> bool:
+        """Whether no set knows its upload as open.  Raises Unavailable where one cannot tell.
+
+        Every set is asked, wherever placement has put uploads of this key over time: to take an open upload for an
+        ended one would destroy it.
+        """
+        upload = Register(record.UPLOAD_SPACE + part.space[1:], part.key, part.version[:-2])
+        for erasure_set in self._store.all_sets():
+            current = await erasure_set.read(upload)
+            if current.record is not None and current.record.live:
+                return False
+        return True
+
+    async def end_part(self, erasure_set: ErasureSet, part: Register) -> Healed | None:
+        """Delete, by quorum, a part whose upload has ended; None while something upon it may be under way."""
+        current = await erasure_set.read(part)
+        if current.record is not None and current.record.live:
+            if self._clock.now_ms() - stamp_ms(current.stamp) < OPERATION_DEADLINE_SECONDS * 1000:
+                return None
+            await erasure_set.commit(part, self._store.made(Record(Kind.TOMBSTONE, 0), erasure_set))
+            self.parts_ended += 1
+        return await self._store.heal(erasure_set, part)
+
+    # ---------------------------------------------------------------- what is stuck
+
+    def _remember_stuck(self, erasure_set: ErasureSet, register: Register, healed: Healed) -> None:
+        place = (erasure_set.set_id, register)
+        if healed.stuck is None:
+            if healed.settled:
+                self._stuck.pop(place, None)
+            return
+        known = self._stuck.get(place)
+        if known is None and len(self._stuck) < MAX_STUCK:
+            log.warning("%s: %r can neither be decided nor rebuilt: %s", erasure_set.name, register.key, healed.stuck)
+        if known is not None or len(self._stuck) < MAX_STUCK:
+            since = known.since_ms if known is not None else self._clock.now_ms()
+            self._stuck[place] = _StuckEntry(healed.stuck, since)
+
+    def forget_stuck(self, set_id: SetId, register: Register) -> None:
+        """It was resolved."""
+        self._stuck.pop((set_id, register), None)
+
+    def stuck(self, set_id: SetId) -> tuple[int, list[StuckRegister]]:
+        """How many of a set, and some of them."""
+        of_set = [(register, entry) for (where, register), entry in self._stuck.items() if where == set_id]
+        return len(of_set), [_told(register, entry) for register, entry in of_set[:MAX_STUCK_SAMPLES]]
+
+
+def _told(register: Register, entry: _StuckEntry) -> StuckRegister:
+    return StuckRegister(
+        kind=_KINDS.get(register.space[:1], "other"),
+        bucket_id=register.space[1:].hex(),
+        key=register.key,
+        version=register.version.hex(),
+        stamp=entry.stuck.stamp,
+        copies=entry.stuck.copies,
+        copies_needed=entry.stuck.copies_needed,
+        since_ms=entry.since_ms,
+    )
