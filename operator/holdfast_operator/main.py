@@ -1,5 +1,6 @@
 """The `holdfast-operator` command: parse settings, wire the parts, run until SIGTERM or SIGINT.
 
+`holdfast-operator convert-minio-tenant` runs nothing and talks to nobody (`migration`).
 Exit code 0 after a signal, 1 if it cannot log in or a part of it breaks, 2 for wrong arguments.
 """
 
@@ -22,6 +23,7 @@ from holdfast_operator.kube.client import HttpKubeClient
 from holdfast_operator.kube.errors import KubeError
 from holdfast_operator.kube.login import load_configuration
 from holdfast_operator.logs import configure_logging
+from holdfast_operator.migration import command as convert_minio_tenant
 from holdfast_operator.minting import system_mint
 from holdfast_operator.observe.health import HttpHealthProbe
 from holdfast_operator.provision.client import HttpStoreClient
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
+    if sys.argv[1:2] == [convert_minio_tenant.NAME]:
+        sys.exit(convert_minio_tenant.run(sys.argv[2:], sys.stdin, sys.stdout, sys.stderr))
     settings = parse_settings(sys.argv[1:], os.environ)
     configure_logging(settings.log_format, settings.verbose)
     try:

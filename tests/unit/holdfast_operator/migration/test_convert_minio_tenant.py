@@ -1,0 +1,168 @@
+"""A MinIO Tenant becomes one of ours, and nothing of it is dropped without a word."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from holdfast_operator.migration import command
+from holdfast_operator.migration.minio import ConversionError, convert
+
+CONFIG_ENV = """
+# made by the operator
+export MINIO_ROOT_USER="minio"
+export MINIO_ROOT_PASSWORD='minio 123'
+export MINIO_STORAGE_CLASS_STANDARD="EC:2"
+export MINIO_SITE_REGION=eu-central-1
+export MINIO_BROWSER="on"
+"""
+
+
+def secret(name: str, **values: str) -> dict[str, Any]:
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "loki"}, "data": data}
+
+
+def minio_tenant(**spec: Any) -> dict[str, Any]:
+    pool = {
+        "name": "pool-0",
+        "servers": 4,
+        "volumesPerServer": 2,
+        "volumeClaimTemplate": {
+            "metadata": {"name": "data"},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "storageClassName": "fast",
+                "resources": {"requests": {"storage": "100Gi"}},
+            },
+        },
+        "nodeSelector": {"disk": "ssd"},
+        "resources": {"requests": {"cpu": "2"}},
+        "containerSecurityContext": {"runAsUser": 1000},
+    }
+    return {
+        "apiVersion": "minio.min.io/v2",
+        "kind": "Tenant",
+        "metadata": {"name": "logs", "namespace": "loki"},
+        "spec": {"pools": [pool], "configuration": {"name": "logs-env"}, **spec},
+    }
+
+
+ENV_SECRET = {**secret("logs-env"), "data": {"config.env": base64.b64encode(CONFIG_ENV.encode()).decode()}}
+
+
+def test_pools_keys_region_parity_buckets_and_users_are_carried_over() -> None:
+    tenant = minio_tenant(
+        buckets=[{"name": "chunks"}, {"name": "ruler", "objectLock": True}],
+        users=[{"name": "logs-user-0"}, {"name": "logs-user-1"}],
+        features={"domains": {"minio": ["https://s3.example.com:9000/x"], "console": "https://c.example.com"}},
+        priorityClassName="high",
+    )
+    user = secret("logs-user-0", CONSOLE_ACCESS_KEY="loki", CONSOLE_SECRET_KEY="loki-secret")
+    converted = convert([{"kind": "List", "items": [tenant, ENV_SECRET, user]}])
+    root, loki, ours = converted.manifests
+    assert root["stringData"] == {"accessKey": "minio", "secretKey": "minio 123"}
+    assert loki["stringData"] == {"accessKey": "loki", "secretKey": "loki-secret"}
+    assert ours["metadata"] == {"name": "logs", "namespace": "loki"}
+    assert ours["spec"] == {
+        "rootCredentials": {"secretRef": {"name": "logs-minio-root"}},
+        "region": "eu-central-1",
+        "domains": ["s3.example.com"],
+        "pools": [
+            {
+                "name": "pool-0",
+                "servers": 4,
+                "volumesPerServer": 2,
+                "erasure": {"parity": 2},
+                "volumeClaimTemplate": {
+                    "spec": {
+                        "storageClassName": "fast",
+                        "accessModes": ["ReadWriteOnce"],
+                        "resources": {"requests": {"storage": "100Gi"}},
+                    }
+                },
+                "nodeSelector": {"disk": "ssd"},
+                "resources": {"requests": {"cpu": "2"}},
+                "priorityClassName": "high",
+            }
+        ],
+        "buckets": [{"name": "chunks"}, {"name": "ruler"}],
+        "users": [
+            {"name": "logs-user-0", "policies": ["consoleAdmin"], "secretRef": {"name": "logs-minio-user-logs-user-0"}},
+            {"name": "logs-user-1", "policies": ["consoleAdmin"]},
+        ],
+    }
+    told = "\n".join(converted.notes)
+    for field in (
+        "environment MINIO_BROWSER", "spec.pools[0].containerSecurityContext", "spec.buckets[1].objectLock",
+        "spec.features.domains.console", "spec.users[1]: Secret logs-user-1 was not given",
+    ):  # fmt: skip
+        assert field in told
+    assert "minio 123" not in told
+    assert "loki-secret" not in told
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("kes", {"replicas": 2}),
+        ("externalCertSecret", [{"name": "tls"}]),
+        ("sideCars", {"containers": [{}]}),
+        ("mountPath", "/export"),
+        ("requestAutoCert", True),
+        ("somethingNew", {"a": 1}),
+        ("env", [{"name": "MINIO_PROMETHEUS_AUTH_TYPE", "value": "public"}]),
+        ("env", [{"name": "MINIO_ROOT_USER", "valueFrom": {"secretKeyRef": {}}}]),
+    ],
+)
+def test_what_has_no_counterpart_is_named(field: str, value: Any) -> None:
+    before = set(convert([minio_tenant(), ENV_SECRET]).notes)
+    notes = set(convert([minio_tenant(**{field: value}), ENV_SECRET]).notes) - before
+    assert any(field in note or "MINIO_PROMETHEUS_AUTH_TYPE" in note for note in notes), notes
+
+
+def test_without_its_secrets_new_keys_are_announced() -> None:
+    converted = convert([minio_tenant()])
+    assert [manifest["kind"] for manifest in converted.manifests] == ["Tenant"]
+    assert any(note.startswith("root keys: not found") for note in converted.notes)
+    assert any(note.startswith("spec.configuration: Secret logs-env was not given") for note in converted.notes)
+
+
+def test_the_old_credentials_secret_is_understood() -> None:
+    tenant = minio_tenant(credsSecret={"name": "old"})
+    del tenant["spec"]["configuration"]
+    converted = convert([tenant, secret("old", accesskey="a-key", secretkey="a-secret")])
+    assert converted.manifests[0]["stringData"] == {"accessKey": "a-key", "secretKey": "a-secret"}
+
+
+def test_a_tenant_that_cannot_be_run_is_refused_with_the_field() -> None:
+    tenant = minio_tenant()
+    tenant["spec"]["pools"][0]["volumeClaimTemplate"] = {}
+    with pytest.raises(ConversionError, match=r"spec\.pools\[0\]\.volumeClaimTemplate\.spec\.resources"):
+        convert([tenant])
+    with pytest.raises(ConversionError, match="one Tenant"):
+        convert([{"kind": "Tenant", "apiVersion": "other/v1", "metadata": {"name": "x"}}])
+
+
+def test_pool_names_become_ours() -> None:
+    tenant = minio_tenant()
+    tenant["spec"]["pools"][0]["name"] = "0_Fast"
+    converted = convert([tenant])
+    assert converted.manifests[-1]["spec"]["pools"][0]["name"] == "pool-0-fast"
+    assert "spec.pools[0].name: is 'pool-0-fast' here" in converted.notes
+
+
+def test_the_command_writes_what_can_be_applied(tmp_path: Path) -> None:
+    path = tmp_path / "minio.yaml"
+    path.write_text(yaml.safe_dump_all([minio_tenant(), ENV_SECRET]))
+    output, notes = io.StringIO(), io.StringIO()
+    assert command.run([str(path)], io.StringIO(), output, notes) == 0
+    assert [document["kind"] for document in yaml.safe_load_all(output.getvalue())] == ["Secret", "Tenant"]
+    assert "minio 123" not in notes.getvalue()
+    assert command.run(["-"], io.StringIO("kind: [nothing"), output, notes) == 1
+    assert command.run([str(tmp_path / "absent")], io.StringIO(), output, notes) == 1
