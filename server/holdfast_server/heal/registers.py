@@ -22,7 +22,7 @@ from holdfast_server.clock.stamp import stamp_ms
 from holdfast_server.contract.healing import MAX_STUCK_SAMPLES, StuckRegister
 from holdfast_server.drives.port import DriveError, Register
 from holdfast_server.heal.pacing import Pacer
-from holdfast_server.objects import record
+from holdfast_server.objects import quorum, record
 from holdfast_server.objects.asking import together
 from holdfast_server.objects.erasure_set import ErasureSet
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS, Healed, Stuck
@@ -137,9 +137,10 @@ class RegisterHealing:
 
     async def end_part(self, erasure_set: ErasureSet, part: Register) -> Healed | None:
         """Delete, by quorum, a part whose upload has ended; None while something upon it may be under way."""
-        current = await erasure_set.read(part)
-        if current.record is not None and current.record.live:
-            if self._clock.now_ms() - stamp_ms(current.stamp) < OPERATION_DEADLINE_SECONDS * 1000:
+        # Not `read`: of a part that some drives have dropped already, too few copies may be left to decide or serve it.
+        found = quorum.versions(await erasure_set.query(part))
+        if any(not held.tombstone for held in found.values()):
+            if self._clock.now_ms() - stamp_ms(max(found)) < OPERATION_DEADLINE_SECONDS * 1000:
                 return None
             await erasure_set.commit(part, self._store.made(Record(Kind.TOMBSTONE, 0), erasure_set))
             self.parts_ended += 1
