@@ -69,16 +69,8 @@ def main() -> None:
 
 
 def _omit(step: Omission) -> None:
-    if step is Omission.LOG_FLUSH:
-        Engine.flush = _nothing  # type: ignore[method-assign]
-    elif step is Omission.SHARD_SYNC:
-        os.fdatasync = _nothing
-    elif step is Omission.STAGING_SYNC:
-        durable_files.FolderSync.sync = _nothing_later  # type: ignore[method-assign]
-    elif step is Omission.IDENTITY_SYNC:
-        identity.replace_file = _replace_carelessly
-    elif step is Omission.FORMAT_SYNC:
-        folder_layout.fsync_folder = _nothing  # type: ignore[assignment]
+    where, name, replacement = _REPLACED[step]
+    setattr(where, name, replacement)
 
 
 def _nothing(*_: Any) -> None:
@@ -93,6 +85,15 @@ def _replace_carelessly(path: Path, data: bytes) -> None:
     temporary = path.with_name(path.name + ".new")
     temporary.write_bytes(data)
     temporary.replace(path)
+
+
+_REPLACED: dict[Omission, tuple[object, str, object]] = {
+    Omission.LOG_FLUSH: (Engine, "flush", _nothing),
+    Omission.SHARD_SYNC: (os, "fdatasync", _nothing),
+    Omission.STAGING_SYNC: (durable_files.FolderSync, "sync", _nothing_later),
+    Omission.IDENTITY_SYNC: (identity, "replace_file", _replace_carelessly),
+    Omission.FORMAT_SYNC: (folder_layout, "fsync_folder", _nothing),
+}
 
 
 def _reclaim_after(seconds: float) -> None:

@@ -15,13 +15,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import xxhash
+
 from holdfast_server.drives import keys, rows, shard_format
 from holdfast_server.drives.engine import Engine
 from holdfast_server.drives.folder_layout import RECORDS_FOLDER
 from holdfast_server.drives.identity import read_identity
-from holdfast_server.drives.port import DriveError, Held, Register
+from holdfast_server.drives.port import HASH_SIZE_BYTES, DriveError, Held, Register
 from holdfast_server.drives.shard_files import SHARDS_FOLDER, STAGING_FOLDER
-from holdfast_server.drives.shard_reads import ShardReads
 from holdfast_server.erasure.codec import codec
 from holdfast_server.objects import record
 
@@ -150,24 +151,20 @@ def _inspect_inline(name: str, kept: record.Record, have: Mapping[int, Held], fi
 
 
 def verify_shard(folder: Path, data_id: bytes) -> str:
-    """What is wrong with a shard file; empty if every block matches its hash."""
+    """What is wrong with a shard file; empty if it is sealed and every block matches its hash."""
     name = data_id.hex()
     place = folder / SHARDS_FOLDER / name[:2] / name
-    staged = folder / STAGING_FOLDER / name
-    reads = ShardReads(lambda _: ((place, True), (staged, True)))
-    path = place if place.exists() else staged
+    path = place if place.exists() else folder / STAGING_FOLDER / name
     try:
-        size = os.stat(path).st_size
-        with path.open("rb") as file:
-            file.seek(max(0, size - shard_format.FOOTER_SIZE_BYTES))
-            footer = file.read()
-
-        shape = shard_format.decode_footer(data_id, footer, size)
-        reads.read(data_id, 0, shape.block_count)
-    except (OSError, ValueError, DriveError) as error:
+        data = path.read_bytes()
+        shape = shard_format.decode_footer(data_id, data[-shard_format.FOOTER_SIZE_BYTES :], len(data))
+    except (OSError, shard_format.NotSealed) as error:
         return f"shard {name}: {error}"
-    finally:
-        reads.close()
+    for index in range(shape.block_count):
+        start, size = shape.block_range(index)
+        hash_at = shape.hash_offset(index)
+        if xxhash.xxh3_128_digest(data[start : start + size]) != data[hash_at : hash_at + HASH_SIZE_BYTES]:
+            return f"shard {name}: block {index} does not match its hash"
     return ""
 
 

@@ -83,8 +83,7 @@ class CrashRounds:
         """One round: break, start everything, check everything."""
         self.traffic.random = random.Random(chance.random())
         await KINDS[kind][0](self, chance)
-        await self._start_missing()
-        await self.pods.wait_healthy()
+        await self._come_up()
         await self.traffic.check()
 
     def summary(self) -> str:
@@ -109,8 +108,7 @@ class CrashRounds:
             await self._wait(chance, MAX_TRAFFIC_SECONDS)
             self._kill(range(self.pods.servers))
         self._power_cut(chance)
-        await self._start_missing()
-        await self.pods.wait_healthy()
+        await self._come_up()
         await self._staging_empties()
 
     async def kill_one(self, chance: random.Random) -> None:
@@ -229,6 +227,17 @@ class CrashRounds:
             if pod not in self.pods.processes:
                 self.pods.start(pod)
         self.story.append("all started")
+
+    async def _come_up(self) -> None:
+        await self._start_missing()
+        try:
+            await self.pods.wait_healthy()
+        except TimeoutError:
+            states = [
+                f"drive {drive['position']}: {drive['state']} {drive.get('message', '')}"
+                for drive in self.pods.health(0).get("drives", [])  # type: ignore[attr-defined]
+            ]
+            raise PromiseBroken("no write quorum after a restart: " + "; ".join(states)) from None
 
     async def _staging_empties(self) -> None:
         """Nothing of writes that died may stay in staging; what is being healed passes through it."""

@@ -67,8 +67,8 @@ class S3Session:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for streams in self._idle.values():
-            for _, writer in streams:
+        for idle in self._idle.values():
+            for _reader, writer in idle:
                 writer.close()
 
     async def exchange(

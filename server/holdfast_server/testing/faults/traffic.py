@@ -8,6 +8,7 @@ the random generator that is given; when they come does not: real processes have
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -240,7 +241,7 @@ class Traffic:
 
         async def reader() -> None:
             for key in waiting:
-                await self._patiently(lambda key=key: self._must_read(endpoint, key), f"GET {key} at {endpoint}")
+                await self._patiently(functools.partial(self._must_read, endpoint, key), f"GET {key} at {endpoint}")
 
         async with asyncio.TaskGroup() as group:
             for _ in range(READERS):
