@@ -21,11 +21,14 @@ class DriveHealth(_Struct, frozen=True, kw_only=True):
     ordinal: int
     volume: int
     state: str
-    """`ok`, `healing`, `blank` (waiting for permission to format), `offline` (pod unreachable) or `faulty`."""
+    """`ok`, `healing`, `blank` (waiting for permission to format), `offline` (its pod is unreachable, or its
+    disk does not answer) or `faulty` (set aside)."""
     message: str = ""
     total_bytes: int = 0
     available_bytes: int = 0
     used_bytes: int = 0
+    full: bool = False
+    """It serves, but takes no new data for want of room; `message` says more."""
 
 
 class SetHealth(_Struct, frozen=True, kw_only=True):

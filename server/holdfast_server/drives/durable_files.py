@@ -10,12 +10,17 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from concurrent.futures import Executor
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
+
+from holdfast_server.drives.faults import FaultKind
 
 
 class FolderLocked(Exception):
     """Another process has the drive open."""
+
+    kind = FaultKind.PLACE
 
 
 def fsync_folder(folder: Path) -> None:
@@ -45,9 +50,10 @@ def replace_file(path: Path, data: bytes) -> None:
 class FolderSync:
     """Fsync of one folder, shared: everyone who asks while one is running waits for the next, together."""
 
-    def __init__(self, folder: Path, executor: Executor) -> None:
+    def __init__(self, folder: Path, run: Callable[[Callable[[], None]], Coroutine[Any, Any, None]]) -> None:
+        """`run` does something on a thread."""
         self._folder = folder
-        self._executor = executor
+        self._run_on_thread = run
         self._next: asyncio.Future[None] | None = None
         self._last: asyncio.Future[None] | None = None
 
@@ -55,6 +61,8 @@ class FolderSync:
         """Names created before this call are durable when it returns.  Raises OSError."""
         if self._next is None:
             self._next = asyncio.ensure_future(self._run(self._last))
+            # Whoever asked may have left before it failed.
+            self._next.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._last = self._next
         await asyncio.shield(self._next)
 
@@ -63,7 +71,7 @@ class FolderSync:
             await asyncio.wait((running,))
         # From here on names may be created too late for this fsync: who asks now gets the one after.
         self._next = None
-        await asyncio.get_running_loop().run_in_executor(self._executor, fsync_folder, self._folder)
+        await self._run_on_thread(lambda: fsync_folder(self._folder))
 
 
 class FolderLock:

@@ -11,6 +11,10 @@ What was learned of rocksdict 0.3.29, and shapes everything above:
   time without it).  A plain iterator does keep to the moment it was made; that is what walks use.
 - The default recovery of the log opens after rot in its middle with everything behind it silently gone.
   `tolerate_corrupted_tail_records` accepts only what a crash leaves, a torn end; anything else fails to open.
+- What is cut off at the end, of the log or of the MANIFEST, is taken for such a torn end: the table opens with all
+  that came later silently gone.  `reached` numbers what was written; `witness` keeps it elsewhere and compares.
+- After a write that found no room every later one fails, also when there is room again: the table must be opened
+  anew.  Reads go on, and show nothing of the batch that failed.
 
 Not here: what the rows mean, batching, threads.
 """
@@ -22,6 +26,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import rocksdict
+
+from holdfast_server.drives.faults import FaultKind, kind_of_table_message
 
 BLOCK_CACHE_BYTES = 16 << 20
 MEMTABLE_BYTES = 8 << 20
@@ -36,6 +42,10 @@ MAX_STALL_SECONDS = 30.0
 
 class EngineError(Exception):
     """The table failed: it does not open, or a read or write did not succeed."""
+
+    def __init__(self, message: str, kind: FaultKind | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind or kind_of_table_message(message)
 
 
 class Engine:
@@ -90,6 +100,12 @@ class Engine:
             self._table.flush_wal(True)
         except Exception as error:
             raise EngineError(f"the log did not reach stable storage: {error}") from error
+
+    @property
+    def reached(self) -> int:
+        """The number of the last change written; it only ever grows, unless something written was lost."""
+        number: int = self._table.latest_sequence_number()
+        return number
 
     def cursor(self, end: bytes | None = None) -> Cursor:
         """A cursor over the table as it is at this moment, whatever is written later; ends before `end`."""

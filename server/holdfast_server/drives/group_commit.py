@@ -13,6 +13,11 @@ and flushes the log; only then does any of them answer.  So:
 - A failed write or flush is final: every waiting operation fails, and the drive is set aside.  What had been
   written may or may not survive; nothing was acknowledged.
 
+- A write that found no room left nothing in the table: its batch is refused, so is every change after it until the
+  table is opened anew (`engine`), and what is read stays what it was.
+- While the drive is stuck (`disk_threads`) nobody waits: who did is told DriveOffline, and what had not begun is
+  dropped.  What had begun may still take effect when the disk comes back, as after any lost answer.
+
 The thread also rechecks the drive's identity after each flush, before the answers (`port`: a commit is
 acknowledged only by the drive its callers think it is).
 """
@@ -20,20 +25,25 @@ acknowledged only by the drive its callers think it is).
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from holdfast_server.drives import keys
+from holdfast_server.drives.disk_threads import Watch
 from holdfast_server.drives.engine import Engine, EngineError
-from holdfast_server.drives.port import DriveError, DriveFaulty
+from holdfast_server.drives.faults import Fault, FaultKind, kind_of
+from holdfast_server.drives.port import DriveError, DriveFaulty, DriveFull, DriveOffline
 
 MAX_BATCH_OPERATIONS = 512
 MAX_WAITING_OPERATIONS = 16_384
 """Beyond this the drive is hopelessly behind; refusing at once bounds memory and time."""
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class Transaction:
@@ -42,6 +52,8 @@ class Transaction:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.changes: dict[bytes, bytes | None] = {}
+        self.no_room: str | None = None
+        """Set: changes are refused, with this reason."""
         self.durable = False
         """Set by an operation whose answer promises that its changes, and all before them, are durable."""
         self._pending: dict[bytes, bytes | None] = {}
@@ -71,6 +83,8 @@ class Transaction:
         self._pending = {}
         try:
             result = apply(self)
+            if self.no_room is not None and self._pending:
+                raise DriveFull(self.no_room)
             self.changes.update(self._pending)
         finally:
             self._pending = {}
@@ -111,10 +125,22 @@ class GroupCommit:
         engine: Engine,
         *,
         check_identity: Callable[[], None],
-        on_fault: Callable[[str], None],
+        on_fault: Callable[[Fault], None],
         name: str,
+        watch: Watch,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._engine = engine
+        self._watch = watch
+        self._loop = loop
+        self.no_room: str | None = None
+        """The table met a full disk: changes are refused until it is opened anew.  Read from any thread."""
+        self.reached = engine.reached
+        """The number of the last change that is durable (`witness`)."""
+        self.ended = asyncio.Event()
+        """After `refuse`: what was taken is done.  On the loop."""
+        self._stuck: str | None = None
+        self._batch: list[Operation[Any]] = []
         self._check_identity = check_identity
         self._on_fault = on_fault
         self._queue: queue.SimpleQueue[Operation[Any] | None] = queue.SimpleQueue()
@@ -135,6 +161,8 @@ class GroupCommit:
         """
         if self._fault is not None:
             raise DriveFaulty(self._fault)
+        if self._stuck is not None:
+            raise DriveOffline(self._stuck)
         if self._closed:
             raise DriveError("the drive is closed")
         if self._queue.qsize() >= MAX_WAITING_OPERATIONS:
@@ -159,11 +187,36 @@ class GroupCommit:
             self._closed = True
             self._queue.put(None)
 
-    def join(self) -> None:
-        """After `refuse`: wait until what was taken is done."""
-        self._thread.join()
+    def stick(self, reason: str) -> None:
+        """On the loop.  Nobody waits any longer, and nothing more is begun, until `resume`; repeat while it lasts."""
+        self._stuck = reason
+        waiting = list(self._batch)
+        while True:
+            try:
+                operation = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if operation is None:
+                self._queue.put(None)
+                break
+            waiting.append(operation)
+        for operation in waiting:
+            if not operation.future.done():
+                operation.future.set_exception(DriveOffline(reason))
+
+    def resume(self) -> None:
+        self._stuck = None
 
     def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            try:
+                self._loop.call_soon_threadsafe(self.ended.set)
+            except RuntimeError:
+                log.debug("the loop was closed before the drive")
+
+    def _work(self) -> None:
         while True:
             first = self._queue.get()
             if first is None:
@@ -178,7 +231,13 @@ class GroupCommit:
                     last = True
                     break
                 batch.append(following)
-            self._process(batch)
+            self._batch = batch
+            began = self._watch.begin("a batch of commits")
+            try:
+                self._process(batch)
+            finally:
+                self._watch.end(began)
+                self._batch = []
             if last:
                 return
             # Let go of results and futures while waiting for the next batch.
@@ -193,7 +252,7 @@ class GroupCommit:
             # Whatever it was, what is in the table and what is durable may now differ: no further answers.
             if self._fault is None:
                 self._fault = str(error) if isinstance(error, EngineError | DriveError) else repr(error)
-                self._on_fault(self._fault)
+                self._on_fault(Fault(kind_of(error), self._fault))
             for operation in batch:
                 operation.error = DriveFaulty(self._fault)
                 operation.error.__cause__ = error
@@ -201,6 +260,7 @@ class GroupCommit:
 
     def _commit(self, batch: list[Operation[Any]]) -> None:
         transaction = Transaction(self._engine)
+        transaction.no_room = self.no_room
         transaction.load(key for operation in batch for key in operation.wanted)
         for operation in batch:
             try:
@@ -210,9 +270,16 @@ class GroupCommit:
         if transaction.changes:
             with self._visibility:
                 self._unsettled = {key for key in transaction.changes if key[:1] in _VISIBLE}
-            self._engine.write(transaction.changes.items())
+            try:
+                self._engine.write(transaction.changes.items())
+            except EngineError as error:
+                if error.kind is not FaultKind.NO_ROOM:
+                    raise
+                self._met_no_room(batch, error)
+                return
         if transaction.durable:
             self._engine.flush()
+            self.reached = self._engine.reached
         self._check_identity()
         with self._visibility:
             self._unsettled = set()
@@ -220,8 +287,18 @@ class GroupCommit:
             if operation.finish is not None and operation.error is None:
                 operation.result = operation.finish(operation.result)
 
+    def _met_no_room(self, batch: list[Operation[Any]], error: EngineError) -> None:
+        """Nothing of the batch is in the table, so nobody need wait for a flush to read it."""
+        self.no_room = f"no space left for the table: {error}"
+        log.error("%s", self.no_room)
+        with self._visibility:
+            self._unsettled = set()
+        for operation in batch:
+            operation.error = DriveFull(self.no_room)
+            operation.error.__cause__ = error
 
-_VISIBLE = frozenset((keys.REGISTER, keys.INLINE))
+
+_VISIBLE = frozenset((keys.REGISTER, keys.INLINE, keys.SETTLED))
 """Kinds of row that readers outside the committing thread look at."""
 
 

@@ -19,6 +19,7 @@ import msgspec
 import xxhash
 
 from holdfast_server.drives.durable_files import replace_file
+from holdfast_server.drives.faults import FaultKind
 from holdfast_server.drives.port import DriveFaulty
 from holdfast_server.drives.slot import Slot
 
@@ -29,6 +30,8 @@ DRIVE_ID_SIZE_BYTES = 16
 
 class IdentityError(ValueError):
     """The file is not one this server can go by; the message says why, naming both sides where two differ."""
+
+    kind = FaultKind.PLACE
 
 
 class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):

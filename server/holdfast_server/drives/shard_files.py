@@ -12,7 +12,6 @@ lost what the kernel held, and sets the drive aside.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import threading
@@ -20,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from holdfast_server.clock.port import Clock
+from holdfast_server.drives.faults import NO_ROOM_ERRORS, Fault, kind_of
 from holdfast_server.drives.inspection import aged_files, verify_file
 from holdfast_server.drives.port import DriveError, DriveFaulty, DriveFull, ShardMissing
 from holdfast_server.drives.shard_reads import ShardReads
@@ -33,13 +33,19 @@ STAGING_LIFETIME_SECONDS = 3600.0
 """A staged shard that was not touched for so long was left behind by a coordinator that died; every deadline
 of an operation is far shorter, and a commit that came yet later would be told NO_DATA."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
 log = logging.getLogger(__name__)
 
 
 class ShardFiles:
-    def __init__(self, folder: Path, clock: Clock, space: Space, on_fault: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        clock: Clock,
+        space: Space,
+        on_fault: Callable[[Fault], None],
+        on_unreadable: Callable[[bytes, str], None],
+    ) -> None:
+        """`on_unreadable` is told of a shard whose reading ended in an I/O error, and why; both from any thread."""
         self.staging_folder = folder / STAGING_FOLDER
         self._shards_folder = folder / SHARDS_FOLDER
         self._clock = clock
@@ -47,7 +53,7 @@ class ShardFiles:
         self._on_fault = on_fault
         self._lock = threading.Lock()
         self._staged: dict[bytes, StagedShard] = {}
-        self._reads = ShardReads(self._places)
+        self._reads = ShardReads(self._places, on_unreadable)
 
     def stage(self, data_id: bytes, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]) -> None:
         size = sum(map(len, blocks))
@@ -219,10 +225,10 @@ class ShardFiles:
         return self._translate(error)
 
     def _translate(self, error: OSError) -> Exception:
-        if error.errno in _FULL:
+        if error.errno in NO_ROOM_ERRORS:
             return DriveFull(f"no space left on the drive: {error}")
         message = f"writing a shard failed: {error}"
-        self._on_fault(message)
+        self._on_fault(Fault(kind_of(error), message))
         return DriveFaulty(message)
 
     def _staging_path(self, data_id: bytes) -> Path:
@@ -241,9 +247,9 @@ class ShardFiles:
 def make_folders(folder: Path) -> None:
     """The empty folders of a drive that is being formatted."""
     (folder / STAGING_FOLDER).mkdir()
-    (folder / SHARDS_FOLDER).mkdir()
+    (folder / SHARDS_FOLDER).mkdir(exist_ok=True)
     for index in range(256):
-        (folder / SHARDS_FOLDER / f"{index:02x}").mkdir()
+        (folder / SHARDS_FOLDER / f"{index:02x}").mkdir(exist_ok=True)
 
 
 def _data_id(name: str) -> bytes | None:

@@ -39,9 +39,15 @@ class _OpenShard:
 
 
 class ShardReads:
-    def __init__(self, places: Callable[[bytes], Sequence[tuple[Path, bool]]]) -> None:
-        """`places` names the paths to try for a data id, in order, and whether a file there must be sealed."""
+    def __init__(
+        self,
+        places: Callable[[bytes], Sequence[tuple[Path, bool]]],
+        on_unreadable: Callable[[bytes, str], None] | None = None,
+    ) -> None:
+        """`places` names the paths to try for a data id, in order, and whether a file there must be sealed;
+        `on_unreadable` is told of each read that ended in an input/output error."""
         self._places = places
+        self._on_unreadable = on_unreadable
         self._lock = threading.Lock()
         self._open: OrderedDict[bytes, _OpenShard] = OrderedDict()
 
@@ -61,6 +67,9 @@ class ShardReads:
         except OSError as error:
             if error.errno == errno.EIO:
                 # One bad sector is rot like any other: the block is rebuilt from the other drives.
+                self.forget(data_id)
+                if self._on_unreadable is not None:
+                    self._on_unreadable(data_id, str(error))
                 raise ShardCorrupt(f"shard {data_id.hex()}: {error.strerror}") from error
             raise DriveError(f"shard {data_id.hex()}: {error}") from error
 

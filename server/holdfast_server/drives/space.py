@@ -38,11 +38,11 @@ class Space:
         self.room = Room()
         """As last seen."""
 
-    def refresh(self) -> Room:
+    def refresh(self, at_once: bool = False) -> Room:
         """Ask the file system unless it was asked a moment ago.  Raises OSError."""
         with self._lock:
             now = self._clock.monotonic_seconds()
-            if now - self._asked >= FRESH_SECONDS:
+            if at_once or now - self._asked >= FRESH_SECONDS:
                 facts = os.statvfs(self._folder)
                 unit = facts.f_frsize
                 used = (facts.f_blocks - facts.f_bfree) * unit
@@ -50,12 +50,21 @@ class Space:
                 self._asked, self._taken_bytes = now, 0
             return self.room
 
+    def reserve_bytes(self, room: Room) -> int:
+        """What is kept from new data on a file system of that size."""
+        if self._reserve_bytes is not None:
+            return self._reserve_bytes
+        return max(RESERVE_BYTES, int(room.total_bytes * RESERVE_FRACTION))
+
+    @property
+    def full(self) -> bool:
+        """Whether there was no room for new data when it was last looked at."""
+        return self.room.available_bytes <= self.reserve_bytes(self.room)
+
     def refuses(self, size_bytes: int) -> bool:
         """Whether new data of that size would cut into the reserve; counts it as taken if not."""
         room = self.refresh()
-        reserve = self._reserve_bytes
-        if reserve is None:
-            reserve = max(RESERVE_BYTES, int(room.total_bytes * RESERVE_FRACTION))
+        reserve = self.reserve_bytes(room)
         with self._lock:
             if room.available_bytes - self._taken_bytes - size_bytes < reserve:
                 return True

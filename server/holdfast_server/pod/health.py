@@ -1,8 +1,8 @@
 """How well this pod and the tenant are: from drive statuses and quorums to the contract's JSON values.  Pure.
 
-A set is *writable* with W drives that take writes, of which R are full (someone must be able to say "I have
-no such key"), *readable* with enough full drives to find the newest version and to read it.  Asked for
-maintenance, a set must stay writable with this pod's drives away, and drives that are still healing do not
+A set is *writable* with W drives that take writes (they serve and have room), and R full ones (someone must be
+able to say "I have no such key"), *readable* with enough full drives to find the newest version and to read it.
+Asked for maintenance, a set must stay writable with this pod's drives away, and drives that are still healing do not
 count: nobody should be taken away while redundancy is reduced.
 """
 
@@ -52,6 +52,7 @@ def drive_health(placed: PlacedStatus) -> DriveHealth:
         total_bytes=status.total_bytes,
         available_bytes=status.available_bytes,
         used_bytes=status.used_bytes,
+        full=status.full,
     )
 
 
@@ -133,8 +134,10 @@ def _set_health(pool: str, index: int, quorums: geometry.Quorums, members: Seque
 
 
 def _holds(quorums: geometry.Quorums, members: Sequence[PlacedStatus], count_healing: bool) -> bool:
-    full, healing = _count(members)
-    return full + (healing if count_healing else 0) >= quorums.write_quorum and full >= quorums.read_quorum
+    full, _ = _count(members)
+    with_room, healing_with_room = _count([member for member in members if not member.status.full])
+    takers = with_room + (healing_with_room if count_healing else 0)
+    return takers >= quorums.write_quorum and full >= quorums.read_quorum
 
 
 def _count(members: Sequence[PlacedStatus]) -> tuple[int, int]:

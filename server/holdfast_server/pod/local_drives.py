@@ -1,9 +1,14 @@
 """This pod's own drives over their life: opened, formatted or adopted where they are blank, remembered.
 
 One unit of work is `settle_once`: learn what the peers remember, set aside a drive that was replaced and has
-come back, take up the empty folder of a drive lost under the running pod, decide for every blank drive
-(`adoption`), act.  It is repeated whenever a peer comes, goes or reports something new, and every
-`SETTLE_SECONDS`.
+come back, look again at every drive that was set aside, decide for every blank or damaged drive (`adoption`), act.
+It is repeated whenever a peer comes, goes or reports something new, and every `SETTLE_SECONDS`.
+
+A drive that was set aside is opened anew, as a new object, when its fault may have passed (`reopening`).  Two kinds
+are not: one that was replaced here, unless something else is in its folder by now; and one whose table is damaged.
+That one is made blank and adopted, under the same conditions as an empty drive and not before they hold: it keeps
+its shard files, so that only records have to be brought from the others, and its damaged table is kept beside until
+it is full again (`folder_layout.retire_table`).
 
 Order of a formatting: the identity is written first, then every pod of the pool is told, and until they have
 noted it this pod reports the drive as blank.  The other way round, a crash in between would leave drives
@@ -17,24 +22,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import msgspec
 
 from holdfast_server.clock.port import Clock
-from holdfast_server.clock.stamp import HybridClock, floor_stamp
+from holdfast_server.clock.stamp import MAX_CLOCK_SKEW_MS, HybridClock, floor_stamp
+from holdfast_server.drives.faults import FaultKind
 from holdfast_server.drives.port import Drive, DriveError, DriveState, DriveStatus
 from holdfast_server.peers.messages import Report
 from holdfast_server.peers.port import PeerError, SlotMemory
 from holdfast_server.peers.remote import RemotePeer
-from holdfast_server.pod.adoption import MAX_CLOCK_SKEW_MS, Action, BlankDrive, decide
+from holdfast_server.pod.adoption import Action, BlankDrive, decide
 from holdfast_server.pod.membership import Membership
+from holdfast_server.pod.reopening import Reopening
 from holdfast_server.pod.slot_book import SlotBook
 
 log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 1.0
 DRIVE_ID_SIZE_BYTES = 16
+_SERVING = (DriveState.FULL, DriveState.HEALING)
 
 
 class OwnDrive(Drive, Protocol):
@@ -52,7 +61,20 @@ class OwnDrive(Drive, Protocol):
     def set_aside(self, reason: str) -> None:
         """Serve nothing any more."""
 
-    async def close(self) -> None: ...
+    @property
+    def fault_kind(self) -> FaultKind | None:
+        """Why it was set aside; None while it is not."""
+
+    @property
+    def reopen_advised(self) -> bool:
+        """It serves, but has to be opened anew to serve as it should."""
+
+    @property
+    def replaces(self) -> bool:
+        """Blank, but not new: it was damaged and made blank."""
+
+    async def folder_changed(self) -> bool:
+        """Whether another identity, or none, is in its folder than when it was opened."""
 
     async def remember(self, slots: Sequence[SlotMemory]) -> None:
         """Durably.  Raises DriveError."""
@@ -68,7 +90,7 @@ class LocalDrives:
         self,
         membership: Callable[[], Membership],
         drives: Sequence[OwnDrive],
-        reopen_if_blank: Callable[[int], Awaitable[bool]],
+        reopen: Callable[[int, bool], Awaitable[bool]],
         peers: Callable[[], Sequence[RemotePeer]],
         clock: Clock,
         stamps: HybridClock,
@@ -76,18 +98,24 @@ class LocalDrives:
         on_change: Callable[[], None],
     ) -> None:
         """`membership`: this pod in the configuration in force.  `peers`: all other pods of the tenant.
-        `reopen_if_blank`: open a drive that was set aside anew if its folder is empty; `drives` changes in place.
+        `reopen`: close a drive and open its folder anew, made blank in between if the second argument says so;
+        `drives` changes in place.  False: not now.
         `adoption_delay_seconds`: L, after which nothing of a predecessor's time is under way.
         `on_change`: the report has changed."""
         self._membership = membership
         self.drives = drives
-        self._reopen_if_blank = reopen_if_blank
+        self._reopen = reopen
+        self._reopening = Reopening()
         self.book = SlotBook()
         self._peers = peers
         self._clock, self._stamps, self._on_change = clock, stamps, on_change
         self._delay_seconds = adoption_delay_seconds
         self._joins_at = [clock.monotonic_seconds() + adoption_delay_seconds] * len(drives)
         self._waiting: dict[int, str] = {}
+        self._aside: set[int] = set()
+        """Volumes whose drive was set aside when last looked at."""
+        self._met: dict[int, OwnDrive] = {}
+        """By volume, the drives whose memories have been taken over."""
         self._unannounced: set[int] = set()
         self._asked: set[tuple[str, int]] = set()
         self._wake = asyncio.Event()
@@ -97,8 +125,11 @@ class LocalDrives:
         status = self.drives[volume].status()
         if volume in self._unannounced and status.state is DriveState.FULL:
             return DriveStatus(DriveState.BLANK, message="formatted; the other pods are being told")
-        if status.state is DriveState.BLANK and self._waiting.get(volume):
-            return msgspec.structs.replace(status, message=self._waiting[volume])
+        waiting = self._waiting.get(volume)
+        if status.state is DriveState.BLANK and waiting:
+            return msgspec.structs.replace(status, message=waiting)
+        if status.state is DriveState.FAULTY and waiting:
+            return msgspec.structs.replace(status, message=f"{status.message}; {waiting}")
         return status
 
     def report(self, epoch: int) -> Report:
@@ -115,9 +146,10 @@ class LocalDrives:
 
     # --- the work
     async def load_memories(self) -> None:
-        """Once, after the drives were opened."""
-        for drive in self.drives:
-            if drive.status().state in (DriveState.FULL, DriveState.HEALING):
+        """Of every drive that serves and was opened since: what it remembers, and how far its stamps went."""
+        for volume, drive in enumerate(self.drives):
+            if drive.status().state in _SERVING and self._met.get(volume) is not drive:
+                self._met[volume] = drive
                 self._stamps.observe(drive.greatest_stamp)
                 try:
                     self.book.learn(await drive.remembered())
@@ -143,8 +175,10 @@ class LocalDrives:
     async def settle_once(self) -> None:
         """See the module."""
         await self._learn_from_peers()
-        await self._set_aside_outdated()
-        await self._take_up_emptied()
+        self._set_aside_outdated()
+        for volume in range(len(self.drives)):
+            await self._look_again(volume)
+        await self.load_memories()
         for volume, drive in enumerate(self.drives):
             if drive.status().state is DriveState.BLANK:
                 await self._settle_blank(volume, drive)
@@ -170,13 +204,13 @@ class LocalDrives:
                     log.info("peer was not heard", extra={"peer": str(peer.link.target), "reason": str(error)})
         await self.remember_slots(heard)
 
-    async def _set_aside_outdated(self) -> None:
+    def _set_aside_outdated(self) -> None:
         """A drive that was replaced and has come back knows nothing of what happened since."""
         for drive in self.drives:
             status = drive.status()
             known = self.book.get((drive.pool, drive.set_index, drive.position))
             if (
-                status.state in (DriveState.FULL, DriveState.HEALING)
+                status.state in _SERVING
                 and known is not None
                 and known.drive_id != status.drive_id
                 and known.incarnation > status.incarnation
@@ -188,22 +222,69 @@ class LocalDrives:
                 )
                 self._on_change()
 
-    async def _take_up_emptied(self) -> None:
-        """A drive that was lost under the running pod and has an empty folder again is a replacement."""
-        for volume, drive in enumerate(self.drives):
-            if drive.status().state is DriveState.FAULTY and await self._reopen_if_blank(volume):
-                log.warning("an empty drive took the place of one set aside", extra={"volume": volume})
-                self._joins_at[volume] = self._clock.monotonic_seconds() + self._delay_seconds
-                self._on_change()
+    async def _look_again(self, volume: int) -> None:
+        """What becomes of a drive that does not serve, or not as it should."""
+        drive, now = self.drives[volume], self._clock.monotonic_seconds()
+        kind, state = drive.fault_kind, drive.status().state
+        if kind is None:
+            self._aside.discard(volume)
+            if state in _SERVING:
+                self._waiting.pop(volume, None)
+                if drive.reopen_advised:
+                    if self._reopening.due(volume, FaultKind.NO_ROOM, now):
+                        await self._open_anew(volume)
+                else:
+                    self._reopening.well(volume, now)
+            elif state is DriveState.BLANK and await drive.folder_changed():
+                await self._open_anew(volume)
+            return
+        if volume not in self._aside:
+            # From now on it takes nothing: what is under way to it dies within the delay.
+            self._aside.add(volume)
+            self._joins_at[volume] = now + self._delay_seconds
+        if kind in (FaultKind.DAMAGED, FaultKind.RETIRED):
+            if await drive.folder_changed():
+                self._joins_at[volume] = now + self._delay_seconds
+                await self._open_anew(volume)
+            elif kind is FaultKind.DAMAGED:
+                await self._replace_damaged(volume, drive)
+        elif self._reopening.due(volume, kind, now):
+            await self._open_anew(volume)
+
+    async def _open_anew(self, volume: int, retire: bool = False) -> None:
+        if not await self._reopen(volume, retire):
+            return
+        # At once, before anybody is served from it: it may be one that was replaced here.
+        self._set_aside_outdated()
+        status = self.drives[volume].status()
+        self._waiting.pop(volume, None)
+        log.warning(
+            "a drive was opened anew",
+            extra={"volume": volume, "state": status.state.name.lower(), "reason": status.message},
+        )
+        if status.state is DriveState.BLANK and not retire:
+            self._joins_at[volume] = self._clock.monotonic_seconds() + self._delay_seconds
+        self._on_change()
+
+    async def _replace_damaged(self, volume: int, drive: OwnDrive) -> None:
+        decision = decide(replace(self._facts(volume, drive), formatting=False, remembered=True))
+        if decision.action is Action.ADOPT:
+            log.error("the table of a drive is damaged and made anew", extra={"volume": volume, "drive": drive})
+            await self._open_anew(volume, retire=True)
+        else:
+            self._waits(volume, decision.message)
+
+    def _waits(self, volume: int, message: str) -> None:
+        if self._waiting.get(volume, "").partition(":")[0] != message.partition(":")[0]:
+            log.warning("a drive waits", extra={"volume": volume, "reason": message})
+        if self._waiting.get(volume) != message:
+            self._waiting[volume] = message
+            self._on_change()
 
     async def _settle_blank(self, volume: int, drive: OwnDrive) -> None:
         decision = decide(self._facts(volume, drive))
         if decision.action is Action.WAIT:
-            if self._waiting.get(volume, "").partition(":")[0] != decision.message.partition(":")[0]:
-                log.warning("a blank drive waits", extra={"volume": volume, "reason": decision.message})
-            if self._waiting.get(volume) != decision.message:
-                self._waiting[volume] = decision.message
-                self._on_change()
+            self._waits(volume, decision.message)
             return
         drive_id = self._clock.random_bytes(DRIVE_ID_SIZE_BYTES)
         now_ms = self._clock.now_ms()
@@ -250,7 +331,7 @@ class LocalDrives:
         return BlankDrive(
             formatting=pool.formatting,
             silent_pods=tuple(f"{pool.pod_name_prefix}{peer.ordinal}" for peer in silent),
-            remembered=self.book.get((drive.pool, drive.set_index, drive.position)) is not None,
+            remembered=drive.replaces or self.book.get((drive.pool, drive.set_index, drive.position)) is not None,
             faulty_drives=states.count(DriveState.FAULTY),
             set_size=pool.erasure.set_size,
             parity=pool.erasure.parity,
@@ -271,12 +352,12 @@ class LocalDrives:
         return [
             SlotMemory(drive.pool, drive.set_index, drive.position, status.drive_id, status.incarnation)
             for drive, status in statuses
-            if status.state in (DriveState.FULL, DriveState.HEALING)
+            if status.state in _SERVING
         ]
 
     async def _keep(self, slots: Sequence[SlotMemory]) -> None:
         for drive in self.drives:
-            if drive.status().state in (DriveState.FULL, DriveState.HEALING):
+            if drive.status().state in _SERVING:
                 try:
                     await drive.remember(slots)
                 except DriveError as error:

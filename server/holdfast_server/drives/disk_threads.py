@@ -1,0 +1,168 @@
+"""Threads for disk work, and the watch over calls that do not come back.
+
+A disk can hang: a read or an fsync that neither succeeds nor fails for a minute.  Whoever waits for it must not
+wait with it.  Every piece of work is entered in the drive's `Watch` while it runs; once one has been running for
+`HANG_SECONDS` the drive is *stuck* (`local`): everybody who waits is told DriveOffline, what has not begun is
+dropped, and new calls are refused at once, until the work has come back and a probe has succeeded.
+
+The bound: a drive that hangs adds at most `HANG_SECONDS + WATCH_INTERVAL_SECONDS` to the requests under way at
+that moment, and nothing to those that follow.  What waits is bounded too, by `MAX_WAITING_JOBS` for each group of
+threads: a drive that is merely too slow refuses work instead of collecting it.
+
+The thread itself cannot be freed: it ends when the kernel lets go of it.  So a hang holds as many threads as the
+drive has, and the memory of the work that had begun on them, for as long as it lasts, and never more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
+
+from holdfast_server.drives.port import DriveError, DriveOffline
+
+HANG_SECONDS = 2.5
+"""How long one piece of work (a few blocks, one batch of commits with its fsync, one page of a listing) may be
+under way.  Far above what a healthy disk under load needs, and below what a client's time-out or a peer's deadline
+(`peers.messages.CONTROL_TIMEOUT_SECONDS`) allows."""
+WATCH_INTERVAL_SECONDS = 0.25
+MAX_WAITING_JOBS = 1024
+
+T = TypeVar("T")
+
+
+class Watch:
+    """Which work is under way on a drive, and since when.  Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._began: dict[int, tuple[float, str]] = {}
+        self._last = 0
+
+    def begin(self, what: str) -> int:
+        with self._lock:
+            self._last += 1
+            self._began[self._last] = (time.monotonic(), what)
+            return self._last
+
+    def end(self, number: int) -> None:
+        with self._lock:
+            del self._began[number]
+
+    def longest(self) -> tuple[float, str]:
+        """Seconds for which the oldest piece of work has been under way, and what it is; (0, "") if there is none."""
+        with self._lock:
+            if not self._began:
+                return 0.0, ""
+            began, what = next(iter(self._began.values()))
+        return time.monotonic() - began, what
+
+
+class _Job(Generic[T]):
+    __slots__ = ("future", "watched", "work")
+
+    def __init__(self, work: Callable[[], T], future: asyncio.Future[T] | None, watched: bool = True) -> None:
+        self.work = work
+        self.future = future
+        """None: nobody waits for it."""
+        self.watched = watched
+
+
+class DiskThreads:
+    """A few threads and a bounded queue before them.  All but `post` are called on the loop it was made for."""
+
+    def __init__(self, name: str, threads: int, watch: Watch, loop: asyncio.AbstractEventLoop) -> None:
+        self._name = name
+        self._threads = threads
+        self._watch = watch
+        self._loop = loop
+        self._executor = ThreadPoolExecutor(threads, name)
+        self._waiting: deque[_Job[Any]] = deque()
+        self._running: set[_Job[Any]] = set()
+        self._stuck: str | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def run(self, work: Callable[[], T], watched: bool = True) -> T:
+        """Do it on a thread.  Raises what it raises; DriveOffline if the drive is or becomes stuck.
+
+        `watched` False: it rightly takes long (a whole shard is read), and says nothing about the disk.
+        """
+        if self._stuck is not None:
+            raise DriveOffline(self._stuck)
+        if len(self._waiting) >= MAX_WAITING_JOBS:
+            raise DriveError(f"{MAX_WAITING_JOBS} calls are waiting for this drive ({self._name})")
+        job = _Job(work, self._loop.create_future(), watched)
+        self._add(job)
+        assert job.future is not None
+        return await job.future
+
+    def post(self, work: Callable[[], object]) -> None:
+        """From any thread: do it when its turn comes; nobody waits for it and it may be dropped."""
+        try:
+            self._loop.call_soon_threadsafe(self._add, _Job(work, None))
+        except RuntimeError:
+            return  # the loop is closed
+
+    def stick(self, reason: str) -> None:
+        """Nobody waits any longer, and nothing more is begun, until `resume`."""
+        self._stuck = reason
+        for job in (*self._waiting, *self._running):
+            if job.future is not None and not job.future.done():
+                job.future.set_exception(DriveOffline(reason))
+        self._waiting.clear()
+
+    def resume(self) -> None:
+        self._stuck = None
+
+    async def drained(self) -> None:
+        """Until nothing is under way or waiting."""
+        await self._idle.wait()
+
+    def shutdown(self) -> None:
+        """Once drained."""
+        self._executor.shutdown(wait=True)
+
+    def _add(self, job: _Job[Any]) -> None:
+        if self._stuck is None or job.future is not None:
+            self._waiting.append(job)
+            self._idle.clear()
+            self._start()
+
+    def _start(self) -> None:
+        while self._waiting and len(self._running) < self._threads:
+            job = self._waiting.popleft()
+            if job.future is not None and job.future.done():
+                continue  # its caller has left
+            self._running.add(job)
+            self._executor.submit(self._work, job)
+        if not self._running and not self._waiting:
+            self._idle.set()
+
+    def _work(self, job: _Job[Any]) -> None:
+        number = self._watch.begin(self._name) if job.watched else 0
+        result, error = None, None
+        try:
+            result = job.work()
+        except BaseException as raised:  # handed to the caller, whatever it is
+            error = raised
+        finally:
+            if job.watched:
+                self._watch.end(number)
+        try:
+            self._loop.call_soon_threadsafe(self._finished, job, result, error)
+        except RuntimeError:
+            return  # the loop is closed: nobody is waiting any more
+
+    def _finished(self, job: _Job[Any], result: Any, error: BaseException | None) -> None:
+        self._running.discard(job)
+        if job.future is not None and not job.future.done():
+            if error is not None:
+                job.future.set_exception(error)
+            else:
+                job.future.set_result(result)
+        self._start()

@@ -1,0 +1,190 @@
+"""A disk that neither answers nor fails: who waits is let go, who comes later does not wait, and it comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+import xxhash
+
+from holdfast_server.drives import disk_threads, local
+from holdfast_server.drives.disk_threads import DiskThreads, Watch
+from holdfast_server.drives.port import (
+    CommitMode,
+    CommitRequest,
+    CommitStatus,
+    DriveError,
+    DriveOffline,
+    DriveState,
+    Held,
+    Register,
+    ScanRequest,
+)
+
+SPACE = b"o" + bytes(16)
+DATA_ID = bytes(range(16))
+BLOCK = b"a" * 5000
+HASH = xxhash.xxh3_128_digest(BLOCK)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(local, "HANG_SECONDS", 0.3)
+    monkeypatch.setattr(local, "WATCH_INTERVAL_SECONDS", 0.02)
+
+
+def commit(drive, key: str, stamp: int = 10):
+    return drive.commit(CommitRequest(Register(SPACE, key), Held(stamp, False, b"r", 0, None), CommitMode.PLAIN))
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+class Hold:
+    """Holds up a method until it is released."""
+
+    def __init__(self, monkeypatch, target, name: str) -> None:
+        self.begun, self._release = threading.Event(), threading.Event()
+        real = getattr(target, name)
+
+        def held(*arguments):
+            self.begun.set()
+            assert self._release.wait(30)
+            return real(*arguments)
+
+        monkeypatch.setattr(target, name, held)
+
+    def release(self) -> None:
+        self._release.set()
+
+
+async def test_a_hung_fsync_lets_everybody_go_and_the_drive_comes_back(open_drive, monkeypatch):
+    drive = await open_drive()
+    await commit(drive, "before")
+    hold = Hold(monkeypatch, drive._parts.engine, "flush")
+    try:
+        first = asyncio.create_task(commit(drive, "first"))
+        await asyncio.to_thread(hold.begun.wait, 20)
+        behind = [asyncio.create_task(commit(drive, f"behind{number}")) for number in range(20)]
+        began = time.monotonic()
+        for task in (first, *behind):
+            with pytest.raises(DriveOffline, match="does not answer since"):
+                await task
+        assert time.monotonic() - began < 5
+        status = drive.status()
+        assert status.state is DriveState.OFFLINE
+        assert "a batch of commits has been under way" in status.message
+        assert status.drive_id == b"drive id 16 byte"
+        for call in (
+            commit(drive, "later"),
+            drive.query(Register(SPACE, "before"), True),
+            drive.scan(ScanRequest(SPACE)),
+        ):
+            began = time.monotonic()
+            with pytest.raises(DriveOffline):
+                await call
+            assert time.monotonic() - began < 0.2
+        assert drive._parts.commits._queue.qsize() == 0
+    finally:
+        hold.release()
+    await until(lambda: drive.status().state is DriveState.FULL)
+    assert (await commit(drive, "after")).status is CommitStatus.OK
+    assert (await drive.query(Register(SPACE, "before"), True)).records[0].stamp == 10
+    # What had begun took effect, as after any lost answer; what had not was dropped.
+    assert (await drive.query(Register(SPACE, "first"), True)).records[0].stamp == 10
+    assert (await drive.query(Register(SPACE, "behind0"), True)).records == ()
+
+
+async def test_a_hung_read_of_a_shard_lets_everybody_go_and_holds_no_more_threads_than_there_are(
+    open_drive, monkeypatch
+):
+    drive = await open_drive()
+    await drive.stage(DATA_ID, 0, [BLOCK], [HASH])
+    await drive.seal(DATA_ID)
+    threads = threading.active_count()
+    hold = Hold(monkeypatch, drive._parts.shards, "read")
+    try:
+        reads = [asyncio.create_task(drive.read_blocks(DATA_ID, 0, 1)) for _ in range(50)]
+        for task in reads:
+            with pytest.raises(DriveOffline):
+                await task
+        for _ in range(50):
+            with pytest.raises(DriveOffline):
+                await drive.read_blocks(DATA_ID, 0, 1)
+        assert threading.active_count() <= threads + 5
+        assert not drive._parts.shard_readers._waiting
+    finally:
+        hold.release()
+    await until(lambda: drive.status().state is DriveState.FULL)
+    assert await drive.read_blocks(DATA_ID, 0, 1) == ([BLOCK], [HASH])
+
+
+async def test_a_drive_that_comes_back_only_to_hang_again_is_not_used(open_drive, monkeypatch):
+    drive = await open_drive()
+    hold = Hold(monkeypatch, drive._parts.engine, "flush")
+    first = asyncio.create_task(commit(drive, "first"))
+    with pytest.raises(DriveOffline):
+        await first
+    again = Hold(monkeypatch, drive._parts.engine, "flush")
+    hold.release()
+    await asyncio.to_thread(again.begun.wait, 20)
+    await asyncio.sleep(0.5)
+    assert drive.status().state is DriveState.OFFLINE
+    with pytest.raises(DriveOffline):
+        await commit(drive, "second")
+    again.release()
+    await until(lambda: drive.status().state is DriveState.FULL)
+
+
+async def test_a_drive_that_is_slow_to_open_holds_up_nobody(tmp_path, open_drive, monkeypatch):
+    await (await open_drive()).close()
+    monkeypatch.setattr(local, "OPEN_PATIENCE_SECONDS", 0.05)
+    hold = Hold(monkeypatch, local.folder_layout, "open_engine")
+    drive = await open_drive(form=False)
+    try:
+        assert drive.status().state is DriveState.OFFLINE
+        assert drive.status().message == "it is being opened"
+        with pytest.raises(DriveOffline):
+            await commit(drive, "early")
+    finally:
+        hold.release()
+    await until(lambda: drive.status().state is DriveState.FULL)
+    assert (await commit(drive, "late")).status is CommitStatus.OK
+
+
+async def test_closing_a_hung_drive_ends_with_the_hang(open_drive, monkeypatch):
+    drive = await open_drive()
+    hold = Hold(monkeypatch, drive._parts.engine, "flush")
+    first = asyncio.create_task(commit(drive, "first"))
+    await asyncio.to_thread(hold.begun.wait, 20)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await drive.close()
+    hold.release()
+    await asyncio.wait((first,))
+    first.exception()
+    await drive.close()
+    assert (await open_drive()).status().state is DriveState.FULL
+
+
+async def test_what_waits_for_threads_is_bounded_and_first_come_first_served(monkeypatch):
+    monkeypatch.setattr(disk_threads, "MAX_WAITING_JOBS", 3)
+    threads = DiskThreads("test", 1, Watch(), asyncio.get_running_loop())
+    release, done = threading.Event(), []
+    running = asyncio.create_task(threads.run(lambda: release.wait(20)))
+    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(threads.run(lambda n=n: done.append(n))) for n in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(DriveError, match="are waiting for this drive"):
+        await threads.run(lambda: None)
+    waiting[1].cancel()
+    release.set()
+    await asyncio.gather(running, *waiting, return_exceptions=True)
+    await threads.drained()
+    assert done == [0, 2]
+    threads.shutdown()
