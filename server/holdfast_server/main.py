@@ -3,6 +3,7 @@ that reads the environment.
 
     holdfast server PATH…                      one pod by hand
     holdfast server --config FILE --pod NAME   a pod of a tenant
+    holdfast admin VERB …                      look after a running tenant; exit codes of its own, see `admin.cli`
     holdfast --version
 
 Exit codes: 0 stopped as asked, 1 a failure (a port that is taken), 2 wrong arguments or configuration; every
@@ -12,7 +13,7 @@ Environment: HOLDFAST_ROOT_USER and HOLDFAST_ROOT_PASSWORD (MINIO_ROOT_* accepte
 POD_IP, whose family of addresses all listeners take, on every interface (`kubectl port-forward` comes in over
 loopback); HOLDFAST_BIND_ADDRESS in its place, HOLDFAST_ROOT_PREFIX before every absolute path of the
 configuration and HOLDFAST_HOSTS_FILE before the name service, where pods run as plain processes on one network;
-HOLDFAST_LOG_LEVEL.
+HOLDFAST_LOG_LEVEL.  For `admin`: AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_CA_BUNDLE.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from typing import Any
 
 import uvloop
 
+from holdfast_server.admin.cli import add_parser as add_admin_parser
+from holdfast_server.admin.cli import run_admin
 from holdfast_server.contract import names
 from holdfast_server.contract.config import ConfigError, Listen
 from holdfast_server.pod.key_files import under_prefix
@@ -51,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Returns the exit code; argparse exits by itself with 2."""
     options = _parser().parse_args(arguments)
+    if hasattr(options, "run_admin"):
+        return run_admin(options, environment, sys.stdout, sys.stderr)
     try:
         inputs = _inputs(options, environment)
         settings = _settings(options, environment)
@@ -148,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument("--config", metavar="FILE", help="the tenant's configuration")
     server.add_argument("--pod", metavar="NAME", help="which pod of the configuration this is")
     server.add_argument("--address", metavar="[HOST]:PORT", help=f"S3 of a pod by hand; default :{names.S3_PORT}")
+    add_admin_parser(commands)
     return parser
 
 

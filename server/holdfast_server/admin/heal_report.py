@@ -140,8 +140,8 @@ def _findings(silent: Sequence[PodAnswer], sets: Sequence[HealSet], drives: Sequ
     for one in sets:
         where = f"pool {one.pool} set {one.index}"
         if one.stuck:
-            stuck = count_of(one.stuck, "register is stuck", "registers are stuck")
-            found.append(f"{where}: {stuck} and need a person: `holdfast admin heal list-stuck`")
+            stuck = count_of(one.stuck, "register is stuck and needs", "registers are stuck and need")
+            found.append(f"{where}: {stuck} a person: `holdfast admin heal list-stuck`")
         if one.queue_length:
             waiting = count_of(one.queue_length, "register waits", "registers wait")
             found.append(f"{where}: {waiting} for repair, the oldest since {about(one.oldest_entry_seconds)}")

@@ -291,7 +291,7 @@ class StoragePod:
         )
 
     async def _start_scan(self) -> None:
-        raise PeerError("this pod scans by itself only")
+        self._heal.start_scan()
 
     def pod_state(self) -> PodState:
         """What this pod says of itself to its peers and to administrators; from memory."""

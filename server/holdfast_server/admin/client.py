@@ -1,0 +1,170 @@
+"""The asking side of the admin API: signed JSON over one HTTP connection per call, blocking, for the command line.
+
+Every failure is an `AdminFailure` whose message says what to look at; nothing else is raised.  A call is never
+repeated: what changes something is idempotent, so the person who types may repeat it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from holdfast_server.contract import names
+from holdfast_server.contract.admin import (
+    AdminError,
+    HealStatus,
+    Resolve,
+    Resolved,
+    ScanStarted,
+    StuckObject,
+    TenantInfo,
+    UserInfo,
+    UserSpec,
+)
+from holdfast_server.s3.signing import KeyPair, sign_headers
+
+TIMEOUT_SECONDS = 20.0
+"""Longer than a pod takes to find out which peers are silent."""
+MAX_ANSWER_SIZE_BYTES = 64 << 20
+
+T = TypeVar("T")
+
+
+class AdminFailure(Exception):
+    """The call did not succeed; the message is for people."""
+
+
+class Unreachable(AdminFailure):
+    """Nobody answers at the endpoint, or what answers is no Holdfast."""
+
+
+class Refused(AdminFailure):
+    """The pod said no; `code` and `status` are the API's."""
+
+    def __init__(self, code: str, message: str, status: int) -> None:
+        super().__init__(message)
+        self.code, self.status = code, status
+
+
+@dataclass(frozen=True, slots=True)
+class AdminClient:
+    """`endpoint` is `http://HOST:PORT` or `https://…`; `ca_file` verifies the latter in place of the system's."""
+
+    endpoint: str
+    keys: KeyPair = field(repr=False)
+    ca_file: str | None = None
+    timeout_seconds: float = TIMEOUT_SECONDS
+    now_ms: Callable[[], int] = lambda: int(time.time() * 1000)
+
+    def info(self) -> TenantInfo:
+        return self._get("/info", TenantInfo)
+
+    def heal_status(self) -> HealStatus:
+        return self._get("/heal", HealStatus)
+
+    def start_scan(self) -> ScanStarted:
+        return _decoded(self._call("POST", "/heal/scan"), ScanStarted)
+
+    def stuck(self) -> list[StuckObject]:
+        return self._get("/heal/stuck", list[StuckObject])
+
+    def resolve(self, request: Resolve) -> Resolved:
+        return _decoded(self._call("POST", "/heal/resolve", msgspec.json.encode(request)), Resolved)
+
+    def users(self) -> list[UserInfo]:
+        return self._get("/users", list[UserInfo])
+
+    def put_user(self, access_key: str, user: UserSpec) -> None:
+        self._call("PUT", f"/users/{_segment(access_key)}", msgspec.json.encode(user))
+
+    def remove_user(self, access_key: str) -> None:
+        self._call("DELETE", f"/users/{_segment(access_key)}")
+
+    def policies(self) -> list[str]:
+        return self._get("/policies", list[str])
+
+    def put_policy(self, name: str, document: bytes) -> None:
+        self._call("PUT", f"/policies/{_segment(name)}", document)
+
+    def remove_policy(self, name: str) -> None:
+        self._call("DELETE", f"/policies/{_segment(name)}")
+
+    def _get(self, path: str, result: type[T]) -> T:
+        return _decoded(self._call("GET", path), result)
+
+    def _call(self, method: str, path: str, body: bytes = b"") -> bytes:
+        raw_path = names.ADMIN_PREFIX + path
+        connection, host = self._connection()
+        headers = {"host": host, "content-length": str(len(body))}
+        payload_hash = hashlib.sha256(body).hexdigest()
+        headers = sign_headers(self.keys, method, raw_path, "", headers, self.now_ms(), payload_hash)
+        try:
+            connection.request(method, raw_path, body, headers)
+            response = connection.getresponse()
+            answer = response.read(MAX_ANSWER_SIZE_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(f"{self.endpoint} cannot be reached: {_reason(error)}") from error
+        finally:
+            connection.close()
+        if response.status >= 300:
+            raise _refusal(response.status, answer, self.endpoint)
+        return answer
+
+    def _connection(self) -> tuple[http.client.HTTPConnection, str]:
+        """Unconnected, with the Host header.  Raises Unreachable for an endpoint that is no URL."""
+        try:
+            url = urlsplit(self.endpoint)
+            host, port = url.hostname, url.port
+        except ValueError as error:
+            raise Unreachable(f"endpoint {self.endpoint!r} is no URL: {error}") from error
+        if url.scheme not in ("http", "https") or not host or url.path not in ("", "/"):
+            raise Unreachable(f"endpoint {self.endpoint!r} is not of the form http://HOST:PORT")
+        if url.scheme == "http":
+            return http.client.HTTPConnection(host, port, timeout=self.timeout_seconds), url.netloc
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+        except OSError as error:
+            raise Unreachable(f"CA file {self.ca_file!r} cannot be used: {error}") from error
+        return http.client.HTTPSConnection(host, port, timeout=self.timeout_seconds, context=context), url.netloc
+
+
+def _segment(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _decoded(answer: bytes, result: Any) -> Any:
+    try:
+        return msgspec.json.decode(answer, type=result)
+    except msgspec.MsgspecError as error:
+        raise Unreachable(f"the answer is not what this version expects: {error}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+_ADVICE = {
+    "InvalidAccessKeyId": "the store knows no such access key",
+    "SignatureDoesNotMatch": "the secret key does not belong to the access key",
+    "AccessDenied": "this user may not: it needs the root keys, or a user with the policy consoleAdmin",
+    "RequestTimeTooSkewed": "this machine's clock and the store's differ by more than 15 minutes",
+}
+
+
+def _refusal(status: int, answer: bytes, endpoint: str) -> AdminFailure:
+    try:
+        error = msgspec.json.decode(answer, type=AdminError)
+    except msgspec.MsgspecError:
+        return Unreachable(f"{endpoint} answers {status}, but not as a Holdfast does")
+    advice = _ADVICE.get(error.code)
+    return Refused(error.code, f"{error.code}: {advice or error.message or status}", status)

@@ -1,0 +1,269 @@
+"""`holdfast admin` as it is typed: against a served API, with its words and its exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast_server.admin.overview import TenantView
+from holdfast_server.contract.admin import PodState
+from holdfast_server.contract.config import ErasureConfig, PoolConfig
+from holdfast_server.contract.healing import (
+    DriveHealing,
+    FillingProgress,
+    HealProgress,
+    ScannerProgress,
+    SetHealing,
+    StuckRegister,
+)
+from holdfast_server.contract.health import ClusterHealth, DriveHealth, SetHealth
+from holdfast_server.main import run
+from holdfast_server.peers.port import PeerError
+from holdfast_server.testing.memory_services import ROOT_PASSWORD, ROOT_USER, Endpoint, memory_services, served
+
+NOW_MS = 1_800_000_000_000
+POOL = PoolConfig(
+    name="main",
+    servers=4,
+    volumes_per_server=1,
+    erasure=ErasureConfig(set_size=4, parity=2),
+    pod_name_prefix="logs-pool-main-",
+    drive_path="/data{volume}",
+)
+
+
+class Tenant:
+    """Four pods as the test has them; pod 0 is asked."""
+
+    def __init__(self) -> None:
+        self.silent: set[int] = set()
+        self.states = ["ok"] * 4
+        self.filling: FillingProgress | None = None
+        self.queue_length = 0
+        self.stuck: list[StuckRegister] = []
+        self.scans: list[int] = []
+
+    def view(self) -> TenantView:
+        return TenantView(
+            lambda: [POOL], lambda: self.state(0), self.cluster, lambda: [Peer(self, at) for at in (1, 2, 3)], self.scan
+        )
+
+    async def scan(self) -> None:
+        self.scans.append(0)
+
+    def drive(self, at: int, state: str) -> DriveHealth:
+        return DriveHealth(
+            pool="main", set_index=0, position=at, ordinal=at, volume=0, state=state, total_bytes=1 << 30,
+            used_bytes=1 << 28, available_bytes=3 << 28,
+        )  # fmt: skip
+
+    def cluster(self) -> ClusterHealth:
+        states = ["offline" if at in self.silent else state for at, state in enumerate(self.states)]
+        online = sum(state in ("ok", "healing") for state in states)
+        return ClusterHealth(
+            healthy=online >= 3,
+            epoch=1,
+            sets=[
+                SetHealth(
+                    pool="main", index=0, set_size=4, parity=2, write_quorum=3, online=online,
+                    healing=states.count("healing"), writable=online >= 3, readable=online >= 2,
+                )
+            ],
+            drives=[self.drive(at, state) for at, state in enumerate(states)],
+        )  # fmt: skip
+
+    def state(self, at: int) -> PodState:
+        filling = self.filling if self.states[at] == "healing" else None
+        return PodState(
+            pod=f"logs-pool-main-{at}", pool="main", ordinal=at, version="0.1.0", epoch=1, started_ms=NOW_MS,
+            drives=[self.drive(at, self.states[at])],
+            healing=HealProgress(
+                drives=[
+                    DriveHealing(
+                        pool="main", set_index=0, position=at, volume=0, state=self.states[at], filling=filling,
+                        queue_length=self.queue_length, oldest_entry_seconds=12.0 if self.queue_length else 0.0,
+                        scanner=ScannerProgress(fraction=0.5, rotten_found=at),
+                    )
+                ],
+                sets=[SetHealing(pool="main", index=0, stuck=len(self.stuck), stuck_samples=self.stuck)],
+                registers_repaired=5,
+            ),
+        )  # fmt: skip
+
+
+class Peer:
+    pool = "main"
+
+    def __init__(self, tenant: Tenant, ordinal: int) -> None:
+        self._tenant, self.ordinal = tenant, ordinal
+
+    async def pod_state(self) -> PodState:
+        self._reach()
+        return self._tenant.state(self.ordinal)
+
+    async def start_scan(self) -> None:
+        self._reach()
+        self._tenant.scans.append(self.ordinal)
+
+    def _reach(self) -> None:
+        if self.ordinal in self._tenant.silent:
+            raise PeerError("connection refused")
+
+
+@pytest.fixture(scope="module")
+def served_tenant() -> Iterator[tuple[Endpoint, Tenant]]:
+    tenant = Tenant()
+    services = memory_services()
+    with served(services, tenant.view()) as endpoint:
+        yield endpoint, tenant
+
+
+@pytest.fixture
+def tenant(served_tenant: tuple[Endpoint, Tenant]) -> Tenant:
+    served_tenant[1].__init__()  # type: ignore[misc]
+    return served_tenant[1]
+
+
+@pytest.fixture
+def admin(served_tenant: tuple[Endpoint, Tenant], capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs `holdfast admin …`; returns the exit code and what was printed, errors behind the rest."""
+    endpoint, _ = served_tenant
+
+    def call(*arguments: str, **environment: str) -> tuple[int, str]:
+        given = {
+            "AWS_ENDPOINT_URL_S3": endpoint.url,
+            "AWS_ACCESS_KEY_ID": ROOT_USER,
+            "AWS_SECRET_ACCESS_KEY": ROOT_PASSWORD,
+            **environment,
+        }
+        code = run(["admin", *arguments], given)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return call
+
+
+def test_a_whole_tenant_is_told_and_ends_with_0(tenant: Tenant, admin: Any) -> None:
+    code, text = admin("heal", "status")
+    assert (code, text.splitlines()[0]) == (0, "whole: every drive is full and nothing waits for repair")
+    assert "since the pods began: 20 registers repaired" in text
+    code, text = admin("info")
+    assert code == 0
+    assert "2.0 GiB for data (4.0 GiB raw, 1.0 GiB used)" in text
+    assert [line.split()[:2] for line in text.splitlines() if line.startswith("logs-pool-main-2 ")] == [
+        ["logs-pool-main-2", "yes"]
+    ]
+
+
+def test_a_silent_pod_is_named_and_ends_with_1(tenant: Tenant, admin: Any) -> None:
+    tenant.silent = {3}
+    tenant.queue_length = 1234
+    code, text = admin("heal", "status")
+    assert code == 1
+    assert "pod logs-pool-main-3 does not answer: connection refused" in text
+    assert "drive logs-pool-main-3/data0 is offline: what it misses is written to it when its pod is back" in text
+    assert "1,234 registers wait for repair, the oldest since 10 s" in text
+    status = json.loads(admin("heal", "status", "--json")[1])
+    assert (status["whole"], status["silentPods"]) == (False, ["logs-pool-main-3"])
+    assert (status["sets"][0]["lossesLeft"], status["sets"][0]["queueLength"]) == (0, 1234)
+    assert "no: connection refused" in admin("info")[1]
+
+
+def test_a_drive_that_is_filled_shows_how_far(tenant: Tenant, admin: Any) -> None:
+    tenant.states[1] = "healing"
+    tenant.filling = FillingProgress(replacement=True, registers_done=450, registers_total=1000, seconds_left=170.0)
+    code, text = admin("heal", "status")
+    assert code == 1
+    assert "drive logs-pool-main-1/data0 is healing: filled from the others, 45 %, about 3 min left" in text
+
+
+def test_lost_quorum_comes_first(tenant: Tenant, admin: Any) -> None:
+    tenant.silent = {2, 3}
+    first = admin("heal", "status")[1].splitlines()[0]
+    assert first == "- pool main set 0: reads are served, writes are refused: 2 of 4 drives answer"
+
+
+def test_a_scan_starts_on_every_pod_that_answers(tenant: Tenant, admin: Any) -> None:
+    assert admin("heal", "start", "--scan")[0] == 0
+    assert sorted(tenant.scans) == [0, 1, 2, 3]
+    tenant.silent = {2}
+    code, text = admin("heal", "start")
+    assert code == 1
+    assert "not reached: logs-pool-main-2" in text
+
+
+def test_what_is_stuck_is_listed_once_with_its_bucket(tenant: Tenant, admin: Any) -> None:
+    assert admin("heal", "list-stuck")[1] == "nothing is stuck\n"
+    tenant.stuck = [
+        StuckRegister(
+            kind="object", bucket_id="ab" * 16, key="a/key", version="", stamp=7, copies=1, copies_needed=2,
+            since_ms=NOW_MS,
+        )
+    ]  # fmt: skip
+    (stuck,) = json.loads(admin("heal", "list-stuck", "--json")[1])
+    assert (stuck["bucket"], stuck["key"], stuck["copies"], stuck["copiesNeeded"]) == ("ab" * 16, "a/key", 1, 2)
+    code, text = admin("heal", "status")
+    assert code == 1
+    assert "1 register is stuck and needs a person: `holdfast admin heal list-stuck`" in text
+
+
+def test_users_and_policies_come_and_go(tenant: Tenant, admin: Any, tmp_path: Path) -> None:
+    document = tmp_path / "policy.json"
+    statement = {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::b/*"]}
+    document.write_text(json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    assert admin("policy", "add", "mine", str(document))[0] == 0
+    assert "mine" in admin("policy", "list")[1].splitlines()
+    code, text = admin("user", "add", "alice", "--policy", "mine", "--policy", "readonly")
+    assert code == 0, text
+    secret = text.splitlines()[-1].rpartition(" ")[2]
+    assert len(secret) >= 32
+    assert "alice" in admin("user", "list")[1]
+    (alice,) = [user for user in json.loads(admin("user", "list", "--json")[1]) if user["accessKey"] == "alice"]
+    assert alice["policies"] == ["mine", "readonly"]
+    code, text = admin("info", AWS_ACCESS_KEY_ID="alice", AWS_SECRET_ACCESS_KEY=secret)
+    assert (code, "needs the root keys" in text) == (1, True)
+    assert admin("user", "remove", "alice")[0] == 0
+    assert admin("policy", "remove", "mine")[0] == 0
+    assert "alice" not in admin("user", "list")[1]
+    code, text = admin("user", "add", "x", "--policy", "readonly")
+    assert (code, "accessKey" in text) == (1, True)
+    code, text = admin("policy", "add", "other", str(tmp_path / "absent.json"))
+    assert (code, "absent.json" in text) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("environment", "code", "told"),
+    [
+        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, 1, "the secret key does not belong to the access key"),
+        ({"AWS_ACCESS_KEY_ID": "nobody"}, 1, "the store knows no such access key"),
+        ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}, 2, "cannot be reached: Connection refused"),
+        ({"AWS_ENDPOINT_URL_S3": "127.0.0.1:9000"}, 2, "not of the form http://HOST:PORT"),
+        ({"AWS_ENDPOINT_URL_S3": ""}, 2, "give the endpoint: --endpoint or AWS_ENDPOINT_URL_S3"),
+        ({"AWS_ENDPOINT_URL_S3": "https://127.0.0.1:1", "AWS_CA_BUNDLE": "/absent"}, 2, "CA file '/absent'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    tenant: Tenant, admin: Any, environment: dict[str, str], code: int, told: str
+) -> None:
+    got, text = admin("heal", "status", **environment)
+    assert got == code
+    assert told in text
+    assert ROOT_PASSWORD not in text
+    assert len(text.splitlines()) == 1
+
+
+def test_options_may_stand_before_or_behind_the_verb(tenant: Tenant, admin: Any) -> None:
+    for arguments in (("--endpoint", "http://127.0.0.1:1", "info"), ("info", "--endpoint", "http://127.0.0.1:1")):
+        assert admin(*arguments)[0] == 2
+
+
+@pytest.mark.parametrize("verb", [(), ("heal",), ("heal", "status"), ("heal", "resolve"), ("user", "add"), ("info",)])
+def test_every_verb_has_help(verb: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(["admin", *verb, "--help"], {})
+    assert end.value.code == 0
+    assert len(capsys.readouterr().out.splitlines()) > 5
