@@ -19,6 +19,9 @@ from holdfast_server.drives.port import (
     ScanRequest,
     ShardCorrupt,
     ShardMissing,
+    Tombstone,
+    TombstoneRequest,
+    TombstoneState,
 )
 
 BUCKET = b"bucket id 16 byt"
@@ -233,15 +236,22 @@ async def test_repairing_below_the_mark_is_superseded(bench, mode):
 @pytest.mark.parametrize("mode", [CommitMode.HEAL, CommitMode.ROLL_FORWARD])
 async def test_the_watermark_is_compared_before_a_repair_is_written(bench, mode):
     await put(bench.drive, 10, tombstone=True)
-    await bench.drive.drop(REGISTER, 10)
+    await bench.drive.drop_tombstones([Tombstone(REGISTER, 10)])
     assert await status(bench.drive, 9, REGISTER, mode) is CommitStatus.REFUSED
-    assert await status(bench.drive, 11, REGISTER, mode, watermark=9) is CommitStatus.REFUSED
-    assert await status(bench.drive, 11, REGISTER, mode, watermark=10) is CommitStatus.OK
+    assert await status(bench.drive, 9, REGISTER, mode, watermark=9) is CommitStatus.REFUSED
+    assert await status(bench.drive, 9, REGISTER, mode, watermark=10) is CommitStatus.OK
+
+
+@pytest.mark.parametrize("mode", [CommitMode.HEAL, CommitMode.ROLL_FORWARD])
+async def test_what_is_above_the_watermark_is_repaired_however_far_that_has_risen(bench, mode):
+    await put(bench.drive, 10, tombstone=True)
+    await bench.drive.drop_tombstones([Tombstone(REGISTER, 10)])
+    assert await status(bench.drive, 11, REGISTER, mode, watermark=9) is CommitStatus.OK
 
 
 async def test_a_dropped_tombstone_is_not_written_again(bench):
     await put(bench.drive, 10, tombstone=True)
-    await bench.drive.drop(REGISTER, 10)
+    await bench.drive.drop_tombstones([Tombstone(REGISTER, 10)])
     assert await status(bench.drive, 10, REGISTER, CommitMode.HEAL, tombstone=True) is CommitStatus.OK
     assert await stamps(bench.drive) == []
 
@@ -330,8 +340,8 @@ async def test_a_marked_version_is_not_removed(bench):
 async def test_dropping_a_tombstone_raises_the_watermark_for_good(bench):
     await put(bench.drive, 10, tombstone=True)
     await bench.drive.note(REGISTER, 10, True)
-    await bench.drive.drop(REGISTER, 10)
-    await bench.drive.drop(REGISTER, 10)
+    await bench.drive.drop_tombstones([Tombstone(REGISTER, 10)])
+    await bench.drive.drop_tombstones([Tombstone(REGISTER, 10)])
     await bench.restart()
     reply = await bench.drive.query(REGISTER, False)
     assert (reply.records, reply.mark, reply.watermark, reply.highest) == ((), 0, 10, 10)
@@ -342,9 +352,159 @@ async def test_dropping_a_tombstone_raises_the_watermark_for_good(bench):
 async def test_dropping_leaves_a_newer_version_alone(bench):
     await put(bench.drive, 10, tombstone=True)
     await put(bench.drive, 20)
-    await bench.drive.drop(REGISTER, 10)
+    await bench.drive.drop_tombstones([Tombstone(REGISTER, 10)])
     assert await stamps(bench.drive) == [20, 10]
     assert (await bench.drive.query(REGISTER, False)).watermark == 10
+
+
+# --- settled tombstones (rule 10)
+
+FIRST, LAST = Register(b"o" + bytes(16), ""), Register(b"o" + b"\xff" * 16, "")
+LONG = 62.0
+
+
+async def bury(drive: Drive, key: str, stamp: int = 10) -> Tombstone:
+    """A tombstone over a version, noted."""
+    register = Register(SPACE, key)
+    await put(drive, stamp - 1, register)
+    await put(drive, stamp, register, tombstone=True)
+    await drive.note(register, stamp, True)
+    return Tombstone(register, stamp)
+
+
+async def ripe(drive: Drive, limit: int = 1000, seconds: float = LONG) -> list[Tombstone]:
+    found: list[Tombstone] = []
+    first: Register | None = FIRST
+    while first is not None:
+        page = await drive.tombstones(TombstoneRequest(first, LAST, seconds, limit))
+        found += page.tombstones
+        first = page.next_first
+    return found
+
+
+async def weigh(drive: Drive, *tombstones: Tombstone) -> list[TombstoneState]:
+    return list((await drive.weigh_tombstones(tombstones, LONG)).states)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 1000])
+async def test_tombstones_that_are_alone_are_told_in_order_when_they_are_old_enough(bench, limit):
+    drive = bench.drive
+    buried = [await bury(drive, key) for key in ("a", "a\0", "b/c", "z", "\u00e9")]
+    await put(drive, 20, Register(SPACE, "lives"))
+    assert await ripe(drive, limit) == []
+    assert await ripe(drive, limit, 0) == buried
+    assert await weigh(drive, *buried) == [TombstoneState.YOUNG] * 5
+    bench.clock.advance(LONG)
+    late = await bury(drive, "late")
+    assert await ripe(drive, limit) == buried
+    assert await weigh(drive, *buried, late) == [TombstoneState.SETTLED] * 5 + [TombstoneState.YOUNG]
+    page = await drive.tombstones(TombstoneRequest(buried[1].register, buried[3].register, LONG, 10))
+    assert list(page.tombstones) == buried[1:3]
+
+
+async def test_a_drive_tells_what_stands_against_dropping_a_tombstone(bench):
+    drive = bench.drive
+
+    def at(key: str, stamp: int = 10) -> Tombstone:
+        return Tombstone(Register(SPACE, key), stamp)
+
+    await put(drive, 10, Register(SPACE, "unmarked"), tombstone=True)
+    await put(drive, 9, Register(SPACE, "over another"))
+    await put(drive, 10, Register(SPACE, "over another"), tombstone=True)
+    await bury(drive, "written again")
+    await put(drive, 11, Register(SPACE, "written again"))
+    await put(drive, 9, Register(SPACE, "missed the delete"))
+    await bury(drive, "other delete", 12)
+    bench.clock.advance(LONG)
+    assert await weigh(drive, at("unmarked"), at("over another")) == [TombstoneState.UNNOTED] * 2
+    others = [at("written again"), at("missed the delete"), at("other delete"), at("knows nothing")]
+    assert await weigh(drive, *others) == [TombstoneState.OTHER] * 4
+    assert await ripe(drive) == [at("other delete", 12)]
+
+
+async def test_a_restart_lets_all_settled_tombstones_wait_anew(bench):
+    buried = await bury(bench.drive, "a")
+    bench.clock.advance(LONG)
+    await bench.restart()
+    assert await weigh(bench.drive, buried) == [TombstoneState.YOUNG]
+    bench.clock.advance(LONG)
+    assert await weigh(bench.drive, buried) == [TombstoneState.SETTLED]
+    assert await ripe(bench.drive) == [buried]
+
+
+async def test_a_settled_tombstone_is_read_overwritten_and_walked_like_any_record(bench):
+    await bury(bench.drive, "a")
+    settled = await bury(bench.drive, "b")
+    await put(bench.drive, 30, Register(SPACE, "c"))
+    for _ in range(2):
+        reply = await bench.drive.query(settled.register, True)
+        assert ([(h.stamp, h.tombstone) for h in reply.records], reply.mark, reply.highest) == ([(10, True)], 10, 10)
+        walked = (await bench.drive.scan(ScanRequest(SPACE))).entries
+        assert [(e.register.key, e.newest.stamp, e.mark, e.settled) for e in walked] == [
+            ("a", 10, 10, True),
+            ("b", 10, 10, True),
+            ("c", 30, 0, False),
+        ]
+        assert [e.register.key for e in (await bench.drive.scan(ScanRequest(SPACE, tombstones=False))).entries] == ["c"]
+        assert await bench.drive.spaces(b"", 10) == [SPACE]
+        await bench.restart()
+    assert await put(bench.drive, 10, settled.register) == CommitReply(CommitStatus.OK, 10)
+    assert await put(bench.drive, 9, settled.register) == CommitReply(CommitStatus.STALE, 10)
+    assert await status(bench.drive, 8, settled.register, CommitMode.HEAL) is CommitStatus.SUPERSEDED
+    await put(bench.drive, 20, settled.register)
+    reply = await bench.drive.query(settled.register, True)
+    assert ([h.stamp for h in reply.records], reply.mark) == ([20, 10], 10)
+    await bench.drive.note(settled.register, 20, True)
+    await bench.restart()
+    reply = await bench.drive.query(settled.register, True)
+    assert ([h.stamp for h in reply.records], reply.mark) == ([20], 20)
+    assert [e.register.key for e in (await bench.drive.scan(ScanRequest(SPACE, tombstones=False))).entries] == [
+        "b",
+        "c",
+    ]
+
+
+async def test_dropping_many_at_once_drops_what_is_alone_and_leaves_the_rest(bench):
+    buried = [await bury(bench.drive, f"{n:03}", 10 + n) for n in range(300)]
+    await put(bench.drive, 1000, buried[0].register)
+    bench.clock.advance(LONG)
+    await bench.drive.drop_tombstones(buried)
+    await bench.restart()
+    assert await stamps(bench.drive, buried[0].register) == [1000, 10]
+    for tombstone in buried[1:]:
+        reply = await bench.drive.query(tombstone.register, False)
+        assert reply.records == ()
+        assert reply.watermark >= tombstone.stamp
+        assert not reply.mark
+    assert [e.register.key for e in (await bench.drive.scan(ScanRequest(SPACE))).entries] == ["000"]
+    assert await weigh(bench.drive, *buried) == [TombstoneState.OTHER] + [TombstoneState.GONE] * 299
+    assert await status(bench.drive, 11, buried[1].register) is CommitStatus.STALE
+
+
+async def test_a_fence_above_a_tombstone_outlives_it(bench):
+    buried = await bury(bench.drive, "a")
+    await bench.drive.fence(buried.register, 50)
+    bench.clock.advance(LONG)
+    assert await weigh(bench.drive, buried) == [TombstoneState.SETTLED]
+    await bench.drive.drop_tombstones([buried])
+    await bench.restart()
+    assert await put(bench.drive, 50, buried.register) == CommitReply(CommitStatus.STALE, 50)
+    assert (await bench.drive.scan(ScanRequest(SPACE))).entries == ()
+
+
+async def test_a_spaces_only_tombstones_are_still_a_space(bench):
+    await bury(bench.drive, "a")
+    other = Register(b"p" + BUCKET, "b")
+    await put(bench.drive, 5, other)
+    assert await bench.drive.spaces(b"", 10) == [SPACE, b"p" + BUCKET]
+    assert await bench.drive.spaces(SPACE, 10) == [b"p" + BUCKET]
+
+
+async def test_a_healing_drive_speaks_against_dropping_anything(healing_bench):
+    tombstone = Tombstone(REGISTER, 10)
+    reply = await healing_bench.drive.weigh_tombstones([tombstone], LONG)
+    assert reply.healing
+    assert reply.states == (TombstoneState.OTHER,)
 
 
 # --- shards
@@ -657,6 +817,17 @@ async def test_versions_of_one_key_are_paged_without_loss(bench):
     assert [entry.register.version for entry in page.entries] == [*versions[2:], b""]
 
 
+async def test_many_registers_are_queried_at_once_in_their_order(bench):
+    registers = [Register(SPACE, key) for key in ("b", "absent", "a")]
+    for stamp, register in enumerate(registers, 10):
+        if register.key != "absent":
+            await put(bench.drive, stamp, register)
+    many = await bench.drive.query_many(registers, True)
+    assert many == [await bench.drive.query(register, True) for register in registers]
+    assert [len(reply.records) for reply in many] == [1, 0, 1]
+    assert await bench.drive.query_many([], True) == []
+
+
 # --- the repair queue
 
 
@@ -668,11 +839,11 @@ async def test_what_a_drive_missed_is_remembered_oldest_first(bench):
     await bench.drive.note(registers[0], 10, False)
     assert await bench.drive.repairs(10) == registers
     assert await bench.drive.repairs(2) == registers[:2]
-    await bench.drive.repaired(registers[1], 10)
+    await bench.drive.repaired([(registers[1], 10)])
     await bench.restart()
     assert await bench.drive.repairs(10) == [registers[0], registers[2]]
-    await bench.drive.repaired(registers[0], 10)
-    await bench.drive.repaired(registers[0], 10)
+    await bench.drive.repaired([(registers[0], 10)])
+    await bench.drive.repaired([(registers[0], 10)])
     assert await bench.drive.repairs(10) == [registers[2]]
 
 
@@ -682,9 +853,9 @@ async def test_a_newer_version_that_others_missed_is_not_forgotten_with_an_older
     await bench.drive.note(REGISTER, 10, False)
     await put(bench.drive, 20)
     await bench.drive.note(REGISTER, 20, False)
-    await bench.drive.repaired(REGISTER, 10)
+    await bench.drive.repaired([(REGISTER, 10)])
     assert await bench.drive.repairs(10) == [REGISTER]
-    await bench.drive.repaired(REGISTER, 20)
+    await bench.drive.repaired([(REGISTER, 20)])
     assert await bench.drive.repairs(10) == []
 
 
@@ -692,7 +863,7 @@ async def test_a_miss_noted_while_its_register_is_repaired_is_not_forgotten(benc
     await bench.drive.note(REGISTER, 10, False)
     assert await bench.drive.repairs(10) == [REGISTER]
     await bench.drive.note(REGISTER, 20, False)
-    await bench.drive.repaired(REGISTER, 20)
+    await bench.drive.repaired([(REGISTER, 20)])
     assert await bench.drive.repairs(10) == [REGISTER]
-    await bench.drive.repaired(REGISTER, 20)
+    await bench.drive.repaired([(REGISTER, 20)])
     assert await bench.drive.repairs(10) == []

@@ -16,6 +16,8 @@ NODE_BITS = 10
 COUNTER_BITS = 10
 MAX_NODE = (1 << NODE_BITS) - 1
 MAX_STAMP = (1 << 63) - 1
+MAX_CLOCK_SKEW_MS = 2_000
+"""The greatest difference of two pods' clocks that is allowed for."""
 
 
 def stamp_ms(stamp: int) -> int:

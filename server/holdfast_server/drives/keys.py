@@ -30,10 +30,15 @@ REPAIR_OF = b"n"
 """row key → its sequence in the repair queue."""
 SWEEP = b"c"
 """row key of an upload → empty: its parts are being dropped."""
+DAMAGED = b"u"
+"""row key → greatest stamp (8) that may have been there: the register's rows failed their checksum."""
 WATERMARK = b"w"
 """range (1) → watermark (8)."""
 META = b"x"
 """name → whatever the drive keeps of itself."""
+
+SETTLED = b"d"
+"""row key → a register's only record, a marked tombstone.  Such a register has no rows under REGISTER."""
 
 RECORDS = b"\x01"
 MARK = b"\x02"
@@ -115,6 +120,10 @@ def records_key(row: bytes) -> bytes:
 
 def mark_key(row: bytes) -> bytes:
     return REGISTER + row + MARK
+
+
+def settled_key(row: bytes) -> bytes:
+    return SETTLED + row
 
 
 def inline_key(row: bytes, stamp: int) -> bytes:

@@ -1,14 +1,16 @@
 """The local drive: a folder with a table of records and shard files, behind the drive port.
 
-This module is the life cycle and the wiring; the parts have the work:
+This module is the life cycle; the parts have the work (`parts` puts them together):
 `folder_layout` and `identity` (whose drive is this), `engine` (the table), `group_commit` (nothing is answered
 before it is durable), `register_verbs` and `rules` (what is accepted), `point_reads` and `table_walk` (answers
 from durable rows only), `shard_files` (staged and placed shards), `trash` (reclaim), `space`.
 
 Life cycle.  `open` never fails: what it finds is the drive's state.  BLANK waits for `format` (a new pool) or
-`adopt` (a replacement, HEALING until a heal pass is complete); FAULTY says why and stays so until the process
-opens it again: after a failed fsync, a failed read of the table or a vanished identity nothing this process
-believes about the drive can be trusted.
+`adopt` (a replacement, HEALING until a heal pass is complete).  FAULTY says why and stays so for as long as this
+object lives: after a failed fsync, a failed read of the table or a vanished identity nothing this process believes
+about the drive can be trusted; the pod opens the folder anew, as a new object (`faults` says when).  OFFLINE is a
+drive that does not answer: it is being opened, or a call into the disk hangs (`disk_threads`).  It keeps what it
+has and comes back by itself, after a probe.
 
 Nothing here blocks the event loop: the table is written by one thread, read by others, and shard files have
 threads of their own; all are bounded.  One drive belongs to one event loop.
@@ -18,21 +20,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from holdfast_server.clock.port import Clock
-from holdfast_server.drives import folder_layout, keys, register_rows
-from holdfast_server.drives.durable_files import FolderLock, FolderLocked, FolderSync
+from holdfast_server.drives import ballast, folder_layout, keys, register_rows
+from holdfast_server.drives.disk_threads import HANG_SECONDS, WATCH_INTERVAL_SECONDS, CallTimes, DiskThreads
+from holdfast_server.drives.durable_files import FolderLock, FolderLocked
 from holdfast_server.drives.engine import Engine, EngineError
-from holdfast_server.drives.group_commit import GroupCommit, Transaction
+from holdfast_server.drives.faults import Fault, FaultKind, kind_of
+from holdfast_server.drives.group_commit import Transaction
 from holdfast_server.drives.identity import Identity, IdentityError, IdentityGuard, make_identity
-from holdfast_server.drives.point_reads import PointReads
+from holdfast_server.drives.parts import DriveSettings, Parts, Surroundings
 from holdfast_server.drives.port import (
     CommitMode,
     CommitReply,
@@ -40,6 +46,8 @@ from holdfast_server.drives.port import (
     CommitStatus,
     DriveError,
     DriveFaulty,
+    DriveFull,
+    DriveOffline,
     DriveState,
     DriveStatus,
     FenceReply,
@@ -48,69 +56,34 @@ from holdfast_server.drives.port import (
     Register,
     ScanPage,
     ScanRequest,
+    Tombstone,
+    TombstonePage,
+    TombstoneReply,
+    TombstoneRequest,
+    TombstoneState,
 )
 from holdfast_server.drives.register_verbs import RegisterVerbs
-from holdfast_server.drives.shard_files import ShardFiles
 from holdfast_server.drives.slot import Slot, SlotMemory
-from holdfast_server.drives.space import Space
-from holdfast_server.drives.table_walk import TableWalk
-from holdfast_server.drives.trash import RECLAIM_DELAY_SECONDS, Trash
 
-SHARD_WRITE_THREADS = 4
-SHARD_READ_THREADS = 4
-POINT_READ_THREADS = 2
 CHECK_INTERVAL_SECONDS = 1.0
+OPEN_PATIENCE_SECONDS = 10.0
+"""How long a pod waits for a drive that is being opened; after that it goes on without it."""
+HANGS_REMEMBERED_SECONDS = 600.0
+MAX_HOLD_OFF_SECONDS = 60.0
+"""A drive that has hung again and again is left alone for longer each time before it is used again."""
 ORPHANS_PER_BATCH = 64
+TOMBSTONES_PER_BATCH = 128
+"""One operation of the committing thread holds up those behind it for a few milliseconds at most."""
+UNLINKS_PER_JOB = 16
 _SLOT = keys.META + b"slot/"
 _KEPT = keys.META + b"kept/"
+_PROBE = keys.META + b"probe"
+
+__all__ = ["DriveSettings", "LocalDrive"]
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DriveSettings:
-    reclaim_delay_seconds: float = RECLAIM_DELAY_SECONDS
-    """How long a shard that no record names stays readable; longer than any read takes to get going."""
-    reap_interval_seconds: float | None = 5.0
-    """Between two passes of reclaim; None: only when `reap` is called."""
-    reserve_bytes: int | None = None
-    """Room that new data may not use; None: `space.RESERVE_BYTES` or 1 %, whichever is more."""
-
-
-class _Parts:
-    """What an opened, formatted drive consists of."""
-
-    def __init__(self, drive: LocalDrive, engine: Engine, guard: IdentityGuard) -> None:
-        name, clock, settings = str(drive.path), drive._clock, drive._settings
-        self.engine = engine
-        self.guard = guard
-        self.space = Space(drive.path, clock, settings.reserve_bytes)
-        self.space.refresh()
-        self.shards = ShardFiles(drive.path, clock, self.space, drive._set_faulty)
-        self.shards.tidy(lambda data_id: bool(engine.items(keys.REFERENCE + data_id, limit=1)))
-        self.trash = Trash(engine, clock, settings.reclaim_delay_seconds)
-        self.verbs = RegisterVerbs(engine, clock, self.trash, self.shards, self.space, guard.identity.healing)
-        self.point_readers = ThreadPoolExecutor(POINT_READ_THREADS, f"{name}-query")
-        self.walker = ThreadPoolExecutor(1, f"{name}-scan")
-        self.shard_writers = ThreadPoolExecutor(SHARD_WRITE_THREADS, f"{name}-write")
-        self.shard_readers = ThreadPoolExecutor(SHARD_READ_THREADS, f"{name}-read")
-        self.commits = GroupCommit(engine, check_identity=guard.check, on_fault=drive._set_faulty, name=name)
-        self.reads = PointReads(engine, self.commits, self.verbs, self.point_readers, drive._failed)
-        self.walk = TableWalk(engine, self.commits, self.walker)
-        self.staging_sync = FolderSync(self.shards.staging_folder, self.shard_writers)
-
-    def close(self) -> None:
-        """Blocks until what is under way has ended."""
-        self.commits.join()
-        for executor in (self.point_readers, self.walker, self.shard_readers, self.shard_writers):
-            executor.shutdown(wait=True)
-        self.shards.close()
-        try:
-            self.engine.close()
-        except EngineError as error:
-            log.warning("closing the drive: %s", error)
 
 
 class LocalDrive:
@@ -126,11 +99,19 @@ class LocalDrive:
         self.position = slot.position
         self._clock = clock
         self._settings = settings
-        self._parts: _Parts | None = None
+        self._loop = asyncio.get_running_loop()
+        self._parts: Parts | None = None
         self._lock: FolderLock | None = None
-        self._fault: str | None = None
-        self._closed = False
-        self._background: asyncio.Task[None] | None = None
+        self._fault: Fault | None = None
+        self._stuck: str | None = None
+        """Why it does not answer now."""
+        self._hangs: deque[float] = deque()
+        self._footprint: object = None
+        self._life = ThreadPoolExecutor(1, f"{path}-life")
+        """Opening, forming and closing, one after the other: a folder that hangs must hold up no other drive."""
+        self._looking: asyncio.Future[bool] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
         self._reaping = asyncio.Lock()
 
     # --- life cycle
@@ -139,12 +120,22 @@ class LocalDrive:
     async def open(cls, path: Path, slot: Slot, clock: Clock, settings: DriveSettings | None = None) -> LocalDrive:
         """The drive in folder `path`, in whatever state it is; never raises for a bad drive (see `status`).
 
-        The folder must exist: it is a mount, and one that is missing must not be made up.
+        The folder must exist: it is a mount, and one that is missing must not be made up.  Where opening takes
+        longer than `OPEN_PATIENCE_SECONDS`, the drive is OFFLINE until it has been opened.
         """
         drive = cls(path, slot, clock, settings or DriveSettings())
-        await asyncio.to_thread(drive._guarded, drive._open)
-        drive._start_background()
+        drive._stuck = "it is being opened"
+        opening = asyncio.create_task(drive._open_and_watch())
+        drive._background.append(opening)
+        await asyncio.wait((opening,), timeout=OPEN_PATIENCE_SECONDS)
         return drive
+
+    async def _open_and_watch(self) -> None:
+        await self._in_life(lambda: self._guarded(self._open))
+        self._stuck = None
+        self._background.append(asyncio.create_task(self._watch_calls()))
+        if self._settings.reap_interval_seconds is not None:
+            self._background.append(asyncio.create_task(self._run_background(self._settings.reap_interval_seconds)))
 
     async def format(self, drive_id: bytes, incarnation: int) -> None:
         """Make a blank drive of a new pool FULL.  Permission to do so is the caller's business (rule 11).
@@ -159,94 +150,242 @@ class LocalDrive:
 
     def set_aside(self, reason: str) -> None:
         """Serve nothing any more: the pod has learnt that this drive must not be used."""
-        self._set_faulty(reason)
+        self._set_fault(Fault(FaultKind.RETIRED, reason))
 
     async def close(self) -> None:
-        """End cleanly; idempotent.  Verbs under way are finished, later ones refused."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._background is not None:
-            self._background.cancel()
-            await asyncio.wait((self._background,))
+        """End cleanly; may be called again.  Verbs under way are finished, later ones refused.
+
+        As long as the disk takes: a caller that gives up leaves the closing under way.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        for task in self._background:
+            task.cancel()
+        if self._background:
+            await asyncio.wait(self._background)
+        # Behind an opening or forming that is still under way, whose parts are closed with the rest.
+        await self._in_life(lambda: None)
         if self._parts is not None:
-            self._parts.commits.refuse()
-            await asyncio.to_thread(self._parts.close)
+            await self._parts.closed(self._in_life)
         if self._lock is not None:
             self._lock.close()
+        self._life.shutdown(wait=False)
+
+    def retire_table(self) -> None:
+        """Blocks; once closed.  Leave the folder blank, with its shards, for a replacement to be adopted into it.
+        Whether the set can rebuild it is the caller's business.  Raises DriveError, OSError."""
+        folder_layout.retire_table(self.path, self.slot, self._fault.message if self._fault else "")
 
     def _open(self) -> None:
         folder_layout.check_folder(self.path)
+        self._footprint = folder_layout.footprint(self.path)
         self._lock = FolderLock(self.path / folder_layout.LOCK_FILE)
         identity = folder_layout.find_identity(self.path, self.slot)
-        if identity is not None:
+        if identity is None:
+            return
+        try:
             engine = folder_layout.open_engine(self.path, identity)
-            self._parts = _Parts(self, engine, IdentityGuard(self.path, identity))
+        except EngineError as error:
+            if error.kind is not FaultKind.NO_ROOM or not ballast.release(self.path):
+                raise
+            log.warning("%s is full: the ballast was released to open it", self.path)
+            engine = folder_layout.open_engine(self.path, identity)
+        self._take_into_use(engine, identity)
+
+    def _take_into_use(self, engine: Engine, identity: Identity) -> None:
+        around = Surroundings(
+            path=self.path, clock=self._clock, settings=self._settings, loop=self._loop,
+            on_fault=self._set_fault, failed=self._failed,
+        )  # fmt: skip
+        try:
+            self._parts = Parts(around, engine, IdentityGuard(self.path, identity))
+        except BaseException:
+            engine.close()
+            raise
+        self._footprint = folder_layout.footprint(self.path)
 
     async def _form(self, identity: Identity, watermark: int) -> None:
-        if self.status().state is not DriveState.BLANK or self._closed:
+        if self.status().state is not DriveState.BLANK or self._closing is not None:
             raise DriveError(f"{self.path} is not a blank drive: {self.status().message or self.status().state.name}")
 
         def form() -> None:
-            engine = folder_layout.form(self.path, identity, watermark)
-            self._parts = _Parts(self, engine, IdentityGuard(self.path, identity))
+            self._take_into_use(folder_layout.form(self.path, identity, watermark), identity)
 
-        await asyncio.to_thread(self._guarded, form)
+        await self._in_life(lambda: self._guarded(form))
         if self._fault is not None:
-            raise DriveFaulty(self._fault)
+            raise DriveFaulty(self._fault.message)
+
+    def _in_life(self, step: Callable[[], None]) -> asyncio.Future[None]:
+        return self._loop.run_in_executor(self._life, step)
 
     def _guarded(self, step: Callable[[], None]) -> None:
         """Run a step of the life cycle; a failure sets the drive aside."""
         try:
             step()
         except (OSError, IdentityError, EngineError, FolderLocked, DriveError, ValueError) as error:
-            self._set_faulty(str(error))
+            self._set_fault(Fault(kind_of(error), str(error)))
 
-    def _set_faulty(self, message: str) -> None:
+    def _set_fault(self, fault: Fault) -> None:
         """From any thread; the first reason stays."""
         if self._fault is None:
-            self._fault = message
-            log.error("drive %s (%s) is set aside: %s", self.path, self.slot, message)
+            self._fault = fault
+            log.error("drive %s (%s) is set aside (%s): %s", self.path, self.slot, fault.kind.value, fault.message)
 
     def _failed(self, error: Exception) -> DriveError:
         """What a verb raises for an error of the table or the file system; all but a DriveError are faults."""
         if isinstance(error, DriveError):
             return error
-        if self._closed:
+        if self._closing is not None:
             return DriveError(f"{self.path} is closed")
-        self._set_faulty(str(error) if isinstance(error, EngineError | OSError) else repr(error))
-        return DriveFaulty(self._fault or "")
+        message = str(error) if isinstance(error, EngineError | OSError) else repr(error)
+        self._set_fault(Fault(kind_of(error), message))
+        return DriveFaulty(self._fault.message if self._fault else "")
 
-    def _opened(self) -> _Parts:
+    def _opened(self) -> Parts:
         if self._fault is not None:
-            raise DriveFaulty(self._fault)
-        if self._closed:
+            raise DriveFaulty(self._fault.message)
+        if self._closing is not None:
             raise DriveError(f"{self.path} is closed")
+        if self._stuck is not None:
+            raise DriveOffline(self._stuck)
         if self._parts is None:
             raise DriveFaulty(f"{self.path} is blank: it has neither been formatted nor adopted")
         return self._parts
+
+    # --- a disk that does not answer
+
+    async def _watch_calls(self) -> None:
+        while self._fault is None:
+            await asyncio.sleep(WATCH_INTERVAL_SECONDS)
+            parts = self._parts
+            if parts is None:
+                continue
+            seconds, what = parts.watch.longest()
+            if seconds >= HANG_SECONDS:
+                self._hang(parts, what)
+            elif self._stuck is not None:
+                await self._come_back(parts)
+
+    def _hang(self, parts: Parts, what: str) -> None:
+        if self._stuck is None:
+            now = datetime.now(UTC).strftime("%H:%M:%S")
+            self._stuck = f"does not answer since {now} UTC: {what} has been under way for over {HANG_SECONDS:g} s"
+            self._hangs.append(self._loop.time())
+            log.error("drive %s (%s) %s", self.path, self.slot, self._stuck)
+        parts.stick(self._stuck)
+
+    async def _come_back(self, parts: Parts) -> None:
+        """What hung has ended: use the drive again if it answers now, for reading and for writing."""
+        while self._hangs and self._loop.time() - self._hangs[0] > HANGS_REMEMBERED_SECONDS:
+            self._hangs.popleft()
+        times = len(self._hangs)
+        if times > 1:
+            await asyncio.sleep(min(MAX_HOLD_OFF_SECONDS, 2.0 ** (times - 2)))
+        parts.resume()
+        probe = asyncio.create_task(self._probe(parts))
+        try:
+            while not (await asyncio.wait((probe,), timeout=WATCH_INTERVAL_SECONDS))[0]:
+                seconds, _ = parts.watch.longest()
+                if seconds >= HANG_SECONDS and self._stuck is not None:
+                    parts.stick(self._stuck)
+        finally:
+            probe.cancel()
+        if probe.exception() is None:
+            log.warning("drive %s (%s) answers again", self.path, self.slot)
+            self._stuck = None
+
+    async def _probe(self, parts: Parts) -> None:
+        def write(transaction: Transaction) -> None:
+            transaction.put(_PROBE, keys.number(self._clock.now_ms()))
+            transaction.durable = True
+
+        await parts.commits.submit((), write)
+        await parts.shard_readers.run(parts.guard.check)
 
     # --- what is known without waiting
 
     def status(self) -> DriveStatus:
         parts = self._parts
         identity = parts.guard.identity if parts is not None else None
+        message, full = "", False
         if self._fault is not None:
-            state = DriveState.FAULTY
+            state, message = DriveState.FAULTY, self._fault.message
+        elif self._stuck is not None:
+            state, message = DriveState.OFFLINE, self._stuck
         elif parts is None:
             state = DriveState.BLANK
         else:
             state = DriveState.HEALING if parts.verbs.healing else DriveState.FULL
+            full = parts.space.full or parts.commits.no_room is not None
+            message = self._remark(parts, full)
         room = parts.space.room if parts is not None else None
         return DriveStatus(
             state,
             identity.id_bytes if identity else b"",
             identity.incarnation if identity else 0,
-            self._fault or "",
+            message,
             room.total_bytes if room else 0,
             room.available_bytes if room else 0,
             room.used_bytes if room else 0,
+            full,
         )
+
+    def _remark(self, parts: Parts, full: bool) -> str:
+        """What people should know of a drive that serves."""
+        if parts.commits.no_room is not None:
+            return "the disk is full to the last byte: nothing is written until there is room again"
+        if full:
+            return "full: takes no new data, deletes go on"
+        if parts.verbs.healing and parts.damage:
+            return f"filled anew from the other drives: {parts.damage}"
+        if len(parts.verbs.damaged):
+            return f"{len(parts.verbs.damaged)} records fail their checksum and wait for repair"
+        return ""
+
+    @property
+    def call_times(self) -> CallTimes:
+        """Of the work on its disk, since it was opened; for metrics."""
+        return self._parts.watch.times if self._parts is not None else CallTimes()
+
+    @property
+    def fault_kind(self) -> FaultKind | None:
+        """Why it was set aside; None while it is not."""
+        return self._fault.kind if self._fault is not None else None
+
+    @property
+    def reopen_advised(self) -> bool:
+        """It serves, and would serve better if it were opened anew."""
+        return self._parts is not None and self._parts.reopen_advised
+
+    @property
+    def replaces(self) -> bool:
+        """A blank drive whose table was damaged: whatever is remembered, it is no new one."""
+        return self._parts is None and folder_layout.is_retired(self.path)
+
+    @property
+    def hanging(self) -> bool:
+        """Something into the disk is under way for too long; nothing can be closed now."""
+        return self._stuck is not None
+
+    async def folder_changed(self) -> bool:
+        """Whether another identity, or none, is in the folder than when it was opened; False while it hangs."""
+
+        def look() -> bool:
+            try:
+                return folder_layout.footprint(self.path) != self._footprint
+            except (DriveError, OSError):
+                return False
+
+        if self._looking is None:
+            self._looking = self._loop.run_in_executor(self._life, look)
+        await asyncio.wait((self._looking,), timeout=HANG_SECONDS)
+        if not self._looking.done():
+            return False
+        looking, self._looking = self._looking, None
+        return looking.result()
 
     @property
     def greatest_stamp(self) -> int:
@@ -262,6 +401,10 @@ class LocalDrive:
     async def query(self, register: Register, with_inline: bool) -> QueryReply:
         return await self._opened().reads.query(keys.row_key(register), with_inline)
 
+    async def query_many(self, registers: Sequence[Register], with_inline: bool) -> list[QueryReply]:
+        # They pile up and are answered together (`point_reads`).
+        return await asyncio.gather(*(self.query(register, with_inline) for register in registers))
+
     async def commit(self, request: CommitRequest) -> CommitReply:
         parts = self._opened()
         row = keys.row_key(request.register)
@@ -271,7 +414,7 @@ class LocalDrive:
         def place_shards(reply: CommitReply) -> CommitReply:
             # Behind the flush: until then a crash must find unnamed shards where start-up removes them.
             if reply.status is CommitStatus.OK and request.held.data_ids and not healing:
-                parts.shard_writers.submit(parts.shards.place, request.held.data_ids)
+                parts.shard_writers.post(lambda: parts.shards.place(request.held.data_ids))
             return reply
 
         reply = await parts.commits.submit(
@@ -301,8 +444,37 @@ class LocalDrive:
     async def remove(self, register: Register, stamp: int) -> None:
         await self._on_register(register, lambda verbs, transaction, row: verbs.remove(transaction, row, stamp))
 
-    async def drop(self, register: Register, stamp: int) -> None:
-        await self._on_register(register, lambda verbs, transaction, row: verbs.drop(transaction, row, stamp))
+    async def tombstones(self, request: TombstoneRequest) -> TombstonePage:
+        parts = self._opened()
+        try:
+            return await parts.walk.tombstones(request)
+        except Exception as error:
+            raise self._failed(error) from error
+
+    async def weigh_tombstones(self, tombstones: Sequence[Tombstone], settled_seconds: float) -> TombstoneReply:
+        states: list[TombstoneState] = []
+        healing = False
+        for some in _in_batches(tombstones):
+            reply = await self._on_tombstones(
+                some, lambda verbs, transaction, found: verbs.weigh_tombstones(transaction, found, settled_seconds)
+            )
+            states += reply.states
+            healing = healing or reply.healing
+        return TombstoneReply(tuple(states), healing)
+
+    async def drop_tombstones(self, tombstones: Sequence[Tombstone]) -> None:
+        for some in _in_batches(tombstones):
+            await self._on_tombstones(some, lambda verbs, transaction, found: verbs.drop_tombstones(transaction, found))
+
+    async def _on_tombstones(
+        self,
+        tombstones: Sequence[Tombstone],
+        work: Callable[[RegisterVerbs, Transaction, list[tuple[bytes, int]]], T],
+    ) -> T:
+        parts = self._opened()
+        found = [(keys.row_key(tombstone.register), tombstone.stamp) for tombstone in tombstones]
+        wanted = [key for row, _ in found for key in register_rows.wanted(row)]
+        return await parts.commits.submit(wanted, lambda transaction: work(parts.verbs, transaction, found))
 
     async def scan(self, request: ScanRequest) -> ScanPage:
         parts = self._opened()
@@ -332,8 +504,16 @@ class LocalDrive:
         rows = await parts.commits.submit((), lambda transaction: parts.verbs.repairs.oldest(transaction, limit))
         return [keys.decode_row_key(row) for row in rows]
 
-    async def repaired(self, register: Register, stamp: int) -> None:
-        await self._on_register(register, lambda verbs, transaction, row: verbs.repaired(transaction, row, stamp))
+    async def repaired(self, whole: Sequence[tuple[Register, int]]) -> None:
+        parts = self._opened()
+        found = [(keys.row_key(register), stamp) for register, stamp in whole]
+        wanted = [key for row, _ in found for key in register_rows.wanted(row)]
+
+        def forget(transaction: Transaction) -> None:
+            for row, stamp in found:
+                parts.verbs.repaired(transaction, row, stamp)
+
+        await parts.commits.submit(wanted, forget)
 
     async def finish_healing(self, incarnation: int) -> None:
         parts = self._opened()
@@ -345,6 +525,7 @@ class LocalDrive:
                 parts.verbs.healing = False
 
         await parts.commits.submit((), finish)
+        await self._on_thread(parts.shard_writers, lambda: folder_layout.forget_damaged(self.path), watched=False)
 
     # --- shards
 
@@ -358,7 +539,7 @@ class LocalDrive:
             return
         try:
             await parts.staging_sync.sync()
-        except OSError as error:
+        except (OSError, DriveError) as error:
             raise self._failed(error) from error
         parts.shards.finish_seal(data_id)
 
@@ -372,9 +553,9 @@ class LocalDrive:
         parts.trash.recent_reads.add(data_id)
         return await self._on_thread(parts.shard_readers, lambda: parts.shards.read(data_id, first, count))
 
-    async def _on_thread(self, executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    async def _on_thread(self, threads: DiskThreads, work: Callable[[], T], watched: bool = True) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(executor, work)
+            return await threads.run(work, watched)
         except Exception as error:
             raise self._failed(error) from error
 
@@ -383,7 +564,7 @@ class LocalDrive:
     async def verify_shard(self, data_id: bytes) -> int:
         """Read a shard from the disk against its hashes; its size in bytes.  Raises ShardMissing, ShardCorrupt."""
         parts = self._opened()
-        return await self._on_thread(parts.shard_readers, lambda: parts.shards.verify(data_id))
+        return await self._on_thread(parts.shard_readers, lambda: parts.shards.verify(data_id), watched=False)
 
     async def trash_orphans(self, folder: int, age_seconds: float) -> int:
         """Have the shard files of one folder reclaimed that are so old and that nothing names; how many.
@@ -392,7 +573,7 @@ class LocalDrive:
         more before it unlinks.
         """
         parts = self._opened()
-        aged = await self._on_thread(parts.shard_readers, lambda: parts.shards.aged(folder, age_seconds))
+        aged = await self._on_thread(parts.shard_readers, lambda: parts.shards.aged(folder, age_seconds), watched=False)
         count = 0
         for start in range(0, len(aged), ORPHANS_PER_BATCH):
             some = aged[start : start + ORPHANS_PER_BATCH]
@@ -441,20 +622,19 @@ class LocalDrive:
             await self._on_thread(parts.shard_writers, parts.shards.discard_idle)
             unlinked = 0
             while chosen := await parts.commits.submit((), parts.trash.condemn):
-                await self._on_thread(parts.shard_writers, lambda: _unlink(parts, chosen))
+                for start in range(0, len(chosen), UNLINKS_PER_JOB):
+                    await self._on_thread(
+                        parts.shard_writers, partial(_unlink, parts, chosen[start:][:UNLINKS_PER_JOB])
+                    )
                 await parts.commits.submit((), lambda transaction: parts.trash.unlinked(transaction, chosen))
                 unlinked += len(chosen)
             return unlinked
-
-    def _start_background(self) -> None:
-        if self._settings.reap_interval_seconds is not None:
-            self._background = asyncio.create_task(self._run_background(self._settings.reap_interval_seconds))
 
     async def _run_background(self, reap_interval_seconds: float) -> None:
         reaped = self._clock.monotonic_seconds()
         while self._fault is None:
             await self._clock.sleep(CHECK_INTERVAL_SECONDS)
-            if self._parts is None:
+            if self._parts is None or self._stuck is not None:
                 continue
             try:
                 await self._on_thread(self._parts.point_readers, self._check)
@@ -462,18 +642,24 @@ class LocalDrive:
                     await self.reap()
                     reaped = self._clock.monotonic_seconds()
             except DriveFaulty as error:
-                self._set_faulty(str(error))
+                self._set_fault(Fault(kind_of(error), str(error)))
+            except DriveFull:
+                continue  # its status says so
             except DriveError as error:
                 log.warning("background work on %s: %s", self.path, error)
 
     def _check(self) -> None:
         """Without writes nobody else would notice that the drive has gone."""
         assert self._parts is not None
-        self._parts.guard.check()
-        self._parts.space.refresh()
+        self._parts.check()
 
 
-def _unlink(parts: _Parts, chosen: list[tuple[bytes, bytes]]) -> None:
+def _in_batches(tombstones: Sequence[Tombstone]) -> Iterator[Sequence[Tombstone]]:
+    for start in range(0, len(tombstones), TOMBSTONES_PER_BATCH):
+        yield tombstones[start : start + TOMBSTONES_PER_BATCH]
+
+
+def _unlink(parts: Parts, chosen: list[tuple[bytes, bytes]]) -> None:
     for _, data_id in chosen:
         parts.shards.unlink(data_id)
 

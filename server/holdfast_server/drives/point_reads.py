@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
+from functools import partial
 
 from holdfast_server.drives import keys, register_rows, rows
+from holdfast_server.drives.disk_threads import DiskThreads
 from holdfast_server.drives.engine import Engine
 from holdfast_server.drives.group_commit import MAX_WAITING_OPERATIONS, GroupCommit
 from holdfast_server.drives.port import DriveError, QueryReply
 from holdfast_server.drives.register_verbs import RegisterVerbs
+from holdfast_server.drives.rows import RowCorrupt
 
 MAX_QUERIES_PER_JOB = 256
 MAX_JOBS = 2
@@ -32,20 +34,20 @@ class _Query:
 
 
 class PointReads:
-    """Lives on one event loop; its jobs run on `executor`."""
+    """Lives on one event loop; its jobs run on `threads`."""
 
     def __init__(
         self,
         engine: Engine,
         commits: GroupCommit,
         verbs: RegisterVerbs,
-        executor: Executor,
+        threads: DiskThreads,
         on_fault: Callable[[Exception], DriveError],
     ) -> None:
         self._engine = engine
         self._commits = commits
         self._verbs = verbs
-        self._executor = executor
+        self._threads = threads
         self._on_fault = on_fault
         self._waiting: list[_Query] = []
         self._jobs: set[asyncio.Task[None]] = set()
@@ -67,12 +69,11 @@ class PointReads:
         )
 
     async def _answer_waiting(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._waiting:
             batch = self._waiting[:MAX_QUERIES_PER_JOB]
             del self._waiting[:MAX_QUERIES_PER_JOB]
             try:
-                answers = await loop.run_in_executor(self._executor, self._read, batch)
+                answers = await self._threads.run(partial(self._read, batch))
             except Exception as error:
                 fault = self._on_fault(error)
                 for query in batch:
@@ -88,13 +89,13 @@ class PointReads:
         wanted = [key for query in batch for key in register_rows.wanted(query.row)]
         values = self._engine.get(wanted)
         states = [
-            register_rows.state_from(query.row, records, mark, self._verbs.watermarks, self._verbs.healing)
-            for query, records, mark in zip(batch, values[::2], values[1::2], strict=True)
+            self._state(query.row, found)
+            for query, *found in zip(batch, values[::3], values[1::3], values[2::3], strict=True)
         ]
         apart = [
             keys.inline_key(query.row, record.stamp)
             for query, state in zip(batch, states, strict=True)
-            if query.inline
+            if query.inline and state is not None
             for record in state.records
             if record.inline_apart
         ]
@@ -102,9 +103,18 @@ class PointReads:
         # Only now: see `group_commit` for why looking after the read is enough.
         settled = [self._commits.settled((*register_rows.wanted(query.row),)) for query in batch]
         return [
-            self._reply(query, state, shards) if is_settled else None
+            self._reply(query, state, shards) if is_settled and state is not None else None
             for query, state, is_settled in zip(batch, states, settled, strict=True)
         ]
+
+    def _state(self, row: bytes, values: list[bytes | None]) -> register_rows.State | None:
+        """None where the rows are damaged: the committing thread sees to it."""
+        if self._verbs.damaged.bound(row) is not None:
+            return None
+        try:
+            return register_rows.state_from(row, values, self._verbs.watermarks, self._verbs.healing)
+        except RowCorrupt:
+            return None
 
     def _reply(self, query: _Query, state: register_rows.State, shards: dict[bytes, bytes | None]) -> QueryReply | None:
         found = {}
@@ -115,5 +125,8 @@ class PointReads:
                     if data is None:
                         # Dropped between the two reads: the register has changed, ask again.
                         return None
-                    found[record.stamp] = rows.decode_inline(data)
+                    try:
+                        found[record.stamp] = rows.decode_inline(data)
+                    except RowCorrupt:
+                        return None
         return register_rows.reply(state, found, query.inline)

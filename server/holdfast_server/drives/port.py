@@ -29,8 +29,15 @@ HASH_SIZE_BYTES = 16
 
 WATERMARK_RANGES = 256
 
+MAX_REGISTERS_PER_CALL = 64
+"""Of the verbs that take many; with their inline shards the answer fits into a frame."""
+
 MAX_SCAN_ENTRIES = 1001
 """A listing of a thousand, and one more to tell whether it is the end."""
+
+
+MAX_TOMBSTONES = 1000
+"""In one call of the verbs on tombstones."""
 
 
 class Register(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -55,7 +62,7 @@ class DriveState(IntEnum):
     BLANK = 3
     """No identity yet; neither formatting nor adoption has been permitted."""
     OFFLINE = 4
-    """Its pod cannot be reached."""
+    """Does not answer: its pod cannot be reached, or its disk hangs.  It keeps what it has."""
     FAULTY = 5
     """Set aside: wrong identity, vanished identity, I/O errors, an engine that does not open."""
 
@@ -69,6 +76,8 @@ class DriveStatus(msgspec.Struct, frozen=True, array_like=True, gc=False):
     total_bytes: int = 0
     available_bytes: int = 0
     used_bytes: int = 0
+    full: bool = False
+    """It serves, but takes no new data for want of room; the message says more."""
     registers: int = 0
     """About how many the drive holds; 0 if that is not known."""
 
@@ -114,7 +123,7 @@ class CommitRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     lease: bytes = b""
     """CONDITIONAL: the lease id that was promised."""
     watermark: int | None = None
-    """HEAL, and ROLL_FORWARD onto a healing drive: the watermark the caller saw; compare-and-set."""
+    """HEAL and ROLL_FORWARD: the watermark the caller saw; compare-and-set where the stamp is not above it."""
 
 
 class CommitStatus(IntEnum):
@@ -198,6 +207,51 @@ class ScanPage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """With `next_start`: the version to go on at, where a page ends between two versions of one key."""
 
 
+class Tombstone(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A delete, by register and stamp."""
+
+    register: Register
+    stamp: int
+
+
+class TombstoneRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A walk over a drive's settled tombstones, in the order of registers."""
+
+    first: Register
+    """Inclusive."""
+    last: Register
+    """Exclusive."""
+    settled_seconds: float
+    """Only those that have been settled here for so long."""
+    limit: int = MAX_TOMBSTONES
+
+
+class TombstonePage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    tombstones: tuple[Tombstone, ...]
+    next_first: Register | None
+    """Where to go on; None at the end.  A page may be shorter than its limit (bounded work per call)."""
+
+
+class TombstoneState(IntEnum):
+    """What one drive holds where another has a settled tombstone (rule 10)."""
+
+    SETTLED = 1
+    """Exactly this tombstone, marked, and for long enough."""
+    YOUNG = 2
+    """The same, not for long enough; or something that hangs on it is still being dropped."""
+    UNNOTED = 3
+    """This tombstone is the newest, but it is not marked, or older versions are still beneath it."""
+    GONE = 4
+    """Nothing, and the watermark is at the tombstone or above."""
+    OTHER = 5
+    """Something newer, or only something older, or nothing that the watermark would explain."""
+
+
+class TombstoneReply(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    states: tuple[TombstoneState, ...]
+    healing: bool
+
+
 class DriveError(Exception):
     """The verb did not succeed on this drive; another may do."""
 
@@ -237,15 +291,18 @@ class Drive(Protocol):
     async def query(self, register: Register, with_inline: bool) -> QueryReply:
         """What this drive knows of a register (rule 3).  Answers only what is durable."""
 
+    async def query_many(self, registers: Sequence[Register], with_inline: bool) -> list[QueryReply]:
+        """`query` of each, in order; at most `MAX_REGISTERS_PER_CALL`.  One call instead of many, for background work."""
+
     async def commit(self, request: CommitRequest) -> CommitReply:
         """Accept a record, durably before answering, or say why not.
 
         Held already: OK.  PLAIN (rule 6): STALE unless the stamp is above `highest`; LEASED under a
         foreign live lease.  CONDITIONAL (rule 7): the same, but REFUSED unless the own lease lives; the
         lease is used up.  ROLL_FORWARD and HEAL (rules 5 and 9): SUPERSEDED below the mark; a tombstone at or
-        below the watermark of a full drive that holds nothing is OK without writing; REFUSED if `watermark`
-        is given and differs, or is absent and the stamp is not above it; ROLL_FORWARD also REFUSED under any
-        live lease and, on a full drive, at or below `highest`.
+        below the watermark of a full drive that holds nothing is OK without writing; REFUSED if the stamp is not
+        above the watermark and `watermark` is not what it is now; ROLL_FORWARD also REFUSED under any live lease
+        and, on a full drive, at or below what it holds or has fenced.
         NO_DATA if a named shard is not sealed here (or referenced by a record already held).
         Raises DriveFull.
         """
@@ -270,8 +327,18 @@ class Drive(Protocol):
     async def remove(self, register: Register, stamp: int) -> None:
         """Take back a version that was never committed; a marked one stays (rules 1 and 8)."""
 
-    async def drop(self, register: Register, stamp: int) -> None:
-        """Drop a tombstone everyone holds and raise the watermark to its stamp, durably (rule 10)."""
+    async def tombstones(self, request: TombstoneRequest) -> TombstonePage:
+        """Registers of which this drive holds a marked tombstone and nothing else."""
+
+    async def weigh_tombstones(self, tombstones: Sequence[Tombstone], settled_seconds: float) -> TombstoneReply:
+        """What this drive holds of these registers, in their order (rule 10).
+
+        The answer is durable: no loss of power brings back what a note had dropped beneath a tombstone that was
+        called SETTLED.
+        """
+
+    async def drop_tombstones(self, tombstones: Sequence[Tombstone]) -> None:
+        """Drop each that is all its register holds, and raise the watermarks to their stamps, durably (rule 10)."""
 
     async def stage(self, data_id: bytes, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]) -> None:
         """Append blocks to a staged shard; `index` is the number of the first, starting at 0, in order.
@@ -301,9 +368,12 @@ class Drive(Protocol):
     async def repairs(self, limit: int) -> list[Register]:
         """Registers noted as not whole, oldest first."""
 
-    async def repaired(self, register: Register, stamp: int) -> None:
-        """The register is whole up to this version: forget that it was missed (`repairs`), unless something newer
-        is held here, or it was noted again since `repairs` told of it.  Lazy: not synced."""
+    async def repaired(self, whole: Sequence[tuple[Register, int]]) -> None:
+        """Each register is whole up to that version: forget that it was missed (`repairs`), unless something newer
+        is held here, or it was noted again since `repairs` told of it.  At most `MAX_REGISTERS_PER_CALL`.
+
+        Lazy: not synced.
+        """
 
     async def finish_healing(self, incarnation: int) -> None:
         """A heal pass begun after this incarnation was adopted is complete: the drive is FULL (rule 11)."""

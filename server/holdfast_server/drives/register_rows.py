@@ -4,24 +4,35 @@ A register is up to four kinds of row (see `keys`): its records, its mark, large
 reference row per shard file that a record names.  `save` writes the difference between two states of one
 register, so that no verb has to remember which rows go together: references and shards come and go in the
 very batch that adds or drops the record.
+
+A register of which only a marked tombstone is left is one row instead, in a place of its own: a listing walks
+past the deleted without meeting them, and what may be dropped (rule 10) is found without looking for it.  That
+row also says since when, by the monotonic clock of the process that wrote it; to another process that time means
+nothing, so after a restart all wait as if they had been settled at its start.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from holdfast_server.clock.port import Clock
 from holdfast_server.drives import keys, rows
 from holdfast_server.drives.engine import Engine
 from holdfast_server.drives.group_commit import Transaction
 from holdfast_server.drives.port import WATERMARK_RANGES, Held, QueryReply
-from holdfast_server.drives.rows import RegisterRow, StoredRecord
+from holdfast_server.drives.rows import RegisterRow, SettledRow, StoredRecord
 from holdfast_server.drives.rules import RegisterState
 from holdfast_server.drives.trash import Trash
 
 State = RegisterState[StoredRecord]
 
 
-def wanted(row: bytes) -> tuple[bytes, bytes]:
+PROCESS_ID_SIZE_BYTES = 8
+
+
+def wanted(row: bytes) -> tuple[bytes, bytes, bytes]:
     """The table keys that `load` reads."""
-    return keys.records_key(row), keys.mark_key(row)
+    return keys.records_key(row), keys.mark_key(row), keys.settled_key(row)
 
 
 class Watermarks:
@@ -45,7 +56,12 @@ class Watermarks:
         return max(self._values)
 
 
-def state_from(row: bytes, records: bytes | None, mark: bytes | None, watermarks: Watermarks, healing: bool) -> State:
+def state_from(row: bytes, values: Sequence[bytes | None], watermarks: Watermarks, healing: bool) -> State:
+    """`values`: of the keys `wanted`, read at one moment."""
+    records, mark, settled = values
+    if settled is not None:
+        alone = rows.decode_settled(settled)
+        return RegisterState([alone.record], alone.fence, alone.record.stamp, watermarks.of(row), healing)
     stored = rows.decode(records)
     return RegisterState(
         list(stored.records), stored.fence, keys.to_number(mark) if mark else 0, watermarks.of(row), healing
@@ -61,14 +77,39 @@ def reply(state: State, shards: dict[int, bytes], with_inline: bool) -> QueryRep
     return QueryReply(held, state.mark, state.highest, state.watermark, state.healing)
 
 
+class SettledAges:
+    """How long ago a tombstone was settled, as far as this process can know.  Any thread."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._process = clock.random_bytes(PROCESS_ID_SIZE_BYTES)
+        self._opened_ms = self._now_ms()
+
+    def _now_ms(self) -> int:
+        return int(self._clock.monotonic_seconds() * 1000)
+
+    def row(self, record: StoredRecord, fence: int) -> SettledRow:
+        """Settled now."""
+        return SettledRow(record, fence, self._process, self._now_ms())
+
+    def seconds(self, row: SettledRow) -> float:
+        since_ms = row.since_ms if row.process == self._process else self._opened_ms
+        return (self._now_ms() - since_ms) / 1000
+
+
 class RegisterRows:
-    def __init__(self, watermarks: Watermarks, trash: Trash) -> None:
+    def __init__(self, watermarks: Watermarks, trash: Trash, ages: SettledAges) -> None:
         self.watermarks = watermarks
         self._trash = trash
+        self._ages = ages
 
     def load(self, transaction: Transaction, row: bytes, healing: bool) -> State:
-        records, mark = (transaction.get(key) for key in wanted(row))
-        return state_from(row, records, mark, self.watermarks, healing)
+        return state_from(row, [transaction.get(key) for key in wanted(row)], self.watermarks, healing)
+
+    def settled_seconds(self, transaction: Transaction, row: bytes) -> float:
+        """Since when there is only a marked tombstone; 0 if that is not so."""
+        settled = transaction.get(keys.settled_key(row))
+        return self._ages.seconds(rows.decode_settled(settled)) if settled is not None else 0.0
 
     def inline_shards(self, transaction: Transaction, row: bytes, state: State) -> dict[int, bytes]:
         found = {}
@@ -79,12 +120,35 @@ class RegisterRows:
 
     def save(self, transaction: Transaction, row: bytes, state: State, gone: list[StoredRecord]) -> None:
         """Write the state's records and fence; `gone` are the records it had before and has no more."""
-        if state.forgotten:
+        former = transaction.get(keys.settled_key(row))
+        if state.settled:
+            self._save_settled(transaction, row, state, former)
+        elif former is not None:
+            transaction.delete(keys.settled_key(row))
+            if not state.forgotten:
+                self._save_records(transaction, row, state)
+                if state.mark:
+                    self.save_mark(transaction, row, state.mark)
+        elif state.forgotten:
             transaction.delete(keys.records_key(row))
             transaction.delete(keys.mark_key(row))
         else:
-            stored = RegisterRow(state.fence, tuple(state.records))
-            transaction.put(keys.records_key(row), rows.encode(stored))
+            self._save_records(transaction, row, state)
+        self._let_go(transaction, row, state, gone)
+
+    def _save_records(self, transaction: Transaction, row: bytes, state: State) -> None:
+        transaction.put(keys.records_key(row), rows.encode(RegisterRow(state.fence, tuple(state.records))))
+
+    def _save_settled(self, transaction: Transaction, row: bytes, state: State, former: bytes | None) -> None:
+        settled = self._ages.row(state.records[0], state.fence)
+        if former is None:
+            transaction.delete(keys.records_key(row))
+            transaction.delete(keys.mark_key(row))
+        elif (before := rows.decode_settled(former)).record.stamp == settled.record.stamp:
+            settled = SettledRow(settled.record, settled.fence, before.process, before.since_ms)
+        transaction.put(keys.settled_key(row), rows.encode_settled(settled))
+
+    def _let_go(self, transaction: Transaction, row: bytes, state: State, gone: list[StoredRecord]) -> None:
         kept = {data_id for record in state.records for data_id in record.data_ids}
         for record in gone:
             if record.inline_apart:

@@ -6,8 +6,12 @@ difference, and says whether its answer must be durable.  Nothing here waits, an
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+
 from holdfast_server.clock.port import Clock
 from holdfast_server.drives import keys, rules
+from holdfast_server.drives.damaged_registers import DamagedRegisters
 from holdfast_server.drives.engine import Engine
 from holdfast_server.drives.group_commit import Transaction
 from holdfast_server.drives.leases import Leases
@@ -22,9 +26,12 @@ from holdfast_server.drives.port import (
     PrepareStatus,
     QueryReply,
     Register,
+    TombstoneReply,
+    TombstoneState,
 )
-from holdfast_server.drives.register_rows import RegisterRows, Watermarks, reply
+from holdfast_server.drives.register_rows import RegisterRows, SettledAges, State, Watermarks, reply
 from holdfast_server.drives.repair_queue import RepairQueue
+from holdfast_server.drives.rows import RowCorrupt
 from holdfast_server.drives.shard_files import ShardFiles
 from holdfast_server.drives.space import Space
 from holdfast_server.drives.trash import Trash
@@ -34,6 +41,8 @@ PART_LETTER = b"p"
 """First letters of a space (`objects.record`): noting a tombstone of an upload drops the upload's parts."""
 
 SWEEP_BATCH = 256
+
+log = logging.getLogger(__name__)
 _GREATEST_STAMP = keys.META + b"greatest-stamp"
 
 
@@ -44,8 +53,10 @@ class RegisterVerbs:
         self.healing = healing
         self.repairs = RepairQueue(engine)
         self.watermarks = Watermarks(engine)
-        self._rows = RegisterRows(self.watermarks, trash)
+        self.ages = SettledAges(clock)
+        self._rows = RegisterRows(self.watermarks, trash, self.ages)
         self._leases: Leases[bytes] = Leases(clock)
+        self.damaged = DamagedRegisters(engine)
         self._trash = trash
         self._shards = shards
         self._space = space
@@ -55,12 +66,20 @@ class RegisterVerbs:
         """The greatest stamp this drive has accepted, fenced or dropped; read from any thread."""
 
     def query(self, transaction: Transaction, row: bytes, with_inline: bool) -> QueryReply:
-        state = self._rows.load(transaction, row, self.healing)
-        shards = self._rows.inline_shards(transaction, row, state) if with_inline else {}
+        state = self._load(transaction, row)
+        try:
+            shards = self._rows.inline_shards(transaction, row, state) if with_inline else {}
+        except RowCorrupt as error:
+            self._found_damaged(transaction, row, error)
+            return reply(self._load(transaction, row), {}, with_inline)
         return reply(state, shards, with_inline)
 
+    def examine(self, transaction: Transaction, row: bytes) -> None:
+        """A walk met a row that fails its checksum."""
+        self._load(transaction, row)
+
     def commit(self, transaction: Transaction, row: bytes, request: CommitRequest) -> CommitReply:
-        state = self._rows.load(transaction, row, self.healing)
+        state = self._load(transaction, row)
         held = request.held
         status, accepted = rules.judge_commit(state, request, self._leases.live(row))
         if not accepted:
@@ -68,6 +87,9 @@ class RegisterVerbs:
                 # A shard healed under a record that is held already: what was sealed takes the old one's place.
                 self._shards.claim(held.data_ids)
             return CommitReply(status, state.highest)
+        if request.mode is not CommitMode.HEAL and self.damaged.bound(row) is not None:
+            # Whatever it may replace here is unknown: only what the others have decided is taken.
+            return CommitReply(CommitStatus.REFUSED, state.highest)
         if not held.tombstone and self._space.refuses(len(held.record) + len(held.inline or b"")):
             raise DriveFull("no room for another record: the reserve for deletes is reached")
         if not self._has_shards(held.data_ids):
@@ -76,13 +98,14 @@ class RegisterVerbs:
         self._shards.claim(held.data_ids)
         rules.accept(state, self._rows.add(transaction, row, held))
         self._rows.save(transaction, row, state, [])
+        self.damaged.clear(transaction, row)
         if request.mode in (CommitMode.PLAIN, CommitMode.CONDITIONAL):
             self._leases.use_up(row)
         self._saw(transaction, held.stamp)
         return CommitReply(CommitStatus.OK, state.highest)
 
     def note(self, transaction: Transaction, register: Register, row: bytes, stamp: int, whole: bool) -> None:
-        state = self._rows.load(transaction, row, self.healing)
+        state = self._load(transaction, row)
         before = state.mark
         older = rules.note(state, stamp)
         if state.mark != before:
@@ -90,7 +113,7 @@ class RegisterVerbs:
             if register.space[:1] == UPLOAD_LETTER and state.records[-1].tombstone:
                 # The intent rests in the same batch: a crash between two sweeps must not leave parts behind.
                 transaction.put(keys.SWEEP + row, b"")
-        if older:
+        if older or (state.settled and state.mark != before):
             self._rows.save(transaction, row, state, older)
         if not whole:
             self.repairs.add(transaction, row)
@@ -98,7 +121,7 @@ class RegisterVerbs:
     def prepare(
         self, transaction: Transaction, row: bytes, expected: int, lease: bytes, duration_seconds: float
     ) -> PrepareReply:
-        state = self._rows.load(transaction, row, self.healing)
+        state = self._load(transaction, row)
         status = rules.judge_prepare(state, expected, lease, self._leases.live(row))
         if status is PrepareStatus.PROMISED:
             self._leases.grant(row, lease, duration_seconds)
@@ -108,7 +131,7 @@ class RegisterVerbs:
         self._leases.release(row, lease)
 
     def fence(self, transaction: Transaction, row: bytes, stamp: int) -> FenceReply:
-        state = self._rows.load(transaction, row, self.healing)
+        state = self._load(transaction, row)
         before = state.fence
         fenced = rules.fence(state, stamp)
         if state.fence != before:
@@ -118,25 +141,47 @@ class RegisterVerbs:
         return FenceReply(fenced, state.healing, state.newest)
 
     def remove(self, transaction: Transaction, row: bytes, stamp: int) -> None:
-        state = self._rows.load(transaction, row, self.healing)
+        state = self._load(transaction, row)
         gone = rules.remove(state, stamp)
         if gone:
             transaction.durable = True
             self._rows.save(transaction, row, state, gone)
 
-    def drop(self, transaction: Transaction, row: bytes, stamp: int) -> None:
-        state = self._rows.load(transaction, row, self.healing)
+    def weigh_tombstones(
+        self, transaction: Transaction, tombstones: Sequence[tuple[bytes, int]], settled_seconds: float
+    ) -> TombstoneReply:
+        """`tombstones`: row keys and stamps."""
+        # The notes that settled them were not flushed: without it, a loss of power could bring back what they dropped
+        # after the other drives had let go of the tombstone above it.
+        transaction.durable = True
+        states = tuple(self._weigh(transaction, row, stamp, settled_seconds) for row, stamp in tombstones)
+        return TombstoneReply(states, self.healing)
+
+    def _weigh(self, transaction: Transaction, row: bytes, stamp: int, settled_seconds: float) -> TombstoneState:
+        state = self._load(transaction, row)
+        long_enough = self._rows.settled_seconds(transaction, row) >= settled_seconds
+        if row[1:2] == UPLOAD_LETTER and transaction.get(keys.SWEEP + row) is not None:
+            long_enough = False
+        return rules.weigh_tombstone(state, stamp, long_enough)
+
+    def drop_tombstones(self, transaction: Transaction, tombstones: Sequence[tuple[bytes, int]]) -> None:
+        for row, stamp in tombstones:
+            self._drop(transaction, row, stamp)
+
+    def _drop(self, transaction: Transaction, row: bytes, stamp: int) -> None:
+        state = self._load(transaction, row)
         transaction.durable = True
         gone = rules.drop(state, stamp)
         self.watermarks.raise_to(transaction, row, stamp)
-        if gone or state.forgotten:
+        if gone or (state.fence and state.forgotten):
             self._rows.save(transaction, row, state, gone)
-            transaction.delete(keys.mark_key(row))
+            if not state.forgotten:
+                transaction.delete(keys.mark_key(row))  # what stays is the fence of a newer version
         self._saw(transaction, stamp)
 
     def repaired(self, transaction: Transaction, row: bytes, stamp: int) -> None:
         # Something newer may have been missed by others since: its note, if not its entry, is on the way.
-        if self._rows.load(transaction, row, self.healing).newest <= stamp:
+        if self._load(transaction, row).newest <= stamp:
             self.repairs.remove(transaction, row)
 
     def sweep_parts(self, transaction: Transaction) -> bool:
@@ -149,12 +194,31 @@ class RegisterVerbs:
         prefix = keys.seek_key(PART_LETTER + upload.space[1:], upload.key.encode(), upload.version)
         found = [key[1:-1] for key, _ in self._engine.items(keys.REGISTER + prefix, limit=SWEEP_BATCH)]
         for row in dict.fromkeys(found):
-            state = self._rows.load(transaction, row, self.healing)
+            state = self._load(transaction, row)
             gone, state.records, state.fence, state.mark = state.records, [], 0, 0
             self._rows.save(transaction, row, state, gone)
         if not found:
             transaction.delete(intent)
         return True
+
+    def _load(self, transaction: Transaction, row: bytes) -> State:
+        """The register's state; that of a damaged one is what a healing drive would say."""
+        bound = self.damaged.bound(row)
+        if bound is None:
+            try:
+                return self._rows.load(transaction, row, self.healing)
+            except RowCorrupt as error:
+                bound = self._found_damaged(transaction, row, error)
+        state = self._rows.load(transaction, row, healing=True)
+        state.fence = max(state.fence, bound)
+        return state
+
+    def _found_damaged(self, transaction: Transaction, row: bytes, error: RowCorrupt) -> int:
+        log.error("%r fails its checksum and will be repaired: %s", keys.decode_row_key(row), error)
+        transaction.durable = True
+        self.damaged.add(transaction, row, self.greatest_stamp)
+        self.repairs.add(transaction, row)
+        return self.greatest_stamp
 
     def _has_shards(self, data_ids: tuple[bytes, ...]) -> bool:
         return all(

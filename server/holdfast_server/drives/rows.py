@@ -18,6 +18,7 @@ from holdfast_server.drives.port import Held
 
 MAGIC = b"HfD\x01"
 INLINE_MAGIC = b"HfI\x01"
+SETTLED_MAGIC = b"HfT\x01"
 _HEADER_SIZE_BYTES = len(MAGIC) + 8
 
 INLINE_IN_ROW_BYTES = 1024
@@ -50,10 +51,22 @@ class RegisterRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Newest first."""
 
 
+class SettledRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A register of which nothing is held but a marked tombstone."""
+
+    record: StoredRecord
+    fence: int
+    process: bytes
+    """Who wrote this row: `since_ms` says something only to the same process."""
+    since_ms: int
+    """By that process's monotonic clock."""
+
+
 EMPTY = RegisterRow(0, ())
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(RegisterRow)
+_settled_decoder = msgspec.msgpack.Decoder(SettledRow)
 
 
 def stored(held: Held) -> StoredRecord:
@@ -73,6 +86,19 @@ def decode(data: bytes | None) -> RegisterRow:
         return EMPTY
     try:
         return _decoder.decode(_checked(data, MAGIC))
+    except msgspec.MsgspecError as error:
+        raise RowCorrupt(str(error)) from error
+
+
+def encode_settled(row: SettledRow) -> bytes:
+    body = _encoder.encode(row)
+    return b"".join((SETTLED_MAGIC, xxhash.xxh3_64_digest(body), body))
+
+
+def decode_settled(data: bytes) -> SettledRow:
+    """Raises RowCorrupt."""
+    try:
+        return _settled_decoder.decode(_checked(data, SETTLED_MAGIC))
     except msgspec.MsgspecError as error:
         raise RowCorrupt(str(error)) from error
 

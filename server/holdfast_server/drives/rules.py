@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from holdfast_server.drives.port import CommitMode, CommitRequest, CommitStatus, PrepareStatus
+from holdfast_server.drives.port import CommitMode, CommitRequest, CommitStatus, PrepareStatus, TombstoneState
 
 
 class Version(Protocol):
@@ -52,6 +52,11 @@ class RegisterState(Generic[V]):
         """Nothing is left that the watermark does not say already."""
         return not self.records and self.fence <= self.watermark
 
+    @property
+    def settled(self) -> bool:
+        """A tombstone that is committed, and nothing else."""
+        return len(self.records) == 1 and self.records[0].tombstone and self.records[0].stamp == self.mark
+
     def holds(self, stamp: int) -> bool:
         return any(record.stamp == stamp for record in self.records)
 
@@ -83,13 +88,11 @@ def _judge_repair(
         return CommitStatus.SUPERSEDED, False
     if request.held.tombstone and not state.records and not state.healing and stamp <= state.watermark:
         return CommitStatus.OK, False
-    if request.watermark is not None:
-        if request.watermark != state.watermark:
-            return CommitStatus.REFUSED, False
-    elif stamp <= state.watermark:
+    if stamp <= state.watermark and request.watermark != state.watermark:
+        # Its tombstone may have been dropped since the caller looked.  Above the watermark none was.
         return CommitStatus.REFUSED, False
     if request.mode is CommitMode.ROLL_FORWARD and (
-        live_lease is not None or (stamp <= state.highest and not state.healing)
+        live_lease is not None or (stamp <= max(state.newest, state.fence) and not state.healing)
     ):
         return CommitStatus.REFUSED, False
     return CommitStatus.OK, True
@@ -134,10 +137,23 @@ def remove(state: RegisterState[V], stamp: int) -> list[V]:
     return gone
 
 
-def drop(state: RegisterState[V], stamp: int) -> list[V]:
-    """What was dropped; the watermark rises in any case (rule 10)."""
-    state.watermark = max(state.watermark, stamp)
+def weigh_tombstone(state: RegisterState[V], stamp: int, settled_long_enough: bool) -> TombstoneState:
+    """Rule 10: how this drive stands to the dropping of a tombstone."""
+    if state.healing:
+        return TombstoneState.OTHER
+    if not state.records:
+        return TombstoneState.GONE if stamp <= state.watermark else TombstoneState.OTHER
     if state.newest != stamp or not state.records[0].tombstone:
+        return TombstoneState.OTHER
+    if not state.settled:
+        return TombstoneState.UNNOTED
+    return TombstoneState.SETTLED if settled_long_enough else TombstoneState.YOUNG
+
+
+def drop(state: RegisterState[V], stamp: int) -> list[V]:
+    """What was dropped, if the tombstone was all there is; the watermark rises in any case (rule 10)."""
+    state.watermark = max(state.watermark, stamp)
+    if len(state.records) != 1 or state.newest != stamp or not state.records[0].tombstone:
         return []
     gone, state.records, state.mark = state.records, [], 0
     return gone

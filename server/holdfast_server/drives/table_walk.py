@@ -7,99 +7,138 @@ time on a thread of their own, over small rows (large inline shards rest elsewhe
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import Executor
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
 
 from holdfast_server.drives import keys, rows
+from holdfast_server.drives.disk_threads import DiskThreads
 from holdfast_server.drives.engine import Cursor, Engine
 from holdfast_server.drives.group_commit import GroupCommit, Transaction
-from holdfast_server.drives.port import Held, Register, ScanPage, ScanRequest
-from holdfast_server.drives.scanning import scan_page
+from holdfast_server.drives.port import (
+    MAX_TOMBSTONES,
+    ScanPage,
+    ScanRequest,
+    Tombstone,
+    TombstonePage,
+    TombstoneRequest,
+)
+from holdfast_server.drives.register_cursors import AllRegisters, LiveRegisters, SettledTombstones
+from holdfast_server.drives.register_rows import SettledAges
+from holdfast_server.drives.register_verbs import RegisterVerbs
+from holdfast_server.drives.scanning import MAX_STEPS, RegisterCursor, scan_page
+
+T = TypeVar("T")
 
 
 class TableWalk:
-    def __init__(self, engine: Engine, commits: GroupCommit, executor: Executor) -> None:
+    def __init__(self, engine: Engine, commits: GroupCommit, verbs: RegisterVerbs, walker: DiskThreads) -> None:
         self._engine = engine
         self._commits = commits
-        self._executor = executor
+        self._verbs = verbs
+        self._walker = walker
 
     async def page(self, request: ScanRequest, healing: bool) -> ScanPage:
-        cursor = await self._cursor(keys.successor(keys.REGISTER + keys.space_start(request.space)))
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, _walk, cursor, request, healing)
+        def open_registers() -> tuple[RegisterCursor, list[bytes]]:
+            return _registers(self._engine, request)
+
+        cursor, rotten = await self._at_a_settled_moment(open_registers)
+        page = await self._walker.run(lambda: scan_page(cursor, request, healing))
+        for row in rotten:
+            await self._commits.submit((), partial(_examine, self._verbs, row))
+        if not page.healing and self._verbs.damaged and self._passed_damage(request, page):
+            # What is damaged was left out, and nobody may take that for an absence.
+            page = msgspec.structs.replace(page, healing=True)
+        return page
+
+    def _passed_damage(self, request: ScanRequest, page: ScanPage) -> bool:
+        lower = keys.seek_key(request.space, max(request.start, request.prefix))
+        if page.next_start is None:
+            return self._verbs.damaged.within(lower, keys.successor(keys.space_start(request.space)))
+        return self._verbs.damaged.within(lower, keys.seek_key(request.space, page.next_start, page.next_version))
 
     async def spaces(self, after: bytes, limit: int) -> list[bytes]:
         """The spaces above `after`, by seeking from one to the next."""
-        cursor = await self._cursor(keys.successor(keys.REGISTER))
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, _spaces, cursor, after, limit)
+        def cursors() -> list[tuple[bytes, Cursor]]:
+            return [(place, self._engine.cursor(keys.successor(place))) for place in (keys.REGISTER, keys.SETTLED)]
 
-    async def _cursor(self, end: bytes | None) -> Cursor:
+        found = await self._at_a_settled_moment(cursors)
+        return await self._walker.run(lambda: _spaces(found, after, limit))
+
+    async def tombstones(self, request: TombstoneRequest) -> TombstonePage:
+        """Settled tombstones that are old enough."""
+        end = keys.settled_key(keys.row_key(request.last))
+        cursor = await self._at_a_settled_moment(lambda: self._engine.cursor(end))
+        return await self._walker.run(lambda: _tombstones(cursor, request, self._verbs.ages))
+
+    async def _at_a_settled_moment(self, make: Callable[[], T]) -> T:
+        """Run `make`, which takes cursors, while everything in the table is durable."""
         # On the thread: making a cursor may open files.
-        loop = asyncio.get_running_loop()
-        cursor = await loop.run_in_executor(self._executor, self._cursor_if_settled, end)
-        if cursor is None:
-            cursor = await self._commits.submit((), _nothing, lambda _: self._engine.cursor(end))
-        assert cursor is not None
-        return cursor
-
-    def _cursor_if_settled(self, end: bytes | None) -> Cursor | None:
-        return self._commits.if_settled(lambda: self._engine.cursor(end))
+        made = await self._walker.run(lambda: self._commits.if_settled(make))
+        if made is None:
+            made = await self._commits.submit((), _nothing, lambda _: make())
+        assert made is not None
+        return made
 
 
-def _nothing(transaction: Transaction) -> Cursor | None:
+def _nothing(transaction: Transaction) -> Any:
     return None
 
 
-def _walk(cursor: Cursor, request: ScanRequest, healing: bool) -> ScanPage:
-    return scan_page(_Registers(cursor, request.space), request, healing)
+def _registers(engine: Engine, request: ScanRequest) -> tuple[RegisterCursor, list[bytes]]:
+    """A cursor over what is asked for, and the list where it names the rows that fail their checksums."""
+    rotten: list[bytes] = []
+
+    def cursor(place: bytes) -> Cursor:
+        return engine.cursor(keys.successor(place + keys.space_start(request.space)))
+
+    live = LiveRegisters(cursor(keys.REGISTER), request.space, rotten)
+    if not request.tombstones:
+        return live, rotten
+    return AllRegisters(live, SettledTombstones(cursor(keys.SETTLED), request.space, rotten)), rotten
 
 
-def _spaces(cursor: Cursor, after: bytes, limit: int) -> list[bytes]:
+def _tombstones(cursor: Cursor, request: TombstoneRequest, ages: SettledAges) -> TombstonePage:
+    found: list[Tombstone] = []
+    limit = max(1, min(request.limit, MAX_TOMBSTONES))
+    cursor.seek(keys.settled_key(keys.row_key(request.first)))
+    steps = 0
+    while (key := cursor.key()) is not None:
+        if steps >= MAX_STEPS or len(found) >= limit:
+            return TombstonePage(tuple(found), keys.decode_row_key(key[1:]))
+        steps += 1
+        try:
+            settled = rows.decode_settled(cursor.value())
+        except rows.RowCorrupt:
+            cursor.next()
+            continue  # reads find it, and have it repaired
+        if ages.seconds(settled) >= request.settled_seconds:
+            found.append(Tombstone(keys.decode_row_key(key[1:]), settled.record.stamp))
+        cursor.next()
+    return TombstonePage(tuple(found), None)
+
+
+def _examine(verbs: RegisterVerbs, row: bytes, transaction: Transaction) -> None:
+    verbs.examine(transaction, row)
+
+
+def _spaces(cursors: list[tuple[bytes, Cursor]], after: bytes, limit: int) -> list[bytes]:
     found: list[bytes] = []
     while len(found) < limit:
         last = found[-1] if found else after
-        beyond = keys.successor(keys.REGISTER + keys.space_start(last)) if last else keys.REGISTER
+        beyond = keys.successor(keys.space_start(last)) if last else b""
         if beyond is None:
             break
-        cursor.seek(beyond)
-        key = cursor.key()
-        if key is None:
+        following = [space for place, cursor in cursors if (space := _space_from(cursor, place + beyond)) is not None]
+        if not following:
             break
-        found.append(key[2 : 2 + key[1]])
+        found.append(min(following, key=keys.space_start))
     return found
 
 
-class _Registers:
-    """`scanning.RegisterCursor` over the table: joins the two neighbouring rows of each register."""
-
-    def __init__(self, rows: Cursor, space: bytes) -> None:
-        self._space = space
-        self._rows = rows
-        self._current: tuple[Register, tuple[Held, ...], int] | None = None
-
-    def seek(self, key: bytes, version: bytes) -> None:
-        self._rows.seek(keys.REGISTER + keys.seek_key(self._space, key, version))
-        self._take()
-
-    def current(self) -> tuple[Register, tuple[Held, ...], int] | None:
-        return self._current
-
-    def next(self) -> None:
-        self._take()
-
-    def _take(self) -> None:
-        """Read the register under the cursor and leave the cursor behind it."""
-        self._current = None
-        while (key := self._rows.key()) is not None and key[-1:] != keys.RECORDS:
-            self._rows.next()
-        if key is None:
-            return
-        row = key[1:-1]
-        records = tuple(record.held() for record in rows.decode(self._rows.value()).records)
-        self._rows.next()
-        mark = 0
-        if self._rows.key() == keys.mark_key(row):
-            mark = keys.to_number(self._rows.value())
-            self._rows.next()
-        self._current = keys.decode_row_key(row), records, mark
+def _space_from(cursor: Cursor, start: bytes) -> bytes | None:
+    cursor.seek(start)
+    key = cursor.key()
+    return key[2 : 2 + key[1]] if key is not None else None

@@ -2,7 +2,8 @@
 
 1. the *repair queue* (`repair_queue`): registers whose last write did not reach every drive, within seconds;
 2. the *filling* (`filling`): an empty replacement gets everything; a drive that was away is looked through;
-3. the *scanner* (`scanner`): rot, lost notes, leaks, usage, over a day.
+3. the *scanner* (`scanner`): rot, lost notes, leaks, usage, over a day;
+4. the *dropping* of tombstones (`tombstones`), minutes after the delete.
 
 Each pod looks after its own drives, because what a drive lacks is written where it is: only the reading crosses the
 network.  The repair queue is on the holders, so there the pods take turns.
@@ -29,6 +30,7 @@ from holdfast_server.heal.registers import RegisterHealing
 from holdfast_server.heal.repair_queue import QueueState, RepairQueueWork
 from holdfast_server.heal.scanner import Scanner, ScanState
 from holdfast_server.heal.settings import HealSettings
+from holdfast_server.heal.tombstones import DropState, TombstoneWork
 from holdfast_server.objects.asking import together
 from holdfast_server.objects.erasure_set import ErasureSet
 from holdfast_server.objects.port import ObjectError
@@ -45,6 +47,7 @@ class DriveWork:
     queue: QueueState = field(default_factory=QueueState)
     filling: FillingState = field(default_factory=FillingState)
     scan: ScanState = field(default_factory=ScanState)
+    drop: DropState = field(default_factory=DropState)
 
 
 Unit = Callable[[OwnDrive, ErasureSet, DriveWork], Awaitable[bool]]
@@ -68,6 +71,7 @@ class HealService:
         self.queue = RepairQueueWork(self.registers, clock, self.settings)
         self.filling = Filling(self.registers, clock, self.settings)
         self.scanner = Scanner(self.registers, clock, self.settings)
+        self.tombstones = TombstoneWork(store, self.registers, self.pacer, clock, self.settings)
         self._work: dict[int, DriveWork] = {}
 
     async def run(self) -> None:
@@ -98,7 +102,7 @@ class HealService:
 
     def _units(self) -> list[Unit]:
         """Apart from each other: what is due after seconds must not wait for what takes hours."""
-        return [self._work_off, self._fill, self._scan]
+        return [self._work_off, self._fill, self._scan, self._drop]
 
     async def _repeat(self, unit: Unit) -> None:
         while True:
@@ -132,3 +136,6 @@ class HealService:
         if drive.status().state is not DriveState.FULL:
             return False
         return await self.scanner.step(drive, erasure_set, work.scan)
+
+    async def _drop(self, drive: OwnDrive, erasure_set: ErasureSet, work: DriveWork) -> bool:
+        return await self.tombstones.step(drive, erasure_set, work.drop)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from holdfast_server.clock.stamp import MAX_CLOCK_SKEW_MS
+from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealSettings:
@@ -43,3 +46,14 @@ class HealSettings:
     """A shard file that no record names may be on its way to being named for far less than this."""
     part_age_seconds: float = 3600.0
     """A part whose upload has ended is removed only when it is so old, long after every operation upon it died."""
+    settled_seconds: float = OPERATION_DEADLINE_SECONDS + MAX_CLOCK_SKEW_MS / 1000
+    """A tombstone is dropped only after every drive has held nothing else for so long (`heal.tombstones`)."""
+    age_seconds: float = 2 * OPERATION_DEADLINE_SECONDS + MAX_CLOCK_SKEW_MS / 1000
+    """And only when its stamp is so old."""
+    upload_seconds: float = 3600.0
+    """The tombstone of an upload answers a client that repeats its CompleteMultipartUpload; clients repeat for
+    minutes."""
+    drop_page: int = 512
+    """Tombstones weighed and dropped in one unit of work."""
+    drop_interval_seconds: float = 5.0
+    """Between two passes over a drive's tombstones."""

@@ -13,7 +13,7 @@ Not here: which registers need it and when (`heal/`).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -83,10 +83,30 @@ class Healer:
         self._clock = clock
         self._executor = executor
 
-    async def heal(self, erasure_set: ErasureSet, register: Register, verify: bool = False) -> Healed:
-        """One pass over one register.  `verify`: read every shard and rebuild what is rotten or gone."""
+    async def query_many(
+        self, erasure_set: ErasureSet, registers: Sequence[Register]
+    ) -> dict[Register, quorum.Replies]:
+        """What all drives that answer know of some registers, in one call of each: what `heal` begins with."""
+        answers = await ask(erasure_set.awake(), lambda _, drive: drive.query_many(registers, True))
+        return {
+            register: {position: replies[index] for position, replies in answers.items()}
+            for index, register in enumerate(registers)
+        }
+
+    async def heal(
+        self,
+        erasure_set: ErasureSet,
+        register: Register,
+        verify: bool = False,
+        replies: quorum.Replies | None = None,
+    ) -> Healed:
+        """One pass over one register.  `verify`: read every shard and rebuild what is rotten or gone.
+
+        `replies`: what all drives that answer said just now, if they were asked already.
+        """
         healed = Healed()
-        replies = await erasure_set.query(register, with_inline=True)
+        if replies is None:
+            replies = await erasure_set.query(register, with_inline=True)
         mark = quorum.greatest_mark(replies)
         all_answered = len(replies) == erasure_set.quorums.set_size
         found = quorum.versions(replies)
@@ -117,9 +137,13 @@ class Healer:
             healed.copied += len(added)
             healed.copied_bytes += len(added) * _shard_size_bytes(next(iter(have.values())))
             positions = set(have) | added
-            erasure_set.note_later(register, stamp, positions)
             healed.settled = positions >= set(replies) | _filling(erasure_set)
             healed.whole = healed.settled and all_answered and not young
+            # While a drive still lacks it, all holders must remember that; else those that know it all may be left.
+            everywhere = len(positions) == erasure_set.quorums.set_size
+            uninformed = positions - _noted(replies, stamp) if everywhere else positions
+            if uninformed:
+                erasure_set.note_later(register, stamp, uninformed, whole=everywhere)
             return healed
         # Nothing to bring anywhere, if that is what R full drives say: a silent one may hold what the others lack.
         full = sum(1 for reply in replies.values() if not reply.healing)
@@ -174,10 +198,7 @@ class Healer:
         made = await job.held_for(list(targets))
 
         def commit(position: int, drive: Drive) -> CommitCall:
-            reply = replies[position]
-            guarded = mode is CommitMode.HEAL or reply.healing
-            watermark = reply.watermark if guarded else None
-            return drive.commit(CommitRequest(register, made[position], mode, b"", watermark))
+            return drive.commit(CommitRequest(register, made[position], mode, b"", replies[position].watermark))
 
         answers = await ask(targets, commit)
         without = [p for p, reply in answers.items() if reply.status is CommitStatus.NO_DATA]
@@ -207,6 +228,11 @@ class Healer:
         drives = erasure_set.awake()
         job = _CopyJob(self._clock, erasure_set, have)
         return await job.bring_shards({p: drives[p] for p in positions if p in drives})
+
+
+def _noted(replies: quorum.Replies, stamp: int) -> set[int]:
+    """Who has it marked, and nothing else."""
+    return {p for p, reply in replies.items() if reply.mark == stamp and len(reply.records) == 1}
 
 
 def _shard_size_bytes(held: Held) -> int:

@@ -243,7 +243,7 @@ class SetWalk:
         walk = self._walk
         start, version = lane.next_start
         request = ScanRequest(
-            walk.space, walk.prefix, start, walk.delimiter, walk.page_size, tombstones=True, start_version=version
+            walk.space, walk.prefix, start, walk.delimiter, walk.page_size, walk.tombstones, version
         )
         return await bounded(lane.drive.scan(request))
 

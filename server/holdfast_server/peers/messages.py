@@ -58,7 +58,6 @@ class Verb(IntEnum):
     RELEASE = 20
     FENCE = 21
     REMOVE = 22
-    DROP = 23
     STAGE = 24
     SEAL = 25
     DISCARD = 26
@@ -68,7 +67,12 @@ class Verb(IntEnum):
     FINISH_HEALING = 31
     SPACES = 32
     REPAIRED = 33
-    """30 was the same without the stamp."""
+    """30 told of a single register, without the stamp."""
+    TOMBSTONES = 34
+    WEIGH_TOMBSTONES = 35
+    DROP_TOMBSTONES = 36
+    """23 dropped a single one."""
+    QUERY_MANY = 37
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True):
@@ -158,15 +162,18 @@ VERBS: dict[int, VerbSpec] = {
     Verb.RELEASE: _control(tuple[_Register, bytes], None, True),
     Verb.FENCE: _control(tuple[_Register, int], port.FenceReply, True),
     Verb.REMOVE: _control(tuple[_Register, int], None, True),
-    Verb.DROP: _control(tuple[_Register, int], None, True),
     Verb.STAGE: _bulk(tuple[bytes, int, list[bytes]], None, True),
     Verb.SEAL: _bulk(tuple[bytes], None, True),
     Verb.DISCARD: _control(tuple[bytes], None, True),
     Verb.READ_BLOCKS: _bulk(tuple[bytes, int, int], list[bytes], False),
     Verb.SCAN: _bulk(tuple[port.ScanRequest], port.ScanPage, False),
     Verb.REPAIRS: _bulk(tuple[int], list[_Register], False),
-    Verb.REPAIRED: _control(tuple[_Register, int], None, True),
+    Verb.REPAIRED: _control(tuple[list[tuple[_Register, int]]], None, True),
+    Verb.QUERY_MANY: _bulk(tuple[list[_Register], bool], list[port.QueryReply], False),
     Verb.FINISH_HEALING: _control(tuple[int], None, True),
+    Verb.TOMBSTONES: _bulk(tuple[port.TombstoneRequest], port.TombstonePage, False),
+    Verb.WEIGH_TOMBSTONES: _bulk(tuple[list[port.Tombstone], float], port.TombstoneReply, False),
+    Verb.DROP_TOMBSTONES: _bulk(tuple[list[port.Tombstone]], None, True),
     Verb.SPACES: _bulk(tuple[bytes, int], list[bytes], False),
 }
 

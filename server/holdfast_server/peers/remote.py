@@ -57,6 +57,10 @@ class RemoteDrive:
         reply: port.QueryReply = await self._call(Verb.QUERY, register, with_inline)
         return reply
 
+    async def query_many(self, registers: Sequence[Register], with_inline: bool) -> list[port.QueryReply]:
+        replies: list[port.QueryReply] = await self._call(Verb.QUERY_MANY, list(registers), with_inline)
+        return replies
+
     async def commit(self, request: port.CommitRequest) -> port.CommitReply:
         reply: port.CommitReply = await self._call(Verb.COMMIT, request)
         return reply
@@ -83,8 +87,18 @@ class RemoteDrive:
     async def remove(self, register: Register, stamp: int) -> None:
         await self._call(Verb.REMOVE, register, stamp)
 
-    async def drop(self, register: Register, stamp: int) -> None:
-        await self._call(Verb.DROP, register, stamp)
+    async def tombstones(self, request: port.TombstoneRequest) -> port.TombstonePage:
+        page: port.TombstonePage = await self._call(Verb.TOMBSTONES, request)
+        return page
+
+    async def weigh_tombstones(
+        self, tombstones: Sequence[port.Tombstone], settled_seconds: float
+    ) -> port.TombstoneReply:
+        reply: port.TombstoneReply = await self._call(Verb.WEIGH_TOMBSTONES, tombstones, settled_seconds)
+        return reply
+
+    async def drop_tombstones(self, tombstones: Sequence[port.Tombstone]) -> None:
+        await self._call(Verb.DROP_TOMBSTONES, tombstones)
 
     async def stage(self, data_id: bytes, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]) -> None:
         start = 0
@@ -129,8 +143,8 @@ class RemoteDrive:
         registers: list[Register] = await self._call(Verb.REPAIRS, limit)
         return registers
 
-    async def repaired(self, register: Register, stamp: int) -> None:
-        await self._call(Verb.REPAIRED, register, stamp)
+    async def repaired(self, whole: Sequence[tuple[Register, int]]) -> None:
+        await self._call(Verb.REPAIRED, list(whole))
 
     async def finish_healing(self, incarnation: int) -> None:
         await self._call(Verb.FINISH_HEALING, incarnation)

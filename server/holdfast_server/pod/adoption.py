@@ -22,10 +22,6 @@ from enum import Enum
 
 from holdfast_server.drives.port import DriveState
 
-MAX_CLOCK_SKEW_MS = 2_000
-"""The greatest difference of two pods' clocks that is allowed for; the watermark of an adopted drive lies this
-far ahead."""
-
 
 class Action(Enum):
     FORMAT = "format"

@@ -31,6 +31,10 @@ from holdfast_server.drives.port import (
     Register,
     ScanPage,
     ScanRequest,
+    Tombstone,
+    TombstonePage,
+    TombstoneReply,
+    TombstoneRequest,
 )
 from holdfast_server.objects.asking import DRIVE_CALL_TIMEOUT_SECONDS
 
@@ -40,7 +44,7 @@ MAX_DELAY_SECONDS = 20.0
 _TIMER_SLACK_SECONDS = 0.001
 """Loops fire timers a clock tick early."""
 
-_REPEATABLE = frozenset(("note", "release", "fence", "remove", "repaired"))
+_REPEATABLE = frozenset(("note", "release", "fence", "remove", "repaired", "drop_tombstones"))
 
 Deliver = Callable[[], Awaitable[Any]]
 
@@ -178,14 +182,16 @@ class UnreliableDrive:
         life: CrashSwitch,
         local: bool = False,
         watcher: Callable[[], Watcher | None] = lambda: None,
+        link_number: int | None = None,
     ) -> None:
-        """`local`: a drive of the coordinator's own pod.  `watcher`: whoever wants to see the commits sent now."""
+        """`local`: a drive of the coordinator's own pod.  `watcher`: whoever wants to see the commits sent now.
+        `link_number`: what the network knows the drive by, where positions are not unique."""
         self.pool, self.set_index, self.position = drive.pool, drive.set_index, drive.position
         self.local = local
         self._drive = drive
         self._network = network
         self._life = life
-        self._link = (life.node, drive.position)
+        self._link = (life.node, drive.position if link_number is None else link_number)
         self._watcher = watcher
 
     def status(self) -> DriveStatus:
@@ -265,8 +271,11 @@ class UnreliableDrive:
     async def repairs(self, limit: int) -> list[Register]:
         return await self._call("repairs", limit)
 
-    async def repaired(self, register: Register, stamp: int) -> None:
-        await self._call("repaired", register, stamp)
+    async def repaired(self, whole: Sequence[tuple[Register, int]]) -> None:
+        await self._call("repaired", whole)
+
+    async def query_many(self, registers: Sequence[Register], with_inline: bool) -> list[QueryReply]:
+        return await self._call("query_many", registers, with_inline)
 
     async def finish_healing(self, incarnation: int) -> None:
         await self._call("finish_healing", incarnation)

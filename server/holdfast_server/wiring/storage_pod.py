@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import ProcessCollector
+
 from holdfast_server.admin.handler import AdminApi
 from holdfast_server.admin.overview import TenantView
 from holdfast_server.api import server as front_end
@@ -25,16 +27,15 @@ from holdfast_server.api.buckets_cache import BucketCache
 from holdfast_server.api.identities import Identities
 from holdfast_server.api.services import Services
 from holdfast_server.clock.port import Clock
-from holdfast_server.clock.stamp import HybridClock, floor_stamp
+from holdfast_server.clock.stamp import MAX_CLOCK_SKEW_MS, HybridClock, floor_stamp
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.contract import names
 from holdfast_server.contract.admin import PodState
 from holdfast_server.contract.config import ServerConfig
 from holdfast_server.contract.healing import HealProgress
 from holdfast_server.contract.health import ClusterHealth, PodHealth
-from holdfast_server.drives import folder_layout
 from holdfast_server.drives.identity import IdentityError
-from holdfast_server.drives.local import LocalDrive
+from holdfast_server.drives.local import DriveSettings, LocalDrive
 from holdfast_server.drives.port import DriveError
 from holdfast_server.drives.slot import Slot
 from holdfast_server.heal.service import HealService
@@ -50,7 +51,6 @@ from holdfast_server.peers.network import PeerNetwork
 from holdfast_server.peers.port import PeerError
 from holdfast_server.peers.server import PeerServer
 from holdfast_server.placement.map import PoolMap
-from holdfast_server.pod.adoption import MAX_CLOCK_SKEW_MS
 from holdfast_server.pod.health import PlacedStatus, cluster_health, drive_health, pod_health
 from holdfast_server.pod.local_drives import LocalDrives
 from holdfast_server.pod.membership import Volume
@@ -67,27 +67,20 @@ STATE_POLL_SECONDS = 0.25
 ANNOUNCE_TIMEOUT_SECONDS = 5.0
 FENCE_TIMEOUT_SECONDS = 15.0
 RESTART_WORK_SECONDS = 5.0
-CLOSE_DRIVE_TIMEOUT_SECONDS = 30.0
+CLOSE_DRIVE_TIMEOUT_SECONDS = 10.0
+"""A drive whose disk hangs closes when the disk lets go of it."""
 
 
-async def open_drive(inputs: PodInputs, volume: Volume, clock: Clock) -> LocalDrive:
+async def open_drive(inputs: PodInputs, volume: Volume, clock: Clock, settings: DriveSettings) -> LocalDrive:
     """The drive of a volume, in whatever state it is."""
     slot = Slot(inputs.config.tenant.id, inputs.membership.pool.name, volume.set_index, volume.position)
-    return await LocalDrive.open(inputs.drive_path(volume), slot, clock)
+    return await LocalDrive.open(inputs.drive_path(volume), slot, clock, settings)
 
 
-async def open_drives(inputs: PodInputs, clock: Clock) -> list[LocalDrive]:
+async def open_drives(inputs: PodInputs, clock: Clock, settings: DriveSettings) -> list[LocalDrive]:
     """All drives of the pod, in parallel."""
-    return list(await asyncio.gather(*(open_drive(inputs, volume, clock) for volume in inputs.membership.volumes)))
-
-
-def is_blank(path: Path, slot: Slot) -> bool:
-    """Whether a folder is there and waits for an identity.  Blocks."""
-    try:
-        folder_layout.check_folder(path)
-        return folder_layout.find_identity(path, slot) is None
-    except (DriveError, IdentityError, OSError):
-        return False
+    volumes = inputs.membership.volumes
+    return list(await asyncio.gather(*(open_drive(inputs, volume, clock, settings) for volume in volumes)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +92,7 @@ class PodSettings:
     hosts_file: Path | None = None
     adoption_delay_seconds: float = OPERATION_DEADLINE_SECONDS
     """L of rule 11; tests shorten it."""
+    drives: DriveSettings = DriveSettings()
 
 
 class StoragePod:
@@ -119,7 +113,7 @@ class StoragePod:
             DialSettings(self._identity, self._peer_key, self._report, self._resolver, clock), self._peers_changed
         )
         self.local = LocalDrives(
-            lambda: inputs.membership, drives, self._reopen_if_blank, lambda: self._network.peers, clock, self._stamps,
+            lambda: inputs.membership, drives, self._reopen, lambda: self._network.peers, clock, self._stamps,
             settings.adoption_delay_seconds, self._push,
         )  # fmt: skip
         self._table = DriveTable(drives, (me.pool.name, me.ordinal), self._newest_epoch)
@@ -134,7 +128,9 @@ class StoragePod:
             lambda: inputs.config.pools, self.pod_state, lambda: self.cluster_health(False),
             lambda: self._network.peers, self._start_scan,
         )  # fmt: skip
-        self._services.metrics.registry.register(PodCollector(self._metrics_view))
+        registry = self._services.metrics.registry
+        registry.register(PodCollector(self._metrics_view))
+        ProcessCollector(registry=registry)
         self._peer_server = PeerServer(
             self._identity, self._peer_key, Dispatcher(drives, self._peer_services()), self._report,
             self._is_member, self._network.greeted, clock,
@@ -147,7 +143,7 @@ class StoragePod:
     @asynccontextmanager
     async def running(cls, inputs: PodInputs, settings: PodSettings) -> AsyncIterator[StoragePod]:
         """A pod that serves inside the `async with`.  Raises OSError where a port cannot be bound."""
-        drives = await open_drives(inputs, SystemClock())
+        drives = await open_drives(inputs, SystemClock(), settings.drives)
         pod = cls(inputs, settings, drives)
         try:
             await pod.local.load_memories()
@@ -195,21 +191,26 @@ class StoragePod:
         await self.store.close()
         await self._network.close()
         await self._peer_server.close()
-        await asyncio.gather(*(drive.close() for drive in self._drives))
+        await asyncio.wait(
+            [asyncio.ensure_future(drive.close()) for drive in self._drives], timeout=CLOSE_DRIVE_TIMEOUT_SECONDS
+        )
         self._resolver.close()
 
-    async def _reopen_if_blank(self, number: int) -> bool:
-        """Open a drive that was set aside anew, if its folder is blank now; True if that was done."""
+    async def _reopen(self, number: int, retire: bool) -> bool:
+        """`LocalDrives` has the rules: close a drive, make it blank if so told, open its folder anew."""
         old = self._drives[number]
-        if not await asyncio.to_thread(is_blank, old.path, old.slot):
-            return False
         try:
             async with asyncio.timeout(CLOSE_DRIVE_TIMEOUT_SECONDS):
                 await old.close()
+            if retire:
+                await asyncio.to_thread(old.retire_table)
         except TimeoutError:
             log.warning("a drive that was set aside does not close", extra={"path": old.path})
             return False
-        self._drives[number] = await open_drive(self._inputs, self._inputs.membership.volumes[number], self._clock)
+        except (DriveError, IdentityError, OSError) as error:
+            log.error("a damaged drive cannot be made blank", extra={"path": old.path, "reason": str(error)})
+        volume = self._inputs.membership.volumes[number]
+        self._drives[number] = await open_drive(self._inputs, volume, self._clock, self._settings.drives)
         self._table.configure(self._inputs.config, self._network.peers)
         return True
 
@@ -314,7 +315,14 @@ class StoragePod:
             PeerView(f"{prefixes.get(peer.pool, '')}{peer.ordinal}", peer.online, peer.epoch)
             for peer in self._network.peers
         ]
-        return PodView(self.pod_state(), self.cluster_health(False), peers)
+        return PodView(
+            self.pod_state(),
+            self.cluster_health(False),
+            peers,
+            [drive.call_times for drive in self._drives],
+            self._memory.budgets(),
+            self.store.background.dropped,
+        )
 
     def pod_health(self) -> PodHealth:
         behind = self._table.behind()

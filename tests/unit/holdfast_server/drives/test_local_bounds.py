@@ -41,20 +41,31 @@ async def test_a_page_of_large_records_is_short_and_goes_on(open_drive):
     assert sizes == [4, 4, 2]
 
 
-async def test_a_page_of_nothing_but_the_dead_ends_and_goes_on(open_drive, monkeypatch):
-    drive = await open_drive()
-    await asyncio.gather(*(drive.commit(request(number, tombstone=True)) for number in range(1, 31)))
-    await asyncio.gather(*(drive.note(Register(SPACE, f"{number:05}"), number, True) for number in range(1, 31)))
-    await drive.commit(request(31))
-    monkeypatch.setattr(scanning.scan_page, "__defaults__", (10,))
+async def pages_of(drive):
     pages, start = [], b""
     for _ in itertools.count():
         page = await drive.scan(ScanRequest(SPACE, start=start, tombstones=False))
         pages.append([entry.register.key for entry in page.entries])
         if page.next_start is None:
-            break
+            return pages
         start = page.next_start
-    assert pages == [[], [], [], ["00031"]]
+
+
+async def test_a_page_of_registers_that_yield_nothing_ends_and_goes_on(open_drive, monkeypatch):
+    drive = await open_drive()
+    await asyncio.gather(*(drive.fence(Register(SPACE, f"{number:05}"), number) for number in range(1, 31)))
+    await drive.commit(request(31))
+    monkeypatch.setattr(scanning.scan_page, "__defaults__", (10,))
+    assert await pages_of(drive) == [[], [], [], ["00031"]]
+
+
+async def test_a_listing_does_not_walk_over_the_dead(open_drive, monkeypatch):
+    drive = await open_drive()
+    await asyncio.gather(*(drive.commit(request(number, tombstone=True)) for number in range(1, 31)))
+    await asyncio.gather(*(drive.note(Register(SPACE, f"{number:05}"), number, True) for number in range(1, 31)))
+    await drive.commit(request(31))
+    monkeypatch.setattr(scanning.scan_page, "__defaults__", (10,))
+    assert await pages_of(drive) == [["00031"]]
 
 
 async def test_one_batch_decides_in_the_order_of_arrival(open_drive):

@@ -24,6 +24,7 @@ from holdfast_server.drives.port import (
     ScanRequest,
     ShardCorrupt,
     ShardMissing,
+    Tombstone,
 )
 
 SPACE = b"o" + bytes(16)
@@ -127,7 +128,7 @@ async def test_a_nearly_full_drive_refuses_data_and_goes_on_deleting(open_drive,
     await drive.note(REGISTER, 30, True)
     drive._clock.advance(100)
     assert await drive.reap() == 1
-    await drive.drop(REGISTER, 30)
+    await drive.drop_tombstones([Tombstone(REGISTER, 30)])
     assert (await drive.query(REGISTER, False)).records == ()
 
 

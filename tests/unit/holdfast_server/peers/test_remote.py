@@ -26,16 +26,21 @@ HELD = port.Held(5, False, b"record", 2, b"inline", (b"i" * 16,))
 async def test_every_verb_arrives_with_its_arguments_and_its_answer_comes_back(pod: Any, connect: Any) -> None:
     drive = (await connect()).drives()[0]
     page = port.ScanPage((port.ScanEntry(REGISTER, HELD, 5, True),), b"next", False)
+    tombstone = port.Tombstone(REGISTER, 5)
+    tombstone_request = port.TombstoneRequest(REGISTER, REGISTER, 62.0, 10)
     commit = port.CommitRequest(REGISTER, HELD, port.CommitMode.HEAL, b"", 3)
+    reply = port.QueryReply((HELD,), 5, 5, 0, False)
     cases: list[tuple[str, tuple[Any, ...], Any]] = [
-        ("query", (REGISTER, True), port.QueryReply((HELD,), 5, 5, 0, False)),
+        ("query", (REGISTER, True), reply),
         ("commit", (commit,), port.CommitReply(port.CommitStatus.STALE, 1 << 62)),
         ("note", (REGISTER, 5, True), None),
         ("prepare", (REGISTER, 4, b"l" * 16, 2.5), port.PrepareReply(port.PrepareStatus.PROMISED, 4, False)),
         ("release", (REGISTER, b"l" * 16), None),
         ("fence", (REGISTER, 5), port.FenceReply(True, False)),
         ("remove", (REGISTER, 5), None),
-        ("drop", (REGISTER, 5), None),
+        ("tombstones", (tombstone_request,), port.TombstonePage((tombstone,), REGISTER)),
+        ("weigh_tombstones", ([tombstone], 62.0), port.TombstoneReply((port.TombstoneState.SETTLED,), False)),
+        ("drop_tombstones", ([tombstone],), None),
         ("stage", (b"i" * 16, 0, [b"a" * 1000, b"b"], [b"h" * 16, b"g" * 16]), None),
         ("seal", (b"i" * 16,), None),
         ("discard", (b"i" * 16,), None),
@@ -43,7 +48,8 @@ async def test_every_verb_arrives_with_its_arguments_and_its_answer_comes_back(p
         ("scan", (port.ScanRequest(b"o", b"p", b"s", b"/", 10, False),), page),
         ("spaces", (b"o", 100), [b"o" + b"b" * 16, b"p"]),
         ("repairs", (100,), [REGISTER]),
-        ("repaired", (REGISTER, 7), None),
+        ("repaired", ([(REGISTER, 7)],), None),
+        ("query_many", ([REGISTER, REGISTER], True), [reply, reply]),
         ("finish_healing", (9,), None),
     ]
     for verb, arguments, answer in cases:
