@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TENANT ?= examples/loki/tenant.yaml
+NODES ?= 1
 RUNTIME := $(VENV)/.runtime
 STAMP := $(VENV)/.installed
 
@@ -34,7 +35,7 @@ $(STAMP): $(RUNTIME)
 
 ## make run     a local stand-in cluster, the operator and a Tenant; Ctrl-C or `make stop` ends it
 run: $(RUNTIME)
-	@exec $(BIN)/holdfast-local run --tenant $(TENANT)
+	@exec $(BIN)/holdfast-local run --tenant $(TENANT) --nodes $(NODES)
 
 ## make stop    end a running `make run`
 stop:

@@ -21,6 +21,7 @@ from holdfast_local.run.state_directory import NAME_IN_CHECKOUT
 
 DEFAULT_STATE = Path(NAME_IN_CHECKOUT)
 DEFAULT_TIMEOUT_SECONDS = 300.0
+MAX_NODES = 64
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,6 +44,14 @@ def build_parser() -> argparse.ArgumentParser:
         default=DEFAULT_TIMEOUT_SECONDS,
         metavar="SECONDS",
         help="until the Tenants must be ready (default: %(default)g)",
+    )
+    running.add_argument(
+        "--nodes",
+        type=int,
+        choices=range(1, MAX_NODES + 1),
+        default=1,
+        metavar="COUNT",
+        help=f"how many nodes this machine plays, at most {MAX_NODES} (default: %(default)d)",
     )
     commands.add_parser("stop", help="end a running cluster; its data stay")
     commands.add_parser("status", help="say whether a cluster is running")
@@ -75,7 +84,9 @@ def _execute(options: argparse.Namespace) -> None:
     else:
         from holdfast_local.run.command import run  # a second of imports that `stop` can do without
 
-        run_options = RunOptions(options.tenant, options.state, options.port, options.isolation, options.timeout)
+        run_options = RunOptions(
+            options.tenant, options.state, options.port, options.isolation, options.timeout, options.nodes
+        )
         asyncio.run(run(run_options, os.environ, Progress(sys.stdout)))
 
 

@@ -19,7 +19,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     standin = None
     kubeconfig = os.environ.get("KUBECONFIG")
     if kubeconfig is None:
-        standin = StandIn(tmp_path_factory.mktemp("e2e") / "state", ROOT / "examples/smallest.yaml")
+        standin = StandIn(tmp_path_factory.mktemp("e2e") / "state", ROOT / "examples/smallest.yaml", nodes=4)
         standin.start()
     cluster = Cluster(Path(kubeconfig) if kubeconfig else standin.kubeconfig)  # type: ignore[union-attr]
     try:

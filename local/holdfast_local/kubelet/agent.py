@@ -1,4 +1,4 @@
-"""The node agent: wires informers, controllers, the proxy and one worker per pod together.
+"""The agent of all nodes: wires informers, controllers, the proxy and one worker per pod together.
 
 `Kubelet.run` serves until cancelled; `stop_pods` first ends every pod gracefully and leaves their objects,
 so that the next start runs them again.
@@ -19,6 +19,7 @@ from holdfast_local.kubelet.claims import ClaimController
 from holdfast_local.kubelet.client import (
     CLAIMS,
     CONFIG_MAPS,
+    NODES,
     PODS,
     SECRETS,
     SERVICES,
@@ -30,11 +31,12 @@ from holdfast_local.kubelet.events import EventRecorder
 from holdfast_local.kubelet.informer import Changed, Informer
 from holdfast_local.kubelet.isolation import Isolation, installation_paths
 from holdfast_local.kubelet.live_pods import LivePods
-from holdfast_local.kubelet.manifests import NODE_NAME, Key, Manifest, is_terminating, uid_of
-from holdfast_local.kubelet.node import keep_node_ready
+from holdfast_local.kubelet.manifests import Key, Manifest, is_terminating, uid_of
+from holdfast_local.kubelet.node import Heartbeat, node_names, register_nodes
 from holdfast_local.kubelet.pod_context import PodContext
 from holdfast_local.kubelet.pod_worker import PodWorker, grace_seconds_of
 from holdfast_local.kubelet.proxy import ServiceProxy
+from holdfast_local.kubelet.scheduling import Scheduler
 from holdfast_local.kubelet.service_controller import HostsFiles, ServiceController
 from holdfast_local.kubelet.statefulset_controller import StatefulSetController
 from holdfast_local.kubelet.volumes import referenced_objects
@@ -45,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 class Kubelet:
-    """The node of one stand-in cluster, with its files below `state_directory`."""
+    """The nodes of one stand-in cluster, with their files below `state_directory`."""
 
     def __init__(
         self,
@@ -56,11 +58,13 @@ class Kubelet:
         slot: int,
         isolation: Isolation,
         base_environment: Mapping[str, str],
+        node_count: int = 1,
     ) -> None:
         self._client = client
+        self._node_names = node_names(node_count)
         self._informers = {
             resource: Informer(client, resource)
-            for resource in (PODS, SERVICES, CLAIMS, SECRETS, CONFIG_MAPS, STATEFUL_SETS)
+            for resource in (PODS, SERVICES, CLAIMS, SECRETS, CONFIG_MAPS, STATEFUL_SETS, NODES)
         }
         self._pods = self._informers[PODS]
         self._workers: dict[str, PodWorker] = {}
@@ -71,11 +75,15 @@ class Kubelet:
         self._proxy = ServiceProxy()
         self.hosts = HostsFiles(state_directory / "hosts")
         live = LivePods()
+        self._nodes = self._informers[NODES]
+        self._heartbeat = Heartbeat(client, self._nodes)
+        self._scheduler = Scheduler(self._node_names, self._nodes, self._pods, self._informers[CLAIMS])
         (state_directory / "pods").mkdir(parents=True, exist_ok=True)
         self._context = PodContext(
             client=client,
             events=self._events,
             live=live,
+            scheduler=self._scheduler,
             book=AddressBook(state_directory / "pod-addresses.json", addresses.POD_NETWORK, slot),
             hosts=self.hosts,
             pods=self._pods,
@@ -111,16 +119,18 @@ class Kubelet:
             proxy_started = asyncio.Event()
             group.create_task(self._proxy.run(proxy_started))
             await proxy_started.wait()
+            await register_nodes(self._client, self._node_names)
             for informer in self._informers.values():
                 group.create_task(informer.run())
             for informer in self._informers.values():
                 await informer.synced.wait()
             group.create_task(self._events.run())
-            group.create_task(keep_node_ready(self._client))
+            group.create_task(self._heartbeat.run())
             group.create_task(self._claims.run())
             group.create_task(self._services.run())
             group.create_task(self._sets.run())
             self._pods.on_change(self._pod_changed)
+            self._nodes.on_change(self._node_changed)
             for key, pod in list(self._pods.items.items()):
                 self._pod_changed(key, pod)
             ready.set()
@@ -139,8 +149,10 @@ class Kubelet:
             worker = self._latest.get(key)
             if worker is not None:  # removed by force: its processes must not stay
                 worker.stop(0, delete=True)
+                self._scheduler.forget(worker.uid)
             return
-        if pod["spec"].get("nodeName") not in (None, "", NODE_NAME):
+        node = pod["spec"].get("nodeName")
+        if node and (node not in self._node_names or not self._scheduler.is_powered(node)):
             return
         worker = self._workers.get(uid_of(pod))
         if is_terminating(pod):
@@ -152,6 +164,19 @@ class Kubelet:
             worker.update(pod)
         elif not self._stopping and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
             self._start(key, pod)
+
+    def _node_changed(self, key: Key, node: Manifest | None) -> None:
+        """A plug pulled ends all processes of the node at once, and leaves their pods as they are."""
+        name = key[1]
+        powered = self._scheduler.is_powered(name)
+        for pod_key, pod in list(self._pods.items.items()):
+            if pod["spec"].get("nodeName") != name:
+                continue
+            worker = self._workers.get(uid_of(pod))
+            if powered and worker is None:
+                self._pod_changed(pod_key, pod)
+            elif not powered and worker is not None:
+                worker.stop(0, delete=False)
 
     def _start(self, key: Key, pod: Manifest) -> None:
         try:
@@ -175,6 +200,11 @@ class Kubelet:
             self._workers.pop(worker.uid, None)
             if self._latest.get(worker.key) is worker:
                 del self._latest[worker.key]
+            pod = self._pods.items.get(worker.key)
+            if pod is None or uid_of(pod) != worker.uid:
+                self._scheduler.forget(worker.uid)
+            elif not self._stopping:
+                self._pod_changed(worker.key, pod)  # its node may have power again by now
 
     async def _forget(self, key: Key, pod: Manifest) -> None:
         """Remove a pod that was being deleted while nobody ran it."""

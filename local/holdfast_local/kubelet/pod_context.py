@@ -16,6 +16,7 @@ from holdfast_local.kubelet.events import EventRecorder
 from holdfast_local.kubelet.informer import Informer
 from holdfast_local.kubelet.isolation import Isolation
 from holdfast_local.kubelet.live_pods import LivePods
+from holdfast_local.kubelet.scheduling import Scheduler
 from holdfast_local.kubelet.service_controller import HostsFiles
 
 
@@ -26,6 +27,7 @@ class PodContext:
     client: ApiClient
     events: EventRecorder
     live: LivePods
+    scheduler: Scheduler
     book: AddressBook
     hosts: HostsFiles
     pods: Informer

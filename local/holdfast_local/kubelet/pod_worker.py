@@ -11,13 +11,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from holdfast_local.kubelet.client import PODS, ApiError, ClientError
+from holdfast_local.kubelet.client import CLAIMS, JSON, MERGE_PATCH, PODS, ApiError, ClientError
 from holdfast_local.kubelet.container import Container
 from holdfast_local.kubelet.environment import ContainerConfigError
 from holdfast_local.kubelet.live_pods import LivePod
 from holdfast_local.kubelet.manifests import (
     LOG_PATH_ANNOTATION,
-    NODE_NAME,
     Key,
     Manifest,
     key_of,
@@ -26,6 +25,7 @@ from holdfast_local.kubelet.manifests import (
 )
 from holdfast_local.kubelet.pod_context import PodContext
 from holdfast_local.kubelet.pod_status import ContainerSnapshot, derive_pod_status
+from holdfast_local.kubelet.scheduling import SELECTED_NODE_ANNOTATION
 from holdfast_local.kubelet.volumes import VolumeFolders, claim_names
 
 RETRY_SECONDS = 0.5
@@ -61,6 +61,8 @@ class PodWorker:
             if predecessor is not None:
                 await predecessor.finished.wait()
             self._context.live.set(self.key, LivePod(self._address, ready=False))
+            await self._wait_for_claims()
+            await self._bind()
             async with asyncio.TaskGroup() as group:
                 publishing = group.create_task(self._publish_status())
                 self._status_changed.set()
@@ -108,8 +110,6 @@ class PodWorker:
         return snapshots
 
     async def _live(self) -> None:
-        await self._bind()
-        await self._wait_for_claims()
         await self._annotate()
         for manifest, snapshot in zip(self._pod["spec"].get("initContainers") or [], self._init_snapshots, strict=True):
             policy = "Never" if self._restart_policy == "Never" else "OnFailure"
@@ -151,18 +151,50 @@ class PodWorker:
     async def _bind(self) -> None:
         if self._pod["spec"].get("nodeName"):
             return
-        target = {"apiVersion": "v1", "kind": "Node", "name": NODE_NAME}
+        node = await self._place()
+        if not node:
+            return
+        for name in claim_names(self._pod):
+            if not self._context.scheduler.node_of_claim(self._pod, name):
+                patch = {"metadata": {"annotations": {SELECTED_NODE_ANNOTATION: node}}}
+                await self._insist("PATCH", CLAIMS.path(self.key[0], name), patch, MERGE_PATCH)
+        target = {"apiVersion": "v1", "kind": "Node", "name": node}
         binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": self.key[1]}, "target": target}
         path = PODS.path(*self.key, "binding")
         if await self._insist("POST", path, binding):
-            message = f"Successfully assigned {'/'.join(self.key)} to {NODE_NAME}"
+            self._pod = {**self._pod, "spec": {**self._pod["spec"], "nodeName": node}}
+            message = f"Successfully assigned {'/'.join(self.key)} to {node}"
             self._context.events.record("Pod", self._pod, "Scheduled", message)
 
-    async def _insist(self, method: str, path: str, body: Manifest) -> bool:
+    async def _place(self) -> str:
+        """The node to run on, once there is one; empty if the pod is to stop before."""
+        told = ""
+        while not self._stopping.is_set():
+            placement = self._context.scheduler.place(self._pod)
+            if placement.node:
+                return placement.node
+            if placement.reason != told:
+                told = placement.reason
+                self._context.events.record("Pod", self._pod, "FailedScheduling", told, warning=True)
+                await self._insist("PATCH", PODS.path(*self.key, "status"), self._unscheduled(told), MERGE_PATCH)
+            await asyncio.sleep(RETRY_SECONDS)
+        return ""
+
+    def _unscheduled(self, reason: str) -> Manifest:
+        condition = {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": reason,
+            "lastTransitionTime": timestamp_now(),
+        }
+        return {"metadata": {"uid": self.uid}, "status": {"phase": "Pending", "conditions": [condition]}}
+
+    async def _insist(self, method: str, path: str, body: Manifest, content_type: str = JSON) -> bool:
         """Repeat a call until it is answered; False when the answer is a refusal."""
         while not self._stopping.is_set():
             try:
-                await self._context.client.request(method, path, body)
+                await self._context.client.request(method, path, body, content_type)
                 return True
             except ApiError as error:
                 if error.status < 500:

@@ -115,7 +115,7 @@ def render_endpoint_slice(service: Mapping[str, Any], members: Sequence[Member])
                     "terminating": is_terminating(member.pod),
                 },
                 "hostname": member.pod["spec"].get("hostname") or member.pod["metadata"]["name"],
-                "nodeName": NODE_NAME,
+                "nodeName": member.pod["spec"].get("nodeName") or NODE_NAME,
                 "targetRef": _reference(member.pod),
             }
             for member in members
@@ -162,7 +162,8 @@ def _ports(service: Mapping[str, Any], members: Sequence[Member]) -> list[Manife
 
 
 def _address(member: Member) -> Manifest:
-    return {"ip": member.address, "nodeName": NODE_NAME, "targetRef": _reference(member.pod)}
+    node = member.pod["spec"].get("nodeName") or NODE_NAME
+    return {"ip": member.address, "nodeName": node, "targetRef": _reference(member.pod)}
 
 
 def _reference(pod: Mapping[str, Any]) -> Manifest:

@@ -95,8 +95,9 @@ async def node(
     isolation_wanted: str,
     environment: Mapping[str, str],
     hurry: asyncio.Event,
+    node_count: int,
 ) -> AsyncIterator[Node]:
-    """The node while it runs; at the end every pod has been stopped, gracefully unless `hurry` is set."""
+    """The nodes while they run; at the end every pod has been stopped, gracefully unless `hurry` is set."""
     try:
         require_loopback()
         isolation, sentence = await choose_isolation(state.node, isolation_wanted)
@@ -106,7 +107,9 @@ async def node(
     connector = aiohttp.TCPConnector(force_close=True, limit=0)  # a probe proves a new connection works, too
     try:
         async with aiohttp.ClientSession(connector=connector) as probe_session:
-            kubelet = Kubelet(client, probe_session, state.node, state.volumes, slot.number, isolation, environment)
+            kubelet = Kubelet(
+                client, probe_session, state.node, state.volumes, slot.number, isolation, environment, node_count
+            )
             ready = asyncio.Event()
             running = asyncio.create_task(kubelet.run(ready))
             waiting = asyncio.create_task(ready.wait())

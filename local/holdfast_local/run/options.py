@@ -18,3 +18,5 @@ class RunOptions:
     """`auto`, `namespaces` or `prefix`."""
     timeout_seconds: float
     """Until every Tenant must be Ready."""
+    nodes: int = 1
+    """How many nodes this machine plays."""

@@ -88,6 +88,30 @@ class Cluster:
                 return bool(found.allow_volume_expansion)
         return True
 
+    # --- its nodes
+    @property
+    def has_plugs(self) -> bool:
+        """Whether nodes can be cut off: those of the stand-in can."""
+        nodes = self.core.list_node().items
+        return all("holdfast-local" in node.status.node_info.kubelet_version for node in nodes)
+
+    def set_power(self, node: str, *, on: bool) -> None:
+        self.core.patch_node(node, {"metadata": {"annotations": {"holdfast.dev/power": None if on else "off"}}})
+
+    def cordon(self, node: str, *, on: bool) -> None:
+        self.core.patch_node(node, {"spec": {"unschedulable": on or None}})
+
+    def evict(self, namespace: str, pod: str) -> bool:
+        """As `kubectl drain` does; False while a disruption budget forbids it."""
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
+        try:
+            self.core.create_namespaced_pod_eviction(pod, namespace, eviction)
+        except ApiException as error:
+            if error.status == 429:
+                return False
+            raise
+        return True
+
     def secret(self, namespace: str, name: str) -> dict[str, str]:
         """Decoded; empty if there is none."""
         try:

@@ -27,6 +27,7 @@ STOP_TIMEOUT_SECONDS = 60.0
 class StandIn:
     state: Path
     tenant: Path
+    nodes: int = 1
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict, repr=False)
     """What `.holdfast/env` exports."""
@@ -42,6 +43,7 @@ class StandIn:
     def start(self) -> None:
         """Returns when the Tenant is Ready."""
         command = [str(Path(sys.executable).parent / "holdfast-local"), "run", "--tenant", str(self.tenant)]
+        command += ["--nodes", str(self.nodes)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([*command, "--state", str(self.state)], stdout=log, stderr=log)
         deadline = time.monotonic() + START_TIMEOUT_SECONDS

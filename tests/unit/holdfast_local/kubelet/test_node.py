@@ -22,6 +22,7 @@ from holdfast_local.kubelet.agent import Kubelet
 from holdfast_local.kubelet.client import (
     CLAIMS,
     CONFIG_MAPS,
+    NODES,
     PODS,
     SECRETS,
     SERVICES,
@@ -30,6 +31,7 @@ from holdfast_local.kubelet.client import (
     connect,
 )
 from holdfast_local.kubelet.isolation import Isolation, choose_isolation
+from holdfast_local.kubelet.scheduling import POWER_ANNOTATION
 
 Manifest = dict[str, Any]
 NAMESPACE = "default"
@@ -157,7 +159,7 @@ class Demo:
 
 
 @asynccontextmanager
-async def node(state: Path, wanted: str) -> AsyncIterator[Demo]:
+async def node(state: Path, wanted: str, count: int = 1) -> AsyncIterator[Demo]:
     state.mkdir(exist_ok=True)
     running = await server.serve(state / "api", "127.0.0.1", 0, {"token": ("admin", ("system:masters",))})
     isolation, sentence = await choose_isolation(state, "auto" if wanted == "namespaces" else wanted)
@@ -171,9 +173,8 @@ async def node(state: Path, wanted: str) -> AsyncIterator[Demo]:
             connect(running.url, "token", authority) as client,
             aiohttp.ClientSession(connector=connector) as http,
         ):
-            kubelet = Kubelet(
-                client, http, state, state / "volumes", slot.number, isolation, {"PATH": os.environ["PATH"]}
-            )
+            environment = {"PATH": os.environ["PATH"]}
+            kubelet = Kubelet(client, http, state, state / "volumes", slot.number, isolation, environment, count)
             ready = asyncio.Event()
             task = asyncio.create_task(kubelet.run(ready))
             try:
@@ -336,3 +337,65 @@ async def test_pods_that_ignore_sigterm_are_killed_after_their_grace(tmp_path: P
 
         await demo.until(gone)
         assert 0.9 <= time.monotonic() - began < 5
+
+
+async def test_a_node_whose_plug_is_pulled_takes_its_pods_along_and_brings_them_back(tmp_path: Path) -> None:
+    async with node(tmp_path / "state", "prefix", count=3) as demo:
+        await demo.start(3)
+        pods = [await demo.pod(ordinal) for ordinal in range(3)]
+        places = [pod["spec"]["nodeName"] for pod in pods if pod]
+        assert sorted(places) == ["local-0", "local-1", "local-2"]
+        lost = places[1]
+
+        async def plug(state: str | None) -> None:
+            patch = {"metadata": {"annotations": {POWER_ANNOTATION: state}}}
+            await demo.client.merge(NODES, "", lost, patch)
+
+        async def node_is(status: str) -> bool:
+            found = await demo.client.get(NODES, "", lost)
+            return bool(found) and found["status"]["conditions"][0]["status"] == status
+
+        async def ready_are(count: int) -> bool:
+            return await demo.ready_pods() == count
+
+        await plug("off")
+        await demo.until(lambda: node_is("Unknown"))
+        await demo.until(lambda: ready_are(2))
+        await asyncio.sleep(1)
+        gone = await demo.pod(1)
+        assert gone is not None, "nobody but the node may say that its pod has ended"
+        assert gone["spec"]["nodeName"] == lost
+        await plug(None)
+        await demo.until(lambda: node_is("True"))
+        await demo.until(lambda: ready_are(3))
+        again = await demo.pod(1)
+        assert again is not None
+        assert again["metadata"]["uid"] == gone["metadata"]["uid"]
+
+
+async def test_a_pod_waits_for_the_node_its_volume_is_on(tmp_path: Path) -> None:
+    async with node(tmp_path / "state", "prefix", count=2) as demo:
+        await demo.start(1)
+        pod = await demo.pod(0)
+        assert pod is not None
+        home = pod["spec"]["nodeName"]
+        await demo.client.merge(NODES, "", home, {"spec": {"unschedulable": True}})
+        await demo.client.delete(PODS, NAMESPACE, "demo-0", pod["metadata"]["uid"])
+
+        async def refused() -> bool:
+            found = await demo.pod(0)
+            conditions = ((found or {}).get("status") or {}).get("conditions") or []
+            return any(
+                c.get("reason") == "Unschedulable" and "volume node affinity" in c["message"] for c in conditions
+            )
+
+        await demo.until(refused)
+        await demo.client.merge(NODES, "", home, {"spec": {"unschedulable": None}})
+
+        async def back() -> bool:
+            return await demo.ready_pods() == 1
+
+        await demo.until(back)
+        pod = await demo.pod(0)
+        assert pod is not None
+        assert pod["spec"]["nodeName"] == home

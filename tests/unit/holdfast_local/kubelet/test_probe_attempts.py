@@ -29,5 +29,5 @@ async def test_a_refused_connection_is_said_in_plain_words(kind: str) -> None:
 
 
 def test_the_node_is_of_the_version_of_the_api_server() -> None:
-    info = node_status("2026-01-01T00:00:00Z")["nodeInfo"]
+    info = node_status("local", True, "2026-01-01T00:00:00Z")["nodeInfo"]
     assert info["kubeletVersion"].startswith(f"v{KUBERNETES_VERSION}")

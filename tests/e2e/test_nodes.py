@@ -1,0 +1,140 @@
+"""Nodes that go away, by the plug or by `kubectl drain`, under clients that go on reading and writing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from kubernetes.client.exceptions import ApiException
+
+from holdfast_operator.testing.cluster import Cluster, wait_for
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.cluster]
+
+
+def s3(endpoint: str, keys: dict[str, str]) -> Any:
+    """A client with the retries that SDKs come with, in their standard mode."""
+    return boto3.client(
+        "s3", endpoint_url=endpoint, region_name="us-east-1",
+        aws_access_key_id=keys["accessKey"], aws_secret_access_key=keys["secretKey"],
+        config=Config(
+            retries={"max_attempts": 8, "mode": "standard"}, s3={"addressing_style": "path"},
+            connect_timeout=5, read_timeout=30,
+        ),
+    )  # fmt: skip
+
+
+@dataclass
+class Traffic:
+    """What one client did while something happened."""
+
+    done: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def traffic(endpoint: str, keys: dict[str, str]) -> Iterator[Traffic]:
+    """A client that writes and reads back, small and large, until the block ends."""
+    told, stop = Traffic(), threading.Event()
+
+    def work() -> None:
+        client = s3(endpoint, keys)
+        while not stop.is_set():
+            body = b"%d:" % told.done + bytes(150_000 if told.done % 3 == 0 else 100)
+            try:
+                client.put_object(Bucket="first", Key=f"t/{told.done % 50}", Body=body)
+                if client.get_object(Bucket="first", Key=f"t/{told.done % 50}")["Body"].read() != body:
+                    told.failures.append(f"operation {told.done}: another body")
+            except (ClientError, BotoCoreError, OSError) as error:
+                told.failures.append(f"operation {told.done}: {error}")
+            told.done += 1
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        yield told
+    finally:
+        stop.set()
+        worker.join()
+
+
+@pytest.fixture
+def store(cluster: Cluster, tenant: dict[str, Any]) -> str:
+    """A Tenant over four nodes; its namespace."""
+    namespace = str(tenant["metadata"]["namespace"])
+    cluster.create_tenant(tenant)
+    wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"))
+    nodes = {pod.spec.node_name for pod in cluster.core.list_namespaced_pod(namespace).items}
+    if len(nodes) < 4:
+        pytest.skip(f"the pods are on {len(nodes)} nodes")
+    return namespace
+
+
+def node_of(cluster: Cluster, namespace: str, pod: str) -> str:
+    return str(cluster.core.read_namespaced_pod(pod, namespace).spec.node_name)
+
+
+def is_whole(cluster: Cluster, namespace: str) -> bool:
+    return bool(cluster.tenant(namespace, "store")["status"]["health"] == "Healthy")
+
+
+def test_a_node_without_power_interrupts_nobody(cluster: Cluster, store: str) -> None:
+    if not cluster.has_plugs:
+        pytest.skip("no way to pull a plug of this cluster's nodes")
+    node = node_of(cluster, store, "store-pool-main-2")
+    with cluster.endpoint(store, "store") as endpoint, traffic(endpoint, cluster.secret(store, "store-root")) as told:
+        wait_for("some traffic", lambda: told.done >= 10)
+        cluster.set_power(node, on=False)
+        wait_for("Degraded", lambda: cluster.condition(store, "store", "Degraded")["status"] == "True")
+        assert "store-pool-main-2" in cluster.condition(store, "store", "Degraded")["message"]
+        assert cluster.condition(store, "store", "Ready")["status"] == "True"
+        before = told.done
+        wait_for("traffic without the node", lambda: told.done >= before + 40)
+        cluster.set_power(node, on=True)
+        wait_for("the Tenant to be whole", lambda: is_whole(cluster, store))
+    assert told.failures == []
+
+
+def test_a_drained_node_gives_up_its_pod_once_and_no_second_goes_meanwhile(cluster: Cluster, store: str) -> None:
+    node = node_of(cluster, store, "store-pool-main-1")
+    with cluster.endpoint(store, "store") as endpoint, traffic(endpoint, cluster.secret(store, "store-root")) as told:
+        wait_for("some traffic", lambda: told.done >= 10)
+        cluster.cordon(node, on=True)
+        try:
+            wait_for("the eviction", lambda: cluster.evict(store, "store-pool-main-1"))
+            wait_for("Degraded", lambda: cluster.condition(store, "store", "Degraded")["status"] == "True")
+            assert not cluster.evict(store, "store-pool-main-0"), "redundancy is reduced"
+            wait_for(
+                "the reason", lambda: "volume node affinity" in pending_reason(cluster, store) or moved(cluster, store)
+            )
+        finally:
+            cluster.cordon(node, on=False)
+        wait_for("the Tenant to be whole", lambda: is_whole(cluster, store))
+        wait_for("the next eviction", lambda: cluster.evict(store, "store-pool-main-0"))
+        wait_for("the Tenant to be degraded", lambda: not is_whole(cluster, store))
+        wait_for("the Tenant to be whole", lambda: is_whole(cluster, store))
+    assert told.failures == []
+
+
+def pending_reason(cluster: Cluster, namespace: str) -> str:
+    try:
+        pod = cluster.core.read_namespaced_pod("store-pool-main-1", namespace)
+    except ApiException:
+        return ""
+    return " ".join(condition.message or "" for condition in pod.status.conditions or [])
+
+
+def moved(cluster: Cluster, namespace: str) -> bool:
+    """On a cluster whose volumes follow their pods."""
+    try:
+        pod = cluster.core.read_namespaced_pod("store-pool-main-1", namespace)
+    except ApiException:
+        return False
+    return any(condition.type == "Ready" and condition.status == "True" for condition in pod.status.conditions or [])
