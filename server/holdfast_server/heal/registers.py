@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import stamp_ms
 from holdfast_server.contract.healing import MAX_STUCK_SAMPLES, StuckRegister
-from holdfast_server.drives.port import DriveError, Register
+from holdfast_server.drives.port import MAX_REGISTERS_PER_CALL, DriveError, Register
 from holdfast_server.heal.pacing import Pacer
 from holdfast_server.objects import quorum, record
 from holdfast_server.objects.asking import together
@@ -80,12 +80,12 @@ class RegisterHealing:
         outcome = Outcome()
         start = 0
         while start < len(registers):
-            batch = registers[start : start + self._pacer.width]
+            batch = registers[start : start + min(self._pacer.width, MAX_REGISTERS_PER_CALL)]
             start += len(batch)
             began = self._clock.monotonic_seconds()
-            for register, healed in zip(
-                batch, await together(self._one(erasure_set, register, verify) for register in batch), strict=True
-            ):
+            replies = await self._store.healer.query_many(erasure_set, batch)
+            made = await together(self._one(erasure_set, register, verify, replies[register]) for register in batch)
+            for register, healed in zip(batch, made, strict=True):
                 self._count(outcome, register, healed)
             await self._pacer.rest(self._clock.monotonic_seconds() - began)
         return outcome
@@ -103,11 +103,13 @@ class RegisterHealing:
         if healed is None or not healed.settled:
             outcome.left.append(register)
 
-    async def _one(self, erasure_set: ErasureSet, register: Register, verify: bool) -> Healed | None:
+    async def _one(
+        self, erasure_set: ErasureSet, register: Register, verify: bool, replies: quorum.Replies
+    ) -> Healed | None:
         try:
             if register.space[:1] == record.PART_SPACE and await self.upload_has_ended(register):
                 return await self.end_part(erasure_set, register)
-            healed = await self._store.heal(erasure_set, register, verify)
+            healed = await self._store.heal(erasure_set, register, verify, replies)
         except (DriveError, ObjectError) as error:
             self.failed += 1
             log.info("%s: %r could not be healed now: %s", erasure_set.name, register.key, error)

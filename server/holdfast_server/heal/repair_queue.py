@@ -20,11 +20,11 @@ import xxhash
 
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import stamp_ms
-from holdfast_server.drives.port import Register
+from holdfast_server.drives.port import MAX_REGISTERS_PER_CALL, Register
 from holdfast_server.heal.own_drive import OwnDrive
 from holdfast_server.heal.registers import RegisterHealing
 from holdfast_server.heal.settings import HealSettings
-from holdfast_server.objects.asking import ask, bounded, together
+from holdfast_server.objects.asking import ask, bounded
 from holdfast_server.objects.erasure_set import ErasureSet
 
 TURN_MS = 2000
@@ -68,7 +68,9 @@ class RepairQueueWork:
         if not mine:
             return False
         outcome = await self._healing.heal(erasure_set, mine)
-        await together(self._drop(erasure_set, register, stamp) for register, stamp in outcome.whole)
+        for start in range(0, len(outcome.whole), MAX_REGISTERS_PER_CALL):
+            whole = outcome.whole[start : start + MAX_REGISTERS_PER_CALL]
+            await ask(erasure_set.awake(), lambda _, holder, whole=whole: holder.repaired(whole))  # type: ignore[misc]
         for register in outcome.not_whole:
             await bounded(drive.note(register, 0, False))
         state.repaired += len(outcome.whole)
@@ -96,9 +98,6 @@ class RepairQueueWork:
             state.remaining = drive.repair_queue_length
             state.failed = 0
         return state.remaining > 0
-
-    async def _drop(self, erasure_set: ErasureSet, register: Register, stamp: int) -> None:
-        await ask(erasure_set.awake(), lambda _, drive: drive.repaired(register, stamp))
 
     async def _written_ms(self, drive: OwnDrive, register: Register) -> int:
         reply = await bounded(drive.query(register, False))

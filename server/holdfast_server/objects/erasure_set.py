@@ -333,8 +333,10 @@ class ErasureSet:
         self.note_later(register, stamp, held)
         return Committed(stamp, frozenset(held))
 
-    def note_later(self, register: Register, stamp: int, positions: Collection[int]) -> None:
-        whole = len(positions) == self.quorums.set_size
+    def note_later(self, register: Register, stamp: int, positions: Collection[int], whole: bool | None = None) -> None:
+        """Tell these holders.  `whole`: every drive of the set has it; by default, if these are all of them."""
+        if whole is None:
+            whole = len(positions) == self.quorums.set_size
         drives = self.drives()
         targets = {p: drives[p] for p in positions}
         self._background.spawn(self._send_notes(register, stamp, whole, targets))

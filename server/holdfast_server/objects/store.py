@@ -21,7 +21,7 @@ from holdfast_server.clock.stamp import HybridClock
 from holdfast_server.drives.port import MAX_SCAN_ENTRIES, Drive, Held, Register
 from holdfast_server.erasure.codec import Codec, codec
 from holdfast_server.memory.pod_memory import PodMemory
-from holdfast_server.objects import record
+from holdfast_server.objects import quorum, record
 from holdfast_server.objects.background import Background
 from holdfast_server.objects.epochs import Epochs
 from holdfast_server.objects.erasure_set import Committed, ErasureSet, Refill
@@ -268,8 +268,14 @@ class ObjectStore:
             now = self.clock.monotonic_seconds()
             took(now - began, now)
 
-    async def heal(self, erasure_set: ErasureSet, register: Register, verify: bool = False) -> Healed:
-        return await self.healer.heal(erasure_set, register, verify)
+    async def heal(
+        self,
+        erasure_set: ErasureSet,
+        register: Register,
+        verify: bool = False,
+        replies: quorum.Replies | None = None,
+    ) -> Healed:
+        return await self.healer.heal(erasure_set, register, verify, replies)
 
     async def delete_object(self, bucket_id: bytes, key: str, condition: Condition | None = None) -> Record | None:
         register = record.object_register(bucket_id, key)

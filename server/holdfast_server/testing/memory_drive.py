@@ -241,6 +241,9 @@ class MemoryDrive:
         records = tuple(record if with_inline else _bare(record) for record in state.records)
         return QueryReply(records, state.mark, state.highest, state.watermark, state.healing)
 
+    async def query_many(self, registers: Sequence[Register], with_inline: bool) -> list[QueryReply]:
+        return [await self.query(register, with_inline) for register in registers]
+
     async def commit(self, request: CommitRequest) -> CommitReply:
         row = keys.row_key(request.register)
         state = self._state(row)
@@ -343,7 +346,11 @@ class MemoryDrive:
         self._handed_out.update((row, self._repairs[row]) for row in rows)
         return [keys.decode_row_key(row) for row in rows]
 
-    async def repaired(self, register: Register, stamp: int) -> None:
+    async def repaired(self, whole: Sequence[tuple[Register, int]]) -> None:
+        for register, stamp in whole:
+            self._repaired(register, stamp)
+
+    def _repaired(self, register: Register, stamp: int) -> None:
         row = keys.row_key(register)
         if self._state(row).newest > stamp:
             return
