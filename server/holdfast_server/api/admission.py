@@ -6,14 +6,12 @@ clients, never keep small requests out; the admin API has places of its own, and
 does not come soon enough is answered SlowDown: at that point nothing was begun and no body was read, and a client
 that waits for `100 Continue` never sends it.
 
-While a request waits, its connection is read no further, so that a body cannot pile up here meanwhile.
+While a request waits, nothing of its body is read: that begins when a handler asks for it (`http_protocol`).
 
 Not here: bytes of stripes (`objects` takes them from the same `PodMemory`), what an answer looks like.
 """
 
 from __future__ import annotations
-
-from collections.abc import Awaitable, Callable
 
 from holdfast_server.memory.budget import Budget, Hold
 from holdfast_server.memory.pod_memory import PodMemory
@@ -22,12 +20,10 @@ from holdfast_server.memory.pod_memory import PodMemory
 class Ticket:
     """The places and bytes of one request."""
 
-    __slots__ = ("_documents", "_hold_back", "_memory", "_place", "_taken")
+    __slots__ = ("_documents", "_memory", "_place", "_taken")
 
-    def __init__(self, memory: PodMemory, hold_back: Callable[[bool], None] | None = None) -> None:
-        """`hold_back(True)`: read nothing more of this client; `hold_back(False)`: go on."""
+    def __init__(self, memory: PodMemory) -> None:
         self._memory = memory
-        self._hold_back = hold_back
         self._place: Budget | None = None
         self._taken: list[Budget] = []
         self._documents: Hold | None = None
@@ -58,8 +54,7 @@ class Ticket:
             self._documents = self._memory.documents.hold()
         # Never more while holding some: two requests could wait for each other.
         self._documents.close()
-        if not self._documents.try_take(size_bytes):
-            await self._unread(self._documents.take(size_bytes))
+        await self._documents.take(size_bytes)
 
     def leave(self) -> None:
         """Give everything back; idempotent."""
@@ -76,16 +71,5 @@ class Ticket:
             self._place.give(1)
             self._place = None
         if not place.try_take(1):
-            await self._unread(place.take(1))
+            await place.take(1)
         self._place = place
-
-    async def _unread(self, turn: Awaitable[None]) -> None:
-        """Wait for a turn while nothing is read of the client."""
-        if self._hold_back is None:
-            await turn
-            return
-        self._hold_back(True)
-        try:
-            await turn
-        finally:
-            self._hold_back(False)

@@ -4,6 +4,8 @@
   a bounded while: closing with unread bytes makes the kernel reset the connection, and the client would never
   see why it was refused.
 - A client that shuts down its sending side half-way through a body still gets its IncompleteBody.
+- What comes in is read in small pieces, and of a body nothing before a handler asks for it: uvloop's own way of
+  reading takes up to 256 kB at a time, for each of the requests that wait for their turn.
 - A head that is too large as a whole, or does not come to its end in time, is refused; and a connection beyond
   the bound takes the place of the one that has been idle longest.
 
@@ -26,6 +28,9 @@ from holdfast_server.s3.errors import S3Error
 
 log = logging.getLogger(__name__)
 
+READ_SIZE_BYTES = 64 << 10
+HEAD_READ_SIZE_BYTES = 32 << 10
+"""What is read at a time while a head is expected: what follows it is all that a request which waits may hold."""
 LINGER_SECONDS = 2.0
 """How long a refused client may go on sending into nothing before the connection is cut."""
 LINGER_SIZE_BYTES = 32 << 20
@@ -86,8 +91,13 @@ class S3Protocol(RequestHandler):
         return self._content is None and not self._unanswered
 
     def begin(self, content: StreamReader) -> None:
-        """The front end takes up a request of this connection; `content` is its body."""
+        """The front end takes up a request of this connection; `content` is its body, which is not read on before
+        `let_come`."""
         self._content = self._last_content = content
+        if content.is_eof():
+            self.let_come()
+        else:
+            self._hold_back()
         self._head_bytes = 0
         self._server.begun(self)
         if self._sender_done.is_set():
@@ -95,6 +105,7 @@ class S3Protocol(RequestHandler):
 
     def end(self) -> None:
         """The front end is done with it."""
+        self.let_come()
         self._content = None
         self._unanswered = False
         self._server.rests(self)
@@ -105,13 +116,19 @@ class S3Protocol(RequestHandler):
         waiter = self._waiter
         return waiter is not None and not waiter.done()
 
-    def hold_back(self, held: bool) -> None:
-        """Read nothing more of the body that is on its way, or go on."""
-        if held:
-            if self._content is not None and not self._content.is_eof():
-                self._held_back = True
-                self.pause_reading()
-        elif self._held_back:
+    @property
+    def read_size_bytes(self) -> int:
+        """How much to read at a time."""
+        return HEAD_READ_SIZE_BYTES if self._content is None else READ_SIZE_BYTES
+
+    def _hold_back(self) -> None:
+        if not self._held_back:
+            self._held_back = True
+            self.pause_reading()
+
+    def let_come(self) -> None:
+        """Read the body that is on its way, as far as it is taken."""
+        if self._held_back:
             self._held_back = False
             self.resume_reading()
 
@@ -119,6 +136,8 @@ class S3Protocol(RequestHandler):
         if not self._refused:
             head = self._content is None and bool(data)
             if head:
+                if self._unanswered and not self.between_requests:
+                    self._hold_back()  # more of a body whose request has yet to be taken up
                 self._unanswered = True
                 self._server.woken(self)
                 self._head_bytes += len(data)
@@ -205,9 +224,42 @@ class S3Protocol(RequestHandler):
         else:
             error = S3Error("InvalidRequest", "The request is not valid HTTP.")
         self._refused = True
+        self.let_come()  # to be thrown away
         response = self._answer_malformed(request, error)
         response.force_close()
         return response
+
+
+class _InSmallPieces(asyncio.BufferedProtocol):
+    """Stands between transport and protocol, and decides how much is read at a time.
+
+    One buffer serves all connections: what it got is copied out before anything else is read.
+    """
+
+    def __init__(self, protocol: S3Protocol, buffer: memoryview) -> None:
+        self._protocol = protocol
+        self._buffer = buffer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._protocol.connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._protocol.connection_lost(exc)
+
+    def eof_received(self) -> bool | None:
+        return self._protocol.eof_received()
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer[: self._protocol.read_size_bytes]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._protocol.data_received(bytes(self._buffer[:nbytes]))
 
 
 class S3Server(web.Server):
@@ -230,6 +282,7 @@ class S3Server(web.Server):
         self._head_seconds = head_seconds
         self._answer_malformed = answer_malformed
         self._options = options
+        self._buffer = memoryview(bytearray(READ_SIZE_BYTES))
         self._open: set[S3Protocol] = set()
         self._resting: dict[S3Protocol, None] = {}
         """Longest first."""
@@ -237,8 +290,9 @@ class S3Server(web.Server):
         """Heads on their way, and since when; the oldest first."""
         self._sweep: asyncio.TimerHandle | None = None
 
-    def __call__(self) -> RequestHandler:
-        return S3Protocol(self, self._answer_malformed, loop=asyncio.get_running_loop(), **self._options)
+    def __call__(self) -> asyncio.BufferedProtocol:  # type: ignore[override]
+        protocol = S3Protocol(self, self._answer_malformed, loop=asyncio.get_running_loop(), **self._options)
+        return _InSmallPieces(protocol, self._buffer)
 
     def admit(self, connection: S3Protocol) -> bool:
         """A new connection; False if it is one too many and none rests."""

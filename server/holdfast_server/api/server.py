@@ -58,6 +58,7 @@ class HttpBody:
         self.received_bytes = 0
 
     async def pieces(self) -> AsyncIterator[bytes]:
+        self._let_come()
         await self._let_go_on()
         content = self._http.content
         while True:
@@ -75,6 +76,11 @@ class HttpBody:
     async def _wait_for_piece(self) -> bytes:
         async with asyncio.timeout(self._idle_seconds):
             return await self._http.content.readany()
+
+    def _let_come(self) -> None:
+        protocol = self._http.protocol
+        assert isinstance(protocol, S3Protocol)
+        protocol.let_come()
 
     async def _let_go_on(self) -> None:
         if not self._awaits_continue:
@@ -95,6 +101,7 @@ class HttpBody:
         if self.size_bytes is not None and self.size_bytes - self.received_bytes > DRAINED_SIZE_BYTES:
             return False
         taken = 0
+        self._let_come()
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
                 while taken <= DRAINED_SIZE_BYTES and not content.at_eof():
@@ -185,7 +192,7 @@ class FrontEnd:
             return await self._send(http, probe, request_id, keep_alive=True)
         body = HttpBody(http, services.limits)
         answered = Answered("none", Response(status=499))
-        ticket = Ticket(services.memory, protocol.hold_back)
+        ticket = Ticket(services.memory)
         self._in_flight += 1
         services.metrics.in_flight.inc()
         try:
