@@ -122,9 +122,9 @@ class S3Protocol(RequestHandler):
         return HEAD_READ_SIZE_BYTES if self._content is None else READ_SIZE_BYTES
 
     def _hold_back(self) -> None:
-        if not self._held_back:
+        if not self._held_back and self.transport is not None:
             self._held_back = True
-            self.pause_reading()
+            self.transport.pause_reading()
 
     def let_come(self) -> None:
         """Read the body that is on its way, as far as it is taken."""
