@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,10 +36,32 @@ MAX_WAITING_JOBS = 1024
 T = TypeVar("T")
 
 
+CALL_BOUNDS_SECONDS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5)
+"""Of the histogram of disk work; the last is where a drive counts as hanging."""
+
+
+class CallTimes:
+    """How long the disk work of a drive has taken since it was opened."""
+
+    __slots__ = ("counts", "failed", "seconds")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(CALL_BOUNDS_SECONDS) + 1)
+        """By the bound they were within; the last: longer than all of them."""
+        self.seconds = 0.0
+        self.failed = 0
+        """Pieces of work that ended in an error of the operating system."""
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(CALL_BOUNDS_SECONDS, seconds)] += 1
+        self.seconds += seconds
+
+
 class Watch:
     """Which work is under way on a drive, and since when.  Safe from any thread."""
 
     def __init__(self) -> None:
+        self.times = CallTimes()
         self._lock = threading.Lock()
         self._began: dict[int, tuple[float, str]] = {}
         self._last = 0
@@ -49,9 +72,11 @@ class Watch:
             self._began[self._last] = (time.monotonic(), what)
             return self._last
 
-    def end(self, number: int) -> None:
+    def end(self, number: int, error: BaseException | None = None) -> None:
         with self._lock:
-            del self._began[number]
+            began, _ = self._began.pop(number)
+            self.times.add(time.monotonic() - began)
+            self.times.failed += isinstance(error, OSError)
 
     def longest(self) -> tuple[float, str]:
         """Seconds for which the oldest piece of work has been under way, and what it is; (0, "") if there is none."""
@@ -152,7 +177,7 @@ class DiskThreads:
             error = raised
         finally:
             if job.watched:
-                self._watch.end(number)
+                self._watch.end(number, error)
         try:
             self._loop.call_soon_threadsafe(self._finished, job, result, error)
         except RuntimeError:

@@ -12,17 +12,21 @@ others.  `server` is the pod's name; `pod` would collide with what a scraper add
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from holdfast_server.contract import geometry
 from holdfast_server.contract.admin import PodState
 from holdfast_server.contract.healing import DriveHealing
 from holdfast_server.contract.health import ClusterHealth, DriveHealth
 from holdfast_server.contract.wording import filled_fraction
+from holdfast_server.drives.disk_threads import CALL_BOUNDS_SECONDS, CallTimes
+from holdfast_server.memory.budget import Budget
 
 DRIVE_STATES = ("ok", "healing", "blank", "offline", "faulty")
 _DRIVE = ("pool", "set", "position", "volume")
@@ -43,6 +47,11 @@ class PodView(NamedTuple):
     state: PodState
     cluster: ClusterHealth
     peers: Sequence[PeerView]
+    calls: Sequence[CallTimes]
+    """Of the disk work of this pod's drives, in the order of `state.drives`."""
+    budgets: Sequence[Budget]
+    background_dropped: int
+    """Courtesies (notes, read repairs) given up because too many were under way."""
 
 
 class PodCollector(Collector):
@@ -59,11 +68,13 @@ class PodCollector(Collector):
         view = self._view()
         yield from _pod(view)
         yield from _drives(view.state.drives)
+        yield from _calls(view)
         yield from _sets(view)
         yield from _queue(view.state.healing.drives)
         yield from _filling(view.state.healing.drives)
         yield from _scanner(view.state.healing.drives)
         yield from _healing(view)
+        yield from _memory(view)
 
 
 def _pod(view: PodView) -> Iterable[Metric]:
@@ -84,6 +95,7 @@ def _pod(view: PodView) -> Iterable[Metric]:
 
 
 def _drives(drives: Sequence[DriveHealth]) -> Iterable[Metric]:
+    full = _of_drives("holdfast_drive_full", "Whether it takes no new data for want of room: 1 or 0.")
     states = GaugeMetricFamily(
         "holdfast_drive_state", "1 for the state the drive is in, 0 for the others.", labels=(*_DRIVE, "state")
     )
@@ -94,11 +106,25 @@ def _drives(drives: Sequence[DriveHealth]) -> Iterable[Metric]:
         labels = _labels(drive)
         for state in DRIVE_STATES:
             states.add_metric((*labels, state), drive.state == state)
+        full.add_metric(labels, drive.full)
         if drive.total_bytes:
             total.add_metric(labels, drive.total_bytes)
             used.add_metric(labels, drive.used_bytes)
             available.add_metric(labels, drive.available_bytes)
-    return states, total, used, available
+    return states, full, total, used, available
+
+
+def _calls(view: PodView) -> Iterable[Metric]:
+    seconds = HistogramMetricFamily(
+        "holdfast_drive_call_seconds", "Disk work: blocks, batches of commits, pages, look-ups.", labels=_DRIVE
+    )
+    failed = _counter("holdfast_drive_io_errors", "Disk work that ended in an error of the operating system.")
+    bounds = [*map(floatToGoString, CALL_BOUNDS_SECONDS), "+Inf"]
+    for drive, calls in zip(view.state.drives, view.calls, strict=False):
+        running = list(accumulate(calls.counts))
+        seconds.add_metric(_labels(drive), list(zip(bounds, running, strict=True)), calls.seconds)
+        failed.add_metric(_labels(drive), calls.failed)
+    return seconds, failed
 
 
 def _sets(view: PodView) -> Iterable[Metric]:
@@ -197,6 +223,31 @@ def _healing(view: PodView) -> Iterable[Metric]:
         "Of reads and writes of records, smoothed, as healing paces itself by it; 0: no requests lately.",
         healing.foreground_latency_seconds,
     )
+
+
+def _memory(view: PodView) -> Iterable[Metric]:
+    labels = ("budget",)
+    capacity = GaugeMetricFamily("holdfast_budget_capacity", "Places or bytes that may be taken.", labels=labels)
+    used = GaugeMetricFamily("holdfast_budget_used", "Of them, taken now.", labels=labels)
+    waiting = GaugeMetricFamily("holdfast_budget_waiting", "Requests that wait for their turn.", labels=labels)
+    refused = CounterMetricFamily(
+        "holdfast_budget_refused", "Requests answered SlowDown for want of it.", labels=labels
+    )
+    evicted = CounterMetricFamily(
+        "holdfast_budget_evicted", "Requests of clients too slow, ended while others waited.", labels=labels
+    )
+    for budget in view.budgets:
+        name = (budget.name.replace(" ", "_"),)
+        capacity.add_metric(name, budget.capacity)
+        used.add_metric(name, budget.used)
+        waiting.add_metric(name, budget.waiting)
+        refused.add_metric(name, budget.refused)
+        evicted.add_metric(name, budget.evicted)
+    yield from (capacity, used, waiting, refused, evicted)
+    yield CounterMetricFamily(
+        "holdfast_background_dropped", "Notes and repairs given up because too many were under way.",
+        view.background_dropped,
+    )  # fmt: skip
 
 
 def _of_drives(name: str, told: str, *more: str) -> GaugeMetricFamily:
