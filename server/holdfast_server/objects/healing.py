@@ -114,7 +114,7 @@ class Healer:
         for stamp in sorted((s for s in found if s >= mark), reverse=True):
             step = quorum.decide_heal(erasure_set.quorums, replies, stamp)
             healed.stamp = max(healed.stamp, stamp)
-            if step is not quorum.HealStep.COPY and self._may_be_in_flight(stamp):
+            if step is not quorum.HealStep.COPY and self.may_be_in_flight(stamp):
                 young = True  # its coordinator will decide it; what lies below may still be needed
                 continue
             if step is quorum.HealStep.TAKE_BACK:
@@ -162,13 +162,25 @@ class Healer:
         erasure_set.note_later(register, stamp, have)
         return True
 
+    def find_stuck(self, erasure_set: ErasureSet, replies: quorum.Replies) -> Stuck | None:
+        """The version that `heal` would stop at, if all drives answered."""
+        mark = quorum.greatest_mark(replies)
+        for stamp in sorted((s for s in quorum.versions(replies) if s >= mark), reverse=True):
+            step = quorum.decide_heal(erasure_set.quorums, replies, stamp)
+            if step is quorum.HealStep.STUCK:
+                return self._stuck(erasure_set, replies, stamp)
+            if step is not quorum.HealStep.TAKE_BACK:
+                return None
+        return None
+
     def _stuck(self, erasure_set: ErasureSet, replies: quorum.Replies, stamp: int) -> Stuck:
         held = quorum.versions(replies)[stamp]
         copies = len(quorum.holders(replies, stamp))
         committed = copies >= erasure_set.quorums.write_quorum or stamp == quorum.greatest_mark(replies)
         return Stuck(stamp, copies, quorum.copies_needed(erasure_set.quorums, held), committed)
 
-    def _may_be_in_flight(self, stamp: int) -> bool:
+    def may_be_in_flight(self, stamp: int) -> bool:
+        """Whether its coordinator, or a message of its, may still be alive."""
         return self._clock.now_ms() - stamp_ms(stamp) < OPERATION_DEADLINE_SECONDS * 1000
 
     async def _take_back(

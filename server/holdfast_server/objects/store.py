@@ -21,7 +21,7 @@ from holdfast_server.clock.stamp import HybridClock
 from holdfast_server.drives.port import MAX_SCAN_ENTRIES, Drive, Held, Register
 from holdfast_server.erasure.codec import Codec, codec
 from holdfast_server.memory.pod_memory import PodMemory
-from holdfast_server.objects import quorum, record
+from holdfast_server.objects import quorum, record, resolving
 from holdfast_server.objects.background import Background
 from holdfast_server.objects.epochs import Epochs
 from holdfast_server.objects.erasure_set import Committed, ErasureSet, Refill
@@ -276,6 +276,17 @@ class ObjectStore:
         replies: quorum.Replies | None = None,
     ) -> Healed:
         return await self.healer.heal(erasure_set, register, verify, replies)
+
+    async def resolve(self, register: Register, keep: bool) -> str:
+        """A person's decision about a register that is stuck (`resolving`); what came of it, for people.
+
+        Raises Missing where nothing is stuck, Conflict where the decision cannot be carried out, Unavailable.
+        """
+        erasure_set, stuck = await resolving.find_stuck(self.healer, self.all_sets(), register)
+        if keep:
+            return await resolving.keep(self.healer, erasure_set, register, stuck)
+        tombstone = self.made(Record(Kind.TOMBSTONE, 0), erasure_set)
+        return await self.background.shielded(resolving.discard(self.healer, erasure_set, register, stuck, tombstone))
 
     async def delete_object(self, bucket_id: bytes, key: str, condition: Condition | None = None) -> Record | None:
         register = record.object_register(bucket_id, key)

@@ -1,0 +1,89 @@
+"""A person's decision about a version that is stuck (rule 11, last sentence).
+
+Stuck is what all drives of the set together can neither decide nor rebuild: fewer than K shards are left, and it may
+have been acknowledged.  Two kinds: it was *committed* and lost more shards than parity replaces; or it is *undecided*,
+an acknowledged write that was lost, or one that failed, which look the same.
+
+- *keep*: it stays, in the hope of a drive that holds a missing shard.  If one has come back meanwhile, the version is
+  made whole now; else the decision is refused, and says what is missing.
+- *discard*: an undecided version is fenced on every drive that lacks it and removed from those that hold it; what was
+  current before it is current again.  A committed one is never removed (rule 1): it is deleted, by quorum.
+
+Either way every drive of the set has to answer, so that nothing is given up that a silent drive could save, and the
+version is judged anew: what is not stuck now is not touched.
+
+Not here: finding stuck registers (`heal`), the admin API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from holdfast_server.drives.port import Register
+from holdfast_server.objects import quorum
+from holdfast_server.objects.asking import ask
+from holdfast_server.objects.erasure_set import ErasureSet, MakeHeld
+from holdfast_server.objects.healing import Healer, Stuck
+from holdfast_server.objects.port import Conflict, Missing, Unavailable
+
+
+async def find_stuck(healer: Healer, sets: Sequence[ErasureSet], register: Register) -> tuple[ErasureSet, Stuck]:
+    """Where, and what, is stuck now.
+
+    Raises Missing if nothing is, Unavailable if a drive that could tell does not answer.
+    """
+    silent: list[str] = []
+    for erasure_set in sets:
+        replies = await erasure_set.query(register, with_inline=True)
+        if len(replies) < erasure_set.quorums.set_size:
+            silent.append(erasure_set.name)
+            continue
+        stuck = healer.find_stuck(erasure_set, replies)
+        if stuck is not None:
+            return erasure_set, stuck
+    if silent:
+        raise Unavailable(f"not every drive of {', '.join(silent)} answers: one of them may have what is missing")
+    raise Missing(f"nothing about {register.key!r} is stuck")
+
+
+async def keep(healer: Healer, erasure_set: ErasureSet, register: Register, stuck: Stuck) -> str:
+    """Raises Conflict where too few shards are left."""
+    healed = await healer.heal(erasure_set, register, verify=True)
+    if healed.stuck is None and healed.settled:
+        return "made whole from the shards there are"
+    raise Conflict(
+        f"{stuck.copies} of the {stuck.copies_needed} shards it takes are left: it stays as it is until a drive that "
+        "has another comes back; discard it if there is none"
+    )
+
+
+async def discard(
+    healer: Healer, erasure_set: ErasureSet, register: Register, stuck: Stuck, tombstone: MakeHeld
+) -> str:
+    """Raises Conflict while something upon it may be under way, Unavailable if a drive did not do its part: the
+    decision may be repeated."""
+    if healer.may_be_in_flight(stuck.stamp):
+        raise Conflict("it was written within the last half minute and may yet become whole by itself")
+    if stuck.committed:
+        await erasure_set.commit(register, tombstone)
+        return "deleted: it was committed, and too few of its shards are left to rebuild it"
+    drives = erasure_set.awake()
+    replies = await erasure_set.query(register)
+    holding = quorum.holders(replies, stuck.stamp)
+    if len(replies) < erasure_set.quorums.set_size or len(holding) != stuck.copies:
+        raise Unavailable("the drives have changed; look at it again")
+    # Every one of them, the replacement too: it is in its predecessor's name that a person decides here.
+    fences = await ask(
+        {p: drive for p, drive in drives.items() if p not in holding},
+        lambda _, drive: drive.fence(register, stuck.stamp),
+    )
+    if len(fences) + len(holding) < erasure_set.quorums.set_size or not all(reply.fenced for reply in fences.values()):
+        raise Unavailable("a drive could not be fenced")
+    removed = await ask(
+        {p: drive for p, drive in drives.items() if p in holding},
+        lambda _, drive: drive.remove(register, stuck.stamp),
+    )
+    if len(removed) < len(holding):
+        raise Unavailable("a drive could not remove it")
+    await healer.heal(erasure_set, register)
+    return "taken back: what was current before it is current again"

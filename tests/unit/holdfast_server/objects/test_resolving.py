@@ -1,0 +1,148 @@
+"""A person decides what the drives cannot: only that, only when every drive answers, and for good."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from holdfast_server.clock.stamp import floor_stamp
+from holdfast_server.drives.port import DriveOffline
+from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
+from holdfast_server.objects.port import Conflict, Missing, Unavailable
+from holdfast_server.objects.record import STRIPE_SIZE_BYTES, object_register
+from holdfast_server.testing.memory_cluster import BUCKET, MemoryCluster
+from holdfast_server.testing.memory_drive import MemoryDrive
+
+REGISTER = object_register(BUCKET, "k")
+BIG = b"big" * STRIPE_SIZE_BYTES
+
+
+def replace(cluster: MemoryCluster, position: int) -> MemoryDrive:
+    fresh = MemoryDrive(
+        cluster.clock,
+        position=position,
+        drive_id=bytes((99, position)) * 8,
+        healing=True,
+        incarnation=99,
+        watermark=floor_stamp(cluster.clock.now_ms() + 5000),
+    )
+    lost = cluster.drives[position]
+    cluster.drives[position] = fresh
+    cluster._hooked[0][position]._drive = fresh  # type: ignore[attr-defined]
+    return lost
+
+
+async def undecided(cluster: MemoryCluster) -> None:
+    """One copy of a write of which nobody knows whether it was acknowledged: two drives were replaced since."""
+    await cluster.put("k", b"old")
+    await cluster.settle()
+
+    async def lost(position: int, verb: str, _: Any) -> None:
+        if verb == "commit" and position != 0:
+            raise DriveOffline("lost")
+
+    cluster.hook = lost
+    with pytest.raises(Unavailable):
+        await cluster.put("k", BIG)
+    cluster.hook = None
+    replace(cluster, 2)
+    replace(cluster, 3)
+    await cluster.clock.sleep(OPERATION_DEADLINE_SECONDS + 10)
+    healed = await cluster.store.heal(cluster.set_of("k"), REGISTER)
+    assert healed.stuck is not None
+    assert not healed.stuck.committed
+    with pytest.raises(Unavailable):
+        await cluster.get("k")
+
+
+async def test_an_undecided_version_that_is_discarded_gives_way_to_the_one_before(cluster: MemoryCluster) -> None:
+    await undecided(cluster)
+    assert "taken back" in await cluster.store.resolve(REGISTER, keep=False)
+    await cluster.settle()
+    assert await cluster.get("k") == b"old"
+    assert await cluster.heal("k")
+    assert len({tuple(stamps) for stamps in cluster.stamps(REGISTER)}) == 1
+    with pytest.raises(Missing):
+        await cluster.store.resolve(REGISTER, keep=False)
+
+
+async def test_what_is_kept_stays_and_says_what_is_missing(cluster: MemoryCluster) -> None:
+    await undecided(cluster)
+    before = cluster.stamps(REGISTER)
+    with pytest.raises(Conflict, match="1 of the 2 shards"):
+        await cluster.store.resolve(REGISTER, keep=True)
+    assert cluster.stamps(REGISTER) == before
+
+
+async def test_a_discarded_version_does_not_come_back_with_a_late_message(cluster: MemoryCluster) -> None:
+    await undecided(cluster)
+    held = cluster.drives[0]._states[next(iter(cluster.drives[0]._states))].records[0]
+    await cluster.store.resolve(REGISTER, keep=False)
+    for drive in cluster.drives:
+        reply = await drive.query(REGISTER, False)
+        assert all(record.stamp != held.stamp for record in reply.records)
+        assert reply.highest >= held.stamp, "a plain commit of it is refused for good"
+
+
+async def test_a_committed_version_that_lost_too_much_is_deleted_not_removed(cluster: MemoryCluster) -> None:
+    await cluster.put("k", BIG)
+    await cluster.settle()
+    for position in (1, 2, 3):
+        replace(cluster, position)
+    await cluster.clock.sleep(OPERATION_DEADLINE_SECONDS + 10)
+    with pytest.raises(Conflict):
+        await cluster.store.resolve(REGISTER, keep=True)
+    assert "deleted" in await cluster.store.resolve(REGISTER, keep=False)
+    for drive in cluster.drives:
+        await drive.finish_healing(99)
+    assert await cluster.get("k") is None
+
+
+async def test_nothing_is_decided_while_a_drive_is_silent(cluster: MemoryCluster) -> None:
+    await undecided(cluster)
+    before = cluster.stamps(REGISTER)
+    for silent in (1, 2):
+        with cluster.away(silent), pytest.raises(Unavailable):
+            await cluster.store.resolve(REGISTER, keep=False)
+    assert cluster.stamps(REGISTER) == before
+
+
+async def test_what_is_not_stuck_is_not_touched(cluster: MemoryCluster) -> None:
+    await cluster.put("k", BIG)
+    await cluster.settle()
+    for keep in (True, False):
+        with pytest.raises(Missing):
+            await cluster.store.resolve(REGISTER, keep)
+        with pytest.raises(Missing):
+            await cluster.store.resolve(object_register(BUCKET, "absent"), keep)
+    assert await cluster.get("k") == BIG
+
+
+async def test_a_decision_cut_off_at_any_call_may_be_repeated(cluster: MemoryCluster) -> None:
+    n = calls = 0
+    while calls >= n:
+        n += 1
+        made = MemoryCluster(cluster.clock, 4, 2, 1)
+        await undecided(made)
+        calls = 0
+
+        async def hook(position: int, verb: str, _: Any, n: int = n) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == n:
+                raise DriveOffline(f"call {n}, {verb}")
+
+        made.hook = hook
+        try:
+            await made.store.resolve(REGISTER, keep=False)
+        except Unavailable:
+            made.hook = None
+            try:
+                await made.store.resolve(REGISTER, keep=False)
+            except Missing:
+                pass  # it had been taken back already, but for the answer
+        made.hook = None
+        assert await made.get("k") == b"old", n
+        await made.close()
+    assert n > 10
