@@ -11,6 +11,10 @@ What was learned of rocksdict 0.3.29, and shapes everything above:
   time without it).  A plain iterator does keep to the moment it was made; that is what walks use.
 - The default recovery of the log opens after rot in its middle with everything behind it silently gone.
   `tolerate_corrupted_tail_records` accepts only what a crash leaves, a torn end; anything else fails to open.
+- A power cut does not only shorten the log: of what was not flushed, a later block may have reached the disk and an
+  earlier one not, and that recovery takes the hole for rot and refuses to open.  So every write carries how far the
+  log was flushed before it (`FLUSHED`).  A log that is damaged is opened up to the damage if nothing behind it
+  claims that more than that was flushed: what is missing then was never acknowledged.
 - What is cut off at the end, of the log or of the MANIFEST, is taken for such a torn end: the table opens with all
   that came later silently gone.  `reached` numbers what was written; `witness` keeps it elsewhere and compares.
 - After a write that found no room every later one fails, also when there is room again: the table must be opened
@@ -21,12 +25,14 @@ Not here: what the rows mean, batching, threads.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import rocksdict
 
+from holdfast_server.drives import keys
 from holdfast_server.drives.faults import FaultKind, kind_of_table_message
 
 BLOCK_CACHE_BYTES = 16 << 20
@@ -36,8 +42,18 @@ MAX_OPEN_FILES = 256
 BACKGROUND_JOBS = 2
 INFO_LOG_BYTES = 1 << 20
 SCAN_READAHEAD_BYTES = 256 << 10
+DELETIONS_WINDOW = 1000
+DELETIONS_IN_WINDOW = 500
+"""A file in which so many of so many neighbouring entries are deletions is compacted at once: a walk meets every
+deletion, and what it deletes, until then, about a microsecond each with the GIL held."""
+MAX_IDLE_DELETIONS = 2000
+"""More than this are written out of memory once no more come: only files are compacted."""
 STALL_WAIT_SECONDS = 0.005
 MAX_STALL_SECONDS = 30.0
+FLUSHED = keys.META + b"flushed"
+"""Row of every batch: the number of the last change that was durable when the batch was written."""
+
+log = logging.getLogger(__name__)
 
 
 class EngineError(Exception):
@@ -59,10 +75,18 @@ class Engine:
         try:
             self._table = rocksdict.Rdict(str(folder), _options(create))
         except Exception as error:  # rocksdict raises bare Exception
-            raise EngineError(f"{folder} does not open: {error}") from error
+            if create or not _only_torn(folder, error):
+                raise EngineError(f"{folder} does not open: {error}") from error
+            log.warning("%s: what had not been flushed when the power failed is dropped: %s", folder, error)
+            self._table = _open_up_to_damage(folder)
+        self._flushed = self.reached
         self._write_options = rocksdict.WriteOptions()
         self._write_options.sync = False
         self._write_options.no_slowdown = True
+        self._deletions = 0
+        """Rows deleted since the table was opened; `tidy` keeps how many there were when it looked last."""
+        self._deletions_before = 0
+        self._deletions_written_out = 0
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of many keys, None where absent."""
@@ -80,6 +104,7 @@ class Engine:
         while True:
             # A batch is used up by the attempt, so it is built anew for each.
             batch = rocksdict.WriteBatch(raw_mode=True)
+            batch.put(FLUSHED, keys.number(self._flushed))
             for key, value in changes:
                 if value is None:
                     batch.delete(key)
@@ -87,6 +112,7 @@ class Engine:
                     batch.put(key, value)
             try:
                 self._table.write(batch, self._write_options)
+                self._deletions += sum(1 for _, value in changes if value is None)
                 return
             except Exception as error:
                 # "Incomplete: Write stall" is the only refusal that left nothing behind and passes by itself.
@@ -94,12 +120,28 @@ class Engine:
                     raise EngineError(f"write failed: {error}") from error
             time.sleep(STALL_WAIT_SECONDS)
 
+    def tidy(self) -> None:
+        """Write deletions out of memory once no more come, so that they are compacted; to be called now and then.
+
+        Without the GIL.  Raises EngineError.
+        """
+        now = self._deletions
+        if now == self._deletions_before and now - self._deletions_written_out >= MAX_IDLE_DELETIONS:
+            try:
+                self._table.flush(False)
+            except Exception as error:
+                raise EngineError(f"the memtable could not be written out: {error}") from error
+            self._deletions_written_out = now
+        self._deletions_before = now
+
     def flush(self) -> None:
         """Make everything written durable.  After an EngineError nothing may be assumed durable any more."""
+        reached = self.reached
         try:
             self._table.flush_wal(True)
         except Exception as error:
             raise EngineError(f"the log did not reach stable storage: {error}") from error
+        self._flushed = reached
 
     @property
     def reached(self) -> int:
@@ -139,6 +181,10 @@ class Engine:
         except Exception as error:
             raise EngineError(f"did not close cleanly: {error}") from error
 
+    def abandon(self) -> None:
+        """Close without writing anything: what was flushed is in the log, and the rest was promised to nobody."""
+        del self._table
+
 
 class Cursor:
     """An ordered walk; holds the GIL while it reads."""
@@ -175,6 +221,39 @@ class Cursor:
         return value
 
 
+def _only_torn(folder: Path, error: Exception) -> bool:
+    """Whether a table that does not open lacks only what was not flushed when the power failed."""
+    if kind_of_table_message(str(error)) is not FaultKind.DAMAGED:
+        return False
+    mode = rocksdict.DBRecoveryMode
+    try:
+        reached = _look(folder, mode.point_in_time())[0]
+        claimed = _look(folder, mode.skip_any_corrupted_record())[1]
+    except Exception:
+        return False  # more than the log is damaged
+    return claimed is not None and keys.to_number(claimed) <= reached
+
+
+def _look(folder: Path, recovery: rocksdict.DBRecoveryMode) -> tuple[int, bytes | None]:
+    """How far a table gets in that mode of recovery, and its `FLUSHED`; nothing on the disk changes."""
+    options = _options(create=False)
+    options.set_wal_recovery_mode(recovery)
+    table = rocksdict.Rdict(str(folder), options, access_type=rocksdict.AccessType.read_only())
+    try:
+        return table.latest_sequence_number(), table.get(FLUSHED)
+    finally:
+        table.close()
+
+
+def _open_up_to_damage(folder: Path) -> rocksdict.Rdict:
+    options = _options(create=False)
+    options.set_wal_recovery_mode(rocksdict.DBRecoveryMode.point_in_time())
+    try:
+        return rocksdict.Rdict(str(folder), options)
+    except Exception as error:
+        raise EngineError(f"{folder} does not open: {error}") from error
+
+
 def _options(create: bool) -> rocksdict.Options:
     options = rocksdict.Options(raw_mode=True)
     options.create_if_missing(create)
@@ -202,6 +281,7 @@ def _options(create: bool) -> rocksdict.Options:
     # Records are mostly hashes and ids, shards are arbitrary: compression would cost more than it saves.
     options.set_compression_type(rocksdict.DBCompressionType.none())
     options.set_bytes_per_sync(1 << 20)
+    options.add_compact_on_deletion_collector_factory(DELETIONS_WINDOW, DELETIONS_IN_WINDOW, 0.5)
     # An information log that cannot grow.
     options.set_keep_log_file_num(2)
     options.set_max_log_file_size(INFO_LOG_BYTES)
