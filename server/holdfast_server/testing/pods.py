@@ -159,6 +159,16 @@ class PodProcesses:
         for process in dying:
             process.wait()
 
+    def stop_one(self, pod: int) -> None:
+        """SIGTERM, as a roll does it; SIGKILL if that does not end it."""
+        process = self.processes.pop(pod)
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
     def suspend(self, pod: int) -> None:
         """SIGSTOP: alive, its connections open, and silent."""
         self.processes[pod].send_signal(signal.SIGSTOP)

@@ -4,7 +4,8 @@
         [--adoption-seconds N] server …
 
 `--omit` leaves one of the steps out that make data durable (`Omission`), to show that a power cut is noticed then.
-The delays of reclaim and of adopting a replacement are shortened so that a test of minutes meets them.  The rest of
+The delays of reclaim, of giving up nameless files, and of adopting a replacement are shortened so that a test of
+minutes meets them.  The rest of
 the command line is the server's own.
 """
 
@@ -22,6 +23,8 @@ from holdfast_server import main as server
 from holdfast_server.drives import durable_files, folder_layout, identity
 from holdfast_server.drives.engine import Engine
 from holdfast_server.drives.local import DriveSettings, LocalDrive
+from holdfast_server.heal import service
+from holdfast_server.heal.settings import HealSettings
 from holdfast_server.wiring import storage_pod
 
 MODULE = "holdfast_server.testing.faults.altered_server"
@@ -43,6 +46,9 @@ class Omission(Enum):
     """The folders of a drive that was just made are not synced."""
 
 
+ORPHAN_AGE_SECONDS = 5.0
+
+
 def entry(
     *, omit: Omission | None = None, reclaim_seconds: float = 1.0, adoption_seconds: float = 3.0
 ) -> tuple[str, ...]:
@@ -62,6 +68,8 @@ def main() -> None:
         _omit(Omission(step))
     if options.reclaim_seconds is not None:
         _reclaim_after(options.reclaim_seconds)
+        heal = functools.partial(HealSettings, orphan_age_seconds=ORPHAN_AGE_SECONDS)
+        service.HealSettings = heal  # type: ignore[misc, assignment]
     if options.adoption_seconds is not None:
         defaults = functools.partial(storage_pod.PodSettings, adoption_delay_seconds=options.adoption_seconds)
         server.PodSettings = defaults  # type: ignore[misc, assignment]

@@ -155,6 +155,14 @@ class WatchedFolders:
             f"{changes} writes to {touched} files open"
         )
 
+    def settle(self) -> None:
+        """Take what is in the folders now for durable: whoever changed them from outside has synced."""
+        self._begin_anew()
+
+    def buried_bytes(self) -> int:
+        """What the graveyard keeps from being freed."""
+        return sum(grave.stat().st_size for grave in (self.journal_folder / "grave").iterdir())
+
     def _undo_name(self, change: NameChange) -> None:
         """Also of a change that was noted and not made: the process died in between."""
         path = change.names[-1]
@@ -338,10 +346,21 @@ class PowerSupply:
         ]
         pods.pod_environment = lambda pod: self._folders[pod].environment(shim)
         self._pods = pods
+        self.loss: Loss | None = None
+        """The same for every cut; None: as chance will have it."""
 
-    def cut(self, chance: random.Random, loss: Loss | None = None) -> str:
+    def cut(self, chance: random.Random) -> str:
         """Every pod must have been killed.  Half of the time all lose in the same way, which is the worst."""
         assert not self._pods.processes, "a pod runs"
+        loss = self.loss
         if loss is None and chance.random() < 0.5:
             loss = chance.choice(list(Loss))
         return "; ".join(f"pod {pod}: {watched.cut(chance, loss)}" for pod, watched in enumerate(self._folders))
+
+    def settle(self, pod: int) -> None:
+        """A pod's drive was changed from outside while the pod was down."""
+        self._folders[pod].settle()
+
+    def buried_bytes(self) -> int:
+        """Of the fullest graveyard: a cut empties them."""
+        return max(watched.buried_bytes() for watched in self._folders)

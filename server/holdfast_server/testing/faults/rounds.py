@@ -5,7 +5,7 @@ return and are killed again while they heal; then every pod is started and every
 read through every pod.  `KINDS` names what happens; with a seed and a number each round is the same again, as far as
 real processes can be: the same operations in the same order at the same delays, but not the same instructions.
 
-A `cut` may be given: it is called when all pods are dead and takes away what was not yet durable (`power_loss`).
+A power supply may be given: it is cut when all pods are dead, and what was not durable is gone (`power_loss`).
 
 Not here: judging what is seen (`ledger`), making operations (`traffic`).
 """
@@ -22,7 +22,9 @@ from dataclasses import dataclass, field
 from holdfast_server.contract import geometry
 from holdfast_server.testing.faults.inspection import Findings, inspect_set, staged_files
 from holdfast_server.testing.faults.ledger import PromiseBroken
+from holdfast_server.testing.faults.power_loss import PowerSupply
 from holdfast_server.testing.faults.s3_session import NoAnswer, S3Session
+from holdfast_server.testing.faults.scanning import scan_everything
 from holdfast_server.testing.faults.traffic import Traffic
 from holdfast_server.testing.pods import PodProcesses
 
@@ -34,9 +36,6 @@ STAGING_EMPTY_SECONDS = 20.0
 WHOLE_TIMEOUT_SECONDS = 150.0
 """After the last fault: an undecided write is left alone for 30 s before healing may decide it."""
 START_TIMEOUT_SECONDS = 60.0
-
-Cut = Callable[[random.Random], str]
-"""Takes away what was not durable; returns what it did, for the story."""
 
 
 @dataclass(slots=True)
@@ -53,8 +52,8 @@ class Tally:
 class CrashRounds:
     """See the module.  The pods are running and have no bucket yet."""
 
-    def __init__(self, pods: PodProcesses, session: S3Session, seed: int, cut: Cut | None = None) -> None:
-        self.pods, self.seed, self.cut = pods, seed, cut
+    def __init__(self, pods: PodProcesses, session: S3Session, seed: int, power: PowerSupply | None = None) -> None:
+        self.pods, self.seed, self.power = pods, seed, power
         endpoints = [pods.endpoint(pod) for pod in range(pods.servers)]
         self.traffic = Traffic(session, endpoints, BUCKET, [f"k/{index:03d}" for index in range(KEYS)], seed)
         self.tally = Tally()
@@ -62,7 +61,7 @@ class CrashRounds:
 
     async def run(self, rounds: int, kinds: tuple[str, ...] = ()) -> None:
         """Raises PromiseBroken, with seed, round and story."""
-        await self._make_bucket()
+        await self.make_bucket()
         for number in range(rounds):
             chance = random.Random(f"{self.seed}/{number}")
             kind = chance.choice(kinds) if kinds else chance.choices(list(KINDS), [w for _, w in KINDS.values()])[0]
@@ -158,6 +157,8 @@ class CrashRounds:
         emptied = chance.randrange(self.pods.servers)
         self._kill([emptied])
         self.pods.empty(emptied)
+        if self.power is not None:
+            self.power.settle(emptied)
         self.pods.start(emptied)
         await self.pods.wait_ready(emptied)
         self.story.append(f"drive of pod {emptied} emptied")
@@ -183,6 +184,9 @@ class CrashRounds:
         self.story = [f"seed {self.seed}, after {self.tally.rounds} rounds"]
         try:
             await self.traffic.check()
+            await self.wait_whole()
+            # A write whose coordinator died before it noted who missed it is found by reading or by scanning.
+            await scan_everything(self.traffic.session, self.pods)
             await self.wait_whole()
             # With every drive answering and none of the writers alive, what was decided stays.
             self.traffic.ledger.close_undecided()
@@ -217,10 +221,10 @@ class CrashRounds:
         self.story.append(f"killed {running}")
 
     def _power_cut(self, chance: random.Random) -> None:
-        if self.cut is not None:
+        if self.power is not None:
             assert not self.pods.processes
             self.tally.cuts += 1
-            self.story.append(f"power cut: {self.cut(random.Random(chance.random()))}")
+            self.story.append(f"power cut: {self.power.cut(random.Random(chance.random()))}")
 
     async def _start_missing(self) -> None:
         for pod in range(self.pods.servers):
@@ -249,7 +253,7 @@ class CrashRounds:
         except TimeoutError:
             raise PromiseBroken(f"left in staging after a restart: {left}") from None
 
-    async def _make_bucket(self) -> None:
+    async def make_bucket(self) -> None:
         endpoint = self.pods.endpoint(0)
         async with asyncio.timeout(START_TIMEOUT_SECONDS):
             while True:

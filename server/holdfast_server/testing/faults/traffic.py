@@ -1,7 +1,8 @@
 """Random operations on a set of keys through all pods, each outcome told to the ledger at once.
 
-One operation at a time per key (a lock each), many keys at a time.  Nothing is retried: 2xx is acknowledged, 4xx has
-changed nothing, everything else is undecided.  Which operations come, on which keys, with which sizes, follows from
+One operation at a time per key (a lock each), many keys at a time.  2xx is acknowledged, 4xx has changed nothing,
+everything else is undecided; every attempt is judged for itself, also where a `Retries` says to try again, as stock
+clients do.  Which operations come, on which keys, with which sizes, follows from
 the random generator that is given; when they come does not: real processes have no seed for that.
 """
 
@@ -10,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from holdfast_server.testing.faults.ledger import ABSENT, Ledger, PromiseBroken, Version, make_body, version_of
@@ -23,18 +26,64 @@ PART_SIZE_BYTES = 5 << 20
 READ_ATTEMPT_SECONDS = 30.0
 """How long a read may be refused with 503 once every pod is up again."""
 READ_PAUSE_SECONDS = 0.1
+REFUSED_PAUSE_SECONDS = 0.02
+"""No connection at all fails at once; without a pause a dead pod would be asked thousands of times."""
 READERS = 16
 
 T = TypeVar("T")
 Operation = Callable[[str], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """As the standard mode of stock clients: a bounded number of attempts with growing, random pauses, each at any
+    pod, as behind a Service."""
+
+    attempts: int = 1
+    first_pause_seconds: float = 0.1
+    longest_pause_seconds: float = 5.0
+
+    def pause_seconds(self, attempt: int, chance: random.Random) -> float:
+        return min(self.longest_pause_seconds, self.first_pause_seconds * 2**attempt) * chance.uniform(0.5, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """How often which operation comes, and with which sizes."""
+
+    put_inline: int = 26
+    put_file: int = 18
+    delete: int = 14
+    read: int = 18
+    create: int = 6
+    replace: int = 6
+    multipart: int = 7
+    read_range: int = 5
+    listing: int = 0
+    inline_sizes_bytes: tuple[int, ...] = INLINE_SIZES_BYTES
+    file_sizes_bytes: tuple[int, ...] = FILE_SIZES_BYTES
+    multipart_sizes_bytes: tuple[int, ...] = (PART_SIZE_BYTES + 1, PART_SIZE_BYTES + 1_500_000)
+
+
 class Traffic:
     """See the module."""
 
     def __init__(
-        self, session: S3Session, endpoints: Sequence[str], bucket: str, keys: Sequence[str], seed: int
+        self,
+        session: S3Session,
+        endpoints: Sequence[str],
+        bucket: str,
+        keys: Sequence[str],
+        seed: int,
+        mix: Mix | None = None,
+        retries: Retries | None = None,
     ) -> None:
+        self.mix, self.retries = mix or Mix(), retries or Retries()
+        self.retried = self.failed = self.bytes_written = self.bytes_read = 0
+        self.longest_seconds = 0.0
+        """Of one operation with its retries, succeeded or not: what a client felt at worst."""
+        self._changes: Counter[str] = Counter()
+        """Writes begun and ended, per key."""
         self.session, self.endpoints, self.bucket = session, endpoints, bucket
         self.ledger = Ledger()
         self.counts: Counter[str] = Counter()
@@ -70,13 +119,14 @@ class Traffic:
             try:
                 await operation(key)
             except NoAnswer:
-                # No connection at all fails at once; without a pause a dead pod would be asked thousands of times.
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(REFUSED_PAUSE_SECONDS)
 
     def _choose(self) -> Operation:
+        mix = self.mix
         operations: tuple[tuple[Operation, int], ...] = (
-            (self.put_inline, 26), (self.put_file, 18), (self.delete, 14), (self.read, 18), (self.create, 6),
-            (self.replace, 6), (self.multipart, 7), (self.read_range, 5),
+            (self.put_inline, mix.put_inline), (self.put_file, mix.put_file), (self.delete, mix.delete),
+            (self.read, mix.read), (self.create, mix.create), (self.replace, mix.replace),
+            (self.multipart, mix.multipart), (self.read_range, mix.read_range), (self.list_some, mix.listing),
         )  # fmt: skip
         return self.random.choices([o for o, _ in operations], [weight for _, weight in operations])[0]
 
@@ -85,16 +135,16 @@ class Traffic:
 
     # --- writes
     async def put_inline(self, key: str) -> None:
-        await self._put(key, self.random.choice(INLINE_SIZES_BYTES))
+        await self._put(key, self.random.choice(self.mix.inline_sizes_bytes))
 
     async def put_file(self, key: str) -> None:
-        await self._put(key, self.random.choice(FILE_SIZES_BYTES))
+        await self._put(key, self.random.choice(self.mix.file_sizes_bytes))
 
     async def create(self, key: str) -> None:
         """If-None-Match: only where nothing is."""
-        present = [etag for etag in (self.ledger.state(key).settled, *self.ledger.state(key).undecided) if etag]
-        answer = await self._put(key, self.random.choice(INLINE_SIZES_BYTES), {"if-none-match": "*"}, ABSENT)
-        if answer is not None and answer.status == 412 and not present:
+        answer = await self._put(key, self.random.choice(self.mix.inline_sizes_bytes), {"if-none-match": "*"}, ABSENT)
+        state = self.ledger.state(key)
+        if answer is not None and answer.status == 412 and not any((state.settled, *state.undecided)):
             raise self._broken(key, "If-None-Match was refused, though nothing can be there")
 
     async def replace(self, key: str) -> None:
@@ -102,11 +152,10 @@ class Traffic:
         state = self.ledger.state(key)
         if state.settled == ABSENT:
             return
-        others = list(state.undecided)
         answer = await self._put(
-            key, self.random.choice(FILE_SIZES_BYTES), {"if-match": f'"{state.settled}"'}, state.settled
+            key, self.random.choice(self.mix.file_sizes_bytes), {"if-match": f'"{state.settled}"'}, state.settled
         )
-        if answer is not None and answer.status in (404, 412) and not others:
+        if answer is not None and answer.status in (404, 412) and not state.undecided:
             raise self._broken(
                 key, f"If-Match was refused with {answer.status} {answer.code}, though nothing else can be there"
             )
@@ -116,7 +165,7 @@ class Traffic:
 
     async def multipart(self, key: str) -> None:
         """Two parts, completed; now and then aborted instead."""
-        seed, size = self._next_seed(), PART_SIZE_BYTES + self.random.choice(FILE_SIZES_BYTES)
+        seed, size = self._next_seed(), self.random.choice(self.mix.multipart_sizes_bytes)
         body = make_body(seed, size)
         await self.upload(key, seed, body, PART_SIZE_BYTES, abort=self.random.random() < 0.15)
 
@@ -158,6 +207,34 @@ class Traffic:
         expected: str | None = None,
     ) -> Answer | None:
         """One exchange that changes the key, or not; `expected` is what a condition was met by if it succeeds."""
+        started = time.monotonic()
+        self._changes[key] += 1
+        try:
+            for attempt in range(self.retries.attempts):
+                if attempt:
+                    self.retried += 1
+                    await asyncio.sleep(self.retries.pause_seconds(attempt - 1, self.random))
+                answer = await self._attempt(key, version, method, query, body, headers, expected)
+                if answer is not None and answer.status < 500:
+                    self.bytes_written += len(body) if answer.ok else 0
+                    return answer
+            self.failed += 1
+            return None
+        finally:
+            self._changes[key] += 1
+            self.longest_seconds = max(self.longest_seconds, time.monotonic() - started)
+
+    async def _attempt(
+        self,
+        key: str,
+        version: Version | None,
+        method: str,
+        query: str,
+        body: bytes,
+        headers: dict[str, str] | None,
+        expected: str | None,
+    ) -> Answer | None:
+        """None: no answer."""
         endpoint = self._endpoint()
         what = f"{method}{' if' if headers else ''} at {endpoint}"
         try:
@@ -165,17 +242,19 @@ class Traffic:
                 endpoint, method, self.bucket, key, query, body, headers, keep=method == "POST"
             )
         except NotSent:
-            self.counts["not sent"] += 1
-            raise
+            self.counts[f"{method} not sent"] += 1
+            await asyncio.sleep(REFUSED_PAUSE_SECONDS)
+            return None
         except NoAnswer as error:
-            self.counts["no answer"] += 1
+            self.counts[f"{method} no answer"] += 1
             self.ledger.leave_undecided(key, version, f"{what}: {error}")
-            raise
-        self.counts[f"{method} {answer.status}"] += 1
+            return None
+        # A long answer begins with 200 before it is known how it ends.
+        failed_late = answer.ok and b"<Error>" in answer.body
+        self.counts[f"{method} {answer.status}{' and an error' if failed_late else ''}"] += 1
         if not answer.ok:
             self.ledger.state(key).story.append(f"{what}: {answer.status} {answer.code}")
-        # A long answer begins with 200 before it is known how it ends.
-        if answer.status >= 500 or (b"<Error>" in answer.body and answer.ok):
+        if answer.status >= 500 or failed_late:
             self.ledger.leave_undecided(key, version, f"{what}: {answer.status} {answer.code}")
         elif answer.ok:
             if expected is not None:
@@ -185,7 +264,25 @@ class Traffic:
 
     # --- reads
     async def read(self, key: str) -> None:
-        await self.read_through(self._endpoint(), key)
+        await self._retry_read("GET", lambda: self.read_through(self._endpoint(), key))
+
+    async def _retry_read(self, what: str, attempt: Callable[[], Awaitable[bool]]) -> None:
+        """Until it is answered with a verdict, or attempts are used up."""
+        started = time.monotonic()
+        try:
+            for number in range(self.retries.attempts):
+                if number:
+                    self.retried += 1
+                    await asyncio.sleep(self.retries.pause_seconds(number - 1, self.random))
+                try:
+                    if await attempt():
+                        return
+                except NoAnswer as error:
+                    self.counts[f"{what} {'not sent' if isinstance(error, NotSent) else 'no answer'}"] += 1
+                    await asyncio.sleep(REFUSED_PAUSE_SECONDS)
+            self.failed += 1
+        finally:
+            self.longest_seconds = max(self.longest_seconds, time.monotonic() - started)
 
     async def read_through(self, endpoint: str, key: str) -> bool:
         """GET the whole; False if it was refused for now.  Raises PromiseBroken, NoAnswer."""
@@ -196,6 +293,7 @@ class Traffic:
         elif answer.status == 200:
             self.ledger.observe(key, answer.etag, f"GET at {endpoint}")
             self.ledger.check_content(key, answer.etag, answer.sha256, answer.size_bytes, f"GET at {endpoint}")
+            self.bytes_read += answer.size_bytes
         elif answer.status < 500:
             raise PromiseBroken(f"{key}: GET at {endpoint} answers {answer.status} {answer.code}")
         return answer.status < 500
@@ -207,17 +305,35 @@ class Traffic:
             return
         first = self.random.randrange(version.size_bytes)
         last = min(version.size_bytes - 1, first + self.random.randrange(1, 1 << 20))
+        await self._retry_read("GET range", lambda: self._read_bytes(key, first, last))
+
+    async def _read_bytes(self, key: str, first: int, last: int) -> bool:
         endpoint = self._endpoint()
         answer = await self.session.exchange(
             endpoint, "GET", self.bucket, key, headers={"range": f"bytes={first}-{last}"}, keep=True
         )
         self.counts[f"GET range {answer.status}"] += 1
-        if answer.status != 206:
-            return
-        self.ledger.observe(key, answer.etag, f"GET {first}-{last} at {endpoint}")
-        seen = self.ledger.versions[answer.etag]
-        if answer.body != make_body(seen.seed, seen.size_bytes)[first : last + 1]:
-            raise PromiseBroken(f"{key}: bytes {first}-{last} at {endpoint} are not those that were written")
+        if answer.status == 206:
+            self.ledger.observe(key, answer.etag, f"GET {first}-{last} at {endpoint}")
+            seen = self.ledger.versions[answer.etag]
+            if answer.body != make_body(seen.seed, seen.size_bytes)[first : last + 1]:
+                raise PromiseBroken(f"{key}: bytes {first}-{last} at {endpoint} are not those that were written")
+            self.bytes_read += answer.size_bytes
+        return answer.status < 500
+
+    async def list_some(self, key: str) -> None:
+        """All keys that begin like this one, beside the writes of others: judged where nobody wrote meanwhile."""
+        await self._retry_read("LIST", lambda: self._list_beside_writes(key[:-1]))
+
+    async def _list_beside_writes(self, prefix: str) -> bool:
+        endpoint = self._endpoint()
+        quiet = {k: self._changes[k] for k in self._locks if k.startswith(prefix) and self._changes[k] % 2 == 0}
+        listed = await self.session.list_keys(endpoint, self.bucket, prefix)
+        self.counts["LIST 200"] += 1
+        for key, changes in quiet.items():
+            if self._changes[key] == changes:
+                self.ledger.observe(key, listed.get(key, ABSENT), f"LIST at {endpoint}")
+        return True
 
     def _broken(self, key: str, what: str) -> PromiseBroken:
         return PromiseBroken(f"{key}: {what}\n  " + "\n  ".join(self.ledger.state(key).story[-12:]))
@@ -265,7 +381,22 @@ class Traffic:
             raise PromiseBroken(f"{what}: refused for {READ_ATTEMPT_SECONDS:.0f} s with every pod up") from None
 
     async def _ask(self, method: str, key: str, query: str, body: bytes = b"", keep: bool = False) -> Answer:
-        return await self.session.exchange(self._endpoint(), method, self.bucket, key, query, body, keep=keep)
+        """A request of an upload that changes no key; may be repeated.  Raises NoAnswer."""
+        for attempt in range(self.retries.attempts):
+            if attempt:
+                self.retried += 1
+                await asyncio.sleep(self.retries.pause_seconds(attempt - 1, self.random))
+            last = attempt == self.retries.attempts - 1
+            try:
+                answer = await self.session.exchange(self._endpoint(), method, self.bucket, key, query, body, keep=keep)
+                self.bytes_written += len(body) if answer.ok else 0
+                self.counts[f"{'upload' if method == 'POST' else 'part' if body else 'abort'} {answer.status}"] += 1
+                if answer.status < 500 or last:
+                    return answer
+            except NoAnswer:
+                if last:
+                    raise
+        raise AssertionError("no attempt")
 
     def _next_seed(self) -> int:
         self._body_seed += 1
