@@ -34,6 +34,8 @@ from holdfast_server.placement.map import SetId
 MAX_STUCK = 10_000
 """Registers known to be stuck, per pod; more are found again when these are resolved."""
 
+STUCK_PER_LOOK = 256
+
 _KINDS = {
     record.OBJECT_SPACE: "object",
     record.UPLOAD_SPACE: "upload",
@@ -163,9 +165,13 @@ class RegisterHealing:
             since = known.since_ms if known is not None else self._clock.now_ms()
             self._stuck[place] = _StuckEntry(healed.stuck, since)
 
-    def forget_stuck(self, set_id: SetId, register: Register) -> None:
-        """It was resolved."""
-        self._stuck.pop((set_id, register), None)
+    async def look_again(self, erasure_set: ErasureSet) -> None:
+        """Whether some of those that are stuck still are: a drive may have come back, a person may have decided."""
+        of_set = [place for place in self._stuck if place[0] == erasure_set.set_id][:STUCK_PER_LOOK]
+        for place in of_set:
+            self._stuck[place] = self._stuck.pop(place)  # the others are next
+        if of_set:
+            await self.heal(erasure_set, [register for _, register in of_set])
 
     def stuck(self, set_id: SetId) -> tuple[int, list[StuckRegister]]:
         """How many of a set, and some of them."""

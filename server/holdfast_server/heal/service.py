@@ -48,6 +48,8 @@ class DriveWork:
     filling: FillingState = field(default_factory=FillingState)
     scan: ScanState = field(default_factory=ScanState)
     drop: DropState = field(default_factory=DropState)
+    look_again_at: float = float("-inf")
+    """At what is stuck."""
 
 
 Unit = Callable[[OwnDrive, ErasureSet, DriveWork], Awaitable[bool]]
@@ -127,6 +129,10 @@ class HealService:
             return False
 
     async def _work_off(self, drive: OwnDrive, erasure_set: ErasureSet, work: DriveWork) -> bool:
+        now = self._clock.monotonic_seconds()
+        if now >= work.look_again_at:
+            work.look_again_at = now + self.settings.retry_seconds
+            await self.registers.look_again(erasure_set)
         return await self.queue.step(drive, erasure_set, work.queue)
 
     async def _fill(self, drive: OwnDrive, erasure_set: ErasureSet, work: DriveWork) -> bool:

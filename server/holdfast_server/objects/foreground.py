@@ -4,8 +4,8 @@ Two kinds are watched, each against what is usual for it: looking a version up, 
 same few messages whatever the object's size and however slow the client, so that what is above the usual is
 queueing: for the loop, for a drive, for a peer.
 
-`usual` follows falls at once and rises slowly; while background work is going on (`burdened`) it hardly rises, or the
-slowness that the work causes would become what is usual.
+`usual` is a mean over some seconds; while background work is going on (`burdened`) it hardly rises, or the slowness
+that the work causes would become what is usual.
 
 Not here: what to do about it (`heal.pacing`).
 """
@@ -13,11 +13,14 @@ Not here: what to do about it (`heal.pacing`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import expm1
 
 RECENT_WEIGHT = 0.1
-FALL_WEIGHT = 0.05
-RISE_WEIGHT = 0.01
-BURDENED_RISE_WEIGHT = 0.0005
+"""Per request."""
+LEARN_SECONDS = 30.0
+"""In which two thirds of a change become usual, by the clock and not by the number of requests."""
+BURDENED_FALL_SECONDS = 60.0
+BURDENED_RISE_SECONDS = 600.0
 ACTIVE_SECONDS = 2.0
 """A kind of request not seen for so long says nothing any more."""
 LONGEST_SECONDS = 1.0
@@ -36,14 +39,14 @@ class Waits:
         seconds = min(seconds, LONGEST_SECONDS)
         if now - self.seen_at > ACTIVE_SECONDS:
             self.recent_seconds = self.usual_seconds or seconds
+        since_last = min(now - self.seen_at, ACTIVE_SECONDS)
         self.seen_at = now
         self.usual_seconds = self.usual_seconds or seconds
         self.recent_seconds += (seconds - self.recent_seconds) * RECENT_WEIGHT
-        if seconds < self.usual_seconds:
-            weight = FALL_WEIGHT
-        else:
-            weight = BURDENED_RISE_WEIGHT if burdened else RISE_WEIGHT
-        self.usual_seconds += (seconds - self.usual_seconds) * weight
+        learn_seconds = LEARN_SECONDS
+        if burdened:
+            learn_seconds = BURDENED_FALL_SECONDS if seconds < self.usual_seconds else BURDENED_RISE_SECONDS
+        self.usual_seconds += (seconds - self.usual_seconds) * -expm1(-since_last / learn_seconds)
 
 
 @dataclass(slots=True)
