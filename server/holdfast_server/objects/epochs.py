@@ -29,6 +29,10 @@ class Epochs:
         self._undecided: dict[int, float] = {}
         """Epoch → when the last message of a write by it is dead for certain."""
 
+    def had_former_life(self, epoch: int) -> None:
+        """The process that was this pod before wrote by that epoch's map; messages of it may still be under way."""
+        self._undecided[epoch] = self._clock.monotonic_seconds() + OPERATION_DEADLINE_SECONDS
+
     @contextmanager
     def writing(self) -> Iterator[PoolMap]:
         """The map that one write goes by, from its first question to its last answer."""
