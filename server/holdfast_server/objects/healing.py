@@ -13,6 +13,7 @@ Not here: which registers need it and when (`heal/`).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -44,6 +45,9 @@ from holdfast_server.objects.writing import hash_blocks
 CommitCall = Awaitable[CommitReply]
 Made = dict[int, list[bytes]]
 """Blocks by shard index."""
+
+LARGE_WIDTH = 4
+"""Versions with shard files being read and rebuilt at once: each has some eight stripes in memory."""
 
 OPERATION_DEADLINE_SECONDS = 30.0
 """After it no message and no coordinator of an older write is alive (the L of the rules)."""
@@ -82,6 +86,7 @@ class Healer:
     def __init__(self, clock: Clock, executor: Executor) -> None:
         self._clock = clock
         self._executor = executor
+        self._large = asyncio.Semaphore(LARGE_WIDTH)
 
     async def query_many(
         self, erasure_set: ErasureSet, registers: Sequence[Register]
@@ -215,12 +220,17 @@ class Healer:
         answers = await ask(targets, commit)
         without = [p for p, reply in answers.items() if reply.status is CommitStatus.NO_DATA]
         if without:
-            refilled = await job.bring_shards({p: targets[p] for p in without})
+            async with self._large:
+                refilled = await job.bring_shards({p: targets[p] for p in without})
             answers.update(await ask({p: targets[p] for p in refilled}, commit))
         return {p for p, reply in answers.items() if reply.status is CommitStatus.OK}
 
     async def _rebuild_rotten(self, erasure_set: ErasureSet, register: Register, have: Mapping[int, Held]) -> int:
         """Rebuild in place the shard files of drives that hold the record but not its bytes."""
+        async with self._large:
+            return await self._rebuild_rotten_now(erasure_set, register, have)
+
+    async def _rebuild_rotten_now(self, erasure_set: ErasureSet, register: Register, have: Mapping[int, Held]) -> int:
         drives = erasure_set.awake()
         job = _CopyJob(self._clock, erasure_set, have)
         rotten = await job.find_rotten({p: drives[p] for p in have if p in drives})
@@ -239,7 +249,8 @@ class Healer:
         """Bring the shards of a version that `have` hold to further drives, without a record."""
         drives = erasure_set.awake()
         job = _CopyJob(self._clock, erasure_set, have)
-        return await job.bring_shards({p: drives[p] for p in positions if p in drives})
+        async with self._large:
+            return await job.bring_shards({p: drives[p] for p in positions if p in drives})
 
 
 def _noted(replies: quorum.Replies, stamp: int) -> set[int]:
