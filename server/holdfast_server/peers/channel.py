@@ -5,8 +5,10 @@ has just dialled us).  The name is resolved and the peer proves who it is at eve
 is lost every pending call fails at once.  Every call has a deadline; a late answer is ignored.
 
 Bounds: MAX_CALLS calls under way and MAX_BYTES_IN_FLIGHT bytes of blobs sent and unanswered; further callers
-wait inside their deadline.  Not here: which peers there are, and what a missed deadline says about one
-(`link`).
+wait inside their deadline.  Calls that were given up leave what they sent in the connection's buffer; while that
+is too full (the peer takes nothing), further calls send nothing, and miss their deadline.
+
+Not here: which peers there are, and what a missed deadline says about one (`link`).
 """
 
 from __future__ import annotations
@@ -142,6 +144,8 @@ class Channel:
         connection = self._connection
         if connection is None:
             raise NotConnected(self._offline())
+        if connection.congested:
+            await self._wait_until_taken(connection, deadline)
         self._last_id = call_id = self._last_id + 1
         future: asyncio.Future[tuple[messages.ReceivedReply, memoryview]] = loop.create_future()
         self._calls[call_id] = _Call(future, deadline)
@@ -177,6 +181,16 @@ class Channel:
                     self._let_in()  # a large call that ended may have made room for several
         except TimeoutError:
             raise PeerError(f"{self.target}: too many calls under way") from None
+
+    async def _wait_until_taken(self, connection: Connection, deadline: float) -> None:
+        """Raises NotConnected, or DeadlineMissed where the peer takes nothing in time."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await connection.drained()
+        except ConnectionLost as error:
+            raise NotConnected(f"{self.target}: {error}") from error
+        except TimeoutError:
+            raise DeadlineMissed(f"{self.target}: does not take what is sent") from None
 
     async def _turn(self) -> None:
         """Wait to be let in, which need not mean that there is room."""

@@ -65,6 +65,11 @@ class Connection(asyncio.BufferedProtocol):
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
+    @property
+    def congested(self) -> bool:
+        """The peer has not taken enough of what was written."""
+        return not self._writable.is_set()
+
     async def drained(self) -> None:
         """Wait until the peer has taken enough of what was written.  Raises ConnectionLost."""
         if not self._writable.is_set():

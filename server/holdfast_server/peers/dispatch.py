@@ -15,10 +15,14 @@ import msgspec
 
 from holdfast_server.contract.admin import PodState
 from holdfast_server.drives.port import Drive, DriveError
+from holdfast_server.memory.budget import Hold, Overloaded
 from holdfast_server.peers import messages
 from holdfast_server.peers.frames import FrameError, split_blobs
 from holdfast_server.peers.messages import MAX_BLOCKS_PER_READ, Outcome, Reply, Report, Verb
 from holdfast_server.peers.port import PeerError, SlotMemory
+
+EXPECTED_BLOCK_SIZE_BYTES = 512 << 10
+"""Taken for a block until its size is known: a stripe of 1 MiB over two data shards; most have more."""
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +52,20 @@ class Dispatcher:
         self._drives = drives
         self._services = services
 
-    async def answer(self, request: messages.ReceivedRequest, blobs: memoryview) -> tuple[bytes, Sequence[bytes]]:
-        """The reply's header and blobs.  Never raises, except when cancelled."""
+    async def answer(
+        self, request: messages.ReceivedRequest, blobs: memoryview, hold: Hold | None = None
+    ) -> tuple[bytes, Sequence[bytes]]:
+        """The reply's header and blobs.  Never raises, except when cancelled.
+
+        Blocks that are read are taken from `hold`; the caller closes it when they are sent.
+        """
         outcome = Outcome.OK
         result: Any = None
         out: list[bytes] = []
         try:
-            result, out = await self._serve(request, blobs)
+            result, out = await self._serve(request, blobs, hold)
+        except Overloaded as error:
+            outcome, result = messages.outcome_of(DriveError()), str(error)
         except DriveError as error:
             outcome, result = messages.outcome_of(error), str(error)
         except (Refused, PeerError, FrameError, msgspec.MsgspecError) as error:
@@ -64,7 +75,9 @@ class Dispatcher:
             outcome, result = Outcome.REFUSED, f"internal error: {type(error).__name__}"
         return messages.encode(Reply(request.id, outcome, tuple(map(len, out)), result)), out
 
-    async def _serve(self, request: messages.ReceivedRequest, blobs: memoryview) -> tuple[Any, list[bytes]]:
+    async def _serve(
+        self, request: messages.ReceivedRequest, blobs: memoryview, hold: Hold | None
+    ) -> tuple[Any, list[bytes]]:
         spec = messages.VERBS.get(request.verb)
         if spec is None:
             raise Refused(f"unknown verb {request.verb}")
@@ -79,7 +92,7 @@ class Dispatcher:
             await drive.stage(data_id, index, [bytes(b) for b in split_blobs(blobs, request.sizes)], hashes)
             return None, []
         if request.verb == Verb.READ_BLOCKS:
-            return await _read_blocks(drive, *arguments)
+            return await _read_blocks(drive, hold, *arguments)
         if request.verb == Verb.NOTE:
             (notes,) = arguments
             await asyncio.gather(*(drive.note(*note) for note in notes))
@@ -115,8 +128,14 @@ _DRIVE_METHODS: dict[int, str] = {
 }
 
 
-async def _read_blocks(drive: Drive, data_id: bytes, first: int, count: int) -> tuple[list[bytes], list[bytes]]:
+async def _read_blocks(
+    drive: Drive, hold: Hold | None, data_id: bytes, first: int, count: int
+) -> tuple[list[bytes], list[bytes]]:
     if not 0 < count <= MAX_BLOCKS_PER_READ:
         raise Refused(f"{count} blocks asked for; 1 to {MAX_BLOCKS_PER_READ} are given at a time")
+    if hold is not None:
+        await hold.take(count * EXPECTED_BLOCK_SIZE_BYTES)
     blocks, hashes = await drive.read_blocks(data_id, first, count)
+    if hold is not None:
+        hold.give(max(0, count * EXPECTED_BLOCK_SIZE_BYTES - sum(map(len, blocks))))
     return hashes, blocks

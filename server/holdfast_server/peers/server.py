@@ -1,8 +1,10 @@
 """The answering end: accepts peers' connections, lets them prove who they are, serves what they ask.
 
 Bounds: MAX_STRANGERS connections that have not finished their handshake (each for HANDSHAKE_TIMEOUT_SECONDS),
-MAX_SERVED requests at a time on a connection (then its socket is read no further), and a bulk answer waits
-until the peer has taken the one before.
+MAX_SERVED requests at a time on a connection and `peer_request_bytes` of frames on all of them (then a socket that
+brought one is read no further; each may always bring one, so that no peer keeps the others out), and
+`peer_answer_bytes` of blocks read for peers, until they have taken them.  An answer waits until the peer has taken
+those before.
 
 When a connection is lost its reads are cancelled; what changes a drive runs to its end, since half of it may
 be done already and nobody is told either way.  A connection that fails its handshake is closed with a line in
@@ -13,11 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from holdfast_server.clock.port import Clock
+from holdfast_server.memory.budget import Budget
+from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.peers import messages
 from holdfast_server.peers.channel import HANDSHAKE_TIMEOUT_SECONDS
 from holdfast_server.peers.connection import Connection, ConnectionLost
@@ -45,14 +49,19 @@ class PeerServer:
         is_member: Callable[[str, int], bool],
         on_greeted: Callable[[str, int], None],
         clock: Clock,
+        memory: PodMemory | None = None,
     ) -> None:
-        """`is_member`: whether (pool, ordinal) is a pod of the tenant.  `on_greeted`: that pod has dialled us."""
+        """`is_member`: whether (pool, ordinal) is a pod of the tenant.  `on_greeted`: that pod has dialled us.
+        `memory` is what frames and answers are taken from; by default one with the usual limits."""
         self._me, self._key, self._dispatcher, self._report = me, key, dispatcher, report
         self._is_member, self._on_greeted, self._clock = is_member, on_greeted, clock
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._strangers = 0
         self._sessions: set[_Session] = set()
+        memory = memory or PodMemory()
+        self._answers = memory.peer_answers
+        self._inflow = Inflow(memory.limits.peer_request_bytes)
 
     async def start(self, host: str, port: int) -> int:
         """Listen; returns the port (of use where 0 was given).  Raises OSError."""
@@ -104,7 +113,9 @@ class PeerServer:
             return
         finally:
             self._strangers -= 1
-        session = _Session(connection, connection_class, self._dispatcher, self._sessions.discard)
+        session = _Session(
+            connection, connection_class, self._dispatcher, self._sessions.discard, self._answers, self._inflow
+        )
         self._sessions.add(session)
         session.start()
         self._on_greeted(peer.pool, peer.ordinal)
@@ -120,6 +131,35 @@ class PeerServer:
         return peer, connection_class
 
 
+class Inflow:
+    """Bytes of frames that are being served, over all connections."""
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.bytes = 0
+        self._stopped: dict[_Session, None] = {}
+
+    def came(self, session: _Session, size_bytes: int) -> None:
+        """Serve it; and nothing more of this connection while there is too much."""
+        self.bytes += size_bytes
+        if self.bytes > self.capacity_bytes:
+            self._stopped[session] = None
+            session.pace()
+
+    def served(self, size_bytes: int) -> None:
+        self.bytes -= size_bytes
+        if self._stopped and self.bytes <= self.capacity_bytes:
+            stopped, self._stopped = self._stopped, {}
+            for session in stopped:
+                session.pace()
+
+    def is_stopped(self, session: _Session) -> bool:
+        return session in self._stopped
+
+    def forget(self, session: _Session) -> None:
+        self._stopped.pop(session, None)
+
+
 class _Session:
     """One peer's connection after the handshake."""
 
@@ -129,10 +169,14 @@ class _Session:
         connection_class: ConnectionClass,
         dispatcher: Dispatcher,
         on_end: Callable[[_Session], None],
+        answers: Budget,
+        inflow: Inflow,
     ) -> None:
+        self._answers, self._inflow = answers, inflow
         self.connection, self.connection_class = connection, connection_class
         self._dispatcher, self._on_end = dispatcher, on_end
-        self._running: dict[asyncio.Task[None], bool] = {}
+        self._running: dict[asyncio.Task[None], tuple[bool, int]] = {}
+        """Whether it changes a drive, and the size of its frame."""
         self._max_served = MAX_SERVED[connection_class]
 
     def start(self) -> None:
@@ -154,31 +198,52 @@ class _Session:
             raise FrameError(f"request cannot be read: {error}") from error
         spec = messages.VERBS.get(request.verb)
         task = asyncio.get_running_loop().create_task(self._serve(request, frame.blobs))
-        self._running[task] = spec is not None and spec.changes
+        size_bytes = len(frame.header) + len(frame.blobs)
+        self._running[task] = spec is not None and spec.changes, size_bytes
         task.add_done_callback(self._done)
+        self._inflow.came(self, size_bytes)
         if len(self._running) >= self._max_served:
+            self.pace()
+
+    def pace(self) -> None:
+        """Read on, or not."""
+        if len(self._running) >= self._max_served or self._inflow.is_stopped(self):
             self.connection.pause_reading()
+        else:
+            self.connection.resume_reading()
 
     async def _serve(self, request: messages.ReceivedRequest, blobs: memoryview) -> None:
-        header, out = await self._dispatcher.answer(request, blobs)
+        with self._answers.hold() as hold:
+            header, out = await self._dispatcher.answer(request, blobs, hold)
+            del blobs
+            await self._send(request, header, out)
+
+    async def _send(self, request: messages.ReceivedRequest, header: bytes, out: Sequence[bytes]) -> None:
+        connection = self.connection
         try:
+            if out or connection.congested:
+                await connection.drained()
+            connection.send(header, out)
             if out:
-                await self.connection.drained()
-            self.connection.send(header, out)
+                # Until then they are in memory here, whoever holds them.
+                await asyncio.sleep(0)
+                await connection.drained()
         except ConnectionLost:
             pass
         except FrameError as error:
             self.connection.send(messages.encode(Reply(request.id, messages.Outcome.REFUSED, (), str(error))))
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._running.pop(task, None)
+        _, size_bytes = self._running.pop(task, (False, 0))
         if len(self._running) == self._max_served - 1:
-            self.connection.resume_reading()
+            self.pace()
+        self._inflow.served(size_bytes)
         if self.connection.lost and not self._running:
             self._on_end(self)
 
     def _on_lost(self, _reason: str) -> None:
-        for task, changes in self._running.items():
+        self._inflow.forget(self)
+        for task, (changes, _) in self._running.items():
             if not changes:
                 task.cancel()
         if not self._running:
