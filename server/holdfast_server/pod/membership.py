@@ -62,6 +62,32 @@ def check_successor(before: Membership, after: ServerConfig) -> Membership:
     return now
 
 
+def check_pools(before: ServerConfig, after: ServerConfig) -> None:
+    """Pools are only ever added, and what placement goes by is frozen: a pool that changed its shape, or the epochs
+    of its joining, would have keys looked for where they are not.  Raises ConfigError."""
+    faults = []
+    if after.epoch < before.epoch:
+        faults.append(f"epoch: {after.epoch} is older than {before.epoch}, which is in force")
+    pools = {pool.name: pool for pool in after.pools}
+    for old in before.pools:
+        new = pools.get(old.name)
+        if new is None:
+            faults.append(f"pool {old.name!r} is missing; it holds data")
+            continue
+        faults += [
+            f"pool {old.name!r}: {field} changed from {getattr(old, field)} to {getattr(new, field)}; it is frozen"
+            for field in _PLACING_FIELDS
+            if getattr(old, field) != getattr(new, field)
+        ]
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+_PLACING_FIELDS = (
+    "servers", "volumes_per_server", "erasure", "first_node", "weight", "readable_from_epoch", "writable_from_epoch",
+)  # fmt: skip
+
+
 def _volumes(pool: PoolConfig, ordinal: int) -> tuple[Volume, ...]:
     sets = geometry.erasure_sets(pool.servers, pool.volumes_per_server, pool.erasure.set_size)
     own = [

@@ -16,7 +16,7 @@ from holdfast_server.drives.identity import IdentityError, read_identity
 from holdfast_server.pod import standalone
 from holdfast_server.pod.config_file import ConfigFile
 from holdfast_server.pod.key_files import Keys, KeyStore, check_root, under_prefix
-from holdfast_server.pod.membership import Membership, Volume, check_successor, find_membership
+from holdfast_server.pod.membership import Membership, Volume, check_pools, check_successor, find_membership
 
 
 class PodInputs(Protocol):
@@ -74,12 +74,13 @@ class TenantInputs:
         if fresh is None:
             return None
         try:
-            self.membership = check_successor(self.membership, fresh)
+            membership = check_successor(self.membership, fresh)
+            check_pools(self._config, fresh)
         except ConfigError as error:
             self._frozen_fault = str(error)
             return None
         self._frozen_fault = ""
-        self._config = fresh
+        self.membership, self._config = membership, fresh
         return fresh
 
     def drive_path(self, volume: Volume) -> Path:

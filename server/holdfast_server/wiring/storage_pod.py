@@ -51,6 +51,7 @@ from holdfast_server.peers.network import PeerNetwork
 from holdfast_server.peers.port import PeerError
 from holdfast_server.peers.server import PeerServer
 from holdfast_server.placement.map import PoolMap
+from holdfast_server.pod.epoch_memory import EpochMemory
 from holdfast_server.pod.health import PlacedStatus, cluster_health, drive_health, pod_health
 from holdfast_server.pod.local_drives import LocalDrives
 from holdfast_server.pod.membership import Volume
@@ -116,7 +117,10 @@ class StoragePod:
             lambda: inputs.membership, drives, self._reopen, lambda: self._network.peers, clock, self._stamps,
             settings.adoption_delay_seconds, self._push,
         )  # fmt: skip
-        self._table = DriveTable(drives, (me.pool.name, me.ordinal), self._newest_epoch)
+        self._epochs = EpochMemory(lambda: self._drives)
+        self._epoch = 0
+        """What this pod reports: no newer than what its drives remember, nor than any write of it goes by."""
+        self._table = DriveTable(drives, (me.pool.name, me.ordinal), self._newest_epoch, lambda: self._epochs.newest)
         self._memory = PodMemory()
         self.store = ObjectStore(
             PoolMap(inputs.config), self._table.drives_of, clock, self._stamps, memory=self._memory
@@ -133,7 +137,7 @@ class StoragePod:
         ProcessCollector(registry=registry)
         self._peer_server = PeerServer(
             self._identity, self._peer_key, Dispatcher(drives, self._peer_services()), self._report,
-            self._is_member, self._network.greeted, clock, self._memory,
+            self._is_member, self._network.greeted, clock,
         )  # fmt: skip
         self.s3_port = 0
         self.peer_port = 0
@@ -147,6 +151,7 @@ class StoragePod:
         pod = cls(inputs, settings, drives)
         try:
             await pod.local.load_memories()
+            await pod._remember_former_life()
             await pod._listen_to_peers()
             await pod._configure(inputs.config)
             await pod.local.settle_once()
@@ -219,7 +224,24 @@ class StoragePod:
         await self._network.configure(config)
         self._table.configure(config, self._network.peers)
         self.store.epochs.pools = PoolMap(config)
+        await self._settle_epoch()
         self._push()
+
+    async def _remember_former_life(self) -> None:
+        """Messages of the process that was this pod before may be under way, sent by the map it had then."""
+        await self._epochs.load()
+        pools = self.store.pools
+        joining = self._inputs.membership.pool.readable_from_epoch > pools.epoch
+        if not (pools.one_placement or joining or self._epochs.newest >= pools.epoch):
+            self.store.epochs.had_former_life(self._epochs.newest or pools.epoch - 1)
+        await self._settle_epoch()
+
+    async def _settle_epoch(self) -> None:
+        """Report the epoch that all of this pod is at; remembered first."""
+        settled = self.store.epochs.settled
+        if settled > self._epochs.newest:
+            await self._epochs.remember(settled)
+        self._epoch = settled
 
     async def _follow_inputs(self) -> None:
         while True:
@@ -243,7 +265,7 @@ class StoragePod:
 
     # --- reports
     def _report(self) -> Report:
-        return self.local.report(self._inputs.config.epoch)
+        return self.local.report(self._epoch)
 
     def _peers_changed(self) -> None:
         self.local.wake()
@@ -259,6 +281,7 @@ class StoragePod:
     async def _follow_states(self) -> None:
         while True:
             await asyncio.sleep(STATE_POLL_SECONDS)
+            await self._settle_epoch()
             self._push()
 
     # --- what the API and the peers are given
@@ -301,7 +324,7 @@ class StoragePod:
             pool=self._identity.pool,
             ordinal=self._identity.ordinal,
             version=self._settings.version,
-            epoch=self._inputs.config.epoch,
+            epoch=self._epoch,
             started_ms=self._started_ms,
             drives=[
                 drive_health(placed) for placed in self._statuses() if (placed.pool, placed.ordinal) == self._place
@@ -325,10 +348,10 @@ class StoragePod:
         )
 
     def pod_health(self) -> PodHealth:
-        behind = self._table.behind()
+        behind = self._table.behind() or self._table.lagging()
         return pod_health(
             pod=self._inputs.membership.pod,
-            epoch=self._inputs.config.epoch,
+            epoch=self._epoch,
             version=self._settings.version,
             opened=self._opened,
             faults=[*self._inputs.faults, *([behind] if behind else [])],
@@ -338,7 +361,7 @@ class StoragePod:
     def cluster_health(self, maintenance: bool) -> ClusterHealth:
         return cluster_health(
             pools=self._inputs.config.pools,
-            epoch=self._inputs.config.epoch,
+            epoch=self._epoch,
             drives=self._statuses(),
             me=self._place,
             maintenance=maintenance,

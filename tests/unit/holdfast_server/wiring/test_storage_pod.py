@@ -76,8 +76,14 @@ class Tenant:
     def root(self, i: int) -> Path:
         return self.folder / f"pod{i}"
 
-    def publish(self) -> None:
+    def publish(self, epoch: int | None = None) -> None:
+        if epoch is not None:
+            self.config["epoch"] = epoch
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
+
+    async def reach_epoch(self, epoch: int, *ordinals: int) -> None:
+        self.publish(epoch)
+        await until(lambda: all(self.pod(i).pod_health().epoch == epoch for i in ordinals))
 
     async def start(self, *ordinals: int, delay: float = 0.0) -> None:
         for i in ordinals:
@@ -255,15 +261,36 @@ async def test_configuration_is_followed_and_a_pod_that_is_behind_coordinates_no
     assert tenant.pod(0).pod_health().ready
     tenant.config["pools"][0]["erasure"]["parity"] = 4
     await tenant.stop(3)
-    tenant.config["epoch"] = 2
-    tenant.publish()
-    await until(lambda: [tenant.pod(i).pod_health().epoch for i in range(3)] == [2, 2, 2])
-    tenant.config["epoch"] = 1
-    tenant.publish()
+    await tenant.reach_epoch(2, 0, 1, 2)
+    tenant.publish(epoch=1)
     await tenant.start(3)
-    await until(lambda: "is of epoch 1, others are at 2" in tenant.pod(3).pod_health().message)
+    await until(lambda: "others are at epoch 2, this pod is about to follow" in tenant.pod(3).pod_health().message)
+    await until(lambda: "1 is older than 2, which is in force" in tenant.pod(0).pod_health().message)
+    await tenant.all_ok(3)
+    await put(tenant.pod(3), "key", b"one epoch behind is as good as none")
+    await tenant.stop(3)
+    await tenant.reach_epoch(3, 0, 1, 2)
+    tenant.publish(epoch=1)
+    await tenant.start(3)
+    await until(lambda: "is of epoch 1, others are at 3" in tenant.pod(3).pod_health().message)
     with pytest.raises(Unavailable, match="epoch 1"):
         await get(tenant.pod(3), "key")
+    await tenant.reach_epoch(3, 3)
+    await tenant.all_ok(3)
+    assert await get(tenant.pod(3), "key") == b"one epoch behind is as good as none"
+
+
+async def test_a_pod_knows_by_itself_that_its_configuration_is_older_than_it_was(tenant: Tenant) -> None:
+    await tenant.start(0, 1, 2, 3)
+    await tenant.all_ok(0, 1, 2, 3)
+    await tenant.reach_epoch(2, 0, 1, 2, 3)
+    await tenant.reach_epoch(3, 0, 1, 2, 3)
+    await tenant.stop(0, 1, 2, 3)
+    tenant.publish(epoch=2)
+    await tenant.start(0)
+    await until(lambda: "of epoch 2, and it has been at 3 before" in tenant.pod(0).pod_health().message)
+    with pytest.raises(Unavailable, match="epoch 2"):
+        await get(tenant.pod(0), "key")
 
 
 @pytest.fixture
