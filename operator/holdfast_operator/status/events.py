@@ -19,6 +19,8 @@ _WELL = {"Ready": "True", "SpecValid": "True", "Degraded": "False"}
 """The conditions that are told, and the status that is good news."""
 _STARTING = frozenset({"Starting", "Pending", "NoPodAnswers"})
 """Why a new Tenant is not ready yet: no news, unless it was ready before."""
+_ON_THE_MEND = frozenset({"DrivesHealing", "CatchingUp"})
+"""Why a Tenant is still degraded though nothing more is missing: good news."""
 _NEEDS_A_PERSON = frozenset({"RollBlocked"})
 
 EventType = Literal["Normal", "Warning"]
@@ -60,7 +62,7 @@ def _type(condition: Mapping[str, Any], before: Mapping[str, Any]) -> EventType 
     if status == "Unknown":
         return None
     starting = reason in _STARTING and before.get("status") != "True"
-    return "Normal" if starting else "Warning"
+    return "Normal" if starting or reason in _ON_THE_MEND else "Warning"
 
 
 def _note(condition: Mapping[str, Any]) -> str:

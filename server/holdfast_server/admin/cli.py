@@ -120,10 +120,15 @@ def _add_heal(heal: argparse.ArgumentParser) -> None:
     choice = resolve.add_mutually_exclusive_group(required=True)
     choice.add_argument(
         "--keep", action="store_true",
-        help="make it the current version, from the copies there are; refused where they do not suffice",
+        help="it stays: made whole if a drive with another shard has come back, else refused with what is missing",
     )  # fmt: skip
     choice.add_argument(
-        "--discard", action="store_true", help="take it back; the version before it, if any, is served again"
+        "--discard",
+        action="store_true",
+        help="take it back: what was current before it is served again; or, if it was committed, delete it",
+    )
+    resolve.add_argument(
+        "--kind", choices=("object", "upload", "part", "document"), default="object", help="default: %(default)s"
     )
     resolve.add_argument("--version", metavar="HEX", default="", help="as list-stuck shows it, where it shows one")
 
@@ -248,7 +253,9 @@ def _heal_stuck(terminal: _Terminal) -> int:
 
 def _heal_resolve(terminal: _Terminal) -> int:
     options = terminal.options
-    request = Resolve(bucket=options.bucket, key=options.key, keep=options.keep, version=options.version)
+    request = Resolve(
+        bucket=options.bucket, key=options.key, kind=options.kind, keep=options.keep, version=options.version
+    )
     terminal.say(terminal.client.resolve(request).outcome)
     return EXIT_DONE
 

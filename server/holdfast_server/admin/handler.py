@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from holdfast_server.admin.heal_requests import HealRequests
+from holdfast_server.admin.heal_requests import Decide, HealRequests
 from holdfast_server.admin.overview import TenantView, tenant_info
 from holdfast_server.api.dispatch import Identify
 from holdfast_server.api.failures import RETRY_AFTER_SECONDS, to_s3_error
@@ -42,10 +42,10 @@ ReadBody = Callable[[], Awaitable[bytes]]
 class AdminApi:
     """Mounted by the wiring at `names.ADMIN_PREFIX`."""
 
-    def __init__(self, services: Services, view: TenantView) -> None:
+    def __init__(self, services: Services, view: TenantView, decide: Decide) -> None:
         self._services = services
         self._view = view
-        self._heal = HealRequests(services, view)
+        self._heal = HealRequests(services, view, decide)
 
     async def handle(self, identify: Identify, request: Request, body: IncomingBody) -> Response:
         """Never raises but CancelledError; failures are JSON, a bad signature too."""
@@ -76,6 +76,9 @@ class AdminApi:
             case ("POST", ["heal", "scan"]):
                 _require(identity, "admin:Heal")
                 return _json(await self._heal.start_scan())
+            case ("POST", ["heal", "resolve"]):
+                _require(identity, "admin:Heal")
+                return _json(await self._heal.resolve(await read()))
             case ("GET", ["users"]):
                 _require(identity, "admin:ListUsers")
                 return await self._list_users()

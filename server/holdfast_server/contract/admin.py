@@ -10,7 +10,8 @@
     GET    /heal                        → HealStatus      every pod is asked
     POST   /heal/scan                   → ScanStarted     every pod begins a scan pass now
     GET    /heal/stuck                  → list[StuckObject]
-    POST   /heal/resolve                ← Resolve         → Resolved; 404 where nothing is stuck there
+    POST   /heal/resolve                ← Resolve         → Resolved; 404 where nothing is stuck there, 409 where
+                                                          the decision cannot be carried out, 503 while a drive is away
 
 Errors are JSON too: {"code": "...", "message": "..."} with the S3 status codes.
 Built-in policies that always exist: readonly, readwrite, writeonly, diagnostics, consoleAdmin.
@@ -173,7 +174,9 @@ class ScanStarted(_Struct, frozen=True, kw_only=True):
 
 class Resolve(_Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bucket: str
+    """Name, or id, as `StuckObject` has it; ignored for a document."""
     key: str
+    kind: str = "object"
     keep: bool
     """True: make the version committed from the copies there are.  False: take it back."""
     version: str = ""

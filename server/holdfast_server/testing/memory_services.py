@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import uvloop
 
 from holdfast_server.admin.handler import AdminApi
+from holdfast_server.admin.heal_requests import Decide
 from holdfast_server.admin.overview import TenantView
 from holdfast_server.api.buckets_cache import BucketCache
 from holdfast_server.api.dispatch import Mount
@@ -22,8 +23,9 @@ from holdfast_server.clock.system import SystemClock
 from holdfast_server.contract import names
 from holdfast_server.contract.admin import PodState
 from holdfast_server.contract.health import ClusterHealth, PodHealth
+from holdfast_server.drives.port import Register
 from holdfast_server.memory.pod_memory import PodMemory
-from holdfast_server.objects.port import Objects
+from holdfast_server.objects.port import Missing, Objects
 from holdfast_server.testing.memory_objects import MemoryObjects
 
 ROOT_USER = "holdfast-root"
@@ -75,8 +77,15 @@ def lone_view(services: Services) -> TenantView:
     return TenantView(lambda: (), lambda: me, lambda: services.cluster_health(False), lambda: (), scan_nothing)
 
 
-def mounts_of(services: Services, view: TenantView | None = None) -> Mapping[str, Mount]:
-    return {names.ADMIN_PREFIX: AdminApi(services, view or lone_view(services)).handle}
+async def nothing_stuck(register: Register, keep: bool) -> str:
+    """No drives: nothing can be stuck."""
+    raise Missing(f"nothing about {register.key!r} is stuck")
+
+
+def mounts_of(
+    services: Services, view: TenantView | None = None, decide: Decide = nothing_stuck
+) -> Mapping[str, Mount]:
+    return {names.ADMIN_PREFIX: AdminApi(services, view or lone_view(services), decide).handle}
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,7 @@ class Endpoint:
 
 
 @contextmanager
-def served(services: Services, view: TenantView | None = None) -> Iterator[Endpoint]:
+def served(services: Services, view: TenantView | None = None, decide: Decide = nothing_stuck) -> Iterator[Endpoint]:
     """Serve from a thread with its own loop (uvloop, as pods do), so that blocking clients can be used."""
     ready = threading.Event()
     bound: list[int] = []
@@ -103,7 +112,7 @@ def served(services: Services, view: TenantView | None = None) -> Iterator[Endpo
     async def serve() -> None:
         stop = asyncio.Event()
         stopper.append((asyncio.get_running_loop(), stop))
-        front_end = await start(services, "127.0.0.1", 0, mounts_of(services, view))
+        front_end = await start(services, "127.0.0.1", 0, mounts_of(services, view, decide))
         bound.append(front_end.port)
         ready.set()
         await stop.wait()

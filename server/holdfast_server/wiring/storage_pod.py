@@ -186,7 +186,7 @@ class StoragePod:
             self.peer_port = await self._peer_server.start(self._settings.bind_address, port)
 
     async def _listen_to_clients(self) -> front_end.FrontEnd:
-        mounts = {names.ADMIN_PREFIX: AdminApi(self._services, self._view).handle}
+        mounts = {names.ADMIN_PREFIX: AdminApi(self._services, self._view, self.store.resolve).handle}
         port = self._inputs.config.listen.s3_port
         front = await front_end.start(self._services, self._settings.bind_address, port, mounts)
         self.s3_port = front.port

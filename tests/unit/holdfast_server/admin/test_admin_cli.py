@@ -21,7 +21,10 @@ from holdfast_server.contract.healing import (
     StuckRegister,
 )
 from holdfast_server.contract.health import ClusterHealth, DriveHealth, SetHealth
+from holdfast_server.drives.port import Register
 from holdfast_server.main import run
+from holdfast_server.objects.port import Conflict, Missing, Unavailable
+from holdfast_server.objects.record import document_register
 from holdfast_server.peers.port import PeerError
 from holdfast_server.testing.memory_services import ROOT_PASSWORD, ROOT_USER, Endpoint, memory_services, served
 
@@ -46,11 +49,19 @@ class Tenant:
         self.queue_length = 0
         self.stuck: list[StuckRegister] = []
         self.scans: list[int] = []
+        self.decided: list[tuple[Register, bool]] = []
+        self.decision: Exception | None = None
 
     def view(self) -> TenantView:
         return TenantView(
             lambda: [POOL], lambda: self.state(0), self.cluster, lambda: [Peer(self, at) for at in (1, 2, 3)], self.scan
         )
+
+    async def decide(self, register: Register, keep: bool) -> str:
+        self.decided.append((register, keep))
+        if self.decision is not None:
+            raise self.decision
+        return "taken back"
 
     async def scan(self) -> None:
         self.scans.append(0)
@@ -118,7 +129,7 @@ class Peer:
 def served_tenant() -> Iterator[tuple[Endpoint, Tenant]]:
     tenant = Tenant()
     services = memory_services()
-    with served(services, tenant.view()) as endpoint:
+    with served(services, tenant.view(), tenant.decide) as endpoint:
         yield endpoint, tenant
 
 
@@ -209,6 +220,47 @@ def test_what_is_stuck_is_listed_once_with_its_bucket(tenant: Tenant, admin: Any
     code, text = admin("heal", "status")
     assert code == 1
     assert "1 register is stuck and needs a person: `holdfast admin heal list-stuck`" in text
+
+
+def test_a_decision_reaches_the_register_it_is_about(tenant: Tenant, admin: Any) -> None:
+    bucket_id = "ab" * 16
+    code, text = admin("heal", "resolve", bucket_id, "a/key", "--discard")
+    assert (code, text) == (0, "taken back\n")
+    assert admin("heal", "resolve", bucket_id, "k", "--keep", "--kind", "upload", "--version", "0c" * 16)[0] == 0
+    assert tenant.decided == [
+        (Register(b"o" + bytes.fromhex(bucket_id), "a/key"), False),
+        (Register(b"u" + bytes.fromhex(bucket_id), "k", b"\x0c" * 16), True),
+    ]
+    assert admin("heal", "resolve", "-", "bucket/x", "--keep", "--kind", "document")[0] == 0
+    assert tenant.decided[-1] == (document_register("bucket/x"), True)
+
+
+@pytest.mark.parametrize(
+    ("decision", "told"),
+    [
+        (Missing("nothing about 'k' is stuck"), "NoSuchKey: nothing about 'k' is stuck"),
+        (Conflict("1 of the 2 shards it takes are left"), "1 of the 2 shards it takes are left"),
+        (Unavailable("not every drive of main/0 answers"), "not every drive of main/0 answers"),
+    ],
+)
+def test_a_decision_that_cannot_be_carried_out_says_why(
+    tenant: Tenant, admin: Any, decision: Exception, told: str
+) -> None:
+    tenant.decision = decision
+    code, text = admin("heal", "resolve", "ab" * 16, "k", "--discard")
+    assert (code, told in text) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("no-such-bucket", "k", "--keep"), "there is no bucket 'no-such-bucket'"),
+        (("ab" * 16, "k", "--keep", "--version", "xyz"), "version: 'xyz' is not hexadecimal"),
+    ],
+)
+def test_a_decision_about_nothing_is_refused(tenant: Tenant, admin: Any, arguments: Any, told: str) -> None:
+    code, text = admin("heal", "resolve", *arguments)
+    assert (code, told in text, tenant.decided) == (1, True, [])
 
 
 def test_users_and_policies_come_and_go(tenant: Tenant, admin: Any, tmp_path: Path) -> None:
