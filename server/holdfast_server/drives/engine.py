@@ -149,6 +149,12 @@ class Engine:
         number: int = self._table.latest_sequence_number()
         return number
 
+    @property
+    def estimated_rows(self) -> int:
+        """About how many rows there are; what was overwritten or deleted lately is counted, too."""
+        count: int | None = self._table.property_int_value("rocksdb.estimate-num-keys")
+        return count or 0
+
     def cursor(self, end: bytes | None = None) -> Cursor:
         """A cursor over the table as it is at this moment, whatever is written later; ends before `end`."""
         options = rocksdict.ReadOptions()

@@ -331,6 +331,7 @@ class LocalDrive:
             room.available_bytes if room else 0,
             room.used_bytes if room else 0,
             full,
+            parts.registers if parts is not None else 0,
         )
 
     def _remark(self, parts: Parts, full: bool) -> str:

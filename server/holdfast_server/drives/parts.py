@@ -40,6 +40,9 @@ UNREADABLE_SECONDS = 600.0
 """One shard that cannot be read is a bad sector, and repaired like rot; so many different ones within that time
 are a disk that is failing, and the drive is set aside."""
 
+ROWS_PER_REGISTER = 2
+"""Its records and its mark; those with shards beside them have one or two more."""
+
 log = logging.getLogger(__name__)
 
 
@@ -92,6 +95,8 @@ class Parts:
         self.staging_sync = FolderSync(self.shards.staging_folder, self.shard_writers.run)
         self.damage = folder_layout.damage_note(around.path) if guard.identity.healing else ""
         """Why the table had to be made anew, while the drive is being filled."""
+        self.registers = engine.estimated_rows // ROWS_PER_REGISTER
+        """About how many the table holds."""
         self.reopen_advised = False
         """The table met a full disk, and there is room to open it anew."""
         self._unreadable: OrderedDict[bytes, float] = OrderedDict()
@@ -117,6 +122,7 @@ class Parts:
         folder = self._around.path
         self.guard.check()
         room = self.space.refresh()
+        self.registers = self.engine.estimated_rows // ROWS_PER_REGISTER
         if os.statvfs(folder).f_flag & os.ST_RDONLY:
             self._around.on_fault(Fault(FaultKind.READ_ONLY, f"{folder} is mounted read-only"))
             return
