@@ -94,7 +94,7 @@ def open_engine(folder: Path, identity: Identity) -> Engine:
         stored = engine.get([_DRIVE_ID])[0]
         if stored is not None and stored != identity.id_bytes:
             raise DriveFaulty(f"{records} belongs to drive {stored.hex()}; the identity file says {identity.drive_id}")
-        reached, proven = engine.reached, read_witness(folder)
+        reached, proven = engine.reached, read_witness(folder, identity.id_bytes)
         if stored is None or reached < proven:
             raise EngineError(
                 f"{records} has lost its end: it stops at change {reached}, and {proven} was acknowledged",

@@ -32,6 +32,7 @@ import msgspec
 
 from holdfast_server.clock.port import Clock
 from holdfast_server.drives import ballast, folder_layout, keys, register_rows
+from holdfast_server.drives.anchor import Anchor
 from holdfast_server.drives.disk_threads import HANG_SECONDS, WATCH_INTERVAL_SECONDS, CallTimes, DiskThreads
 from holdfast_server.drives.durable_files import FolderLock, FolderLocked
 from holdfast_server.drives.engine import Engine, EngineError
@@ -102,6 +103,8 @@ class LocalDrive:
         self._loop = asyncio.get_running_loop()
         self._parts: Parts | None = None
         self._lock: FolderLock | None = None
+        self._anchor: Anchor | None = None
+        self._retired = False
         self._fault: Fault | None = None
         self._stuck: str | None = None
         """Why it does not answer now."""
@@ -169,9 +172,11 @@ class LocalDrive:
         # Behind an opening or forming that is still under way, whose parts are closed with the rest.
         await self._in_life(lambda: None)
         if self._parts is not None:
-            await self._parts.closed(self._in_life)
+            await self._parts.closed(self._in_life, faulty=self._fault is not None)
         if self._lock is not None:
             self._lock.close()
+        if self._anchor is not None:
+            self._anchor.close()
         self._life.shutdown(wait=False)
 
     def retire_table(self) -> None:
@@ -181,23 +186,27 @@ class LocalDrive:
 
     def _open(self) -> None:
         folder_layout.check_folder(self.path)
-        self._footprint = folder_layout.footprint(self.path)
-        self._lock = FolderLock(self.path / folder_layout.LOCK_FILE)
-        identity = folder_layout.find_identity(self.path, self.slot)
+        self._anchor = Anchor(self.path)
+        inside = self._anchor.inside
+        self._footprint = folder_layout.footprint(inside)
+        self._lock = FolderLock(inside / folder_layout.LOCK_FILE)
+        identity = folder_layout.find_identity(inside, self.slot)
         if identity is None:
+            self._retired = folder_layout.is_retired(inside)
             return
         try:
-            engine = folder_layout.open_engine(self.path, identity)
+            engine = folder_layout.open_engine(inside, identity)
         except EngineError as error:
-            if error.kind is not FaultKind.NO_ROOM or not ballast.release(self.path):
+            if error.kind is not FaultKind.NO_ROOM or not ballast.release(inside):
                 raise
             log.warning("%s is full: the ballast was released to open it", self.path)
-            engine = folder_layout.open_engine(self.path, identity)
+            engine = folder_layout.open_engine(inside, identity)
         self._take_into_use(engine, identity)
 
     def _take_into_use(self, engine: Engine, identity: Identity) -> None:
+        assert self._anchor is not None
         around = Surroundings(
-            path=self.path, clock=self._clock, settings=self._settings, loop=self._loop,
+            path=self.path, inside=self._anchor.inside, clock=self._clock, settings=self._settings, loop=self._loop,
             on_fault=self._set_fault, failed=self._failed,
         )  # fmt: skip
         try:
@@ -212,7 +221,10 @@ class LocalDrive:
             raise DriveError(f"{self.path} is not a blank drive: {self.status().message or self.status().state.name}")
 
         def form() -> None:
-            self._take_into_use(folder_layout.form(self.path, identity, watermark), identity)
+            assert self._anchor is not None
+            if folder_layout.footprint(self.path) is not None:
+                raise DriveFaulty(f"{self.path} has an identity by now")
+            self._take_into_use(folder_layout.form(self._anchor.inside, identity, watermark), identity)
 
         await self._in_life(lambda: self._guarded(form))
         if self._fault is not None:
@@ -231,6 +243,8 @@ class LocalDrive:
     def _set_fault(self, fault: Fault) -> None:
         """From any thread; the first reason stays."""
         if self._fault is None:
+            if self._anchor is not None:
+                fault = Fault(fault.kind, self._anchor.told(fault.message))
             self._fault = fault
             log.error("drive %s (%s) is set aside (%s): %s", self.path, self.slot, fault.kind.value, fault.message)
 
@@ -364,7 +378,7 @@ class LocalDrive:
     @property
     def replaces(self) -> bool:
         """A blank drive whose table was damaged: whatever is remembered, it is no new one."""
-        return self._parts is None and folder_layout.is_retired(self.path)
+        return self._parts is None and self._retired
 
     @property
     def hanging(self) -> bool:
@@ -653,6 +667,7 @@ class LocalDrive:
         """Without writes nobody else would notice that the drive has gone."""
         assert self._parts is not None
         self._parts.check()
+        self._parts.engine.tidy()
 
 
 def _in_batches(tombstones: Sequence[Tombstone]) -> Iterator[Sequence[Tombstone]]:

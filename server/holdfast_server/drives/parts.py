@@ -63,6 +63,9 @@ class Surroundings:
     """What the parts are told by the drive they belong to."""
 
     path: Path
+    """As people know it, and where the identity is looked for."""
+    inside: Path
+    """The same folder, whatever lies at its path by now (`anchor`)."""
     clock: Clock
     settings: DriveSettings
     loop: asyncio.AbstractEventLoop
@@ -77,9 +80,9 @@ class Parts:
         self.engine = engine
         self.guard = guard
         self.watch = Watch()
-        self.space = Space(around.path, clock, around.settings.reserve_bytes)
+        self.space = Space(around.inside, clock, around.settings.reserve_bytes)
         self.space.refresh()
-        self.shards = ShardFiles(around.path, clock, self.space, around.on_fault, self._shard_unreadable)
+        self.shards = ShardFiles(around.inside, clock, self.space, around.on_fault, self._shard_unreadable)
         self.shards.tidy(lambda data_id: bool(engine.items(keys.REFERENCE + data_id, limit=1)))
         self.trash = Trash(engine, clock, around.settings.reclaim_delay_seconds)
         self.verbs = RegisterVerbs(engine, clock, self.trash, self.shards, self.space, guard.identity.healing)
@@ -93,7 +96,7 @@ class Parts:
         self.reads = PointReads(engine, self.commits, self.verbs, self.point_readers, around.failed)
         self.walk = TableWalk(engine, self.commits, self.verbs, self.walker)
         self.staging_sync = FolderSync(self.shards.staging_folder, self.shard_writers.run)
-        self.damage = folder_layout.damage_note(around.path) if guard.identity.healing else ""
+        self.damage = folder_layout.damage_note(around.inside) if guard.identity.healing else ""
         """Why the table had to be made anew, while the drive is being filled."""
         self.registers = engine.estimated_rows // ROWS_PER_REGISTER
         """About how many the table holds."""
@@ -119,43 +122,56 @@ class Parts:
 
     def check(self) -> None:
         """Once a second, on a thread: what nobody else would notice.  Raises DriveError, OSError."""
-        folder = self._around.path
+        folder = self._around.inside
         self.guard.check()
         room = self.space.refresh()
         self.registers = self.engine.estimated_rows // ROWS_PER_REGISTER
         if os.statvfs(folder).f_flag & os.ST_RDONLY:
-            self._around.on_fault(Fault(FaultKind.READ_ONLY, f"{folder} is mounted read-only"))
+            self._around.on_fault(Fault(FaultKind.READ_ONLY, f"{self._around.path} is mounted read-only"))
             return
         reached = self.commits.reached
         if reached > self._witnessed:
-            write_witness(folder, reached)
+            write_witness(folder, self.guard.identity.id_bytes, reached)
             self._witnessed = reached
         size = self._around.settings.ballast_bytes
         size = ballast.ballast_size(room.total_bytes) if size is None else size
         if self.commits.no_room is not None:
             if ballast.release(folder):
-                log.warning("%s is full: the ballast was released for deletes", folder)
+                log.warning("%s is full: the ballast was released for deletes", self._around.path)
                 room = self.space.refresh(at_once=True)
             self.reopen_advised = room.available_bytes >= size // 2
         elif room.available_bytes > self.space.reserve_bytes(room) + 2 * size:
             ballast.lay(folder, size)
 
-    async def closed(self, run: Callable[[Callable[[], None]], asyncio.Future[None]]) -> None:
-        """End it; `run` runs something on a thread.  As long as what is under way takes."""
+    async def closed(self, run: Callable[[Callable[[], None]], asyncio.Future[None]], faulty: bool) -> None:
+        """End it; `run` runs something on a thread.  As long as what is under way takes.
+
+        `faulty`: nothing more is written.  By now another drive may lie where this one was, and the table knows its
+        files by their paths.
+        """
         self.commits.refuse()
         await self.commits.ended.wait()
         for threads in self._groups:
             await threads.drained()
-        await run(self._close)
+        await run(self._abandon if faulty else self._close)
+
+    def _abandon(self) -> None:
+        for threads in self._groups:
+            threads.shutdown()
+        self.shards.close()
+        self.engine.abandon()
 
     def _close(self) -> None:
         for threads in self._groups:
             threads.shutdown()
         self.shards.close()
         try:
-            write_witness(self._around.path, self.commits.reached)
-        except OSError as error:
-            log.info("no witness in %s: %s", self._around.path, error)
+            self.guard.check()
+            write_witness(self._around.inside, self.guard.identity.id_bytes, self.commits.reached)
+        except (DriveError, OSError) as error:
+            log.warning("closing the drive: %s", error)
+            self.engine.abandon()
+            return
         try:
             self.engine.close()
         except EngineError as error:

@@ -5,6 +5,8 @@ silently gone: rows that were flushed and acknowledged.  No checksum can tell, b
 wrong.  So the number of the last durable change is written beside the table, once a second and at the end, and a
 table that comes back with a smaller one is damaged.
 
+It carries the drive's id: what lies in another drive's folder proves nothing.
+
 The file is never ahead of the table: only numbers whose flush has returned are written, after it.  It is not
 synced itself: an older one, or none, or a torn one merely proves less.
 """
@@ -19,13 +21,14 @@ import xxhash
 
 WITNESS_FILE = "holdfast.reached"
 _MAGIC = b"HfR\x01"
-_LAYOUT = struct.Struct(">4sQ8s")
+_FACTS = struct.Struct(">4s16sQ")
+_DIGEST_SIZE_BYTES = 8
 
 
-def write_witness(folder: Path, reached: int) -> None:
+def write_witness(folder: Path, drive_id: bytes, reached: int) -> None:
     """In place.  Raises OSError."""
-    number = struct.pack(">Q", reached)
-    data = _LAYOUT.pack(_MAGIC, reached, xxhash.xxh3_64_digest(number))
+    facts = _FACTS.pack(_MAGIC, drive_id, reached)
+    data = facts + xxhash.xxh3_64_digest(facts)
     descriptor = os.open(folder / WITNESS_FILE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         os.pwrite(descriptor, data, 0)
@@ -33,15 +36,14 @@ def write_witness(folder: Path, reached: int) -> None:
         os.close(descriptor)
 
 
-def read_witness(folder: Path) -> int:
-    """0 where there is none that can be believed.  Raises OSError."""
+def read_witness(folder: Path, drive_id: bytes) -> int:
+    """0 where there is none of this drive that can be believed.  Raises OSError."""
     try:
         data = (folder / WITNESS_FILE).read_bytes()
     except FileNotFoundError:
         return 0
-    if len(data) != _LAYOUT.size:
+    facts, digest = data[:-_DIGEST_SIZE_BYTES], data[-_DIGEST_SIZE_BYTES:]
+    if len(facts) != _FACTS.size or digest != xxhash.xxh3_64_digest(facts):
         return 0
-    magic, reached, digest = _LAYOUT.unpack(data)
-    if magic != _MAGIC or digest != xxhash.xxh3_64_digest(struct.pack(">Q", reached)):
-        return 0
-    return int(reached)
+    magic, whose, reached = _FACTS.unpack(facts)
+    return int(reached) if (magic, whose) == (_MAGIC, drive_id) else 0

@@ -116,7 +116,13 @@ static int path_of(int descriptor, char *out) {
 static int watched_path(int at, const char *path, char *out) {
     if (!watching() || !path) return 0;
     char whole[2 * PATH_MAX];
-    if (path[0] == '/') {
+    if (strncmp(path, "/proc/self/fd/", 14) == 0) {
+        /* Drives name their files through a descriptor of their folder. */
+        char start[PATH_MAX], *rest;
+        long held = strtol(path + 14, &rest, 10);
+        if (!path_of((int)held, start)) return 0;
+        snprintf(whole, sizeof whole, "%s%s", start, rest);
+    } else if (path[0] == '/') {
         snprintf(whole, sizeof whole, "%s", path);
     } else {
         char start[PATH_MAX];

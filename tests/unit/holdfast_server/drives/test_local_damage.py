@@ -80,6 +80,9 @@ def lose(pattern: str):
     return damage
 
 
+ANOTHERS = b"HfR\x01" + b"another drive id" + b"\xff" * 8
+ANOTHERS += xxhash.xxh3_64_digest(ANOTHERS)
+
 DAMAGES = {
     "sst flipped": flip("*.sst", 0.5),
     "sst footer flipped": flip("*.sst", 0.999),
@@ -127,14 +130,14 @@ async def test_an_undamaged_copy_opens_whole(open_drive, folder):
 
 
 async def test_a_table_that_stops_short_of_its_witness_says_both_numbers(open_drive, folder):
-    proven = witness.read_witness(folder)
+    proven = witness.read_witness(folder, b"drive id 16 byte")
     assert proven >= COUNT
     cut("*.log", 0.5)(folder / "records")
     drive = await open_drive(path=folder, form=False)
     assert f"and {proven} was acknowledged" in drive.status().message
 
 
-@pytest.mark.parametrize("content", [b"", b"short", b"HfR\x01" + bytes(16), None])
+@pytest.mark.parametrize("content", [b"", b"short", b"HfR\x01" + bytes(32), ANOTHERS, None])
 async def test_a_witness_that_cannot_be_believed_proves_nothing(open_drive, folder, content):
     (folder / witness.WITNESS_FILE).unlink()
     if content is not None:
@@ -286,7 +289,7 @@ async def test_a_rotten_record_is_neither_served_nor_taken_for_an_absence(open_d
     assert healed.status is CommitStatus.OK
     found = await drive.query(register(1), True)
     assert ([held.stamp for held in found.records], found.healing) == ([10], False)
-    await drive.repaired(register(1), 10)
+    await drive.repaired([(register(1), 10)])
     assert await drive.repairs(10) == []
     assert not (await drive.scan(ScanRequest(SPACE))).healing
     assert (await drive.commit(request(1, 20))).status is CommitStatus.OK
