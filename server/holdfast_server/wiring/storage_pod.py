@@ -137,7 +137,7 @@ class StoragePod:
         ProcessCollector(registry=registry)
         self._peer_server = PeerServer(
             self._identity, self._peer_key, Dispatcher(drives, self._peer_services()), self._report,
-            self._is_member, self._network.greeted, clock,
+            self._is_member, self._network.greeted, clock, self._memory,
         )  # fmt: skip
         self.s3_port = 0
         self.peer_port = 0
