@@ -130,5 +130,7 @@ class HealProgress(_Struct, frozen=True, kw_only=True):
     """Because too many were waiting; the scanner finds what they would have found."""
     work_share: float = 1.0
     """How much of its time healing takes for itself now, 0 to 1; the rest is left to requests."""
+    tombstones_dropped: int = 0
+    """Deletes of which nothing is left."""
     foreground_latency_seconds: float = 0.0
     """Of reads and writes of records now, smoothed; 0: no requests lately."""

@@ -35,6 +35,7 @@ def report(
         copies_made=service.registers.copied,
         failed=service.registers.failed,
         drives_filled=service.filling.drives_filled,
+        tombstones_dropped=sum(service.work_of(one.volume).drop.dropped_ever for one in told),
         read_repairs=store.read_repair.done,
         read_repairs_dropped=store.read_repair.dropped,
         work_share=service.pacer.share,

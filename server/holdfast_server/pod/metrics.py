@@ -211,6 +211,7 @@ def _healing(view: PodView) -> Iterable[Metric]:
         ("copies", "Records brought to a drive that lacked them, and shards rebuilt in place.", healing.copies_made),
         ("failures", "Attempts that ended in an error and are made again.", healing.failed),
         ("filled_drives", "Replacement drives that were filled.", healing.drives_filled),
+        ("dropped_tombstones", "Deletes of which every drive could forget.", healing.tombstones_dropped),
         ("read_repairs", "Repairs begun because a read met something bad.", healing.read_repairs),
         ("read_repairs_dropped", "Of them, given up because too many waited.", healing.read_repairs_dropped),
     ):

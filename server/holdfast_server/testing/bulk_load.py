@@ -1,0 +1,161 @@
+"""Very many records on the drives of pods that are stopped, in a hundredth of the time that requests would take.
+
+Each drive is opened as a pod opens it and goes through its own verbs, commit and note, a few hundred registers per
+batch of its committing thread; so what lies there afterwards is what requests would have left.  Not every drive is
+given everything: some miss a write, some a delete, as if they had been away, without an entry in any repair queue.
+
+A `Load` is a value that another process can be given, so that several drives are loaded at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from holdfast_server.clock.stamp import floor_stamp
+from holdfast_server.clock.system import SystemClock
+from holdfast_server.drives import keys, register_rows
+from holdfast_server.drives.group_commit import Transaction
+from holdfast_server.drives.identity import read_identity
+from holdfast_server.drives.local import LocalDrive
+from holdfast_server.drives.port import CommitMode, CommitRequest, CommitStatus, Held, Register
+from holdfast_server.drives.register_verbs import RegisterVerbs
+from holdfast_server.drives.slot import Slot
+from holdfast_server.erasure.codec import codec
+from holdfast_server.objects import record
+from holdfast_server.objects.record import Extent, Geometry, Kind, Record
+
+REGISTERS_PER_BATCH = 250
+GROUP_SIZE = 10
+"""Keys below one common prefix."""
+DIFFERENCE_EVERY = 100
+"""One key of so many is not the same on all drives."""
+BODY = b"one line of a log and then another\n" * 8
+ETAG = "8d6b6a3d1d8c2d0b5a5f6d1c0e9f7a3b"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Keys `first` to `last` of a bucket; `deleted`: their tombstones, on all drives alike."""
+
+    bucket_id: bytes
+    last: int
+    written_ms: int
+    first: int = 0
+    deleted: bool = False
+    differences: bool = True
+
+
+def key_of(number: int) -> str:
+    return f"{number // GROUP_SIZE:07d}/chunk-{number % GROUP_SIZE}"
+
+
+def missed_write(number: int) -> bool:
+    """One drive does not have the object."""
+    return number % (2 * DIFFERENCE_EVERY) == DIFFERENCE_EVERY - 1
+
+
+def missed_delete(number: int) -> bool:
+    """One drive has the object, all others its tombstone."""
+    return number % (2 * DIFFERENCE_EVERY) == 2 * DIFFERENCE_EVERY - 1
+
+
+def present(load: Load) -> Iterator[str]:
+    """The keys that a listing must show, in order."""
+    for number in range(load.first, load.last):
+        if not (load.deleted or (load.differences and missed_delete(number))):
+            yield key_of(number)
+
+
+class _Maker:
+    """The records of a load, as one position is to hold them."""
+
+    def __init__(self, load: Load, slot: Slot, set_size: int, parity: int) -> None:
+        self._load = load
+        self._position = slot.position
+        self._set_size = set_size
+        coder = codec(set_size - parity, parity)
+        self._geometry = Geometry(coder.data_shards, coder.parity_shards, coder.name)
+        self._shards = [bytes(shard) for shard in coder.encode(BODY)]
+
+    def held(self, number: int) -> list[Held]:
+        """What this position is given of a key, in the order of writing."""
+        load = self._load
+        differs = load.differences and not load.deleted
+        odd_one = (number // DIFFERENCE_EVERY) % self._set_size == self._position
+        found = []
+        if not load.deleted and not (differs and missed_write(number) and odd_one):
+            found.append(self._object(number))
+        if load.deleted or (differs and missed_delete(number) and not odd_one):
+            found.append(self._tombstone(number))
+        return found
+
+    def _stamp(self, number: int, later: int) -> int:
+        return floor_stamp(self._load.written_ms + later) + (number << 1)
+
+    def _object(self, number: int) -> Held:
+        stamp = self._stamp(number, 0)
+        made = Record(
+            Kind.OBJECT,
+            stamp,
+            modified_ms=self._load.written_ms,
+            size_bytes=len(BODY),
+            etag=ETAG,
+            headers={"content-type": "application/octet-stream"},
+            geometry=self._geometry,
+            extents=(Extent(b"", len(BODY)),),
+        )
+        return Held(stamp, False, record.encode(made), self._position, self._shards[self._position])
+
+    def _tombstone(self, number: int) -> Held:
+        stamp = self._stamp(number, 1000 * 3600)
+        made = Record(Kind.TOMBSTONE, stamp, modified_ms=self._load.written_ms)
+        return Held(stamp, True, record.encode(made), -1, None)
+
+
+def load_drives(folders: list[Path], loads: list[Load], parity: int, processes: int = 2) -> None:
+    """One set: `folders` by position.  Raises RuntimeError where a drive does not take a record."""
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        for done in [pool.submit(_load_drive, folder, loads, len(folders), parity) for folder in folders]:
+            done.result()
+
+
+def _load_drive(folder: Path, loads: list[Load], set_size: int, parity: int) -> None:
+    asyncio.run(_load(folder, loads, set_size, parity))
+
+
+async def _load(folder: Path, loads: list[Load], set_size: int, parity: int) -> None:
+    identity = read_identity(folder)
+    if identity is None:
+        raise RuntimeError(f"{folder} is no drive")
+    slot = Slot(identity.tenant, identity.pool, identity.set, identity.position)
+    drive = await LocalDrive.open(folder, slot, SystemClock())
+    try:
+        for load in loads:
+            await _fill(drive, load, _Maker(load, slot, set_size, parity))
+    finally:
+        await drive.close()
+
+
+async def _fill(drive: LocalDrive, load: Load, maker: _Maker) -> None:
+    parts = drive._opened()
+    for first in range(load.first, load.last, REGISTERS_PER_BATCH):
+        batch = []
+        for number in range(first, min(first + REGISTERS_PER_BATCH, load.last)):
+            register = record.object_register(load.bucket_id, key_of(number))
+            batch.append((keys.row_key(register), register, maker.held(number)))
+        wanted = [key for row, _, _ in batch for key in register_rows.wanted(row)]
+        await parts.commits.submit(wanted, lambda transaction, batch=batch: _write(parts.verbs, transaction, batch))  # type: ignore[misc]
+
+
+def _write(verbs: RegisterVerbs, transaction: Transaction, batch: list[tuple[bytes, Register, list[Held]]]) -> None:
+    for row, register, versions in batch:
+        for held in versions:
+            reply = verbs.commit(transaction, row, CommitRequest(register, held, CommitMode.PLAIN))
+            if reply.status is not CommitStatus.OK:
+                raise RuntimeError(f"{register.key!r} was refused: {reply}")
+            verbs.note(transaction, register, row, held.stamp, True)
