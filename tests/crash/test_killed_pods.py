@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from holdfast_server.testing.faults import altered_server
+from holdfast_server.testing.faults.ledger import PromiseBroken
 from holdfast_server.testing.faults.rounds import KINDS, CrashRounds
 from holdfast_server.testing.faults.s3_session import S3Session
 from holdfast_server.testing.pods import PodProcesses
@@ -29,6 +30,12 @@ async def run_rounds(directory: Path, rounds: int, kinds: tuple[str, ...]) -> Cr
             await crash.run(rounds, kinds)
             findings = await crash.finish()
             print(f"\n{crash.summary()}\n{findings}")
+            if findings.shard_files:
+                # The inspection itself must be able to fail.
+                path = findings.shard_files[0]
+                path.write_bytes(path.read_bytes()[:-100] + bytes(100))
+                with pytest.raises(PromiseBroken, match=path.name):
+                    await crash.inspect()
             return crash
     finally:
         pods.stop()

@@ -43,18 +43,14 @@ class StoppedDrive:
 class Findings:
     registers: int = 0
     shards_verified: int = 0
+    shard_files: list[Path] = field(default_factory=list, repr=False)
+    """Those of committed versions, sound or not."""
     uncommitted: int = 0
     """Versions that some drive holds and that never were committed."""
     missing: list[str] = field(default_factory=list)
     """What keeps the set from full redundancy."""
-    unread: list[str] = field(default_factory=list)
-    """The same of uploads and parts that nobody came back to: their coordinator died between the quorum and the
-    note of who missed it, so only reading or scanning finds them."""
     left_over: list[str] = field(default_factory=list)
     repairs: int = 0
-
-
-_UNREAD_SPACES = (record.UPLOAD_SPACE, record.PART_SPACE)
 
 
 def read_drive(folder: Path) -> StoppedDrive:
@@ -96,6 +92,8 @@ def inspect_set(folders: Mapping[int, Path], write_quorum: int) -> Findings:
 def _inspect_register(
     register: Register, drives: Mapping[int, StoppedDrive], write_quorum: int, findings: Findings
 ) -> None:
+    if register.space[:1] == record.PART_SPACE and _ended(register, drives):
+        return
     holders: dict[int, dict[int, Held]] = defaultdict(dict)
     for position, drive in drives.items():
         for held in drive.registers.get(register, []):
@@ -109,16 +107,22 @@ def _inspect_register(
         return
 
 
+def _ended(part: Register, drives: Mapping[int, StoppedDrive]) -> bool:
+    """Whether the part's upload is over: what is left of the part goes, each drive in its own time."""
+    upload = Register(record.UPLOAD_SPACE + part.space[1:], part.key, part.version[:-2])
+    newest = [drive.registers[upload][0] for drive in drives.values() if drive.registers.get(upload)]
+    return not newest or any(held.tombstone for held in newest)
+
+
 def _inspect_version(
     register: Register, have: Mapping[int, Held], drives: Mapping[int, StoppedDrive], findings: Findings
 ) -> None:
     name = f"{register.space[:1].decode()}/{register.key}"
-    missing = findings.unread if register.space[:1] in _UNREAD_SPACES else findings.missing
     tombstone = next(iter(have.values())).tombstone
     for position in sorted(drives.keys() - have.keys()):
         # A tombstone need not be written where nothing is.
         if not tombstone or drives[position].registers.get(register):
-            missing.append(f"{name}: drive {position} lacks the committed version")
+            findings.missing.append(f"{name}: drive {position} lacks the committed version")
     if tombstone:
         return
     if len({held.shard_index for held in have.values()}) != len(have) and next(iter(have.values())).shard_index >= 0:
@@ -126,10 +130,12 @@ def _inspect_version(
     kept = record.decode(next(iter(have.values())).record)
     for position, held in have.items():
         for data_id in held.data_ids:
-            fault = verify_shard(drives[position].folder, data_id)
+            path = shard_path(drives[position].folder, data_id)
+            findings.shard_files.append(path)
+            fault = verify_shard(path, data_id)
             findings.shards_verified += 1
             if fault:
-                missing.append(f"{name}: drive {position}: {fault}")
+                findings.missing.append(f"{name}: drive {position}: {fault}")
     if kept.inline and kept.size_bytes and kept.geometry is not None:
         _inspect_inline(name, kept, have, findings)
 
@@ -150,11 +156,16 @@ def _inspect_inline(name: str, kept: record.Record, have: Mapping[int, Held], fi
             findings.missing.append(f"{name}: nobody has inline shard {index}")
 
 
-def verify_shard(folder: Path, data_id: bytes) -> str:
-    """What is wrong with a shard file; empty if it is sealed and every block matches its hash."""
+def shard_path(folder: Path, data_id: bytes) -> Path:
+    """In its place, or where it was staged."""
     name = data_id.hex()
     place = folder / SHARDS_FOLDER / name[:2] / name
-    path = place if place.exists() else folder / STAGING_FOLDER / name
+    return place if place.exists() else folder / STAGING_FOLDER / name
+
+
+def verify_shard(path: Path, data_id: bytes) -> str:
+    """What is wrong with a shard file; empty if it is sealed and every block matches its hash."""
+    name = path.name
     try:
         data = path.read_bytes()
         shape = shard_format.decode_footer(data_id, data[-shard_format.FOOTER_SIZE_BYTES :], len(data))
