@@ -64,6 +64,9 @@ def read_drive(folder: Path) -> StoppedDrive:
             kind, row = key[:1], key[1:]
             if kind == keys.REGISTER and row[-1:] == keys.RECORDS:
                 drive.registers[keys.decode_row_key(row[:-1])] = _held(engine, row[:-1], value)
+            elif kind == keys.SETTLED:
+                register, settled = keys.decode_row_key(row), rows.decode_settled(value).record
+                drive.registers[register], drive.marks[register] = [settled.held()], settled.stamp
             elif kind == keys.REGISTER:
                 drive.marks[keys.decode_row_key(row[:-1])] = keys.to_number(value)
             elif kind == keys.REFERENCE:

@@ -11,7 +11,7 @@ import xxhash
 
 from holdfast_server.drives import identity, keys, rows, shard_format
 from holdfast_server.drives.port import Held, Register
-from holdfast_server.drives.rows import RegisterRow, StoredRecord
+from holdfast_server.drives.rows import RegisterRow, SettledRow, StoredRecord
 from holdfast_server.drives.shard_format import ShardShape
 from holdfast_server.drives.slot import Slot
 
@@ -28,6 +28,10 @@ ROW_BYTES = bytes.fromhex(
     "48664401450499381570179292059497cf1000000000000000c2c40d6e6577657374207265636f726403c091c41000010203"
     "0405060708090a0b0c0d0e0fc29707c2c405736d616c6c00c406696e6c696e6590c29706c2c4056c6172676501c090c39704"
     "c3c40464656164ffc090c2"
+)
+SETTLED = SettledRow(StoredRecord(1 << 60, True, b"dead", -1, None), 9, b"process!", 123456)
+SETTLED_BYTES = bytes.fromhex(
+    "486654018baf66dacbb600399497cf1000000000000000c3c40464656164ffc090c209c40870726f6365737321ce0001e240"
 )
 INLINE_BYTES = bytes.fromhex("4866490192dda177dd29110c696e6c696e65207368617264")
 FOOTER_BYTES = bytes.fromhex(
@@ -52,6 +56,13 @@ IDENTITY = identity.make_identity(SLOT, bytes(range(16)), 1234567890123456789, h
 def test_a_row_reads_back():
     assert rows.decode(ROW_BYTES) == ROW
     assert rows.encode(ROW) == ROW_BYTES
+
+
+def test_a_settled_tombstone_reads_back():
+    assert rows.decode_settled(SETTLED_BYTES) == SETTLED
+    assert rows.encode_settled(SETTLED) == SETTLED_BYTES
+    with pytest.raises(rows.RowCorrupt):
+        rows.decode_settled(SETTLED_BYTES[:-1] + b"\x00")
 
 
 def test_an_inline_shard_reads_back():
