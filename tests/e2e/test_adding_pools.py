@@ -1,0 +1,155 @@
+"""A pool joins a tenant that is being read and written: no request fails, no pod restarts, nothing is lost."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from holdfast_operator.testing.cluster import Cluster, wait_for
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.cluster]
+
+BODY_SIZE_BYTES = 200_000
+OLD_KEYS = 60
+NEW_POOL = {"name": "more", "servers": 2, "volumesPerServer": 2, "erasure": {"setSize": 4, "parity": 2}}
+
+
+def s3(endpoint: str, keys: dict[str, str]) -> Any:
+    """A client with the retries that every SDK makes."""
+    return boto3.client(
+        "s3", endpoint_url=endpoint, region_name="us-east-1",
+        aws_access_key_id=keys["accessKey"], aws_secret_access_key=keys["secretKey"],
+        config=Config(retries={"max_attempts": 8, "mode": "standard"}, s3={"addressing_style": "path"}),
+    )  # fmt: skip
+
+
+def body(key: str, version: int = 0) -> bytes:
+    return (f"{key} {version} ".encode() * BODY_SIZE_BYTES)[:BODY_SIZE_BYTES]
+
+
+class Traffic:
+    """Writes, overwrites, reads back, lists and deletes, until it is stopped; remembers what was acknowledged."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.acknowledged: dict[str, int | None] = {}
+        self.operations = 0
+        self.failures: list[str] = []
+        self._stopped = threading.Event()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._run)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stopped.set()
+            thread.join()
+
+    def _run(self) -> None:
+        for number in itertools.count():
+            if self._stopped.is_set():
+                return
+            try:
+                self._step(number)
+            except Exception as error:
+                self.failures.append(f"operation {self.operations}: {error!r}")
+
+    def _step(self, number: int) -> None:
+        old = f"old/{number % OLD_KEYS}"
+        if number % 5 == 0:
+            self._expect(old)
+        elif number % 5 == 1:
+            self._put(f"new/{number % 40}", number)
+        elif number % 5 == 2:
+            self._put(old, number)
+        elif number % 5 == 3:
+            self._expect(f"new/{(number - 2) % 40}")
+        elif number % 50 == 4:
+            self._delete(f"new/{(number - 3) % 40}")
+            self._list()
+
+    def _put(self, key: str, version: int) -> None:
+        self.operations += 1
+        self._client.put_object(Bucket="first", Key=key, Body=body(key, version))
+        self.acknowledged[key] = version
+
+    def _delete(self, key: str) -> None:
+        self.operations += 1
+        self._client.delete_object(Bucket="first", Key=key)
+        self.acknowledged[key] = None
+
+    def _expect(self, key: str) -> None:
+        self.operations += 1
+        version = self.acknowledged.get(key)
+        if version is None:
+            return
+        if self._client.get_object(Bucket="first", Key=key)["Body"].read() != body(key, version):
+            raise AssertionError(f"{key} is not what was acknowledged")
+
+    def _list(self) -> None:
+        self.operations += 1
+        wanted = {key for key, version in self.acknowledged.items() if version is not None}
+        listed = {entry["Key"] for entry in self._client.list_objects_v2(Bucket="first").get("Contents", [])}
+        if listed != wanted:
+            raise AssertionError(f"listed wrongly: {listed ^ wanted}")
+
+    def check_everything(self) -> None:
+        for key in self.acknowledged:
+            self._expect(key)
+        self._list()
+
+
+def test_a_pool_joins_under_traffic(cluster: Cluster, tenant: dict[str, Any]) -> None:
+    namespace = str(tenant["metadata"]["namespace"])
+    cluster.create_tenant(tenant)
+    wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"))
+    before = pods(cluster, namespace)
+    keys = cluster.secret(namespace, "store-root")
+    with cluster.endpoint(namespace, "store") as endpoint:
+        traffic = Traffic(s3(endpoint, keys))
+        for number in range(OLD_KEYS):
+            traffic._put(f"old/{number}", 0)
+        pool = tenant["spec"]["pools"][0]
+        new = {**NEW_POOL, "volumeClaimTemplate": pool["volumeClaimTemplate"]}
+        with traffic.running():
+            cluster.patch_tenant(namespace, "store", {"spec": {"pools": [pool, new]}})
+            wait_for("the pool to be Active", lambda: states(cluster, namespace) == ["Active", "Active"], 300)
+            wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"))
+            joined_after = traffic.operations
+            wait_for("traffic on both pools", lambda: traffic.operations > joined_after + 200)
+        assert not traffic.failures
+        assert joined_after > 20, "the pool joined before anything was asked of the store"
+        traffic.check_everything()
+        after = pods(cluster, namespace)
+        assert {name: after[name] for name in before} == before, "a pod was restarted"
+        assert len(after) == len(before) + 2
+        assert used_bytes(endpoint, "more") > 10 * BODY_SIZE_BYTES, "nothing is written in the new pool"
+
+
+def pods(cluster: Cluster, namespace: str) -> dict[str, tuple[str, int]]:
+    """Name → uid and restarts."""
+    return {
+        pod.metadata.name: (pod.metadata.uid, sum(c.restart_count for c in pod.status.container_statuses or []))
+        for pod in cluster.core.list_namespaced_pod(namespace).items
+    }
+
+
+def states(cluster: Cluster, namespace: str) -> list[str]:
+    return [pool["state"] for pool in cluster.tenant(namespace, "store")["status"].get("pools", [])]
+
+
+def used_bytes(endpoint: str, pool: str) -> int:
+    with urllib.request.urlopen(f"{endpoint}/health/cluster", timeout=10) as answer:
+        drives = json.load(answer)["drives"]
+    return sum(drive["usedBytes"] for drive in drives if drive["pool"] == pool)
