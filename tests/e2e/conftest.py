@@ -15,19 +15,24 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    standin = None
-    kubeconfig = os.environ.get("KUBECONFIG")
-    if kubeconfig is None:
-        standin = StandIn(tmp_path_factory.mktemp("e2e") / "state", ROOT / "examples/smallest.yaml", nodes=4)
-        standin.start()
-    cluster = Cluster(Path(kubeconfig) if kubeconfig else standin.kubeconfig)  # type: ignore[union-attr]
+def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn | None]:
+    """None where the suite runs on a cluster of somebody's."""
+    if "KUBECONFIG" in os.environ:
+        yield None
+        return
+    standin = StandIn(tmp_path_factory.mktemp("e2e") / "state", ROOT / "examples/smallest.yaml", nodes=4)
+    standin.start()
     try:
-        yield cluster
+        yield standin
     finally:
-        cluster.close()
-        if standin is not None:
-            standin.stop()
+        standin.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster(standin: StandIn | None) -> Iterator[Cluster]:
+    cluster = Cluster(Path(os.environ["KUBECONFIG"]) if standin is None else standin.kubeconfig)
+    yield cluster
+    cluster.close()
 
 
 @pytest.fixture

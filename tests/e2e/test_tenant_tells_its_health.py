@@ -1,0 +1,129 @@
+"""The bad day as an operator sees it: a pod lost, a volume that comes back empty; in the Tenant's status and events,
+in `holdfast admin` and in `/metrics`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from prometheus_client.parser import text_string_to_metric_families
+
+from holdfast_operator.testing.cluster import Cluster, wait_for
+from holdfast_server.testing.standin import StandIn
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.cluster]
+OBJECTS = 400
+
+
+def create(cluster: Cluster, tenant: dict[str, Any]) -> str:
+    namespace = str(tenant["metadata"]["namespace"])
+    cluster.create_tenant(tenant)
+    wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"))
+    return namespace
+
+
+def degraded(cluster: Cluster, namespace: str) -> dict[str, Any]:
+    return cluster.condition(namespace, "store", "Degraded")
+
+
+def events(cluster: Cluster, namespace: str) -> dict[str, str]:
+    """Reason → type, of the events about the Tenant."""
+    listed = cluster.core.list_namespaced_event(namespace, field_selector="involvedObject.kind=Tenant").items
+    return {event.reason: event.type for event in listed}
+
+
+def test_a_pod_lost_and_back_shows_in_conditions_and_events(cluster: Cluster, tenant: dict[str, Any]) -> None:
+    namespace = create(cluster, tenant)
+    wait_for("the Tenant to be whole", lambda: degraded(cluster, namespace)["status"] == "False")
+    cluster.core.delete_namespaced_pod("store-pool-main-2", namespace, grace_period_seconds=0)
+    wait_for("Degraded", lambda: degraded(cluster, namespace)["status"] == "True")
+    assert "Ready" in [c["type"] for c in cluster.tenant(namespace, "store")["status"]["conditions"]]
+    wait_for("the Tenant to be whole again", lambda: degraded(cluster, namespace)["status"] == "False")
+    wait_for("the events", lambda: events(cluster, namespace).get("Whole") == "Normal")
+    assert events(cluster, namespace)["DrivesMissing"] == "Warning"
+
+
+def test_an_emptied_volume_is_filled_in_sight_of_everybody(
+    cluster: Cluster, standin: StandIn | None, tenant: dict[str, Any]
+) -> None:
+    if standin is None:
+        pytest.skip("volumes cannot be emptied from outside")
+    namespace = create(cluster, tenant)
+    keys = cluster.secret(namespace, "store-root")
+    with cluster.endpoint(namespace, "store") as endpoint:
+        client = boto3.client(
+            "s3", endpoint_url=endpoint, region_name="us-east-1",
+            aws_access_key_id=keys["accessKey"], aws_secret_access_key=keys["secretKey"],
+            config=Config(retries={"max_attempts": 8, "mode": "standard"}, s3={"addressing_style": "path"}),
+        )  # fmt: skip
+        bodies = {f"k/{number}": bytes([number % 251]) * (number * 997 % 200_000) for number in range(OBJECTS)}
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda item: client.put_object(Bucket="first", Key=item[0], Body=item[1]), bodies.items()))
+        assert heal_status(endpoint, keys)[0] == 0
+
+        empty(standin.state / "volumes" / namespace / "data0-store-pool-main-1")
+        wait_for("the command to tell", lambda: heal_status(endpoint, keys)[0] == 1)
+        code, status = heal_status(endpoint, keys)
+        assert any("store-pool-main-1/data0" in finding for finding in status["findings"]) or code == 0
+        wait_for("Degraded", lambda: degraded(cluster, namespace)["status"] == "True")
+        assert "store-pool-main-1: data0" in degraded(cluster, namespace)["message"]
+        assert drive_state(cluster, namespace) != "ok"
+
+        wait_for("the drive to be filled", lambda: heal_status(endpoint, keys)[0] == 0)
+        wait_for("the Tenant to be whole again", lambda: degraded(cluster, namespace)["status"] == "False")
+        assert "healing" not in cluster.tenant(namespace, "store")["status"]["pools"][0]
+        assert drive_state(cluster, namespace) == "ok"
+        assert metric(cluster, namespace, "holdfast_heal_filled_drives_total") == 1
+        assert metric(cluster, namespace, "holdfast_heal_copies_total") >= OBJECTS
+        # The filled drive now bears the loss of another.
+        cluster.core.delete_namespaced_pod("store-pool-main-3", namespace, grace_period_seconds=0)
+        for key, body in bodies.items():
+            assert client.get_object(Bucket="first", Key=key)["Body"].read() == body
+
+
+def heal_status(endpoint: str, keys: dict[str, str]) -> tuple[int, dict[str, Any]]:
+    """Exit code and JSON of `holdfast admin heal status`, as it is typed."""
+    command = [str(Path(sys.executable).parent / "holdfast"), "admin", "heal", "status", "--json"]
+    environment = {
+        **os.environ,
+        "AWS_ENDPOINT_URL_S3": endpoint,
+        "AWS_ACCESS_KEY_ID": keys["accessKey"],
+        "AWS_SECRET_ACCESS_KEY": keys["secretKey"],
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode in (0, 1), done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def empty(volume: Path) -> None:
+    """What is left is the mount point."""
+    assert any(volume.iterdir())
+    subprocess.run(["find", str(volume), "-mindepth", "1", "-delete"], check=True)
+
+
+def exposition(cluster: Cluster, namespace: str) -> str:
+    address = cluster.core.read_namespaced_pod("store-pool-main-1", namespace).status.pod_ip
+    with urllib.request.urlopen(f"http://{address}:9000/metrics", timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def metric(cluster: Cluster, namespace: str, name: str) -> float:
+    families = text_string_to_metric_families(exposition(cluster, namespace))
+    (value,) = [sample.value for family in families for sample in family.samples if sample.name == name]
+    return value
+
+
+def drive_state(cluster: Cluster, namespace: str) -> str:
+    families = text_string_to_metric_families(exposition(cluster, namespace))
+    states = [sample for family in families if family.name == "holdfast_drive_state" for sample in family.samples]
+    (state,) = [sample.labels["state"] for sample in states if sample.value == 1]
+    return str(state)
