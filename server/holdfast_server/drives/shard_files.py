@@ -239,8 +239,12 @@ class ShardFiles:
         return self._shards_folder / name[:2] / name
 
     def _places(self, data_id: bytes) -> Sequence[tuple[Path, bool]]:
-        # Twice its place: it may move there between the first two looks.
         place = self._place_of(data_id)
+        shard = self._get(data_id)
+        if shard is not None and shard.stage in (Stage.OPEN, Stage.COMPLETE):
+            # Whole perhaps, but no commit would accept it: whoever heals must not believe that it is there.
+            return ((place, True),)
+        # Twice its place: it may move there between the first two looks.
         return (place, True), (self._staging_path(data_id), False), (place, True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 
@@ -21,6 +22,7 @@ from holdfast_server.drives.port import (
     Held,
     Register,
     ScanRequest,
+    ShardMissing,
 )
 
 SPACE = b"o" + bytes(16)
@@ -121,6 +123,26 @@ async def test_a_hung_read_of_a_shard_lets_everybody_go_and_holds_no_more_thread
     finally:
         hold.release()
     await until(lambda: drive.status().state is DriveState.FULL)
+    assert await drive.read_blocks(DATA_ID, 0, 1) == ([BLOCK], [HASH])
+
+
+async def test_a_shard_whose_seal_was_cut_off_is_not_there_until_it_is_sealed_again(open_drive, monkeypatch):
+    drive = await open_drive()
+    await drive.stage(DATA_ID, 0, [BLOCK], [HASH])
+    hold = Hold(monkeypatch, os, "fdatasync")
+    sealing = asyncio.create_task(drive.seal(DATA_ID))
+    with pytest.raises(DriveOffline):
+        await sealing
+    hold.release()
+    await until(lambda: drive.status().state is DriveState.FULL)
+    with pytest.raises(ShardMissing):
+        await drive.read_blocks(DATA_ID, 0, 1)
+    held = Held(10, False, b"r", 0, None, (DATA_ID,))
+    request = CommitRequest(Register(SPACE, "key"), held, CommitMode.HEAL, watermark=0)
+    assert (await drive.commit(request)).status is CommitStatus.NO_DATA
+    await drive.stage(DATA_ID, 0, [BLOCK], [HASH])
+    await drive.seal(DATA_ID)
+    assert (await drive.commit(request)).status is CommitStatus.OK
     assert await drive.read_blocks(DATA_ID, 0, 1) == ([BLOCK], [HASH])
 
 
