@@ -5,6 +5,11 @@
     dialler  → Proof      my report, HMAC of the transcript and of the report
     acceptor → Welcome    my report, HMAC of the transcript and of the report
 
+Versions: a pod says the oldest and the newest version of the protocol it speaks; the acceptor picks the newest that
+both do.  A roll from one release to the next must be possible pod by pod, so a release speaks the newest version of
+the release before it.  Fields are only ever appended to these messages, with defaults, and an end that does not know
+them passes over them; what the acceptor appends to its Challenge is not under the MAC of the version that lacks it.
+
 The key is the tenant's peer key.  The transcript is both opening messages: tenant, pools, ordinals, pod
 names, class, protocol version and both nonces, so that no message fits another connection, another role or
 another pod.  That matters because pod addresses are reused: whoever answers at an address must prove to be
@@ -25,7 +30,8 @@ import msgspec
 
 from holdfast_server.peers.messages import ConnectionClass, Report
 
-PROTOCOL_VERSION = 1
+OLDEST_PROTOCOL_VERSION = 1
+NEWEST_PROTOCOL_VERSION = 1
 MAGIC = "holdfast-peer"
 NONCE_SIZE_BYTES = 32
 
@@ -54,10 +60,13 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
     to_ordinal: int
     connection_class: int
     nonce: bytes
+    newest_version: int = 0
+    """0: the same as `version`, which is the oldest."""
 
 
 class Challenge(msgspec.Struct, frozen=True, array_like=True, tag="challenge"):
     version: int
+    """The one that is spoken on this connection."""
     tenant: str
     pool: str
     ordinal: int
@@ -110,11 +119,13 @@ class Dialler:
         self._me, self._to_pool, self._to_ordinal, self._key = me, to_pool, to_ordinal, key
         self._hello = _encode(
             Hello(
-                MAGIC, PROTOCOL_VERSION, me.tenant, me.pool, me.ordinal, me.pod, to_pool, to_ordinal,
-                connection_class, nonce,
+                MAGIC, OLDEST_PROTOCOL_VERSION, me.tenant, me.pool, me.ordinal, me.pod, to_pool, to_ordinal,
+                connection_class, nonce, NEWEST_PROTOCOL_VERSION,
             )
         )  # fmt: skip
         self._transcript = b""
+        self.version = 0
+        """What is spoken, once the challenge has come."""
 
     def hello(self) -> bytes:
         return self._hello
@@ -122,8 +133,9 @@ class Dialler:
     def prove(self, payload: memoryview, report: Report) -> bytes:
         """The challenge came: check the acceptor, answer with the proof.  Raises HandshakeError."""
         challenge = _expect(payload, Challenge)
-        if challenge.version != PROTOCOL_VERSION:
-            raise HandshakeError(f"speaks protocol version {challenge.version}, not {PROTOCOL_VERSION}")
+        if not OLDEST_PROTOCOL_VERSION <= challenge.version <= NEWEST_PROTOCOL_VERSION:
+            raise HandshakeError(f"speaks protocol version {challenge.version}, not {_spoken()}")
+        self.version = challenge.version
         if challenge.tenant != self._me.tenant:
             raise HandshakeError("belongs to another tenant")
         if (challenge.pool, challenge.ordinal) != (self._to_pool, self._to_ordinal):
@@ -150,14 +162,15 @@ class Acceptor:
         _check_key(key)
         self._me, self._key, self._nonce = me, key, nonce
         self._transcript = b""
+        self.version = 0
+        """What is spoken, once the hello has come."""
 
     def challenge(self, payload: memoryview) -> tuple[bytes, PodIdentity, ConnectionClass]:
         """The hello came: our challenge, and who the dialler claims to be.  Raises HandshakeError."""
         hello = _expect(payload, Hello)
         if hello.magic != MAGIC:
             raise HandshakeError("does not speak this protocol")
-        if hello.version != PROTOCOL_VERSION:
-            raise HandshakeError(f"speaks protocol version {hello.version}, not {PROTOCOL_VERSION}")
+        self.version = _common_version(hello)
         if len(hello.nonce) != NONCE_SIZE_BYTES:
             raise HandshakeError("sent a nonce of the wrong size")
         if hello.tenant != self._me.tenant:
@@ -173,7 +186,7 @@ class Acceptor:
             connection_class = ConnectionClass(hello.connection_class)
         except ValueError:
             raise HandshakeError(f"asked for an unknown class of connection, {hello.connection_class}") from None
-        bare = Challenge(PROTOCOL_VERSION, *self._me, self._nonce)
+        bare = Challenge(self.version, *self._me, self._nonce)
         self._transcript = _transcript(bytes(payload), bare)
         challenge = msgspec.structs.replace(bare, mac=_mac(self._key, b"acceptor", self._transcript))
         return _encode(challenge), PodIdentity(hello.tenant, hello.pool, hello.ordinal, hello.pod), connection_class
@@ -185,6 +198,23 @@ class Acceptor:
         body = _encode(report)
         welcome = Welcome(body, _mac(self._key, b"welcome", self._transcript, body))
         return _encode(welcome), _decode_report(proof.report)
+
+
+def _common_version(hello: Hello) -> int:
+    """The newest that both ends speak.  Raises HandshakeError, naming both sides' versions."""
+    newest = max(hello.version, hello.newest_version)
+    common = min(newest, NEWEST_PROTOCOL_VERSION)
+    if common < max(hello.version, OLDEST_PROTOCOL_VERSION):
+        raise HandshakeError(f"speaks protocol version {_range(hello.version, newest)}, not {_spoken()}")
+    return common
+
+
+def _spoken() -> str:
+    return _range(OLDEST_PROTOCOL_VERSION, NEWEST_PROTOCOL_VERSION)
+
+
+def _range(oldest: int, newest: int) -> str:
+    return str(oldest) if oldest == newest else f"{oldest} to {newest}"
 
 
 def _expect(payload: memoryview, kind: type[_M]) -> _M:
@@ -208,7 +238,12 @@ def _decode_report(body: bytes) -> Report:
 
 def _transcript(hello: bytes, challenge: Challenge) -> bytes:
     """Both opening messages, each with its length before it so that no bytes can move between them."""
-    bare = _encode(msgspec.structs.replace(challenge, mac=b""))
+    # The fields of version 1, whatever else the message has: both ends must hash the same.
+    bare = _encode(
+        Challenge(
+            challenge.version, challenge.tenant, challenge.pool, challenge.ordinal, challenge.pod, challenge.nonce
+        )
+    )
     digest = hashlib.sha256()
     for part in (hello, bare):
         digest.update(len(part).to_bytes(8, "little"))

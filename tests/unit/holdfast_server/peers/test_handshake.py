@@ -1,8 +1,10 @@
 """Only the pod that was meant, of the same tenant and with its key, gets through."""
 
+import msgspec
 import pytest
 
 from holdfast_server.drives.port import DriveState, DriveStatus
+from holdfast_server.peers import handshake
 from holdfast_server.peers.handshake import Acceptor, Dialler, HandshakeError, PodIdentity, refusal
 from holdfast_server.peers.messages import ConnectionClass, Report
 
@@ -125,5 +127,60 @@ def test_other_protocol_versions_are_refused() -> None:
     at = hello.index(b"holdfast-peer") + len(b"holdfast-peer")
     assert hello[at] == 1
     hello[at] = 2
-    with pytest.raises(HandshakeError, match="version 2"):
+    with pytest.raises(HandshakeError, match="version 2, not 1"):
         acceptor().challenge(memoryview(bytes(hello)))
+
+
+@pytest.mark.parametrize(
+    ("dialling", "accepting", "spoken"),
+    [((1, 1), (1, 2), 1), ((1, 2), (1, 1), 1), ((1, 2), (1, 2), 2), ((1, 3), (2, 2), 2), ((2, 3), (1, 2), 2)],
+)
+def test_the_newest_version_that_both_speak_is_spoken(
+    dialling: tuple[int, int], accepting: tuple[int, int], spoken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speak(monkeypatch, dialling)
+    a, b = dialler(), acceptor()
+    hello = a.hello()
+    speak(monkeypatch, accepting)
+    challenge, *_ = b.challenge(memoryview(hello))
+    speak(monkeypatch, dialling)
+    welcome, _ = b.welcome(memoryview(a.prove(memoryview(challenge), REPORT_ZERO)), REPORT_ONE)
+    a.welcomed(memoryview(welcome))
+    assert (a.version, b.version) == (spoken, spoken)
+
+
+def test_pods_without_a_common_version_name_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    speak(monkeypatch, (2, 3))
+    hello = dialler().hello()
+    speak(monkeypatch, (1, 1))
+    with pytest.raises(HandshakeError, match="version 2 to 3, not 1"):
+        acceptor().challenge(memoryview(hello))
+    speak(monkeypatch, (4, 5))
+    with pytest.raises(HandshakeError, match="version 2 to 3, not 4 to 5"):
+        acceptor().challenge(memoryview(hello))
+
+
+def speak(monkeypatch: pytest.MonkeyPatch, versions: tuple[int, int]) -> None:
+    monkeypatch.setattr(handshake, "OLDEST_PROTOCOL_VERSION", versions[0])
+    monkeypatch.setattr(handshake, "NEWEST_PROTOCOL_VERSION", versions[1])
+
+
+def test_the_versions_of_a_hello_cannot_be_changed_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody in between can make two new pods speak an old version."""
+    speak(monkeypatch, (1, 2))
+    a, b = dialler(), acceptor()
+    hello = bytearray(a.hello())
+    assert hello[-1] == 2
+    hello[-1] = 1
+    challenge, *_ = b.challenge(memoryview(bytes(hello)))
+    with pytest.raises(HandshakeError, match="peer key"):
+        a.prove(memoryview(challenge), REPORT_ZERO)
+
+
+def test_fields_that_a_newer_pod_appends_are_passed_over() -> None:
+    newer = msgspec.msgpack.decode(dialler().hello())
+    b = acceptor()
+    b.challenge(memoryview(msgspec.msgpack.encode([*newer, "news", {"of": 2}])))
+    assert b.version == 1
+    appended = [*msgspec.msgpack.decode(acceptor().challenge(memoryview(dialler().hello()))[0]), "news"]
+    assert dialler().prove(memoryview(msgspec.msgpack.encode(appended)), REPORT_ZERO)
