@@ -9,7 +9,8 @@ healed is counted in it, over restarts, and a pass that left anything out is fol
 reaches the others while the pass goes on, behind its place, is offered to this drive like to any; if the drive misses
 it, W others hold it, as with any full drive, and the repair queue has it.
 
-A full drive is looked through once after its pod opened it: the queues of the others bring what it missed within
+A full drive is looked through once after its pod opened it, after its disk had hung, and after its pod had been cut
+off from so many others that those could write without it: the queues of the others bring what it missed within
 seconds; this finds what no queue knows (a coordinator that died before its notes, notes lost with the power).
 
 Not here: adoption (`pod`), verification of what is there (`scanner`).
@@ -61,6 +62,8 @@ class FillingState:
     """A full drive is not looked through before."""
     done: bool = False
     """A full drive has been looked through."""
+    cut_off: bool = False
+    """Others may be writing without this drive, or were just now."""
     passes: int = 0
     again_at: float = float("-inf")
     registers_per_second: float = 0.0
@@ -76,6 +79,7 @@ class Filling:
 
     async def step(self, drive: OwnDrive, erasure_set: ErasureSet, state: FillingState) -> bool:
         """One page; True if there is more to do at once.  Raises DriveError."""
+        self._watch(erasure_set, state)
         if not await self._begin(drive, state):
             return False
         assert state.present is not None
@@ -94,6 +98,18 @@ class Filling:
         present.place = page.following
         await bounded(drive.keep(_NAME, msgspec.msgpack.encode(present)))
         return True
+
+    def _watch(self, erasure_set: ErasureSet, state: FillingState) -> None:
+        """Have the drive looked through again once it is back from where others could write without it."""
+        awake = len(erasure_set.awake())
+        quorums = erasure_set.quorums
+        if awake <= quorums.set_size - quorums.write_quorum:
+            state.cut_off = True
+        elif state.cut_off and awake > quorums.read_quorum:
+            state.cut_off, state.done = False, False
+            state.begin_at = self._clock.monotonic_seconds() + self._settings.returned_delay_seconds
+            if not state.replacement:
+                state.present = None
 
     async def _begin(self, drive: OwnDrive, state: FillingState) -> bool:
         """Whether there is a pass to go on with."""

@@ -113,13 +113,14 @@ class HealService:
 
     async def _everywhere(self, unit: Unit) -> bool:
         """On every local drive that serves."""
-        return any(
-            await together(
-                self._guarded(unit, volume, drive)
-                for volume, drive in enumerate(self._local_drives())
-                if drive.status().state in (DriveState.FULL, DriveState.HEALING)
-            )
-        )
+        serving = []
+        for volume, drive in enumerate(self._local_drives()):
+            state = drive.status().state
+            if state in (DriveState.FULL, DriveState.HEALING):
+                serving.append((volume, drive))
+            elif state is DriveState.OFFLINE:
+                self.work_of(volume).filling.cut_off = True
+        return any(await together(self._guarded(unit, volume, drive) for volume, drive in serving))
 
     async def _guarded(self, unit: Unit, volume: int, drive: OwnDrive) -> bool:
         try:

@@ -13,7 +13,7 @@ from holdfast_server.drives.port import DriveOffline, DriveState
 from holdfast_server.heal.service import HealService
 from holdfast_server.heal.settings import HealSettings
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
-from holdfast_server.objects.port import ObjectError
+from holdfast_server.objects.port import ObjectError, Unavailable
 from holdfast_server.objects.record import STRIPE_SIZE_BYTES, object_register
 from holdfast_server.testing.memory_cluster import BUCKET, MemoryCluster
 from holdfast_server.testing.memory_drive import MemoryDrive
@@ -184,23 +184,26 @@ async def test_any_call_may_fail(cluster: MemoryCluster) -> None:
 
 
 async def test_an_unmarked_version_does_not_hide_what_lies_beneath(cluster: MemoryCluster) -> None:
-    """The replacement took a write that is then taken back: the acknowledged version must be there, too."""
-    await cluster.put("k", b"acknowledged")
-    await cluster.settle()
-    replace(cluster)
-    await cluster.clock.sleep(10)
+    """The replacement took a write that may yet be taken back: the acknowledged version must be there, too."""
+    wide = MemoryCluster(cluster.clock, 6, 1, 1)
+    await wide.put("k", b"acknowledged")
+    await wide.settle()
+    (acknowledged,) = wide.stamps(object_register(BUCKET, "k"))[0]
+    replace(wide)
+    await wide.clock.sleep(10)
 
     async def refuse(position: int, verb: str, _: Any) -> None:
-        if (verb == "commit" and position == 3) or verb == "note":
+        if verb == "commit" and position not in (LOST, 3, 4):
             raise DriveOffline("lost")
 
-    cluster.hook = refuse
-    await cluster.put("k", b"newer, on three drives, not marked")
-    await cluster.settle()
-    cluster.hook = None
-    healing = service(cluster)
-    await fill(healing, cluster)
-    await require_whole(cluster, {"k": b"newer, on three drives, not marked"})
+    wide.hook = refuse
+    with pytest.raises(Unavailable):
+        await wide.put("k", b"on three of six: as many as are compared")
+    await wide.settle()
+    wide.hook = None
+    await fill(service(wide), wide)
+    assert acknowledged in wide.stamps(object_register(BUCKET, "k"))[LOST]
+    await wide.close()
 
 
 async def test_writes_that_go_on_meanwhile_are_there_in_the_end(cluster: MemoryCluster) -> None:
@@ -248,6 +251,27 @@ async def test_a_drive_that_was_away_is_looked_through_for_what_no_queue_knows(c
     await healing.heal_once()
     scans = [verb for position, verb in cluster.calls if verb == "scan" and position != LOST]
     assert len(scans) <= 2, "once is enough; what remains is the scanner's page"
+
+
+@pytest.mark.parametrize("how", ["cut off", "hanging", "another pod restarts"])
+async def test_a_drive_is_looked_through_again_when_others_could_write_without_it(
+    cluster: MemoryCluster, how: str
+) -> None:
+    await content(cluster, 6)
+    healing = service(cluster)
+    for _ in range(4):
+        await healing.heal_once()
+        await cluster.clock.sleep(1)
+    away = {"cut off": (0, 1, 3), "hanging": (LOST,), "another pod restarts": (0,)}[how]
+    with cluster.away(*away):
+        await healing.heal_once()
+        await cluster.clock.sleep(1)
+    cluster.calls.clear()
+    for _ in range(4):
+        await healing._everywhere(healing._fill)
+        await cluster.clock.sleep(1)
+    scans = sum(1 for position, verb in cluster.calls if position == LOST and verb == "scan")
+    assert scans == (0 if how == "another pod restarts" else 2), "two pages of five"
 
 
 async def test_two_pods_fill_and_repair_the_same_registers_at_once(cluster: MemoryCluster) -> None:

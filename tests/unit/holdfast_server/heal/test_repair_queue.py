@@ -110,14 +110,19 @@ async def test_a_newer_miss_is_not_forgotten_with_the_older_one(cluster: MemoryC
         await cluster.settle()
     pods = services(cluster)
     armed = True
+    written = asyncio.Event()
 
     async def hook(position: int, verb: str, _: Any) -> None:
         nonlocal armed
-        if verb == "repaired" and armed:
+        if verb != "repaired":
+            return
+        if armed:
             armed = False
             with cluster.away(0):
                 await cluster.put("k", b"second")
                 await cluster.store.background.drained()
+            written.set()
+        await written.wait()
 
     cluster.hook = hook
     for pod in (pods[0],):
