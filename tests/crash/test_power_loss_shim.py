@@ -23,7 +23,7 @@ class Watched:
     def __init__(self, shim: Path, directory: Path) -> None:
         self.shim, self.data = shim, directory / "data"
         self.data.mkdir(parents=True)
-        self.folders = WatchedFolders(self.data, directory / "power")
+        self.folders = WatchedFolders(self.data, directory / "power", directory / "grave")
 
     def run(self, program: str) -> None:
         """Python lines that see `data` (a Path), `sync(path)` and `os`."""

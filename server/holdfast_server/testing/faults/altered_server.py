@@ -12,6 +12,7 @@ the command line is the server's own.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import os
 import sys
@@ -20,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from holdfast_server import main as server
+from holdfast_server.clock.port import Clock
 from holdfast_server.drives import durable_files, folder_layout, identity
 from holdfast_server.drives.engine import Engine
 from holdfast_server.drives.local import DriveSettings, LocalDrive
+from holdfast_server.drives.slot import Slot
 from holdfast_server.heal import service
 from holdfast_server.heal.settings import HealSettings
 from holdfast_server.wiring import storage_pod
@@ -107,9 +110,13 @@ _REPLACED: dict[Omission, tuple[object, str, object]] = {
 def _reclaim_after(seconds: float) -> None:
     opened = LocalDrive.open.__func__  # type: ignore[attr-defined]
 
-    async def open_(cls: type[LocalDrive], *arguments: Any, **named: Any) -> LocalDrive:
-        settings = DriveSettings(reclaim_delay_seconds=seconds, reap_interval_seconds=REAP_INTERVAL_SECONDS)
-        drive: LocalDrive = await opened(cls, *arguments[:3], **{"settings": settings, **named})
+    async def open_(
+        cls: type[LocalDrive], path: Path, slot: Slot, clock: Clock, settings: DriveSettings | None = None
+    ) -> LocalDrive:
+        hasty = dataclasses.replace(
+            settings or DriveSettings(), reclaim_delay_seconds=seconds, reap_interval_seconds=REAP_INTERVAL_SECONDS
+        )
+        drive: LocalDrive = await opened(cls, path, slot, clock, hasty)
         return drive
 
     LocalDrive.open = classmethod(open_)  # type: ignore[method-assign, assignment]

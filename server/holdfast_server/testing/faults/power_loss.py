@@ -120,12 +120,14 @@ def build_shim(directory: Path, source: Path = SOURCE) -> Path:
 
 
 class WatchedFolders:
-    """The folders of one pod: all that start with `prefix`; journal and graveyard are in `journal_folder`, which must
-    be outside of them on the same file system."""
+    """The folders of one pod: all that start with `prefix`.  The journal must be outside of them, the graveyard outside
+    and on the same file system."""
 
-    def __init__(self, prefix: Path, journal_folder: Path) -> None:
+    def __init__(self, prefix: Path, journal_folder: Path, grave_folder: Path) -> None:
         self.prefix, self.journal_folder = prefix.resolve(), journal_folder.resolve()
-        (self.journal_folder / "grave").mkdir(parents=True, exist_ok=True)
+        self.grave_folder = grave_folder.resolve()
+        self.journal_folder.mkdir(parents=True, exist_ok=True)
+        self.grave_folder.mkdir(parents=True, exist_ok=True)
 
     def environment(self, shim: Path, max_sync_us: int = MAX_SYNC_US) -> dict[str, str]:
         """What a process needs to be watched."""
@@ -133,6 +135,7 @@ class WatchedFolders:
             "LD_PRELOAD": str(shim),
             "HOLDFAST_POWER_PREFIX": str(self.prefix),
             "HOLDFAST_POWER_FOLDER": str(self.journal_folder),
+            "HOLDFAST_POWER_GRAVE": str(self.grave_folder),
             "HOLDFAST_POWER_SYNC_US": str(max_sync_us),
         }
 
@@ -161,7 +164,7 @@ class WatchedFolders:
 
     def buried_bytes(self) -> int:
         """What the graveyard keeps from being freed."""
-        return sum(grave.stat().st_size for grave in (self.journal_folder / "grave").iterdir())
+        return sum(grave.stat().st_size for grave in self.grave_folder.iterdir())
 
     def _undo_name(self, change: NameChange) -> None:
         """Also of a change that was noted and not made: the process died in between."""
@@ -181,7 +184,7 @@ class WatchedFolders:
 
     def _bring_back(self, inode: int, path: str) -> None:
         if not os.path.exists(path):
-            os.link(self.journal_folder / "grave" / str(inode), path)
+            os.link(self.grave_folder / str(inode), path)
 
     def _files(self) -> Iterator[tuple[int, Path]]:
         for root in sorted(self.prefix.parent.glob(self.prefix.name + "*")):
@@ -193,7 +196,7 @@ class WatchedFolders:
     def _begin_anew(self) -> None:
         for journal in self.journal_folder.glob("journal.*"):
             journal.unlink()
-        for grave in (self.journal_folder / "grave").iterdir():
+        for grave in self.grave_folder.iterdir():
             grave.unlink()
 
 
@@ -341,7 +344,11 @@ class PowerSupply:
     def __init__(self, pods: PodProcesses, shim: Path) -> None:
         """Before the first pod is started: each is watched from then on."""
         self._folders = [
-            WatchedFolders(pods.drive_path(pod).with_name("data"), pods.drive_path(pod).with_name("power"))
+            WatchedFolders(
+                pods.drive_path(pod).with_name("data"),
+                pods.directory / "power" / str(pod),
+                pods.drive_path(pod).with_name("grave"),
+            )
             for pod in range(pods.servers)
         ]
         pods.pod_environment = lambda pod: self._folders[pod].environment(shim)

@@ -15,8 +15,8 @@
  * A way of writing that would pass by unseen (shared writable mappings, sendfile, …) ends the process with a message.
  * stdio is seen when it opens a file, not when it writes: only RocksDB's information log does that.
  *
- * Environment: HOLDFAST_POWER_PREFIX (absolute path, no symlinks), HOLDFAST_POWER_FOLDER (journal and graveyard; same
- * file system), HOLDFAST_POWER_SYNC_US.
+ * Environment: HOLDFAST_POWER_PREFIX (absolute path, no symlinks), HOLDFAST_POWER_FOLDER (of the journal),
+ * HOLDFAST_POWER_GRAVE (the graveyard, on the same file system as what is watched), HOLDFAST_POWER_SYNC_US.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -49,7 +49,7 @@ struct event {
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_mutex_t order = PTHREAD_MUTEX_INITIALIZER;
-static char prefix[PATH_MAX], folder[PATH_MAX];
+static char prefix[PATH_MAX], folder[PATH_MAX], graveyard[PATH_MAX];
 static size_t prefix_size;
 static int journal = -1;
 static unsigned sync_us;
@@ -64,10 +64,11 @@ static void die(const char *what, const char *path) {
 
 static void set_up(void) {
     const char *p = getenv("HOLDFAST_POWER_PREFIX"), *f = getenv("HOLDFAST_POWER_FOLDER");
-    const char *us = getenv("HOLDFAST_POWER_SYNC_US");
-    if (!p || !f) return;
+    const char *g = getenv("HOLDFAST_POWER_GRAVE"), *us = getenv("HOLDFAST_POWER_SYNC_US");
+    if (!p || !f || !g) return;
     snprintf(prefix, sizeof prefix, "%s", p);
     snprintf(folder, sizeof folder, "%s", f);
+    snprintf(graveyard, sizeof graveyard, "%s", g);
     sync_us = us ? (unsigned)atoi(us) : 0;
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -159,7 +160,7 @@ static int look(const char *path, struct stat *facts) {
 
 static void bury(const char *path, uint64_t inode) {
     char grave[PATH_MAX + 64];
-    snprintf(grave, sizeof grave, "%s/grave/%llu", folder, (unsigned long long)inode);
+    snprintf(grave, sizeof grave, "%s/%llu", graveyard, (unsigned long long)inode);
     if (syscall(SYS_linkat, AT_FDCWD, path, AT_FDCWD, grave, 0) != 0 && errno != EEXIST && errno != ENOENT)
         die("a removed file cannot be kept", path);
 }
