@@ -54,7 +54,7 @@ class LiveRegisters:
         if table.key() == keys.mark_key(self.row):
             mark = keys.to_number(table.value())
             table.next()
-        self._found = tuple(record.held() for record in stored), mark
+        self._found = tuple([record.held() for record in stored]), mark
 
 
 class SettledTombstones:

@@ -13,9 +13,10 @@ Not here: merging several sets (`merged_listing`), S3's markers and tokens (`api
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from holdfast_server.drives.port import (
     MAX_SCAN_ENTRIES,
@@ -82,9 +83,7 @@ class _Lane:
 
     position: int
     drive: Drive
-    entries: list[ScanEntry] = field(default_factory=list)
-    names: list[Position] = field(default_factory=list)
-    """Of the entries; made once, because every step of the merge compares them."""
+    entries: Sequence[ScanEntry] = ()
     index: int = 0
     next_start: Position | None = (b"", b"")
 
@@ -93,9 +92,13 @@ class _Lane:
         """All entries at hand have been taken."""
         return self.index >= len(self.entries)
 
-    def take(self, entries: list[ScanEntry], next_start: Position | None) -> None:
-        self.entries, self.names, self.index = entries, [_name(entry) for entry in entries], 0
-        self.next_start = next_start
+    @property
+    def name(self) -> Position:
+        """Of the entry at hand."""
+        return _name(self.entries[self.index])
+
+    def take(self, entries: Sequence[ScanEntry], next_start: Position | None) -> None:
+        self.entries, self.index, self.next_start = entries, 0, next_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,10 @@ class _Candidate:
     name: Position
     entries: list[ScanEntry]
     agreed: bool
+
+
+_Run = list[ScanEntry]
+"""Entries, one after the other, on which all lanes agree: nearly all of a page, so they go without a candidate each."""
 
 
 def _name(entry: ScanEntry) -> Position:
@@ -122,34 +129,29 @@ class SetWalk:
 
     async def found(self) -> AsyncGenerator[Found]:
         batch: list[_Candidate] = []
-        async with aclosing(self._candidates()) as candidates:
-            async for candidate in candidates:
-                batch.append(candidate)
-                if candidate.agreed and len(batch) == 1:
-                    item = self._settled(batch.pop())
-                    if item is not None:
-                        yield item
-                elif len(batch) >= RESOLVE_WIDTH:
+        async with aclosing(self._steps()) as steps:
+            async for step in steps:
+                if isinstance(step, _Candidate):
+                    batch.append(step)
+                if batch and (isinstance(step, list) or len(batch) >= RESOLVE_WIDTH):
                     for item in await self._decide(batch):
                         yield item
                     batch = []
+                if isinstance(step, list):
+                    for entry in step:
+                        settled = self._settled(entry)
+                        if settled is not None:
+                            yield settled
         for item in await self._decide(batch):
             yield item
 
-    async def registers(self) -> AsyncGenerator[Register]:
-        """Every register that any scanned drive holds anything of, tombstones and undecided ones too."""
-        async with aclosing(self._candidates()) as candidates:
-            async for candidate in candidates:
-                yield candidate.entries[0].register
-
     async def _decide(self, batch: list[_Candidate]) -> list[Found]:
         async def one(candidate: _Candidate) -> Found | None:
-            return self._settled(candidate) if candidate.agreed else await self._resolve(candidate)
+            return self._settled(candidate.entries[0]) if candidate.agreed else await self._resolve(candidate)
 
         return [item for item in await together(map(one, batch)) if item is not None]
 
-    def _settled(self, candidate: _Candidate) -> Found | None:
-        entry = candidate.entries[0]
+    def _settled(self, entry: ScanEntry) -> Found | None:
         if entry.newest.tombstone and (entry.group or not self._walk.tombstones):
             return None
         if entry.group:
@@ -173,27 +175,46 @@ class SetWalk:
             other = await anext(others, None)
         return Found(other.register, None, first.group) if other is not None else None
 
-    async def _candidates(self) -> AsyncGenerator[_Candidate]:
+    async def _steps(self) -> AsyncGenerator[_Run | _Candidate]:
         lanes = self._open_lanes()
-        last: _Candidate | None = None
+        reached = self._walk.start
         while True:
             if any(lane.shown and lane.next_start is not None for lane in lanes):
-                await self._fill(lanes, last)
+                await self._fill(lanes, reached)
+            if run := self._take_run(lanes):
+                reached = self._walk.after(_name(run[-1]), run[-1].group).start
+                yield run
+                continue
             heads = [lane for lane in lanes if not lane.shown]
             if not heads:
                 return
-            name = min([lane.names[lane.index] for lane in heads])
+            name = min([lane.name for lane in heads])
             if self._walk.end is not None and name >= self._walk.end:
                 return
             entries = []
             for lane in heads:
-                if lane.names[lane.index] == name:
+                if lane.name == name:
                     entries.append(lane.entries[lane.index])
                     lane.index += 1
-            last = _Candidate(name, entries, self._agree(entries, len(lanes)))
-            yield last
+            reached = self._walk.after(name, entries[0].group).start
+            yield _Candidate(name, entries, self._agree(entries, len(lanes)))
 
-    def _agree(self, entries: list[ScanEntry], lanes: int) -> bool:
+    def _take_run(self, lanes: list[_Lane]) -> _Run:
+        """What all lanes agree on, from where they stand."""
+        run: _Run = []
+        end = self._walk.end
+        for entries in zip(*(islice(lane.entries, lane.index, None) for lane in lanes), strict=False):
+            first = entries[0]
+            if any(entry.register != first.register or entry.group != first.group for entry in entries):
+                break
+            if not self._agree(entries, len(lanes)) or (end is not None and _name(first) >= end):
+                break
+            run.append(first)
+        for lane in lanes:
+            lane.index += len(run)
+        return run
+
+    def _agree(self, entries: Sequence[ScanEntry], lanes: int) -> bool:
         first = entries[0]
         stamp = first.newest.stamp
         if first.group and first.newest.tombstone:
@@ -219,9 +240,8 @@ class SetWalk:
         full = [(p, d) for p, d in self._set.awake().items() if d.status().state is DriveState.FULL]
         return sorted(full, key=lambda item: not item[1].local)
 
-    async def _fill(self, lanes: list[_Lane], last: _Candidate | None) -> None:
+    async def _fill(self, lanes: list[_Lane], reached: Position) -> None:
         """Every lane has an entry to show, or has ended."""
-        reached = self._walk.start if last is None else self._walk.after(last.name, last.entries[0].group).start
         empty = [lane for lane in lanes if lane.shown and lane.next_start is not None]
         await together(self._fill_one(lanes, lane, reached) for lane in empty)
 
@@ -236,15 +256,13 @@ class SetWalk:
                 self._replace(lanes, lane, reached, None)
                 continue
             beyond = (page.next_start, page.next_version) if page.next_start is not None else None
-            lane.take(list(page.entries), beyond)
+            lane.take(page.entries, beyond)
 
     async def _page(self, lane: _Lane) -> ScanPage:
         assert lane.next_start is not None
         walk = self._walk
         start, version = lane.next_start
-        request = ScanRequest(
-            walk.space, walk.prefix, start, walk.delimiter, walk.page_size, walk.tombstones, version
-        )
+        request = ScanRequest(walk.space, walk.prefix, start, walk.delimiter, walk.page_size, walk.tombstones, version)
         return await bounded(lane.drive.scan(request))
 
     def _replace(self, lanes: list[_Lane], lane: _Lane, reached: Position, error: DriveError | None) -> None:
@@ -254,7 +272,7 @@ class SetWalk:
         for position, drive in self._full_drives():
             if position not in taken:
                 lane.position, lane.drive = position, drive
-                lane.take([], reached)
+                lane.take((), reached)
                 return
         raise Unavailable(f"{self._set.name}: too few drives can be listed ({error or 'healing'})")
 

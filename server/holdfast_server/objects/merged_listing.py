@@ -35,6 +35,11 @@ async def walk_sets(sets: list[ErasureSet], walk: Walk) -> AsyncGenerator[Found]
 
     Whoever stops before the end closes it (`aclosing`), or the scans' last calls outlive the request.
     """
+    if len(sets) == 1:
+        async with aclosing(SetWalk(sets[0], walk).found()) as found:
+            async for item in found:
+                yield item
+        return
     async with aclosing(_merged(sets, walk)) as merged:
         async for same in merged:
             yield same[0]
