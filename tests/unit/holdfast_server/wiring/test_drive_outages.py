@@ -16,8 +16,10 @@ import pytest
 from holdfast_server.contract.config import Listen
 from holdfast_server.drives import local
 from holdfast_server.drives.engine import EngineError
+from holdfast_server.drives.faults import FaultKind
 from holdfast_server.drives.parts import DriveSettings
 from holdfast_server.objects.port import Attributes, OutOfSpace, Unavailable
+from holdfast_server.pod import reopening
 from holdfast_server.testing.faults.failing_disk import CannotMount, fill_up, small_file_system
 from holdfast_server.wiring.inputs import StandaloneInputs
 from holdfast_server.wiring.storage_pod import PodSettings, StoragePod
@@ -79,6 +81,14 @@ def running(tmp_path: Path, settings: PodSettings = SETTINGS) -> object:
     return StoragePod.running(
         StandaloneInputs([f"{tmp_path}/d{{1...4}}"], "admin", "password1", listen, "tenant"), settings
     )
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drives are looked at again soon, and as soon the next time."""
+    for pauses in (reopening.FIRST_PAUSE_SECONDS, reopening.LAST_PAUSE_SECONDS):
+        for kind in FaultKind:
+            monkeypatch.setitem(pauses, kind, 0.5)
 
 
 @pytest.fixture
