@@ -75,7 +75,8 @@ def decode_row_key(row: bytes) -> Register:
     try:
         end_of_space = 1 + row[0]
         if row.find(0, end_of_space) == len(row) - 4 and row.endswith(_NO_VERSION):
-            return Register(row[1:end_of_space], row[end_of_space:-4].decode())  # the usual one; listings are made of it
+            # No NUL in it and no version: nearly all that a listing meets.
+            return Register(row[1:end_of_space], row[end_of_space:-4].decode())
         end_of_key = _find_terminator(row, end_of_space)
         end_of_version = _find_terminator(row, end_of_key + 2)
         if end_of_version + 2 != len(row):
