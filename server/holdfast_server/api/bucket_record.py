@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 DOCUMENT_PREFIX = "bucket/"
+FORMAT = 1
 ACTIVE = "active"
 DELETING = "deleting"
 
@@ -25,6 +26,8 @@ class BucketRecord(msgspec.Struct, frozen=True, kw_only=True):
     mark: bytes = b""
     """Of the delete under way: random, so that only the attempt that set it can finish it."""
     marked_ms: int = 0
+    format: int = FORMAT
+    """Of this document; fields are only ever appended, and a document of a later format is refused."""
 
     @property
     def deleting(self) -> bool:
@@ -50,6 +53,9 @@ def encode(record: BucketRecord) -> bytes:
 def decode(body: bytes) -> BucketRecord:
     """Raises BucketDocumentError."""
     try:
-        return _decoder.decode(body)
+        found = _decoder.decode(body)
     except msgspec.MsgspecError as error:
         raise BucketDocumentError(str(error)) from error
+    if found.format > FORMAT:
+        raise BucketDocumentError(f"bucket {found.name!r} has format {found.format}, this server reads up to {FORMAT}")
+    return found

@@ -45,6 +45,7 @@ _NONCE_SIZE_BYTES = 12
 _KEY_PURPOSE = b"holdfast user secret keys v1"
 
 ROOT_OWNER = "root"
+USER_FORMAT = 1
 
 
 class UserDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +57,8 @@ class UserDocument(msgspec.Struct, frozen=True, kw_only=True):
     policies: list[str] = []
     enabled: bool = True
     changed_ms: int = 0
+    format: int = USER_FORMAT
+    """Of this document; fields are only ever appended, and a document of a later format is refused."""
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
@@ -219,6 +222,8 @@ class Identities:
     def _decode(self, access_key: str, body: bytes) -> User | None:
         try:
             document = msgspec.json.decode(body, type=UserDocument)
+            if document.format > USER_FORMAT:
+                raise ValueError(f"its document has format {document.format}, this server reads up to {USER_FORMAT}")
             secret_key = self.secrets.open(access_key, document.secret)
         except (msgspec.MsgspecError, ValueError) as error:
             log.error("user %s cannot be read and stays locked out: %s", access_key, error)

@@ -597,10 +597,15 @@ class LocalDrive:
 
     # --- what the pod keeps on its drives
 
-    async def keep(self, name: bytes, value: bytes) -> None:
-        """A fact of the pod's about this drive (how far a pass over it is).  Lazy: not synced."""
+    async def keep(self, name: bytes, value: bytes, durable: bool = False) -> None:
+        """A fact of the pod's about this drive (how far a pass over it is).  Lazy unless `durable`: not synced."""
         parts = self._opened()
-        await parts.commits.submit((), lambda transaction: transaction.put(_KEPT + name, value))
+
+        def put(transaction: Transaction) -> None:
+            transaction.put(_KEPT + name, value)
+            transaction.durable = transaction.durable or durable
+
+        await parts.commits.submit((), put)
 
     async def kept(self, name: bytes) -> bytes | None:
         parts = self._opened()

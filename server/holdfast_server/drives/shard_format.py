@@ -55,6 +55,8 @@ def encode_footer(data_id: bytes, shape: ShardShape) -> bytes:
 
 def decode_footer(data_id: bytes, footer: bytes, file_size_bytes: int) -> ShardShape:
     """Raises NotSealed, saying what is wrong."""
+    if len(footer) == FOOTER_SIZE_BYTES and footer[: len(MAGIC)] != MAGIC and footer[: len(MAGIC) - 1] == MAGIC[:-1]:
+        raise NotSealed(f"its footer has version {footer[len(MAGIC) - 1]}, this server reads {MAGIC[-1]}")
     if len(footer) != FOOTER_SIZE_BYTES or footer[: len(MAGIC)] != MAGIC:
         raise NotSealed("it has no footer")
     fields = footer[: _FIELDS.size]

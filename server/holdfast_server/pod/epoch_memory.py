@@ -25,8 +25,8 @@ SIZE_BYTES = 8
 class KeepingDrive(Protocol):
     def status(self) -> DriveStatus: ...
 
-    async def keep(self, name: bytes, value: bytes) -> None:
-        """Durably.  Raises DriveError."""
+    async def keep(self, name: bytes, value: bytes, durable: bool = False) -> None:
+        """Raises DriveError."""
 
     async def kept(self, name: bytes) -> bytes | None:
         """Raises DriveError."""
@@ -56,6 +56,6 @@ class EpochMemory:
         self.newest = max(self.newest, epoch)
         for drive in self._serving():
             try:
-                await drive.keep(NAME, self.newest.to_bytes(SIZE_BYTES, "big"))
+                await drive.keep(NAME, self.newest.to_bytes(SIZE_BYTES, "big"), durable=True)
             except DriveError as error:
                 log.warning("a drive does not keep the epoch", extra={"drive": drive, "reason": str(error)})

@@ -1,0 +1,215 @@
+"""Today's bytes of every format that outlives a process or crosses a connection, beside those of `drives`.
+
+`formats.json` has one example of each, by name: what pods in the field hold and say.  A change that breaks a line needs
+a new version of that format and a reader for the old one; the old line stays.  `HOLDFAST_WRITE_GOLDEN=1` adds lines for
+names that are new, and changes none.
+
+The drive's own formats are in `tests/unit/holdfast_server/drives/test_drive_formats.py`, the operator's ledger in
+`tests/unit/holdfast_operator/test_operator_ledger.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+import pytest
+import xxhash
+
+from holdfast_server.api import bucket_record, identities
+from holdfast_server.api.bucket_record import BucketDocumentError, BucketRecord
+from holdfast_server.api.identities import UserDocument
+from holdfast_server.contract.config import (
+    ConfigError,
+    ErasureConfig,
+    KeyFiles,
+    PoolConfig,
+    ServerConfig,
+    TenantConfig,
+    from_builtins,
+    to_builtins,
+)
+from holdfast_server.drives import port
+from holdfast_server.drives.port import CommitMode, CommitStatus, DriveState, PrepareStatus, Register
+from holdfast_server.drives.slot import SlotMemory
+from holdfast_server.heal.filling import Pass
+from holdfast_server.heal.scanner import ScanPass
+from holdfast_server.objects import record
+from holdfast_server.objects.record import Extent, Geometry, Kind, PartInfo, Record, RecordCorrupt
+from holdfast_server.peers import handshake, messages
+from holdfast_server.peers.frames import encode_frame
+from holdfast_server.peers.messages import Reply, Report, Request, Verb
+
+FILE = Path(__file__).with_name("formats.json")
+
+ID = bytes(range(16))
+REGISTER = Register(b"o" + ID, "folder/ключ", b"")
+HELD = port.Held(1 << 60, False, b"record", 2, b"inline", (ID,))
+STATUS = port.DriveStatus(DriveState.HEALING, ID, 1 << 59, "text", 1 << 40, 1 << 39, 1 << 30)
+RECORDS = {
+    "object": Record(
+        Kind.OBJECT, 1 << 60, 1_700_000_000_000, 1_048_577, "d41d8cd98f00b204e9800998ecf8427e",
+        {"content-type": "text/plain", "x-amz-meta-a": "ü"}, {"CRC32C": "AAAAAA==", "type": "FULL_OBJECT"},
+        Geometry(2, 2), (Extent(ID, 1_048_577),),
+    ),
+    "completed object": Record(
+        Kind.OBJECT, 7, 1, 3, "0-2", {}, {}, Geometry(4, 2), (Extent(ID, 2), Extent(ID[::-1], 1)),
+        (PartInfo(1, 2, "e1"), PartInfo(2, 1, "e2", "c2")),
+    ),
+    "tombstone": Record(Kind.TOMBSTONE, 8, 2),
+    "upload": Record(Kind.UPLOAD, 9, 3, headers={"a": "b"}, body=b"kept by the API"),
+    "part": Record(Kind.PART, 10, 4, 5, "e", {}, {}, Geometry(2, 2), (Extent(ID, 5),)),
+    "document": Record(Kind.DOCUMENT, 11, 5, 2, body=b"{}"),
+    "moved": Record(Kind.MOVED, 12, 6),
+}  # fmt: skip
+BUCKET = BucketRecord(
+    id=ID, name="logs", owner="root", region="us-east-1", created_ms=1, state="deleting", mark=b"m", marked_ms=2
+)
+USER = UserDocument(secret="c2VjcmV0", name="app", policies=["readwrite"], enabled=False, changed_ms=3)
+CONFIG = ServerConfig(
+    tenant=TenantConfig(id="t-1", name="logs", namespace="loki"),
+    epoch=3,
+    pools=[
+        PoolConfig(
+            name="more", servers=4, volumes_per_server=2, erasure=ErasureConfig(set_size=8, parity=4),
+            pod_name_prefix="logs-pool-more-", host_suffix=".logs-pods", drive_path="/data{volume}", first_node=4,
+            readable_from_epoch=2, writable_from_epoch=3, formatting=True,
+        ),
+        PoolConfig(
+            name="main", servers=4, volumes_per_server=1, erasure=ErasureConfig(set_size=4, parity=2),
+            pod_name_prefix="logs-pool-main-", drive_path="/data",
+        ),
+    ],
+    keys=KeyFiles(root_user_file="/u", root_password_file="/p", peer_key_file="/k"),
+)  # fmt: skip
+HELLO = handshake.Hello("holdfast-peer", 1, "t-1", "main", 0, "logs-0", "main", 1, 2, b"n" * 32, 1)
+SPOKEN: dict[str, Any] = {
+    "report": Report(3, (STATUS,)),
+    "query reply": port.QueryReply((HELD,), 5, 6, 7, True),
+    "commit request": port.CommitRequest(REGISTER, HELD, CommitMode.HEAL, b"lease", 9),
+    "commit reply": port.CommitReply(CommitStatus.NO_DATA, 9),
+    "prepare reply": port.PrepareReply(PrepareStatus.MISMATCH, 9, False),
+    "fence reply": port.FenceReply(True, False, 9),
+    "scan request": port.ScanRequest(b"o" + ID, b"p", b"s", b"/", 10, False, b"v"),
+    "scan page": port.ScanPage((port.ScanEntry(REGISTER, HELD, 5, True, b"g/"),), b"n", False, b"v"),
+    "slot memory": SlotMemory("main", 1, 2, ID, 1 << 59),
+    "request": Request(9, Verb.QUERY, 1, (4, 5), (REGISTER, True)),
+    "reply": Reply(9, messages.Outcome.OK, (4,), None),
+    "hello": HELLO,
+    "challenge": handshake.Challenge(1, "t-1", "main", 1, "logs-1", b"m" * 32, b"mac"),
+    "proof": handshake.Proof(b"report", b"mac"),
+    "welcome": handshake.Welcome(b"report", b"mac"),
+    "refusal": handshake.Refusal("why"),
+}
+KEPT: dict[str, Any] = {
+    "filling": Pass(1 << 59, registers=5, copied=2, copied_bytes=3, left=1),
+    "scanner": ScanPass(ID, 1, registers=5),
+}
+
+
+def _examples() -> dict[str, bytes]:
+    pack = msgspec.msgpack.encode
+    found = {f"record: {name}": record.encode(value) for name, value in RECORDS.items()}
+    found["document: bucket"] = bucket_record.encode(BUCKET)
+    found["document: user"] = msgspec.json.encode(USER)
+    found["config"] = msgspec.json.encode(to_builtins(CONFIG))
+    found |= {f"message: {name}": pack(value) for name, value in SPOKEN.items()}
+    found |= {f"kept: {name}": pack(value) for name, value in KEPT.items()}
+    found["frame"] = b"".join(map(bytes, encode_frame(b"header", [b"blob", b"another"])))
+    return found
+
+
+EXAMPLES = _examples()
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, bytes]:
+    known: dict[str, str] = json.loads(FILE.read_text()) if FILE.exists() else {}
+    if os.environ.get("HOLDFAST_WRITE_GOLDEN"):
+        known = {**{name: data.hex() for name, data in EXAMPLES.items()}, **known}
+        FILE.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+    return {name: bytes.fromhex(text) for name, text in known.items()}
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_what_is_written_is_what_it_was(name: str, golden: dict[str, bytes]) -> None:
+    assert EXAMPLES[name] == golden[name]
+
+
+@pytest.mark.parametrize("name", sorted(RECORDS))
+def test_a_record_reads_back(name: str, golden: dict[str, bytes]) -> None:
+    assert record.decode(golden[f"record: {name}"]) == RECORDS[name]
+
+
+@pytest.mark.parametrize("name", sorted(SPOKEN))
+def test_a_message_reads_back_and_what_a_newer_pod_appends_is_passed_over(name: str, golden: dict[str, bytes]) -> None:
+    data, value = golden[f"message: {name}"], SPOKEN[name]
+    assert msgspec.msgpack.decode(data, type=type(value)) == msgspec.msgpack.decode(
+        msgspec.msgpack.encode([*msgspec.msgpack.decode(data), "of tomorrow", 2]), type=type(value)
+    )
+
+
+@pytest.mark.parametrize("name", sorted(KEPT))
+def test_what_a_pod_keeps_on_its_drives_reads_back(name: str, golden: dict[str, bytes]) -> None:
+    data = golden[f"kept: {name}"]
+    assert msgspec.msgpack.decode(data, type=type(KEPT[name])) == KEPT[name]
+    appended = msgspec.msgpack.encode([*msgspec.msgpack.decode(data), "of tomorrow"])
+    assert msgspec.msgpack.decode(appended, type=type(KEPT[name])) == KEPT[name]
+
+
+def test_documents_and_configuration_read_back(golden: dict[str, bytes]) -> None:
+    assert bucket_record.decode(golden["document: bucket"]) == BUCKET
+    assert msgspec.json.decode(golden["document: user"], type=UserDocument) == USER
+    assert from_builtins(json.loads(golden["config"])) == CONFIG
+
+
+def test_a_record_of_a_newer_server_with_more_fields_is_read(golden: dict[str, bytes]) -> None:
+    body = msgspec.msgpack.encode([*msgspec.msgpack.decode(golden["record: object"][12:]), "of tomorrow"])
+    assert record.decode(record.MAGIC + xxhash.xxh3_64_digest(body) + body) == RECORDS["object"]
+
+
+def test_documents_of_a_newer_server_with_more_fields_are_read() -> None:
+    later = {**json.loads(bucket_record.encode(BUCKET)), "versioning": "Enabled"}
+    assert bucket_record.decode(json.dumps(later).encode()) == BUCKET
+    user = {**json.loads(msgspec.json.encode(USER)), "groups": ["a"]}
+    assert msgspec.json.decode(json.dumps(user).encode(), type=UserDocument) == USER
+
+
+def test_documents_written_before_they_had_a_format_are_of_the_first() -> None:
+    before = json.loads(bucket_record.encode(BUCKET))
+    del before["format"]
+    assert bucket_record.decode(json.dumps(before).encode()) == BUCKET
+
+
+def test_later_versions_are_refused_by_name(golden: dict[str, bytes]) -> None:
+    newer = bytearray(golden["record: object"])
+    newer[3] = 2
+    with pytest.raises(RecordCorrupt, match="format version 2, this server reads 1"):
+        record.decode(bytes(newer))
+    with pytest.raises(BucketDocumentError, match="'logs' has format 2, this server reads up to 1"):
+        bucket_record.decode(bucket_record.encode(msgspec.structs.replace(BUCKET, format=2)))
+    with pytest.raises(ConfigError, match="version: 2 is not 1"):
+        from_builtins({**json.loads(golden["config"]), "version": 2})
+    assert identities.USER_FORMAT == 1
+
+
+def test_every_verb_keeps_its_number() -> None:
+    known = {
+        "PING": 1, "ANNOUNCE": 2, "FENCE_BUCKET": 3, "REMEMBERED_SLOTS": 4, "REMEMBER_SLOTS": 5, "QUERY": 16,
+        "COMMIT": 17, "NOTE": 18, "PREPARE": 19, "RELEASE": 20, "FENCE": 21, "REMOVE": 22, "STAGE": 24, "SEAL": 25,
+        "DISCARD": 26, "READ_BLOCKS": 27, "SCAN": 28, "REPAIRS": 29, "FINISH_HEALING": 31, "SPACES": 32,
+    }  # fmt: skip
+    assert {name: Verb[name].value for name in known} == known
+    assert all(verb in messages.VERBS for verb in Verb)
+
+
+def test_everything_that_is_spoken_may_grow() -> None:
+    """A type that forbids fields it does not know would turn away a newer pod."""
+    kinds: list[Any] = [type(value) for value in SPOKEN.values()] + [Record, Extent, PartInfo, Geometry, Pass, ScanPass]
+    for kind in kinds:
+        assert kind.__struct_config__.array_like, kind
+        assert not kind.__struct_config__.forbid_unknown_fields, kind
+        assert get_type_hints(kind)
