@@ -173,6 +173,9 @@ class RegisterHealing:
         if of_set:
             await self.heal(erasure_set, [register for _, register in of_set])
 
+    def stuck_registers(self, set_id: SetId) -> list[Register]:
+        return [register for where, register in self._stuck if where == set_id]
+
     def stuck(self, set_id: SetId) -> tuple[int, list[StuckRegister]]:
         """How many of a set, and some of them."""
         of_set = [(register, entry) for (where, register), entry in self._stuck.items() if where == set_id]

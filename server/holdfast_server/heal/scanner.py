@@ -243,7 +243,7 @@ class Scanner:
         status = drive.status()
         seconds = self._settings.scan_pass_seconds * BYTES_SHARE
         rate = max(LEAST_BYTES_PER_SECOND, status.used_bytes / seconds)
-        total = max(present.last_registers, present.registers, 1)
+        total = max(present.last_registers, status.registers, present.registers, 1)
         for_registers = min(self._settings.scan_longest_rest_seconds, seconds * registers / total)
         return max(self._settings.scan_rest_seconds, min(for_registers, seconds), read_bytes / rate)
 
