@@ -112,7 +112,7 @@ def decode_inline(data: bytes) -> bytes:
 
 
 def _checked(data: bytes, magic: bytes) -> memoryview:
-    if data[: len(magic) - 1] == magic[:-1] and data[: len(magic)] != magic:
+    if len(data) >= len(magic) and data[: len(magic) - 1] == magic[:-1] and data[: len(magic)] != magic:
         raise RowCorrupt(f"format version {data[len(magic) - 1]}, this server reads {magic[-1]}")
     if data[: len(magic)] != magic:
         raise RowCorrupt(f"starts with {data[:4].hex()}, not with {magic.hex()}")

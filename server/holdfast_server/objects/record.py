@@ -119,7 +119,7 @@ def encode(record: Record) -> bytes:
 
 def decode(data: bytes) -> Record:
     """Raises RecordCorrupt."""
-    if data[: len(MAGIC) - 1] == MAGIC[:-1] and data[: len(MAGIC)] != MAGIC:
+    if len(data) >= len(MAGIC) and data[: len(MAGIC) - 1] == MAGIC[:-1] and data[: len(MAGIC)] != MAGIC:
         raise RecordCorrupt(f"record of format version {data[len(MAGIC) - 1]}, this server reads {MAGIC[-1]}")
     if data[: len(MAGIC)] != MAGIC:
         raise RecordCorrupt(f"starts with {data[:4].hex()}, not with {MAGIC.hex()}")
