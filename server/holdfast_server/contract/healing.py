@@ -132,5 +132,7 @@ class HealProgress(_Struct, frozen=True, kw_only=True):
     """How much of its time healing takes for itself now, 0 to 1; the rest is left to requests."""
     tombstones_dropped: int = 0
     """Deletes of which nothing is left."""
+    tombstones_waiting: int = 0
+    """Met in the present or last pass and not dropped: some drive is away, heals, or has not settled them."""
     foreground_latency_seconds: float = 0.0
     """Of reads and writes of records now, smoothed; 0: no requests lately."""

@@ -28,14 +28,16 @@ def report(
     service: HealService, store: ObjectStore, drives: Iterable[tuple[int, OwnDrive]], clock: Clock
 ) -> HealProgress:
     told = [_drive(service, volume, drive, clock) for volume, drive in drives]
+    works = [service.work_of(one.volume) for one in told]
     return HealProgress(
         drives=told,
         sets=_sets(service, told),
-        registers_repaired=sum(service.work_of(one.volume).queue.repaired for one in told),
+        registers_repaired=sum(work.queue.repaired for work in works),
         copies_made=service.registers.copied,
         failed=service.registers.failed,
         drives_filled=service.filling.drives_filled,
-        tombstones_dropped=sum(service.work_of(one.volume).drop.dropped_ever for one in told),
+        tombstones_dropped=sum(work.drop.dropped_ever for work in works),
+        tombstones_waiting=sum(work.drop.seen - work.drop.dropped for work in works),
         read_repairs=store.read_repair.done,
         read_repairs_dropped=store.read_repair.dropped,
         work_share=service.pacer.share,

@@ -113,9 +113,14 @@ def cluster_health(
 
 def without_names(progress: HealProgress) -> HealProgress:
     """Fit for those who have not signed: no keys, no buckets."""
-    drives = [msgspec.structs.replace(drive, usage=[], usage_counted_ms=0) for drive in progress.drives]
     sets = [msgspec.structs.replace(one, stuck_samples=[]) for one in progress.sets]
-    return msgspec.structs.replace(progress, drives=drives, sets=sets)
+    return msgspec.structs.replace(without_usage(progress), sets=sets)
+
+
+def without_usage(progress: HealProgress) -> HealProgress:
+    """Of a size that the number of buckets does not change."""
+    drives = [msgspec.structs.replace(drive, usage=[], usage_counted_ms=0) for drive in progress.drives]
+    return msgspec.structs.replace(progress, drives=drives)
 
 
 def _set_health(pool: str, index: int, quorums: geometry.Quorums, members: Sequence[PlacedStatus]) -> SetHealth:

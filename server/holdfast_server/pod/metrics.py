@@ -217,6 +217,9 @@ def _healing(view: PodView) -> Iterable[Metric]:
     ):
         yield CounterMetricFamily(f"holdfast_heal_{name}", told, value)
     yield GaugeMetricFamily(
+        "holdfast_heal_waiting_tombstones", "Deletes that not every drive could forget yet.", healing.tombstones_waiting
+    )
+    yield GaugeMetricFamily(
         "holdfast_heal_work_ratio", "How much of its time healing takes for itself now, 0 to 1.", healing.work_share
     )
     yield GaugeMetricFamily(

@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ from holdfast_server.peers.port import PeerError
 from holdfast_server.peers.server import PeerServer
 from holdfast_server.placement.map import PoolMap
 from holdfast_server.pod.epoch_memory import EpochMemory
-from holdfast_server.pod.health import PlacedStatus, cluster_health, drive_health, pod_health
+from holdfast_server.pod.health import PlacedStatus, cluster_health, drive_health, pod_health, without_usage
 from holdfast_server.pod.local_drives import LocalDrives
 from holdfast_server.pod.membership import Volume
 from holdfast_server.pod.metrics import PeerView, PodCollector, PodView
@@ -93,7 +93,7 @@ class PodSettings:
     hosts_file: Path | None = None
     adoption_delay_seconds: float = OPERATION_DEADLINE_SECONDS
     """L of rule 11; tests shorten it."""
-    drives: DriveSettings = DriveSettings()
+    drives: DriveSettings = field(default_factory=DriveSettings)
 
 
 class StoragePod:
@@ -329,7 +329,7 @@ class StoragePod:
             drives=[
                 drive_health(placed) for placed in self._statuses() if (placed.pool, placed.ordinal) == self._place
             ],
-            healing=self.heal_progress(),
+            healing=without_usage(self.heal_progress()),
         )
 
     def _metrics_view(self) -> PodView:
