@@ -11,7 +11,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,25 +73,35 @@ class Client:
         return {entry["Key"] for entry in answer.get("Contents", [])}, seconds
 
 
-@pytest.fixture
-async def disk(tmp_path: Path) -> FailingDisk:
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> FailingDisk:
     try:
-        return await asyncio.to_thread(FailingDisk, tmp_path / "disk")
+        return FailingDisk(tmp_path_factory.mktemp("disk"))
     except NoCompiler as error:
         pytest.skip(str(error))
 
 
-@pytest.fixture
-async def pods(tmp_path: Path, disk: FailingDisk) -> AsyncIterator[PodProcesses]:
-    pods = PodProcesses(tmp_path / "pods", servers=4, volumes=1, environment=disk.environment)
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory, disk: FailingDisk) -> Iterator[PodProcesses]:
+    """One tenant for all tests: each leaves it whole."""
+    folder = tmp_path_factory.mktemp("pods")
+    pods = PodProcesses(folder, servers=4, volumes=1, environment=disk.environment)
     try:
-        await pods.start_all()
-        await pods.wait_whole()
-        await Client(pods, 0).make_bucket()
+        asyncio.run(pods.start_all())
+        asyncio.run(Client(pods, 0).make_bucket())
         yield pods
     finally:
         disk.set()
         pods.stop()
+
+
+@pytest.fixture
+async def pods(started: PodProcesses, disk: FailingDisk) -> AsyncIterator[PodProcesses]:
+    for pod in set(range(started.servers)) - set(started.processes):
+        started.start(pod)
+    await started.wait_whole(RECOVERY_SECONDS)
+    yield started
+    disk.set()
 
 
 def drive_of(pods: PodProcesses, asked: int, pod: int) -> dict[str, Any]:
@@ -160,11 +170,9 @@ async def test_a_hanging_disk_delays_the_first_requests_by_the_bound_and_later_o
     back = time.monotonic() - began - hung
     await pods.wait_whole(RECOVERY_SECONDS)
     whole = time.monotonic() - began - hung
-    print(
-        f"\n{kind} hung for {hung:.1f} s: slowest first request {first:.2f} s, later {later:.2f} s, "
-        f"listing {listing:.2f} s; {threads_of(pods, 1) - threads} more threads, {grown / 1e6:.1f} MB more; back after {back:.1f} s, whole "
-        f"after {whole:.1f} s"
-    )
+    more = threads_of(pods, 1) - threads
+    print(f"\n{kind} hung for {hung:.1f} s: first {first:.2f} s, later {later:.2f} s, listing {listing:.2f} s")
+    print(f"{more} more threads, {grown / 1e6:.1f} MB more; back after {back:.1f} s, whole after {whole:.1f} s")
     # What it missed is on it: without two others everything can still be read.
     pods.kill(2)
     pods.kill(3)
@@ -211,10 +219,11 @@ async def test_a_disk_that_fails_to_write_is_set_aside_and_comes_back(
 @pytest.mark.timeout(300)
 async def test_one_bad_sector_is_repaired_and_the_drive_stays(pods: PodProcesses, disk: FailingDisk) -> None:
     near = Client(pods, 1)
-    await near.put("object")
     shards = pods.drive_path(1) / "shards"
+    known = set(shards.rglob("*"))
+    await near.put("object")
     async with asyncio.timeout(30):
-        while not (found := [path for path in shards.rglob("*") if path.is_file()]):
+        while not (found := [path for path in set(shards.rglob("*")) - known if path.is_file()]):
             await asyncio.sleep(0.05)
     (shard,) = found
     inode = shard.stat().st_ino

@@ -1,13 +1,14 @@
 """Disks that fail or hang under running pods: rules for the library that is preloaded into them, and small file
 systems that fill up or turn read-only.
 
-`FailingDisk` needs a C compiler; `small_file_system` needs root.  Both raise, naming what is missing, where they
-cannot work, so that a test can skip with the reason.
+`FailingDisk` needs a C compiler; `small_file_system` and `ErringFileSystem` need root.  All raise, naming what is
+missing, where they cannot work, so that a test can skip with the reason.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from holdfast_server.testing.faults.power_loss import NoCompiler, build_shim
 
-__all__ = ["CannotMount", "FailingDisk", "NoCompiler", "fill_up", "remount", "small_file_system"]
+__all__ = ["CannotMount", "ErringFileSystem", "FailingDisk", "NoCompiler", "fill_up", "small_file_system"]
 
 SOURCE = Path(__file__).with_name("failing_disk_shim.c")
 TIMEOUT_SECONDS = 30
@@ -59,10 +60,36 @@ def small_file_system(folder: Path, size_bytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=False, timeout=TIMEOUT_SECONDS)
 
 
-def remount(folder: Path, option: str) -> None:
-    """`ro` or `rw`.  A file system with files open for writing turns read-only only below them, as it does when the
-    kernel finds an error: through a bind mount."""
-    _mount(["-o", f"remount,bind,{option}", str(folder)])
+class ErringFileSystem:
+    """An ext4 file system in an image file, which can be made to find an error: it then turns read-only with files
+    open, as `errors=remount-ro` does, and is writable again once it has been mounted anew."""
+
+    def __init__(self, folder: Path, image: Path, size_bytes: int) -> None:
+        """Mounts it.  Raises CannotMount."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self._image = folder, image
+        if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
+            raise CannotMount("needs root and mkfs.ext4")
+        with image.open("wb") as file:
+            file.truncate(size_bytes)
+        subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True, timeout=TIMEOUT_SECONDS)
+        self.mount()
+
+    def mount(self) -> None:
+        _mount(["-o", "loop", str(self._image), str(self.folder)])
+
+    def turn_read_only(self) -> None:
+        _mount(["-o", "remount,abort", str(self.folder)])
+
+    def unmount(self) -> bool:
+        """False while somebody has files open on it."""
+        return (
+            subprocess.run(["umount", str(self.folder)], capture_output=True, timeout=TIMEOUT_SECONDS).returncode == 0
+        )
+
+    def give_up(self) -> None:
+        """At the end, whatever is still open."""
+        subprocess.run(["umount", "-l", str(self.folder)], capture_output=True, timeout=TIMEOUT_SECONDS)
 
 
 def _mount(arguments: list[str]) -> None:

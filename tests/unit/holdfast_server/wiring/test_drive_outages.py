@@ -20,7 +20,7 @@ from holdfast_server.drives.faults import FaultKind
 from holdfast_server.drives.parts import DriveSettings
 from holdfast_server.objects.port import Attributes, OutOfSpace, Unavailable
 from holdfast_server.pod import reopening
-from holdfast_server.testing.faults.failing_disk import CannotMount, fill_up, small_file_system
+from holdfast_server.testing.faults.failing_disk import CannotMount, ErringFileSystem, fill_up, small_file_system
 from holdfast_server.wiring.inputs import StandaloneInputs
 from holdfast_server.wiring.storage_pod import PodSettings, StoragePod
 
@@ -313,6 +313,33 @@ async def test_an_emptied_folder_of_a_damaged_drive_is_a_replacement(tmp_path: P
         await survives_without_the_others(pod, 1, "before")
 
 
+# --- read-only file systems
+
+
+async def test_a_file_system_that_turns_read_only_sets_the_drive_aside_until_it_is_mounted_anew(
+    tmp_path: Path, drives: list[Path]
+) -> None:
+    try:
+        disk = await asyncio.to_thread(ErringFileSystem, drives[1], tmp_path / "image", 300 << 20)
+    except CannotMount as error:
+        pytest.skip(str(error))
+    shutil.rmtree(drives[1] / "lost+found")
+    try:
+        async with running(tmp_path) as pod:  # type: ignore[attr-defined]
+            await until(lambda: whole(pod))
+            await put(pod, "before")
+            disk.turn_read_only()
+            await put(pod, "missed")
+            await until(lambda: "Read-only file system" in message(pod, 1))
+            await goes_on_without(pod)
+            await until(disk.unmount)
+            # In between there is nothing but the empty mount point, which is not taken for a replacement at once.
+            disk.mount()
+            await survives_without_the_others(pod, 1, "before", "missed", "meanwhile")
+    finally:
+        disk.give_up()
+
+
 # --- full disks
 
 
@@ -335,11 +362,15 @@ async def test_full_drives_refuse_data_and_take_it_again_once_something_was_dele
         await put(pod, "before")
         for path in small_drives:
             fill_up(path / "other", leave_bytes=90 << 20)
-        written = []
-        with pytest.raises(OutOfSpace):
+        written: list[str] = []
+
+        async def fill() -> None:
             for number in range(200):
                 await put(pod, f"key{number}")
                 written.append(f"key{number}")
+
+        with pytest.raises(OutOfSpace):
+            await fill()
         await until(lambda: all("full: takes no new data" in message(pod, volume) for volume in range(4)))
         assert pod.pod_health().ready
         assert not pod.cluster_health(False).healthy
