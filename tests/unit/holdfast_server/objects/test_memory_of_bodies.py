@@ -1,0 +1,117 @@
+"""What reads and writes take of their budgets: never more than there is, all of it given back, no deadlock."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+
+from holdfast_server.memory.budget import SLOW_SECONDS, Overloaded
+from holdfast_server.memory.limits import MIB, MemoryLimits
+from holdfast_server.memory.pod_memory import PodMemory
+from holdfast_server.objects.port import TooSlow
+from holdfast_server.testing.memory_cluster import BUCKET, BytesBody, MemoryCluster
+
+STRIPE_HELD_BYTES = 4 * MIB
+"""Of a stripe of 1 MiB in a 2+2 set: in pieces, in one, and twice that in shards."""
+BATCH_HELD_BYTES = 6 * MIB
+
+
+def limit(cluster: MemoryCluster, wait_seconds: float = 5.0, **limits: int) -> PodMemory:
+    memory = cluster.store.memory = PodMemory(MemoryLimits(**limits), wait_seconds)
+    return memory
+
+
+async def read(cluster: MemoryCluster, key: str) -> bytes:
+    reader = await cluster.store.open_object(BUCKET, key)
+    assert reader is not None
+    return b"".join([bytes(chunk) async for chunk in reader.chunks(0, reader.record.size_bytes)])
+
+
+class StalledBody(BytesBody):
+    """Sends its first piece, then waits for `go_on`."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.go_on = asyncio.Event()
+
+    async def chunks(self) -> AsyncIterator[bytes | memoryview]:
+        first = True
+        async for chunk in super().chunks():
+            yield chunk
+            if first:
+                first = False
+                await self.go_on.wait()
+
+
+async def test_many_bodies_go_through_room_for_one_stripe_and_one_batch(cluster: MemoryCluster) -> None:
+    memory = limit(cluster, 600.0, write_bytes=STRIPE_HELD_BYTES, read_bytes=BATCH_HELD_BYTES)
+    bodies = {f"key-{number}": os.urandom(3 * MIB + number) for number in range(6)}
+    bodies["long"] = os.urandom(11 * MIB)
+    async with asyncio.TaskGroup() as group:
+        for key, data in bodies.items():
+            group.create_task(cluster.store.put_object(BUCKET, key, BytesBody(data)))
+    assert memory.writes.used == 0
+    found = await asyncio.gather(*(read(cluster, key) for key in bodies))
+    assert found == list(bodies.values())
+    assert memory.reads.used == 0
+
+
+async def test_small_bodies_take_nothing(cluster: MemoryCluster) -> None:
+    memory = limit(cluster, write_bytes=1)
+    await memory.writes.take(1)
+    await cluster.store.put_object(BUCKET, "small", BytesBody(bytes(64 << 10)))
+    assert len(await read(cluster, "small")) == 64 << 10
+
+
+async def test_a_write_that_finds_no_room_is_refused_before_its_body_is_asked_for(cluster: MemoryCluster) -> None:
+    memory = limit(cluster, write_bytes=STRIPE_HELD_BYTES)
+    await memory.writes.take(STRIPE_HELD_BYTES)
+    body = BytesBody(bytes(MIB), failure=AssertionError("the body was asked for"))
+    with pytest.raises(Overloaded):
+        await cluster.store.put_object(BUCKET, "key", body)
+    assert memory.writes.used == STRIPE_HELD_BYTES
+
+
+async def test_a_read_that_finds_no_room_is_refused_before_its_first_byte(cluster: MemoryCluster) -> None:
+    memory = limit(cluster)
+    await cluster.store.put_object(BUCKET, "key", BytesBody(bytes(2 * MIB)))
+    await memory.reads.take(memory.reads.capacity)
+    with pytest.raises(Overloaded):
+        await read(cluster, "key")
+
+
+async def test_what_is_given_up_gives_everything_back(cluster: MemoryCluster) -> None:
+    memory = limit(cluster)
+    await cluster.store.put_object(BUCKET, "key", BytesBody(bytes(20 * MIB)))
+    reader = await cluster.store.open_object(BUCKET, "key")
+    assert reader is not None
+    chunks = reader.chunks(0, 20 * MIB)
+    await anext(chunks)
+    assert memory.reads.used == 2 * BATCH_HELD_BYTES  # one, and one ahead
+    await chunks.aclose()  # type: ignore[attr-defined]
+    assert memory.reads.used == 0
+    with pytest.raises(KeyError):
+        await cluster.store.put_object(BUCKET, "key", BytesBody(bytes(3 * MIB), failure=KeyError()))
+    stalled = asyncio.ensure_future(cluster.store.put_object(BUCKET, "key", StalledBody(bytes(3 * MIB))))
+    await asyncio.sleep(1)
+    assert memory.writes.used == STRIPE_HELD_BYTES
+    stalled.cancel()
+    await asyncio.wait((stalled,))
+    assert memory.writes.used == 0
+    await cluster.store.background.drained()
+    assert cluster.unnamed_shards() == set()
+
+
+async def test_a_slow_upload_gives_way_to_one_that_waits(cluster: MemoryCluster) -> None:
+    memory = limit(cluster, write_bytes=STRIPE_HELD_BYTES)
+    slow = asyncio.ensure_future(cluster.store.put_object(BUCKET, "slow", StalledBody(bytes(3 * MIB))))
+    await asyncio.sleep(SLOW_SECONDS * 3)
+    assert not slow.done()  # alone, it may take its time
+    await cluster.store.put_object(BUCKET, "brisk", BytesBody(bytes(2 * MIB)))
+    with pytest.raises(TooSlow):
+        await slow
+    assert (memory.writes.used, memory.writes.evicted) == (0, 1)
+    assert await cluster.store.head_object(BUCKET, "slow") is None
