@@ -59,8 +59,8 @@ lint: $(STAMP)
 ## make soak    the long tests: SOAK_MINUTES=30 of mixed faults, CRASH_ROUNDS=200 of kill -9, tree round trips
 CRASH_ROUNDS ?= 200
 soak: $(STAMP)
-	@$(BIN)/pytest tests/soak/soak_pods.py -v -s
-	@HOLDFAST_CRASH_ROUNDS=$(CRASH_ROUNDS) $(BIN)/pytest tests/crash -v -s
+	@$(BIN)/pytest tests/soak/soak_pods.py -v -s --log-cli-level INFO
+	@HOLDFAST_CRASH_ROUNDS=$(CRASH_ROUNDS) $(BIN)/pytest tests/crash -v -s --log-cli-level INFO
 	@HOLDFAST_TREE_SYSTEM_FILES=5000 HOLDFAST_TREE_SYSTEM_BYTES=2000000000 \
 	  $(BIN)/pytest tests/blackbox/test_tree_round_trip.py --timeout 7200 -v --durations=0
 

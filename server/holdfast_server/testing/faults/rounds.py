@@ -13,6 +13,7 @@ Not here: judging what is seen (`ledger`), making operations (`traffic`).
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from holdfast_server.contract import geometry
+from holdfast_server.drives.folder_layout import DAMAGED_FOLDER, RETIRED_FILE, damage_note
 from holdfast_server.testing.faults.inspection import Findings, inspect_set, staged_files
 from holdfast_server.testing.faults.ledger import PromiseBroken
 from holdfast_server.testing.faults.power_loss import PowerSupply
@@ -36,6 +38,9 @@ STAGING_EMPTY_SECONDS = 20.0
 WHOLE_TIMEOUT_SECONDS = 150.0
 """After the last fault: an undecided write is left alone for 30 s before healing may decide it."""
 START_TIMEOUT_SECONDS = 60.0
+PROGRESS_ROUNDS = 20
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -77,6 +82,8 @@ class CrashRounds:
             self.tally.rounds += 1
             self.tally.kinds[kind] += 1
             self.tally.seconds += time.monotonic() - started
+            if self.tally.rounds % PROGRESS_ROUNDS == 0:
+                log.info("%s", self.summary())
 
     async def round(self, kind: str, chance: random.Random) -> None:
         """One round: break, start everything, check everything."""
@@ -242,6 +249,16 @@ class CrashRounds:
                 for drive in self.pods.health(0).get("drives", [])  # type: ignore[attr-defined]
             ]
             raise PromiseBroken("no write quorum after a restart: " + "; ".join(states)) from None
+        self.check_tables()
+
+    def check_tables(self) -> None:
+        """A drive whose table was given up is filled from the others, which would hide that a crash had damaged it.
+        Raises PromiseBroken."""
+        for pod in range(self.pods.servers):
+            for volume in range(self.pods.volumes):
+                folder = self.pods.drive_path(pod, volume)
+                if (folder / DAMAGED_FOLDER).exists() or (folder / RETIRED_FILE).exists():
+                    raise PromiseBroken(f"the table of pod {pod} did not survive: {damage_note(folder)}")
 
     async def _staging_empties(self) -> None:
         """Nothing of writes that died may stay in staging; what is being healed passes through it."""

@@ -125,6 +125,7 @@ class Soak:
             await self.pods.wait_whole(WHOLE_TIMEOUT_SECONDS)
         except TimeoutError:
             raise PromiseBroken(f"not whole {WHOLE_TIMEOUT_SECONDS:.0f} s after {after}") from None
+        self.crash.check_tables()
 
     # --- the faults
     def _any_pod(self) -> int:
