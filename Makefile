@@ -61,6 +61,8 @@ CRASH_ROUNDS ?= 200
 soak: $(STAMP)
 	@$(BIN)/pytest tests/soak/soak_pods.py -v -s --log-cli-level INFO
 	@HOLDFAST_CRASH_ROUNDS=$(CRASH_ROUNDS) $(BIN)/pytest tests/crash -v -s --log-cli-level INFO
+	@HOLDFAST_LISTING_KEYS=1000000 HOLDFAST_LISTING_WAIT_SECONDS=1200 \
+	  $(BIN)/pytest tests/blackbox/test_listing_at_size.py -v -s
 	@HOLDFAST_TREE_SYSTEM_FILES=5000 HOLDFAST_TREE_SYSTEM_BYTES=2000000000 \
 	  $(BIN)/pytest tests/blackbox/test_tree_round_trip.py --timeout 7200 -v --durations=0
 

@@ -22,7 +22,8 @@ from holdfast_server.drives import keys, register_rows
 from holdfast_server.drives.group_commit import Transaction
 from holdfast_server.drives.identity import read_identity
 from holdfast_server.drives.local import LocalDrive
-from holdfast_server.drives.port import CommitMode, CommitRequest, CommitStatus, Held, Register
+from holdfast_server.drives.parts import Parts
+from holdfast_server.drives.port import CommitMode, CommitRequest, CommitStatus, DriveOffline, Held, Register
 from holdfast_server.drives.register_verbs import RegisterVerbs
 from holdfast_server.drives.slot import Slot
 from holdfast_server.erasure.codec import codec
@@ -30,6 +31,7 @@ from holdfast_server.objects import record
 from holdfast_server.objects.record import Extent, Geometry, Kind, Record
 
 REGISTERS_PER_BATCH = 250
+SUBMIT_ATTEMPTS = 60
 GROUP_SIZE = 10
 """Keys below one common prefix."""
 DIFFERENCE_EVERY = 100
@@ -48,6 +50,10 @@ class Load:
     first: int = 0
     deleted: bool = False
     differences: bool = True
+
+
+Batch = list[tuple[bytes, Register, list[Held]]]
+"""Row keys, registers, and what is given of them."""
 
 
 def key_of(number: int) -> str:
@@ -144,15 +150,27 @@ async def _load(folder: Path, loads: list[Load], set_size: int, parity: int) -> 
 async def _fill(drive: LocalDrive, load: Load, maker: _Maker) -> None:
     parts = drive._opened()
     for first in range(load.first, load.last, REGISTERS_PER_BATCH):
-        batch = []
+        batch: Batch = []
         for number in range(first, min(first + REGISTERS_PER_BATCH, load.last)):
             register = record.object_register(load.bucket_id, key_of(number))
             batch.append((keys.row_key(register), register, maker.held(number)))
         wanted = [key for row, _, _ in batch for key in register_rows.wanted(row)]
-        await parts.commits.submit(wanted, lambda transaction, batch=batch: _write(parts.verbs, transaction, batch))  # type: ignore[misc]
+        await _submit(parts, wanted, batch)
 
 
-def _write(verbs: RegisterVerbs, transaction: Transaction, batch: list[tuple[bytes, Register, list[Held]]]) -> None:
+async def _submit(parts: Parts, wanted: list[bytes], batch: Batch) -> None:
+    """Again where the drive hung meanwhile: committing what is held already changes nothing."""
+    for _ in range(SUBMIT_ATTEMPTS):
+        try:
+            await parts.commits.submit(wanted, lambda transaction: _write(parts.verbs, transaction, batch))
+        except DriveOffline:
+            await asyncio.sleep(1)
+        else:
+            return
+    raise RuntimeError("the drive hangs")
+
+
+def _write(verbs: RegisterVerbs, transaction: Transaction, batch: Batch) -> None:
     for row, register, versions in batch:
         for held in versions:
             reply = verbs.commit(transaction, row, CommitRequest(register, held, CommitMode.PLAIN))

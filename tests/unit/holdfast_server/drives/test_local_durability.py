@@ -7,7 +7,15 @@ import signal
 import sys
 from pathlib import Path
 
-from holdfast_server.drives.port import CommitMode, CommitRequest, DriveState, Held, Register
+from holdfast_server.drives.port import (
+    CommitMode,
+    CommitRequest,
+    DriveState,
+    Held,
+    Register,
+    Tombstone,
+    TombstoneState,
+)
 
 SPACE = b"o" + bytes(16)
 
@@ -128,3 +136,18 @@ async def test_rot_in_a_sorted_file_is_an_error_and_never_an_absence(open_drive,
         reply = None
     assert reply is None
     assert drive.status().state is DriveState.FAULTY
+
+
+async def test_what_is_told_of_a_tombstone_is_on_stable_storage_first(open_drive, monkeypatch):
+    """The note that dropped what lay beneath it was not."""
+    drive = await open_drive()
+    register = Register(SPACE, "gone")
+    for stamp in (10, 20):
+        await drive.commit(CommitRequest(register, Held(stamp, stamp == 20, b"r", -1, None), CommitMode.PLAIN))
+    engine = drive._opened().engine
+    flush, flushed = engine.flush, []
+    monkeypatch.setattr(engine, "flush", lambda: flushed.append(flush()))
+    await drive.note(register, 20, True)
+    assert flushed == []
+    reply = await drive.weigh_tombstones([Tombstone(register, 20)], 0.0)
+    assert (reply.states, len(flushed)) == ((TombstoneState.SETTLED,), 1)
