@@ -135,8 +135,9 @@ def _findings(silent: Sequence[PodAnswer], sets: Sequence[HealSet], drives: Sequ
         if not one.writable:
             served = "reads are served, writes are refused" if one.readable else "neither reads nor writes are served"
             found.append(f"pool {one.pool} set {one.index}: {served}: {one.online} of {one.set_size} drives answer")
-    found += [f"pod {pod.pod} does not answer: {pod.message}" for pod in silent]
-    found += [_drive_finding(drive) for drive in drives if drive.state != "ok"]
+    found += [_pod_finding(pod, drives) for pod in silent]
+    told = {pod.pod for pod in silent}
+    found += [_drive_finding(drive) for drive in drives if drive.state != "ok" and drive.pod not in told]
     for one in sets:
         where = f"pool {one.pool} set {one.index}"
         if one.stuck:
@@ -146,6 +147,12 @@ def _findings(silent: Sequence[PodAnswer], sets: Sequence[HealSet], drives: Sequ
             waiting = count_of(one.queue_length, "register waits", "registers wait")
             found.append(f"{where}: {waiting} for repair, the oldest since {about(one.oldest_entry_seconds)}")
     return found
+
+
+def _pod_finding(pod: PodAnswer, drives: Sequence[HealDrive]) -> str:
+    volumes = [f"data{drive.volume}" for drive in drives if drive.pod == pod.pod]
+    verb = "catches" if len(volumes) == 1 else "catch"
+    return f"pod {pod.pod} does not answer: {pod.message}; its {', '.join(volumes)} {verb} up when it is back"
 
 
 def _drive_finding(drive: HealDrive) -> str:

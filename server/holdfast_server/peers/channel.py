@@ -290,7 +290,9 @@ class Channel:
                 connection, report = await self._dial()
         except (OSError, ConnectionLost, HandshakeError, FrameError, TimeoutError) as error:
             # The first failure and every change of it are worth a line; a pod that is away is not, each second.
-            failure = str(error) or type(error).__name__
+            # Python's own TimeoutError has no words, and a status shows this to people.
+            silence = f"no handshake within {HANDSHAKE_TIMEOUT_SECONDS:g} s"
+            failure = str(error) or (silence if isinstance(error, TimeoutError) else type(error).__name__)
             level = logging.DEBUG if failure == self.last_failure else logging.WARNING
             self.last_failure = failure
             log.log(level, "peer cannot be dialled", extra=self._fields(reason=failure))
