@@ -106,6 +106,10 @@ class RegisterRows:
     def load(self, transaction: Transaction, row: bytes, healing: bool) -> State:
         return state_from(row, [transaction.get(key) for key in wanted(row)], self.watermarks, healing)
 
+    def rests_settled(self, transaction: Transaction, row: bytes) -> bool:
+        """Whether it is in the place of settled tombstones."""
+        return transaction.get(keys.settled_key(row)) is not None
+
     def settled_seconds(self, transaction: Transaction, row: bytes) -> float:
         """Since when there is only a marked tombstone; 0 if that is not so."""
         settled = transaction.get(keys.settled_key(row))

@@ -113,7 +113,7 @@ class RegisterVerbs:
             if register.space[:1] == UPLOAD_LETTER and state.records[-1].tombstone:
                 # The intent rests in the same batch: a crash between two sweeps must not leave parts behind.
                 transaction.put(keys.SWEEP + row, b"")
-        if older or (state.settled and state.mark != before):
+        if older or (state.settled and not self._rows.rests_settled(transaction, row)):
             self._rows.save(transaction, row, state, older)
         if not whole:
             self.repairs.add(transaction, row)
