@@ -61,6 +61,7 @@ class TableWalk:
 
     async def spaces(self, after: bytes, limit: int) -> list[bytes]:
         """The spaces above `after`, by seeking from one to the next."""
+
         def cursors() -> list[tuple[bytes, Cursor]]:
             return [(place, self._engine.cursor(keys.successor(place))) for place in (keys.REGISTER, keys.SETTLED)]
 
