@@ -33,6 +33,8 @@ class DriveView:
     used_bytes: int = 0
     filling: FillingProgress | None = None
     """How far it is, where its own pod tells."""
+    full: bool = False
+    """Serves, and takes no new data for want of room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +215,7 @@ def _drive(
         total_bytes=chosen.total_bytes,
         used_bytes=chosen.used_bytes,
         filling=healing.filling if healing is not None else None,
+        full=chosen.full,
     )
 
 

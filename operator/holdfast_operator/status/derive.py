@@ -23,6 +23,7 @@ from holdfast_operator.status.healing import (
     TROUBLES_NAMED,
     drive_prospects,
     drive_troubles,
+    full_words,
     service,
     stuck_words,
     summary,
@@ -190,6 +191,7 @@ def _degraded(findings: PassFindings, previous: Mapping[str, Any]) -> Finding:
     if not redundancy.answering:
         return Finding("Degraded", None, "NoPodAnswers", "no pod answers")
     waiting, stuck = redundancy.waiting, redundancy.stuck
+    full = full_words(redundancy, findings.tenant.name)
     if not redundancy.whole and not all(record.formatted for record in findings.ledger.serving_pools):
         return Finding("Degraded", None, "Starting", "drives are being prepared")
     if not redundancy.whole:
@@ -197,10 +199,12 @@ def _degraded(findings: PassFindings, previous: Mapping[str, Any]) -> Finding:
         reason = "DrivesHealing" if healing_only else "DrivesMissing"
         parts = [summary(redundancy), service(redundancy), drive_troubles(redundancy, findings.tenant.name)]
         parts += [drive_prospects(redundancy), waiting_words(waiting) if waiting else ""]
-        parts += [stuck_words(stuck) if stuck else ""]
+        parts += [stuck_words(stuck) if stuck else "", full]
         return Finding("Degraded", True, reason, "; ".join(part for part in parts if part))
     if stuck:
         return Finding("Degraded", True, "VersionsStuck", f"every drive is there; {stuck_words(stuck)}")
+    if full:
+        return Finding("Degraded", True, "DrivesFull", f"every drive is there; {full}")
     # A write that one drive missed is repaired within seconds and no news; but what is degraded stays so until
     # the writes missed meanwhile have been made up for.
     if waiting and _was_true(previous, "Degraded"):

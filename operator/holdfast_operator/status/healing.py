@@ -22,7 +22,7 @@ _STATES = (FAULTY, BLANK, OFFLINE, HEALING)
 _PROSPECTS = {
     OFFLINE: "what an offline drive misses is written to it when its pod is back",
     HEALING: "a healing drive is filled from the others and counts again when that is done",
-    FAULTY: "a faulty drive waits until its folder is emptied, or put right and its pod restarted",
+    FAULTY: "a faulty drive comes back once what is wrong has passed, or is filled anew if its folder is emptied",
 }
 
 
@@ -95,6 +95,20 @@ def drive_troubles(redundancy: Redundancy, tenant_name: str) -> str:
     ]
     more = [f"and drives of {len(named) - TROUBLES_NAMED} more"] if len(named) > TROUBLES_NAMED else []
     return "; ".join([*named[:TROUBLES_NAMED], *more])
+
+
+def full_words(redundancy: Redundancy, tenant_name: str) -> str:
+    """The drives without room; empty if there are none."""
+    full = [drive for drive in redundancy.drives if drive.full]
+    if not full:
+        return ""
+    named = [f"{labels.pod_name_prefix(tenant_name, drive.pool)}{drive.ordinal}/data{drive.volume}" for drive in full]
+    more = f" and {len(named) - TROUBLES_NAMED} more" if len(named) > TROUBLES_NAMED else ""
+    verb = "takes" if len(full) == 1 else "take"
+    return (
+        f"{len(full)} of {count_of(len(redundancy.drives), 'drive', 'drives')} {verb} no new data for want of room "
+        f"({', '.join(named[:TROUBLES_NAMED])}{more}): delete, or let the pool's volumes grow"
+    )
 
 
 def drive_prospects(redundancy: Redundancy) -> str:

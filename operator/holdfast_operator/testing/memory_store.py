@@ -91,6 +91,8 @@ class MemoryPods:
         """Of every drive."""
         self.stuck = 0
         """Versions of the first set that need a person."""
+        self.full: set[tuple[str, int]] = set()
+        """(pod, volume) of drives without room."""
         self.fillings: dict[tuple[str, int], FillingProgress] = {}
         """(pod, volume) → how far the drive is."""
         self.silent = False
@@ -219,4 +221,5 @@ class MemoryPods:
             total_bytes=10 * 1024**3,
             used_bytes=1024**3,
             available_bytes=9 * 1024**3,
+            full=(name, slot.volume) in self.full,
         )

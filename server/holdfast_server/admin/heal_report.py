@@ -1,6 +1,7 @@
 """What an overview says about redundancy, and what it means for people.  Pure.
 
-A tenant is *whole* when every pod answers, every drive is full, no register waits for repair and none is stuck.
+A tenant is *whole* when every pod answers, every drive serves and has room, no register waits for repair and none is
+stuck.
 Drives that keep the same repair entries are not added up: a set's queue is its longest.
 """
 
@@ -22,7 +23,7 @@ _PROSPECTS = {
     "healing": "it is being filled from the others",
     "offline": "what it misses is written to it when its pod is back",
     "blank": "it waits for permission to join",
-    "faulty": "it needs a person: empty its folder, or put it right and restart its pod",
+    "faulty": "it comes back once what is wrong has passed, or is filled anew if its folder is emptied",
 }
 
 
@@ -92,6 +93,7 @@ def _drive(drive: DriveHealth, pod: str, healing: DriveHealing | None) -> HealDr
         volume=drive.volume,
         state=drive.state,
         message=drive.message,
+        full=drive.full,
     )
     if healing is None:
         return known
@@ -138,6 +140,11 @@ def _findings(silent: Sequence[PodAnswer], sets: Sequence[HealSet], drives: Sequ
     found += [_pod_finding(pod, drives) for pod in silent]
     told = {pod.pod for pod in silent}
     found += [_drive_finding(drive) for drive in drives if drive.state != "ok" and drive.pod not in told]
+    found += [
+        f"drive {drive.pod}/data{drive.volume} takes no new data for want of room: delete, or let the volumes grow"
+        for drive in drives
+        if drive.full
+    ]
     for one in sets:
         where = f"pool {one.pool} set {one.index}"
         if one.stuck:

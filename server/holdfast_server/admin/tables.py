@@ -65,7 +65,7 @@ def _pod_row(pod: PodInfo, info: TenantInfo, now_ms: int) -> tuple[str, ...]:
 
 
 def heal_text(status: HealStatus, now_ms: int) -> str:
-    lines = ["whole: every drive is full and nothing waits for repair"] if status.whole else []
+    lines = ["whole: every drive has everything, and nothing waits for repair"] if status.whole else []
     lines += [f"- {finding}" for finding in status.findings]
     sets = [
         (

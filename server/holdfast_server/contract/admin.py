@@ -127,6 +127,8 @@ class HealDrive(_Struct, frozen=True, kw_only=True):
     volume: int
     state: str
     message: str = ""
+    full: bool = False
+    """Serves, and takes no new data for want of room."""
     queue_length: int = 0
     oldest_entry_seconds: float = 0.0
     filling: FillingProgress | None = None
@@ -151,7 +153,7 @@ class HealSet(_Struct, frozen=True, kw_only=True):
 
 class HealStatus(_Struct, frozen=True, kw_only=True):
     whole: bool
-    """Every pod answers, every drive is full, nothing waits for repair and nothing is stuck."""
+    """Every pod answers, every drive serves and has room, nothing waits for repair and nothing is stuck."""
     findings: list[str] = []
     """For people: what is not as it should be, and what becomes of it; worst first."""
     silent_pods: list[str] = []

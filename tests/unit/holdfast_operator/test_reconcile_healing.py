@@ -102,6 +102,19 @@ async def test_versions_that_are_stuck_ask_for_a_person(world: Any) -> None:
     assert event["type"] == "Warning"
 
 
+async def test_drives_without_room_are_named_before_writes_stop(world: Any) -> None:
+    await world.start()
+    world.pods.full = {(POD, 1)}
+    await world.run_passes(2)
+    degraded = world.condition("Degraded")
+    assert (degraded["status"], degraded["reason"]) == ("True", "DrivesFull")
+    assert "1 of 8 drives takes no new data for want of room (logs-pool-main-3/data1)" in degraded["message"]
+    assert world.condition("Ready")["status"] == "True"
+    world.pods.full = set()
+    await world.run_passes(2)
+    assert world.condition("Degraded")["reason"] == "Whole"
+
+
 async def test_a_tenant_that_heals_tells_its_events_once(world: Any) -> None:
     await world.start()
     for percent in range(0, 100, 5):

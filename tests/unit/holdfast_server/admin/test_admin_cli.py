@@ -44,6 +44,7 @@ class Tenant:
 
     def __init__(self) -> None:
         self.silent: set[int] = set()
+        self.full: set[int] = set()
         self.states = ["ok"] * 4
         self.filling: FillingProgress | None = None
         self.queue_length = 0
@@ -69,7 +70,7 @@ class Tenant:
     def drive(self, at: int, state: str) -> DriveHealth:
         return DriveHealth(
             pool="main", set_index=0, position=at, ordinal=at, volume=0, state=state, total_bytes=1 << 30,
-            used_bytes=1 << 28, available_bytes=3 << 28,
+            used_bytes=1 << 28, available_bytes=3 << 28, full=at in self.full,
         )  # fmt: skip
 
     def cluster(self) -> ClusterHealth:
@@ -160,7 +161,7 @@ def admin(served_tenant: tuple[Endpoint, Tenant], capsys: pytest.CaptureFixture[
 
 def test_a_whole_tenant_is_told_and_ends_with_0(tenant: Tenant, admin: Any) -> None:
     code, text = admin("heal", "status")
-    assert (code, text.splitlines()[0]) == (0, "whole: every drive is full and nothing waits for repair")
+    assert (code, text.splitlines()[0]) == (0, "whole: every drive has everything, and nothing waits for repair")
     assert "since the pods began: 20 registers repaired" in text
     code, text = admin("info")
     assert code == 0
@@ -193,6 +194,13 @@ def test_a_drive_that_is_filled_shows_how_far(tenant: Tenant, admin: Any) -> Non
     code, text = admin("heal", "status")
     assert code == 1
     assert "drive logs-pool-main-1/data0 is healing: filled from the others, 45 %, about 3 min left" in text
+
+
+def test_a_drive_without_room_is_named(tenant: Tenant, admin: Any) -> None:
+    tenant.full = {2}
+    code, text = admin("heal", "status")
+    assert code == 1
+    assert "drive logs-pool-main-2/data0 takes no new data for want of room" in text
 
 
 def test_lost_quorum_comes_first(tenant: Tenant, admin: Any) -> None:
