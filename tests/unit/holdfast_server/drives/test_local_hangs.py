@@ -155,8 +155,10 @@ async def test_a_drive_that_comes_back_only_to_hang_again_is_not_used(open_drive
     again = Hold(monkeypatch, drive._parts.engine, "flush")
     hold.release()
     await asyncio.to_thread(again.begun.wait, 20)
-    await asyncio.sleep(0.5)
-    assert drive.status().state is DriveState.OFFLINE
+    deadline = time.monotonic() + 1.0
+    while time.monotonic() < deadline:
+        assert drive.status().state is DriveState.OFFLINE
+        await asyncio.sleep(0.005)
     with pytest.raises(DriveOffline):
         await commit(drive, "second")
     again.release()
