@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from holdfast_server.contract.config import ErasureConfig, PoolConfig
+from holdfast_server.contract.healing import BucketUsage, DriveHealing, HealProgress, SetHealing, StuckRegister
 from holdfast_server.drives.port import DriveState, DriveStatus
 from holdfast_server.pod.health import PlacedStatus, cluster_health, pod_health
 
@@ -83,3 +85,21 @@ def test_ready_means_open_drives_and_not_quorum(opened: bool, states: list[Drive
     health = pod_health(pod="p-0", epoch=1, version="1", opened=opened, faults=["config: x"], drives=drives(states))
     assert health.ready == ready
     assert "config: x" in health.message
+
+
+def test_what_needs_no_signature_names_no_key_and_no_bucket() -> None:
+    stuck = StuckRegister(
+        kind="object", bucket_id="ab" * 16, key="secret-key", version="", stamp=1, copies=1, copies_needed=2, since_ms=0
+    )
+    usage = BucketUsage(bucket_id="cd" * 16, objects=1, size_bytes=1)
+    progress = HealProgress(
+        drives=[
+            DriveHealing(pool="main", set_index=0, position=0, volume=0, state="ok", usage=[usage], queue_length=3)
+        ],
+        sets=[SetHealing(pool="main", index=0, stuck=1, stuck_samples=[stuck])],
+    )
+    health = cluster_health(pools=[POOL], epoch=1, drives=drives([FULL] * 4), me=("main", 0), healing=progress)
+    told = msgspec.json.encode(health).decode()
+    assert not any(secret in told for secret in ("secret-key", "abab", "cdcd"))
+    assert health.healing.sets[0].stuck == 1
+    assert health.repair_queue_length == 3
