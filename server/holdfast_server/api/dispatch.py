@@ -76,10 +76,11 @@ class Dispatcher:
         self._services = services
         self._authenticator = Authenticator(services.identities.credentials, services.domains)
         self._mounts = dict(mounts or {})
+        self._mounted = tuple(prefix + "/" for prefix in self._mounts)
 
     def is_mounted(self, raw_path: str) -> bool:
         """Whether a mount serves it, and no handler of S3."""
-        return any(raw_path.startswith(prefix + "/") for prefix in self._mounts)
+        return raw_path.startswith(self._mounted)
 
     async def answer(
         self, request: Request, body: IncomingBody, request_id: str, ticket: Ticket

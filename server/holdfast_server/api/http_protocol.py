@@ -117,9 +117,9 @@ class S3Protocol(RequestHandler):
         return waiter is not None and not waiter.done()
 
     @property
-    def read_size_bytes(self) -> int:
-        """How much to read at a time."""
-        return HEAD_READ_SIZE_BYTES if self._content is None else READ_SIZE_BYTES
+    def in_body(self) -> bool:
+        """Its handler is at work: what comes now is a body."""
+        return self._content is not None
 
     def _hold_back(self) -> None:
         if not self._held_back and self.transport is not None:
@@ -239,6 +239,7 @@ class _InSmallPieces(asyncio.BufferedProtocol):
     def __init__(self, protocol: S3Protocol, buffer: memoryview) -> None:
         self._protocol = protocol
         self._buffer = buffer
+        self._head_buffer = buffer[:HEAD_READ_SIZE_BYTES]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._protocol.connection_made(transport)
@@ -256,7 +257,7 @@ class _InSmallPieces(asyncio.BufferedProtocol):
         self._protocol.resume_writing()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer[: self._protocol.read_size_bytes]
+        return self._buffer if self._protocol.in_body else self._head_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         self._protocol.data_received(bytes(self._buffer[:nbytes]))

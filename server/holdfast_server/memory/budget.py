@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from types import TracebackType
 
 from holdfast_server.memory.ledger import Claim, Ledger, Verdict
@@ -32,13 +33,17 @@ class Overloaded(Exception):
 class Budget:
     """One shared amount: bytes, or requests."""
 
-    def __init__(self, name: str, capacity: int, wait_seconds: float, most_waiting: int) -> None:
-        """`wait_seconds`: the longest a claim waits unless it says otherwise."""
+    def __init__(
+        self, name: str, capacity: int, wait_seconds: float, most_waiting: int, relieved_by: Sequence[Budget] = ()
+    ) -> None:
+        """`wait_seconds`: the longest a claim waits unless it says otherwise.  `relieved_by`: who is too slow in one
+        of these gives way to those who wait here, too: it holds both."""
         self.name = name
         self.wait_seconds = wait_seconds
         self.refused = 0
         self.evicted = 0
         self._ledger = Ledger(capacity, most_waiting)
+        self._relieved_by = relieved_by
         self._futures: dict[Claim, asyncio.Future[None]] = {}
         self._holds: dict[Hold, None] = {}
         """Those that hold something, the longest without progress first."""
@@ -114,6 +119,8 @@ class Budget:
             self._holds[hold] = None
 
     def _evict_slow(self, now: float) -> None:
+        for budget in self._relieved_by:
+            budget._evict_slow(now)
         for hold in self._holds:
             if now - hold.since < SLOW_SECONDS:
                 return

@@ -26,7 +26,7 @@ class MemoryLimits:
     """Worked on at once, but for those that stream.  Loki alone keeps some 180 in flight."""
     request_bytes: int = 128 * KIB
     """Of one that does not stream: objects of at most 64 KiB, their shards, records."""
-    waiting: int = 512
+    waiting: int = 256
     """Requests that wait for their turn, and as many that wait to stream; one more is refused at once."""
     waiting_bytes: int = 64 * KIB
     """Of a request that waits: its head, and what came of its body before it was read no further."""
@@ -73,7 +73,7 @@ class MemoryLimits:
             "process": self.process_bytes,
             "connections": self.connections * self.connection_bytes,
             "requests": self.requests * self.request_bytes,
-            "waiting": self.waiting * self.waiting_bytes,
+            "waiting": 2 * self.waiting * self.waiting_bytes,
             "streams": self.streams * self.stream_buffer_bytes,
             "writes": self.write_bytes,
             "reads": self.read_bytes,

@@ -21,11 +21,11 @@ class PodMemory:
             return Budget(name, capacity, wait_seconds, limits.waiting)
 
         self.requests = budget("requests", limits.requests)
-        self.streams = budget("streams", limits.streams)
         self.copies = budget("copies", limits.copies)
         self.admin = budget("admin requests", limits.admin_requests)
         self.writes = budget("bytes being written", limits.write_bytes)
         self.reads = budget("bytes being read", limits.read_bytes)
+        self.streams = Budget("streams", limits.streams, wait_seconds, limits.waiting, (self.writes, self.reads))
         self.documents = budget("bytes of documents", limits.document_bytes)
         self.peer_answers = Budget(
             "answers to peers", limits.peer_answer_bytes, wait_seconds, MOST_PEER_ANSWERS_WAITING

@@ -90,3 +90,26 @@ async def test_who_is_too_slow_gives_way_only_while_others_wait(monkeypatch: pyt
     brisk.cancel()
     await asyncio.wait((brisk,))
     assert (budget.evicted, budget.used) == (1, 5)
+
+
+async def test_who_waits_for_a_place_is_relieved_by_those_who_are_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget_module, "SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(budget_module, "LOOK_AROUND_SECONDS", 0.02)
+    bytes_ = Budget("bytes", 100, wait_seconds=5, most_waiting=9)
+    places = Budget("places", 1, wait_seconds=5, most_waiting=9, relieved_by=(bytes_,))
+
+    async def slow() -> None:
+        await places.take(1)
+        try:
+            with bytes_.hold() as hold:
+                await hold.take(1)
+                await asyncio.sleep(3600)
+        finally:
+            places.give(1)
+
+    holder = asyncio.ensure_future(slow())
+    await asyncio.sleep(0)
+    await places.take(1)
+    await asyncio.wait((holder,))
+    assert holder.cancelled()
+    assert (bytes_.evicted, bytes_.used, places.used) == (1, 0, 1)
