@@ -174,6 +174,8 @@ def _write(verbs: RegisterVerbs, transaction: Transaction, batch: Batch) -> None
     for row, register, versions in batch:
         for held in versions:
             reply = verbs.commit(transaction, row, CommitRequest(register, held, CommitMode.PLAIN))
+            if reply.status is CommitStatus.STALE and reply.highest == versions[-1].stamp:
+                continue  # by an earlier attempt it was written and superseded
             if reply.status is not CommitStatus.OK:
                 raise RuntimeError(f"{register.key!r} was refused: {reply}")
             verbs.note(transaction, register, row, held.stamp, True)
