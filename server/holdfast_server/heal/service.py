@@ -63,12 +63,14 @@ class HealService:
         local_drives: Callable[[], Sequence[OwnDrive]],
         clock: Clock,
         settings: HealSettings | None = None,
+        peers_slowdowns: Callable[[], Sequence[float]] = tuple,
     ) -> None:
+        """`peers_slowdowns`: see `Pacer`."""
         self._store = store
         self._local_drives = local_drives
         self._clock = clock
         self.settings = settings or HealSettings()
-        self.pacer = Pacer(clock, store.foreground, self.settings)
+        self.pacer = Pacer(clock, store.foreground, self.settings, peers_slowdowns)
         self.registers = RegisterHealing(store, self.pacer, clock)
         self.queue = RepairQueueWork(self.registers, clock, self.settings)
         self.filling = Filling(self.registers, clock, self.settings)

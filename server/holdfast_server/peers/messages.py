@@ -81,6 +81,10 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     epoch: int
     drives: tuple[port.DriveStatus, ...]
     """One per volume, in order."""
+    slowdown: float | None = None
+    """How many times the usual its requests wait for records now; None without requests (`heal.pacing`)."""
+    heals: bool = False
+    """Its healing worked within the last second: what is slow elsewhere may be slow because of it."""
 
 
 class Request(msgspec.Struct, array_like=True, gc=False):

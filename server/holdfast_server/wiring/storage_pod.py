@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from prometheus_client import ProcessCollector
 
 from holdfast_server.admin.handler import AdminApi
@@ -70,6 +71,8 @@ FENCE_TIMEOUT_SECONDS = 15.0
 RESTART_WORK_SECONDS = 5.0
 CLOSE_DRIVE_TIMEOUT_SECONDS = 10.0
 """A drive whose disk hangs closes when the disk lets go of it."""
+LAST_CLOSE_TIMEOUT_SECONDS = 60.0
+"""At the end of the process there is nothing better to do; whoever ends it has a deadline of his own."""
 
 
 async def open_drive(inputs: PodInputs, volume: Volume, clock: Clock, settings: DriveSettings) -> LocalDrive:
@@ -126,7 +129,7 @@ class StoragePod:
             PoolMap(inputs.config), self._table.drives_of, clock, self._stamps, memory=self._memory
         )
         self._services = self._make_services()
-        self._heal = HealService(self.store, lambda: self._drives, clock)
+        self._heal = HealService(self.store, lambda: self._drives, clock, peers_slowdowns=self._peers_slowdowns)
         self._started_ms = clock.now_ms()
         self._view = TenantView(
             lambda: inputs.config.pools, self.pod_state, lambda: self.cluster_health(False),
@@ -197,7 +200,7 @@ class StoragePod:
         await self._network.close()
         await self._peer_server.close()
         await asyncio.wait(
-            [asyncio.ensure_future(drive.close()) for drive in self._drives], timeout=CLOSE_DRIVE_TIMEOUT_SECONDS
+            [asyncio.ensure_future(drive.close()) for drive in self._drives], timeout=LAST_CLOSE_TIMEOUT_SECONDS
         )
         self._resolver.close()
 
@@ -265,7 +268,12 @@ class StoragePod:
 
     # --- reports
     def _report(self) -> Report:
-        return self.local.report(self._epoch)
+        slowdown, heals = self._heal.pacer.told()
+        return msgspec.structs.replace(self.local.report(self._epoch), slowdown=slowdown, heals=heals)
+
+    def _peers_slowdowns(self) -> list[float]:
+        reports = [peer.link.report for peer in self._network.peers if peer.online and peer.link.report is not None]
+        return [report.slowdown for report in reports if report.slowdown is not None]
 
     def _peers_changed(self) -> None:
         self.local.wake()
@@ -282,6 +290,8 @@ class StoragePod:
         while True:
             await asyncio.sleep(STATE_POLL_SECONDS)
             await self._settle_epoch()
+            if any(peer.link.report is not None and peer.link.report.heals for peer in self._network.peers):
+                self._heal.pacer.is_burdened()
             self._push()
 
     # --- what the API and the peers are given

@@ -99,3 +99,33 @@ async def test_one_request_that_waited_for_a_lost_pod_is_one_request(pod: Pod) -
     assert pod.foreground.lookups.recent_seconds < 0.11
     await pod.requests(USUAL_SECONDS, 100)
     assert pod.foreground.slowdown(pod.clock.monotonic_seconds(), 0.002) < 1
+
+
+async def test_the_requests_of_other_pods_count_as_much_as_its_own(pod: Pod) -> None:
+    told: list[float] = []
+    pacer = Pacer(pod.clock, pod.foreground, SETTINGS, lambda: told)
+    await pacer.rest(0.1)
+    assert pacer.share == 1.0
+    told.append(1.0)
+    await pacer.rest(0.1)
+    assert pacer.share == SETTINGS.busy_share
+    told.append(5.0)
+    for _ in range(20):
+        await pacer.rest(0.1)
+    assert pacer.share == SETTINGS.least_share
+    told.clear()
+    await pacer.rest(0.1)
+    assert pacer.share == 1.0
+
+
+async def test_a_pod_tells_the_others_how_its_requests_fare(pod: Pod) -> None:
+    assert pod.pacer.told() == (None, False)
+    await pod.requests(USUAL_SECONDS, 500)
+    pod.pacer.is_burdened()
+    await pod.requests(10 * USUAL_SECONDS)
+    slowdown, heals = pod.pacer.told()
+    assert slowdown is not None
+    assert slowdown > 3
+    assert not heals
+    await pod.unit(0.01)
+    assert pod.pacer.told()[1]
