@@ -35,13 +35,17 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def run_cuts(
     directory: Path, shim: Path, rounds: int, kinds: tuple[str, ...], omit: Omission | None = None,
-    loss: Loss | None = None, finish: bool = True,
+    loss: Loss | None = None, impatient: pytest.MonkeyPatch | None = None, finish: bool = True,
 ) -> CrashRounds:  # fmt: skip
     pods = PodProcesses(directory, servers=4, volumes=1, entry=altered_server.entry(omit=omit))
     power = PowerSupply(pods, shim)
     power.loss = loss
     try:
         await pods.start_all()
+        if impatient is not None:
+            # What is lost stays lost: no need to wait long for it.
+            impatient.setattr("holdfast_server.testing.pods.START_TIMEOUT_SECONDS", 20.0)
+            impatient.setattr("holdfast_server.testing.faults.traffic.READ_ATTEMPT_SECONDS", 5.0)
         async with S3Session(pods.access_key, pods.secret_key) as session:
             crash = CrashRounds(pods, session, SEED, power)
             await crash.run(rounds, kinds)
@@ -75,9 +79,6 @@ async def test_what_was_acknowledged_survives_hundreds_of_power_cuts(shim: Path,
 async def test_a_step_left_out_is_noticed(
     omit: Omission, shim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What is lost stays lost: no need to wait long for it.
-    monkeypatch.setattr("holdfast_server.testing.pods.START_TIMEOUT_SECONDS", 10.0)
-    monkeypatch.setattr("holdfast_server.testing.faults.traffic.READ_ATTEMPT_SECONDS", 5.0)
     with pytest.raises(PromiseBroken) as noticed:
-        await run_cuts(tmp_path / "pods", shim, 2, ("kill all",), omit, Loss.EVERYTHING, finish=False)
+        await run_cuts(tmp_path / "pods", shim, 2, ("kill all",), omit, Loss.EVERYTHING, monkeypatch, False)
     print(f"\n{omit.value}: {noticed.value}")
