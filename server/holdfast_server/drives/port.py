@@ -292,7 +292,7 @@ class Drive(Protocol):
         """What this drive knows of a register (rule 3).  Answers only what is durable."""
 
     async def query_many(self, registers: Sequence[Register], with_inline: bool) -> list[QueryReply]:
-        """`query` of each, in order; at most `MAX_REGISTERS_PER_CALL`.  One call instead of many, for background work."""
+        """`query` of each, in order; at most `MAX_REGISTERS_PER_CALL`.  One call, for background work."""
 
     async def commit(self, request: CommitRequest) -> CommitReply:
         """Accept a record, durably before answering, or say why not.

@@ -165,9 +165,13 @@ async def test_a_table_that_rots_under_a_running_drive_sets_it_aside_as_damaged(
     await drive.close()
     drive = await open_drive(form=False)
     flip("*.sst", 0.4)(tmp_path / "records")
-    with pytest.raises(DriveFaulty, match="Corruption"):
+
+    async def read_everything() -> None:
         for number in range(COUNT):
             await drive.query(register(number), True)
+
+    with pytest.raises(DriveFaulty, match="Corruption"):
+        await read_everything()
     assert drive.fault_kind is FaultKind.DAMAGED
 
 
