@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 
 from holdfast_operator.kube.errors import KubeError
 from holdfast_operator.kube.port import TENANT, KubeClient
+from holdfast_operator.metrics import OperatorMetrics, Outcome
 from holdfast_operator.reconcile import TenantKey
 
 WORKERS = 4
@@ -77,6 +78,15 @@ class WorkQueue:
             self._again.discard(key)
             self.add(key)
 
+    @property
+    def waiting(self) -> int:
+        """Tenants that want a pass now."""
+        return len(self._due) + len(self._again)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
     def close(self) -> None:
         for timer in self._timers.values():
             timer.cancel()
@@ -86,12 +96,16 @@ class WorkQueue:
 class Controller:
     """The loop around the reconcile; `trigger` is what event handlers call."""
 
-    def __init__(self, kube: KubeClient, reconcile: Reconcile, namespaces: tuple[str, ...]) -> None:
+    def __init__(
+        self, kube: KubeClient, reconcile: Reconcile, namespaces: tuple[str, ...], metrics: OperatorMetrics
+    ) -> None:
         self._kube = kube
+        self._metrics = metrics
         self._reconcile = reconcile
         self._namespaces = namespaces
         self._queue = WorkQueue()
         self._failures: dict[TenantKey, int] = {}
+        metrics.watch_queue(lambda: (self._queue.waiting, self._queue.running, len(self._failures)))
 
     def trigger(self, namespace: str, name: str) -> None:
         """Something about this Tenant may have changed."""
@@ -119,17 +133,22 @@ class Controller:
 
     async def _one_pass(self, key: TenantKey) -> float | None:
         fields = {"namespace": key.namespace, "tenant": key.name}
+        started = asyncio.get_running_loop().time()
+        outcome: Outcome = "broken"
         try:
             async with asyncio.timeout(PASS_TIMEOUT_SECONDS):
                 delay = await self._reconcile(key)
         except (KubeError, TimeoutError) as error:
+            outcome = "timed_out" if isinstance(error, TimeoutError) else "failed"
             logger.warning("pass failed: %s", error or type(error).__name__, extra={"fields": fields})
         except Exception:
             # Our own mistake in one Tenant's pass must not end the passes of the others.
             logger.exception("pass failed unexpectedly", extra={"fields": fields})
         else:
+            self._metrics.pass_ended("done", asyncio.get_running_loop().time() - started)
             self._failures.pop(key, None)
             return delay
+        self._metrics.pass_ended(outcome, asyncio.get_running_loop().time() - started)
         count = self._failures[key] = self._failures.get(key, 0) + 1
         return min(FIRST_RETRY_SECONDS * 2 ** min(count - 1, 16), LAST_RETRY_SECONDS)
 
@@ -139,6 +158,7 @@ class Controller:
                 try:
                     tenants = await self._kube.list_objects(TENANT, namespace)
                 except KubeError as error:
+                    self._metrics.listing_failures.inc()
                     logger.warning("Tenants cannot be listed: %s", error)
                     continue
                 for tenant in tenants:

@@ -11,7 +11,9 @@ import logging
 import os
 import sys
 import time
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any, cast
 
 import aiohttp
@@ -23,6 +25,7 @@ from holdfast_operator.kube.client import HttpKubeClient
 from holdfast_operator.kube.errors import KubeError
 from holdfast_operator.kube.login import load_configuration
 from holdfast_operator.logs import configure_logging
+from holdfast_operator.metrics import OperatorMetrics, serve_metrics
 from holdfast_operator.migration import command as convert_minio_tenant
 from holdfast_operator.minting import system_mint
 from holdfast_operator.observe.health import HttpHealthProbe
@@ -45,7 +48,7 @@ def main() -> None:
         asyncio.run(run(settings))
     except KeyboardInterrupt:
         pass
-    except KubeError as error:
+    except (KubeError, OSError) as error:
         logger.error("%s", error)
         sys.exit(1)
     except ExceptionGroup as failures:
@@ -58,7 +61,10 @@ def main() -> None:
 async def run(settings: OperatorSettings) -> None:
     """Until a signal; raises LoginFailed if there is no way to the API server."""
     configuration = await load_configuration(settings.kubeconfig)
-    async with HttpKubeClient(configuration) as kube, aiohttp.ClientSession() as session:
+    metrics = OperatorMetrics(version("holdfast"))
+    async with HttpKubeClient(configuration) as kube, aiohttp.ClientSession() as session, AsyncExitStack() as stack:
+        if settings.metrics_port is not None:
+            await stack.enter_async_context(serve_metrics(metrics, None, settings.metrics_port))
         ports = Ports(
             kube=kube,
             health=HttpHealthProbe(session),
@@ -66,9 +72,10 @@ async def run(settings: OperatorSettings) -> None:
             mint=system_mint(),
             now=lambda: datetime.now(UTC),
             monotonic=time.monotonic,
+            metrics=metrics,
         )
         reconciler = Reconciler(ports, settings.default_image, settings.cluster_domain)
-        controller = Controller(kube, reconciler.reconcile, settings.namespaces)
+        controller = Controller(kube, reconciler.reconcile, settings.namespaces, metrics)
         clusterwide = not settings.namespaces
         liveness = settings.liveness_port
         logger.info("starting", extra={"fields": {"namespaces": settings.namespaces or "all"}})

@@ -25,6 +25,7 @@ from holdfast_operator.growth import growth_message, plan_growth, pods_to_remoun
 from holdfast_operator.kube.errors import EvictionRefused, KubeForbidden, KubeRejected
 from holdfast_operator.kube.port import STATEFUL_SET, TENANT, KubeClient, Manifest
 from holdfast_operator.ledger import Ledger, advance_pools, check_against_ledger
+from holdfast_operator.metrics import OperatorMetrics
 from holdfast_operator.observe.claims import read_claims
 from holdfast_operator.observe.cluster import LiveObjects, list_live_objects
 from holdfast_operator.observe.health import HealthProbe
@@ -92,6 +93,7 @@ class Ports:
     mint: KeyMint
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
+    metrics: OperatorMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +126,11 @@ class Reconciler:
             self._provisioned.pop(key, None)
             self._silent_since.pop(key, None)
             self._written.pop(key, None)
+            self._ports.metrics.tenant_gone(key)
             return None
         previous = body.get("status") or {}
         status, delay = await self._pass(key, body, previous)
+        self._ports.metrics.tenant_seen(key, status.get("conditions") or [])
         patch = merge_patch(previous, status)
         if patch and not self._can_wait(key, previous, status):
             await self._ports.kube.patch_status(TENANT, key.namespace, key.name, patch)

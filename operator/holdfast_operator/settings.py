@@ -25,6 +25,8 @@ class OperatorSettings:
     """The cluster's DNS domain, the last part of Service names."""
     liveness_port: int | None
     """Port of `GET /healthz`; None for no such endpoint."""
+    metrics_port: int | None
+    """Port of `GET /metrics`; None for no such endpoint."""
     log_format: str
     """`json`, a line per record for collectors, or `text` for people."""
     verbose: bool
@@ -59,6 +61,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         help="the cluster's DNS domain (default: %(default)s)",
     )
     parser.add_argument("--liveness", type=_port, default=None, metavar="PORT", help="serve GET /healthz on this port")
+    parser.add_argument("--metrics", type=_port, default=None, metavar="PORT", help="serve GET /metrics on this port")
     parser.add_argument("--log-format", choices=("json", "text"), default="json")
     parser.add_argument("-v", "--verbose", action="store_true", help="log debug records too")
     parsed = parser.parse_args(arguments)
@@ -68,6 +71,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         default_image=parsed.image,
         cluster_domain=parsed.cluster_domain,
         liveness_port=parsed.liveness,
+        metrics_port=parsed.metrics,
         log_format=parsed.log_format,
         verbose=parsed.verbose,
     )

@@ -13,6 +13,7 @@ import pytest
 from holdfast_operator.credentials import KeyPair, PeerIdentity
 from holdfast_operator.gather import KeyMint
 from holdfast_operator.kube.port import Manifest
+from holdfast_operator.metrics import OperatorMetrics
 from holdfast_operator.reconcile import Ports, Reconciler, TenantKey
 from holdfast_operator.testing.memory_kube import MemoryKubeClient
 from holdfast_operator.testing.memory_store import MemoryPods, MemoryStore
@@ -61,6 +62,7 @@ class World:
         self.restart_operator()
 
     def restart_operator(self) -> None:
+        self.metrics = OperatorMetrics("test")
         counter = itertools.count(len(self.kube.calls))
         mint = KeyMint(
             key_pair=lambda: KeyPair(f"ACCESS{next(counter):04d}", f"secret-{next(counter):04d}"),
@@ -73,6 +75,7 @@ class World:
             mint=mint,
             now=lambda: datetime(2026, 11, 20, tzinfo=UTC) + timedelta(seconds=self.seconds),
             monotonic=lambda: float(self.seconds),
+            metrics=self.metrics,
         )
         self.reconciler = Reconciler(ports, "holdfast:test", "cluster.local")
 

@@ -13,6 +13,7 @@ import pytest
 from holdfast_operator import controller as controller_module
 from holdfast_operator.controller import Controller, WorkQueue
 from holdfast_operator.kube.errors import KubeUnavailable
+from holdfast_operator.metrics import OperatorMetrics
 from holdfast_operator.reconcile import TenantKey
 from holdfast_operator.testing.memory_kube import MemoryKubeClient
 
@@ -81,7 +82,7 @@ async def test_passes_of_one_tenant_never_overlap_and_others_go_on() -> None:
         runs.append(key)
         return None
 
-    controller = Controller(MemoryKubeClient(), reconcile, ())
+    controller = Controller(MemoryKubeClient(), reconcile, (), OperatorMetrics("test"))
     async with running(controller):
         for _ in range(3):
             controller.trigger("loki", "logs")
@@ -101,9 +102,9 @@ async def test_existing_tenants_are_found_without_any_event() -> None:
         seen.append(key)
         return None
 
-    async with running(Controller(kube, reconcile, ())):
+    async with running(Controller(kube, reconcile, (), OperatorMetrics("test"))):
         await until(lambda: seen == [KEY])
-    async with running(Controller(kube, reconcile, ("elsewhere",))):
+    async with running(Controller(kube, reconcile, ("elsewhere",), OperatorMetrics("test"))):
         await asyncio.sleep(0.02)
     assert seen == [KEY]
 
@@ -118,7 +119,7 @@ async def test_a_failing_pass_is_repeated_with_growing_delays(monkeypatch: pytes
             raise KubeUnavailable("down") if len(times) % 2 else ValueError("our own mistake")
         return None
 
-    controller = Controller(MemoryKubeClient(), reconcile, ())
+    controller = Controller(MemoryKubeClient(), reconcile, (), OperatorMetrics("test"))
     async with running(controller):
         controller.trigger("loki", "logs")
         await until(lambda: len(times) == 4)
@@ -137,7 +138,7 @@ async def test_a_pass_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> No
         await asyncio.sleep(60)
         return None
 
-    controller = Controller(MemoryKubeClient(), reconcile, ())
+    controller = Controller(MemoryKubeClient(), reconcile, (), OperatorMetrics("test"))
     async with running(controller):
         controller.trigger("loki", "logs")
         await until(lambda: starts >= 2)

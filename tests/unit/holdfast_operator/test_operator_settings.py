@@ -17,13 +17,15 @@ def test_namespaces_and_environment() -> None:
     assert settings.kubeconfig == "/k"
     assert settings.default_image == "i:1"
     assert settings.liveness_port is None
+    assert settings.metrics_port is None
 
 
 def test_all_namespaces_in_the_cluster() -> None:
-    settings = parse_settings(["-A", "--liveness", "8080"], {})
+    settings = parse_settings(["-A", "--liveness", "8080", "--metrics", "8081"], {})
     assert settings.namespaces == ()
     assert settings.kubeconfig is None
     assert settings.liveness_port == 8080
+    assert settings.metrics_port == 8081
 
 
 @pytest.mark.parametrize("arguments", [[], ["-A", "-n", "a"], ["-A", "--liveness", "99999"], ["-A", "--what"]])
