@@ -120,7 +120,7 @@ class RemoteBench:
             server_id, lambda: b"key", dispatcher, report, lambda *_: True, lambda *_: None, SystemClock()
         )
         port = await self._server.start("127.0.0.1", 0)
-        settings = DialSettings(asker_id, lambda: b"key", lambda: Report(1, ()), self._resolver, SystemClock())
+        settings = DialSettings(asker_id, lambda: [b"key"], lambda: Report(1, ()), self._resolver, SystemClock())
         place = (SLOT.set_index, SLOT.position)
         self._peer = RemotePeer(Target("main", 1, "127.0.0.1", port), 1, [place], settings, lambda: None)
         self._asking = asyncio.create_task(self._peer.run())

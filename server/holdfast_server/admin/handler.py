@@ -21,7 +21,7 @@ from holdfast_server.api.services import DOCUMENTS_TOPIC, IncomingBody, Services
 from holdfast_server.auth.policy import PolicyError, Question, parse_policy
 from holdfast_server.auth.verified import Identity
 from holdfast_server.contract import names
-from holdfast_server.contract.admin import AdminError, UserInfo, UserSpec
+from holdfast_server.contract.admin import AdminError, Resealed, UserInfo, UserSpec
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.payload import verify_small_body
 from holdfast_server.s3.request import Request, Response, percent_decode
@@ -31,6 +31,7 @@ MIN_ACCESS_KEY_LENGTH = 3
 MIN_SECRET_KEY_LENGTH = 8
 MAX_SECRET_KEY_LENGTH = 256
 MAX_POLICIES_PER_USER = 64
+MAX_FORMER_SECRETS = 8
 MAX_NAME_LENGTH = 128
 
 _NAME = re.compile(r"[A-Za-z0-9_.@=+,-]+")
@@ -82,6 +83,9 @@ class AdminApi:
             case ("GET", ["users"]):
                 _require(identity, "admin:ListUsers")
                 return await self._list_users()
+            case ("POST", ["users", "reseal"]):
+                _require(identity, "admin:CreateUser")
+                return await self._reseal()
             case ("PUT", ["users", access_key]):
                 _require(identity, "admin:CreateUser")
                 return await self._put_user(access_key, await read())
@@ -110,14 +114,20 @@ class AdminApi:
             ]
         )
 
+    async def _reseal(self) -> Response:
+        told = await self._services.identities.reseal()
+        return _json(Resealed(done=told.done, left=told.left, unreadable=told.unreadable))
+
     async def _put_user(self, access_key: str, body: bytes) -> Response:
         try:
             spec = msgspec.json.decode(body, type=UserSpec)
         except msgspec.MsgspecError as error:
             raise _bad(str(error)) from error
-        _check_user(access_key, spec, self._services.identities.root_access_key)
+        _check_user(access_key, spec, self._services.identities.root_access_keys)
+        seal = self._services.identities.secrets.seal
         document = UserDocument(
-            secret=self._services.identities.secrets.seal(access_key, spec.secret_key),
+            secret=seal(access_key, spec.secret_key),
+            former=[seal(access_key, former) for former in spec.former_secret_keys],
             name=spec.name,
             policies=spec.policies,
             enabled=spec.enabled,
@@ -165,14 +175,17 @@ def _require(identity: Identity, action: str) -> None:
         raise S3Error("AccessDenied")
 
 
-def _check_user(access_key: str, spec: UserSpec, root_access_key: str) -> None:
+def _check_user(access_key: str, spec: UserSpec, root_access_keys: frozenset[str]) -> None:
     """Raises InvalidArgument with every fault, each with its field."""
     faults = []
     if not MIN_ACCESS_KEY_LENGTH <= len(access_key) <= MAX_ACCESS_KEY_LENGTH or not _NAME.fullmatch(access_key):
         faults.append(f"accessKey: must be {MIN_ACCESS_KEY_LENGTH} to {MAX_ACCESS_KEY_LENGTH} of A-Z a-z 0-9 _.@=+,-")
-    if access_key == root_access_key:
+    if access_key in root_access_keys:
         faults.append("accessKey: is the root user's")
-    if not MIN_SECRET_KEY_LENGTH <= len(spec.secret_key) <= MAX_SECRET_KEY_LENGTH:
+    if len(spec.former_secret_keys) > MAX_FORMER_SECRETS:
+        faults.append(f"formerSecretKeys: at most {MAX_FORMER_SECRETS}")
+    sizes = [len(secret) for secret in (spec.secret_key, *spec.former_secret_keys)]
+    if not all(MIN_SECRET_KEY_LENGTH <= size <= MAX_SECRET_KEY_LENGTH for size in sizes):
         faults.append(f"secretKey: must have {MIN_SECRET_KEY_LENGTH} to {MAX_SECRET_KEY_LENGTH} characters")
     if spec.name and (len(spec.name) > MAX_NAME_LENGTH or not _NAME.fullmatch(spec.name)):
         faults.append(f"name: must be at most {MAX_NAME_LENGTH} of A-Z a-z 0-9 _.@=+,-")

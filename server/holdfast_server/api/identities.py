@@ -4,8 +4,9 @@
 when a peer announces a change.  A key that is not known is looked up directly once, at a bounded rate, so
 that a user made through another pod works at once while guessed keys cannot flood the drives.
 Secret keys rest encrypted (AES-256-GCM; key by HKDF-SHA256 from the tenant's peer key; the access key is
-authenticated with it, so that no user's secret can be put under another's name).  The root user has no
-document: its keys come from outside at each look-up and may be rotated.
+authenticated with it, so that no user's secret can be put under another's name).  While the peer key changes, what
+was sealed with any that the pod knows is readable; `reseal` brings all of it under the pod's own, and then the others
+may go.  The root user has no document: its keys come from outside at each look-up; several may be valid at a time.
 
 Not here: deciding (see `auth/`), the admin API that writes the documents (see `admin/`).
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -27,7 +28,7 @@ from holdfast_server.auth.builtin import builtin_policies
 from holdfast_server.auth.policy import Policy, PolicyError, parse_policy
 from holdfast_server.auth.principal import Credentials, Principal
 from holdfast_server.clock.port import Clock
-from holdfast_server.objects.port import ObjectError, Objects, Unavailable
+from holdfast_server.objects.port import Condition, Conflict, ObjectError, Objects, Record, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,11 @@ _KEY_PURPOSE = b"holdfast user secret keys v1"
 ROOT_OWNER = "root"
 USER_FORMAT = 1
 
+PeerKeys = Callable[[], Sequence[bytes]]
+"""All that the pod knows now, its own first."""
+RootPairs = Callable[[], Sequence[tuple[str, str]]]
+"""Access key and secret key of every pair that is root now, the pod's own first; several may share an access key."""
+
 
 class UserDocument(msgspec.Struct, frozen=True, kw_only=True):
     """The JSON of `user/<accessKey>`."""
@@ -59,6 +65,12 @@ class UserDocument(msgspec.Struct, frozen=True, kw_only=True):
     changed_ms: int = 0
     format: int = USER_FORMAT
     """Of this document; fields are only ever appended, and a document of a later format is refused."""
+    former: list[str] = []
+    """Secrets of before that are valid too, sealed like `secret`."""
+
+    @property
+    def sealed(self) -> list[str]:
+        return [self.secret, *self.former]
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +81,21 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     policies: tuple[str, ...] = ()
     enabled: bool = True
+    former_secret_keys: tuple[str, ...] = ()
+
+
+class Resealed(msgspec.Struct, frozen=True):
+    """What became of the users whose secrets were sealed with another peer key."""
+
+    done: int = 0
+    left: int = 0
+    """Changed by somebody meanwhile: to be looked at again."""
+    unreadable: int = 0
+    """Sealed with a key that is not known here."""
+
+
+class _ChangedMeanwhile(Exception):
+    """The document is not the one that was read."""
 
 
 def owner_id(principal: Principal) -> str:
@@ -79,33 +106,54 @@ def owner_id(principal: Principal) -> str:
 class SecretBox:
     """Encrypts users' secret keys at rest."""
 
-    def __init__(self, peer_key: bytes, clock: Clock) -> None:
-        key = HKDF(algorithm=SHA256(), length=32, salt=None, info=_KEY_PURPOSE).derive(peer_key)
-        self._cipher = AESGCM(key)
+    def __init__(self, peer_keys: PeerKeys, clock: Clock) -> None:
+        self._peer_keys = peer_keys
+        self._ciphers: dict[bytes, AESGCM] = {}
         self._clock = clock
+
+    def _known(self) -> list[AESGCM]:
+        """A cipher for each peer key, in their order."""
+        keys = self._peer_keys()
+        if set(self._ciphers) != set(keys):
+            self._ciphers = {key: self._ciphers.get(key) or _cipher_of(key) for key in keys}
+        return [self._ciphers[key] for key in keys]
 
     def seal(self, access_key: str, secret_key: str) -> str:
         nonce = self._clock.random_bytes(_NONCE_SIZE_BYTES)
-        sealed = self._cipher.encrypt(nonce, secret_key.encode(), access_key.encode())
+        sealed = self._known()[0].encrypt(nonce, secret_key.encode(), access_key.encode())
         return base64.b64encode(nonce + sealed).decode()
 
     def open(self, access_key: str, sealed: str) -> str:
         """Raises ValueError if it was sealed with another key or for another user."""
+        return self._open(access_key, sealed)[1]
+
+    def needs_resealing(self, access_key: str, sealed: str) -> bool:
+        """Whether another key than the pod's own opens it.  Raises ValueError as `open` does."""
+        return self._open(access_key, sealed)[0] > 0
+
+    def _open(self, access_key: str, sealed: str) -> tuple[int, str]:
         raw = base64.b64decode(sealed, validate=True)
-        try:
-            return self._cipher.decrypt(raw[:_NONCE_SIZE_BYTES], raw[_NONCE_SIZE_BYTES:], access_key.encode()).decode()
-        except InvalidTag as error:
-            raise ValueError("sealed with another peer key, or for another user") from error
+        nonce, text = raw[:_NONCE_SIZE_BYTES], raw[_NONCE_SIZE_BYTES:]
+        for index, cipher in enumerate(self._known()):
+            try:
+                return index, cipher.decrypt(nonce, text, access_key.encode()).decode()
+            except InvalidTag:
+                continue
+        raise ValueError("sealed with another peer key, or for another user")
+
+
+def _cipher_of(peer_key: bytes) -> AESGCM:
+    return AESGCM(HKDF(algorithm=SHA256(), length=32, salt=None, info=_KEY_PURPOSE).derive(peer_key))
 
 
 class Identities:
-    """Users and policies of the tenant.  `root` returns access key and secret key of the root user."""
+    """Users and policies of the tenant."""
 
-    def __init__(self, objects: Objects, clock: Clock, peer_key: bytes, root: Callable[[], tuple[str, str]]) -> None:
+    def __init__(self, objects: Objects, clock: Clock, peer_keys: PeerKeys, root: RootPairs) -> None:
         self._objects = objects
         self._clock = clock
         self._root = root
-        self.secrets = SecretBox(peer_key, clock)
+        self.secrets = SecretBox(peer_keys, clock)
         self._users: dict[str, User] = {}
         self._builtin = builtin_policies()
         self._policies: dict[str, Policy] = {}
@@ -120,10 +168,10 @@ class Identities:
 
     def credentials(self, access_key: str) -> Credentials | None:
         """For signatures; None for a key that this pod does not know, or a disabled user's."""
-        root_key, root_secret = self._root()
-        if access_key == root_key:
-            root = Principal(access_key=root_key, user_name=ROOT_OWNER, is_root=True)
-            return Credentials(secret_key=root_secret, principal=root)
+        secrets = [secret for key, secret in self._root() if key == access_key]
+        if secrets:
+            root = Principal(access_key=access_key, user_name=ROOT_OWNER, is_root=True)
+            return Credentials(secret_key=secrets[0], principal=root, former_secret_keys=tuple(secrets[1:]))
         known = self._credentials.get(access_key)
         if known is None:
             user = self._users.get(access_key)
@@ -135,11 +183,11 @@ class Identities:
     def _credentials_of(self, user: User) -> Credentials:
         policies = [policy for name in user.policies if (policy := self.policy(name)) is not None]
         principal = Principal(access_key=user.access_key, user_name=user.name, policies=tuple(policies))
-        return Credentials(secret_key=user.secret_key, principal=principal)
+        return Credentials(secret_key=user.secret_key, principal=principal, former_secret_keys=user.former_secret_keys)
 
     @property
-    def root_access_key(self) -> str:
-        return self._root()[0]
+    def root_access_keys(self) -> frozenset[str]:
+        return frozenset(access_key for access_key, _ in self._root())
 
     def users(self) -> list[User]:
         """All but root, by access key."""
@@ -224,7 +272,7 @@ class Identities:
             document = msgspec.json.decode(body, type=UserDocument)
             if document.format > USER_FORMAT:
                 raise ValueError(f"its document has format {document.format}, this server reads up to {USER_FORMAT}")
-            secret_key = self.secrets.open(access_key, document.secret)
+            secret_key, *former = (self.secrets.open(access_key, sealed) for sealed in document.sealed)
         except (msgspec.MsgspecError, ValueError) as error:
             log.error("user %s cannot be read and stays locked out: %s", access_key, error)
             return None
@@ -234,7 +282,36 @@ class Identities:
             name=document.name or access_key,
             policies=tuple(document.policies),
             enabled=document.enabled,
+            former_secret_keys=tuple(former),
         )
+
+    async def reseal(self) -> Resealed:
+        """Bring every user's secrets under the pod's own peer key; one that is changed meanwhile is left for the
+        next time.  Raises Unavailable; what was done then stays done."""
+        done = left = unreadable = 0
+        for access_key, body in (await self._read_all(USER_PREFIX)).items():
+            try:
+                fresh = self._resealed(access_key, body)
+                if fresh is not None:
+                    await self._objects.put_document(USER_PREFIX + access_key, fresh, _still(body))
+                    done += 1
+            except (msgspec.MsgspecError, ValueError):
+                unreadable += 1
+            except (_ChangedMeanwhile, Conflict):
+                left += 1
+        return Resealed(done, left, unreadable)
+
+    def _resealed(self, access_key: str, body: bytes) -> bytes | None:
+        """The document under the pod's own key; None where it is."""
+        document = msgspec.json.decode(body, type=UserDocument)
+        if document.format > USER_FORMAT:
+            raise ValueError("of a later format")
+        if not any(self.secrets.needs_resealing(access_key, sealed) for sealed in document.sealed):
+            return None
+        secret, *former = (
+            self.secrets.seal(access_key, self.secrets.open(access_key, sealed)) for sealed in document.sealed
+        )
+        return msgspec.json.encode(msgspec.structs.replace(document, secret=secret, former=former))
 
     async def refresh(self) -> None:
         """Read everything once.  Raises Unavailable; what was known then stays."""
@@ -269,6 +346,14 @@ class Identities:
             except (ObjectError, TimeoutError) as error:
                 log.warning("users and policies could not be refreshed: %s", error)
             await self._clock.sleep(REFRESH_SECONDS)
+
+
+def _still(body: bytes) -> Condition:
+    def check(current: Record | None) -> None:
+        if current is None or current.body != body:
+            raise _ChangedMeanwhile
+
+    return check
 
 
 def _parse(name: str, body: bytes) -> Policy | None:

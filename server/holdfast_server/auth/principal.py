@@ -39,5 +39,7 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
 
     secret_key: str
     principal: Principal
+    former_secret_keys: tuple[str, ...] = ()
+    """That prove the same while the secret key changes."""
     session_token: str = ""
     """Of temporary keys; must come with the request then, and with no other."""

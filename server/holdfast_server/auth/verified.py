@@ -22,7 +22,7 @@ from holdfast_server.s3 import operations, sigv2
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.operations import Operation
 from holdfast_server.s3.request import Request, Target, parse_query, parse_target, virtual_host_bucket
-from holdfast_server.s3.sigv4 import SigningContext, Verifier, anonymous_context, format_timestamp, parse_claim
+from holdfast_server.s3.sigv4 import Claim, SigningContext, Verifier, anonymous_context, format_timestamp, parse_claim
 
 Lookup = Callable[[str], Credentials | None]
 """access key → what is known of it; answers from memory."""
@@ -88,14 +88,33 @@ class Authenticator:
         known = self._lookup(claim.access_key)
         if known is None:
             raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=claim.access_key)
-        if isinstance(claim, sigv2.PresignedClaim):
-            bucket = virtual_host_bucket(request, self._domains)
-            context = sigv2.verify(request, query, claim, known.secret_key, bucket)
-        else:
-            context = self._verifier.verify(request, claim, known.secret_key)
+        context = self._verify(request, query, claim, known)
         if not hmac.compare_digest(claim.session_token.encode(), known.session_token.encode()):
             raise S3Error("InvalidToken")
         return Identity(known.principal, context)
+
+    def _verify(
+        self, request: Request, query: Mapping[str, str], claim: sigv2.PresignedClaim | Claim, known: Credentials
+    ) -> SigningContext:
+        """With the secret key, or with one of those before it.  Raises what the first of them raises."""
+        try:
+            return self._verify_with(request, query, claim, known.secret_key)
+        except S3Error as error:
+            if error.code != "SignatureDoesNotMatch":
+                raise
+            for former in known.former_secret_keys:
+                try:
+                    return self._verify_with(request, query, claim, former)
+                except S3Error:
+                    continue
+            raise
+
+    def _verify_with(
+        self, request: Request, query: Mapping[str, str], claim: sigv2.PresignedClaim | Claim, secret_key: str
+    ) -> SigningContext:
+        if isinstance(claim, sigv2.PresignedClaim):
+            return sigv2.verify(request, query, claim, secret_key, virtual_host_bucket(request, self._domains))
+        return self._verifier.verify(request, claim, secret_key)
 
     def authenticate(self, request: Request, now_ms: int) -> VerifiedRequest:
         """`now_ms` is the pod's clock, milliseconds since the epoch.

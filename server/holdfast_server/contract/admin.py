@@ -4,6 +4,7 @@
     GET    /users                       → list[UserInfo]
     PUT    /users/{accessKey}           ← UserSpec        create or replace, idempotent
     DELETE /users/{accessKey}                             204 also when absent
+    POST   /users/reseal                → Resealed        users' secrets under the pod's own peer key
     GET    /policies                    → list[str]
     PUT    /policies/{name}             ← an IAM policy document (AWS's language), 400 with the field if bad
     DELETE /policies/{name}                               204 also when absent
@@ -37,6 +38,8 @@ class UserSpec(_Struct, frozen=True, kw_only=True):
     """The declared name, for people and ARNs; the access key where empty."""
     policies: list[str] = []
     enabled: bool = True
+    former_secret_keys: list[str] = []
+    """Of before, and valid too: while the secret of the same access key changes."""
 
 
 class UserInfo(_Struct, frozen=True, kw_only=True):
@@ -44,6 +47,14 @@ class UserInfo(_Struct, frozen=True, kw_only=True):
     name: str = ""
     policies: list[str] = []
     enabled: bool = True
+
+
+class Resealed(_Struct, frozen=True, kw_only=True):
+    done: int
+    left: int
+    """Changed by somebody meanwhile: ask again."""
+    unreadable: int
+    """Sealed with a peer key that this pod does not know; such users are locked out."""
 
 
 class AdminError(_Struct, frozen=True, kw_only=True):

@@ -57,6 +57,8 @@ class KeyFiles(_Struct, frozen=True, kw_only=True):
     root_user_file: str
     root_password_file: str
     peer_key_file: str
+    further_keys_file: str = ""
+    """Keys that are accepted beside these (`contract.keys`), while keys change; none where empty."""
 
 
 class Listen(_Struct, frozen=True, kw_only=True):

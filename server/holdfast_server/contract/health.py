@@ -54,6 +54,8 @@ class PodHealth(_Struct, frozen=True, kw_only=True):
     message: str = ""
     drives: list[DriveHealth] = []
     """This pod's own drives."""
+    key_revision: int = 0
+    """Of the keys it works with: `contract.keys`."""
 
 
 class ClusterHealth(_Struct, frozen=True, kw_only=True):
@@ -69,3 +71,5 @@ class ClusterHealth(_Struct, frozen=True, kw_only=True):
     healing: HealProgress = HealProgress()
     """Of the drives of the pod that answers.  Nothing in it names a bucket or a key: this needs no signature."""
     message: str = ""
+    key_revision: int = 0
+    """Of the keys that the pod works with: `contract.keys`."""

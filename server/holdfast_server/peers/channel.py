@@ -66,8 +66,8 @@ class DialSettings(NamedTuple):
     """What every dial of a pod needs."""
 
     me: PodIdentity
-    key: Callable[[], bytes]
-    """The tenant's peer key; asked at each dial."""
+    keys: Callable[[], Sequence[bytes]]
+    """The tenant's peer keys, this pod's own first; asked at each dial."""
     report: Callable[[], Report]
     resolver: Resolver
     clock: Clock
@@ -316,7 +316,7 @@ class Channel:
         try:
             dialler = Dialler(
                 settings.me, self.target.pool, self.target.ordinal, self.connection_class,
-                settings.key(), settings.clock.random_bytes(NONCE_SIZE_BYTES),
+                settings.keys(), settings.clock.random_bytes(NONCE_SIZE_BYTES),
             )  # fmt: skip
             connection.send(dialler.hello())
             connection.send(dialler.prove((await connection.receive()).header, settings.report()))

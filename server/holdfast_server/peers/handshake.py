@@ -13,7 +13,9 @@ them passes over them; what the acceptor appends to its Challenge is not under t
 The key is the tenant's peer key.  The transcript is both opening messages: tenant, pools, ordinals, pod
 names, class, protocol version and both nonces, so that no message fits another connection, another role or
 another pod.  That matters because pod addresses are reused: whoever answers at an address must prove to be
-the pod that was meant.  MACs are compared in constant time, and nothing about drives is told to an end that
+the pod that was meant.  While that key changes, a pod proves itself with its own, and a dialler believes an
+acceptor that proves itself with any it was given, and goes on with that one; so both ends need not change at the
+same moment (`contract.keys`).  MACs are compared in constant time, and nothing about drives is told to an end that
 has proved nothing.
 
 Not here: encryption and integrity of what follows (that takes TLS underneath), sockets, time-outs, and
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -94,6 +97,7 @@ _decoder = msgspec.msgpack.Decoder(Hello | Challenge | Proof | Welcome | Refusal
 _report_decoder = msgspec.msgpack.Decoder(Report)
 
 _MAX_REASON_LENGTH = 200
+_ANOTHER_KEY = "does not hold this tenant's peer key"
 
 _M = TypeVar("_M", bound=msgspec.Struct)
 
@@ -112,11 +116,15 @@ class Dialler:
         to_pool: str,
         to_ordinal: int,
         connection_class: ConnectionClass,
-        key: bytes,
+        keys: Sequence[bytes],
         nonce: bytes,
     ) -> None:
-        _check_key(key)
-        self._me, self._to_pool, self._to_ordinal, self._key = me, to_pool, to_ordinal, key
+        """`keys`: all that an acceptor may hold; the first is this pod's own."""
+        for key in keys:
+            _check_key(key)
+        self._me, self._to_pool, self._to_ordinal, self._keys = me, to_pool, to_ordinal, tuple(keys)
+        self._key = self._keys[0]
+        """The one the acceptor has proved to hold, once it has."""
         self._hello = _encode(
             Hello(
                 MAGIC, OLDEST_PROTOCOL_VERSION, me.tenant, me.pool, me.ordinal, me.pod, to_pool, to_ordinal,
@@ -144,9 +152,16 @@ class Dialler:
                 f"not pod {self._to_ordinal} of pool {self._to_pool!r}"
             )
         self._transcript = _transcript(self._hello, challenge)
-        _check_mac(challenge.mac, _mac(self._key, b"acceptor", self._transcript))
+        self._key = self._key_of(challenge.mac)
         body = _encode(report)
         return _encode(Proof(body, _mac(self._key, b"dialler", self._transcript, body)))
+
+    def _key_of(self, mac: bytes) -> bytes:
+        """The key that the acceptor's proof was made with.  Raises HandshakeError."""
+        for key in self._keys:
+            if hmac.compare_digest(mac, _mac(key, b"acceptor", self._transcript)):
+                return key
+        raise HandshakeError(_ANOTHER_KEY)
 
     def welcomed(self, payload: memoryview) -> Report:
         """The welcome came: the acceptor's report.  Raises HandshakeError."""
@@ -257,7 +272,7 @@ def _mac(key: bytes, role: bytes, transcript: bytes, body: bytes = b"") -> bytes
 
 def _check_mac(given: bytes, wanted: bytes) -> None:
     if not hmac.compare_digest(given, wanted):
-        raise HandshakeError("does not hold this tenant's peer key")
+        raise HandshakeError(_ANOTHER_KEY)
 
 
 def _check_key(key: bytes) -> None:

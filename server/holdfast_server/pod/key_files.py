@@ -1,7 +1,7 @@
 """Keys from mounted files, read again when they change: rotation needs no restart.
 
 Never logged; messages name the file and the field only.  A file that turns unreadable or wrong later leaves
-the keys in force.
+the keys in force.  Beside its own keys a pod may be given further ones, which it accepts too (`contract.keys`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from holdfast_server.contract.config import ConfigError, KeyFiles
+from holdfast_server.contract.keys import FurtherKeys, FurtherKeysError, decode_further_keys
 
 log = logging.getLogger(__name__)
 
@@ -19,12 +20,24 @@ MIN_ACCESS_KEY_LENGTH = 3
 MIN_SECRET_KEY_LENGTH = 8
 MIN_PEER_KEY_SIZE_BYTES = 16
 _MAX_KEY_SIZE_BYTES = 4096
+_MAX_FURTHER_KEYS_SIZE_BYTES = 64 * 1024
 
 
 class Keys(NamedTuple):
     root_user: str
     root_password: str
     peer_key: bytes
+    further: FurtherKeys = FurtherKeys()
+
+    @property
+    def root_pairs(self) -> tuple[tuple[str, str], ...]:
+        """Access key and secret key of all that are root; the pod's own first."""
+        return ((self.root_user, self.root_password), *((one.access_key, one.secret_key) for one in self.further.root))
+
+    @property
+    def peer_keys(self) -> tuple[bytes, ...]:
+        """The pod's own first, which it proves itself with."""
+        return (self.peer_key, *(key.encode() for key in self.further.peer))
 
     def __repr__(self) -> str:
         return "Keys(…)"
@@ -52,6 +65,7 @@ def read_keys(files: KeyFiles, root_prefix: Path | None = None) -> Keys:
     user = _read(files.root_user_file, "keys.rootUserFile", root_prefix, faults)
     password = _read(files.root_password_file, "keys.rootPasswordFile", root_prefix, faults)
     peer_key = _read(files.peer_key_file, "keys.peerKeyFile", root_prefix, faults)
+    further = _read_further(files.further_keys_file, root_prefix, faults)
     if not faults:
         faults += check_root(
             user, password, f"keys.rootUserFile: {files.root_user_file}",
@@ -63,7 +77,30 @@ def read_keys(files: KeyFiles, root_prefix: Path | None = None) -> Keys:
             )
     if faults:
         raise ConfigError("\n".join(faults))
-    return Keys(user, password, peer_key.encode())
+    return Keys(user, password, peer_key.encode(), further)
+
+
+def _read_further(path: str, root_prefix: Path | None, faults: list[str]) -> FurtherKeys:
+    if not path:
+        return FurtherKeys()
+    field, noted = "keys.furtherKeysFile", len(faults)
+    text = _read(path, field, root_prefix, faults, _MAX_FURTHER_KEYS_SIZE_BYTES)
+    if len(faults) > noted:
+        return FurtherKeys()
+    try:
+        further = decode_further_keys(text.encode())
+    except FurtherKeysError as error:
+        faults.append(f"{field}: {path}: {error}")
+        return FurtherKeys()
+    for index, pair in enumerate(further.root):
+        where = f"{field}: {path}: root[{index}]"
+        faults += check_root(pair.access_key, pair.secret_key, f"{where}.accessKey", f"{where}.secretKey")
+    faults += [
+        f"{field}: {path}: peer[{index}] needs at least {MIN_PEER_KEY_SIZE_BYTES} bytes"
+        for index, key in enumerate(further.peer)
+        if len(key.encode()) < MIN_PEER_KEY_SIZE_BYTES
+    ]
+    return further
 
 
 def under_prefix(path: str, root_prefix: Path | None) -> Path:
@@ -84,6 +121,8 @@ class KeyStore:
         """Look once."""
         try:
             fresh = await asyncio.to_thread(read_keys, files, self._root_prefix)
+            if fresh != self.current and fresh != await asyncio.to_thread(read_keys, files, self._root_prefix):
+                return  # The files are being exchanged: a new user with an old password must not come into force.
         except ConfigError as error:
             if str(error) != self.fault:
                 log.error("keys not taken over", extra={"reason": str(error)})
@@ -92,16 +131,18 @@ class KeyStore:
         self.fault = ""
         if fresh != self.current:
             self.current = fresh
-            log.info("keys changed")
+            log.info("keys changed", extra={"revision": fresh.further.revision})
 
 
-def _read(path: str, field: str, root_prefix: Path | None, faults: list[str]) -> str:
+def _read(
+    path: str, field: str, root_prefix: Path | None, faults: list[str], max_size_bytes: int = _MAX_KEY_SIZE_BYTES
+) -> str:
     """One key; the newline that editors and `kubectl create secret` leave at the end does not belong to it."""
     try:
         with under_prefix(path, root_prefix).open("rb") as file:
-            data = file.read(_MAX_KEY_SIZE_BYTES + 1)
-        if len(data) > _MAX_KEY_SIZE_BYTES:
-            faults.append(f"{field}: {path}: larger than {_MAX_KEY_SIZE_BYTES} bytes")
+            data = file.read(max_size_bytes + 1)
+        if len(data) > max_size_bytes:
+            faults.append(f"{field}: {path}: larger than {max_size_bytes} bytes")
         return data.decode().rstrip("\r\n")
     except OSError as error:
         faults.append(f"{field}: {path}: {error.strerror}")

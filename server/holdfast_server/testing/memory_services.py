@@ -56,7 +56,7 @@ def memory_services(
         objects=objects,
         clock=clock,
         buckets=BucketCache(objects, clock),
-        identities=Identities(objects, clock, PEER_KEY, lambda: (ROOT_USER, ROOT_PASSWORD)),
+        identities=Identities(objects, clock, lambda: [PEER_KEY], lambda: [(ROOT_USER, ROOT_PASSWORD)]),
         pod_health=lambda: PodHealth(ready=True, pod="memory-0", epoch=1, version="test"),
         cluster_health=lambda maintenance: ClusterHealth(healthy=not maintenance, epoch=1),
         announce=announce_nowhere,

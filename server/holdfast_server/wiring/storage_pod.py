@@ -27,6 +27,7 @@ from holdfast_server.api import server as front_end
 from holdfast_server.api.buckets_cache import BucketCache
 from holdfast_server.api.identities import Identities
 from holdfast_server.api.services import Services
+from holdfast_server.audit.log import AuditLog, sink_maker
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import MAX_CLOCK_SKEW_MS, HybridClock, floor_stamp
 from holdfast_server.clock.system import SystemClock
@@ -114,8 +115,11 @@ class StoragePod:
         self._pushed: list[object] = []
         self._resolver = Resolver(settings.hosts_file)
         self._network = PeerNetwork(
-            DialSettings(self._identity, self._peer_key, self._report, self._resolver, clock), self._peers_changed
-        )
+            DialSettings(
+                self._identity, self._peer_keys, self._report, self._resolver, clock,
+                inputs.tls.dials_with_tls, inputs.tls.for_dialling,
+            ), self._peers_changed,
+        )  # fmt: skip
         self.local = LocalDrives(
             lambda: inputs.membership, drives, self._reopen, lambda: self._network.peers, clock, self._stamps,
             settings.adoption_delay_seconds, self._push,
@@ -125,6 +129,7 @@ class StoragePod:
         """What this pod reports: no newer than what its drives remember, nor than any write of it goes by."""
         self._table = DriveTable(drives, (me.pool.name, me.ordinal), self._newest_epoch, lambda: self._epochs.newest)
         self._memory = PodMemory()
+        self._audit = AuditLog(sink_maker(inputs.locate))
         self.store = ObjectStore(
             PoolMap(inputs.config), self._table.drives_of, clock, self._stamps, memory=self._memory
         )
@@ -140,7 +145,7 @@ class StoragePod:
         ProcessCollector(registry=registry)
         self._peer_server = PeerServer(
             self._identity, self._peer_key, Dispatcher(drives, self._peer_services()), self._report,
-            self._is_member, self._network.greeted, clock, self._memory,
+            self._is_member, self._network.greeted, clock, self._memory, inputs.tls.for_peers(),
         )  # fmt: skip
         self.s3_port = 0
         self.peer_port = 0
@@ -166,6 +171,7 @@ class StoragePod:
                     yield pod
                     log.info("stopping")
                     await front.close(GRACE_SECONDS)
+                    await pod._audit.close()
                     for task in tasks:
                         task.cancel()
             finally:
@@ -180,6 +186,7 @@ class StoragePod:
             "identities": self._services.identities.keep_fresh,
             "configuration": self._follow_inputs,
             "states": self._follow_states,
+            "audit": self._audit.run,
         }
         return [_keep_running(name, run) for name, run in work.items()]
 
@@ -191,7 +198,8 @@ class StoragePod:
     async def _listen_to_clients(self) -> front_end.FrontEnd:
         mounts = {names.ADMIN_PREFIX: AdminApi(self._services, self._view, self.store.resolve).handle}
         port = self._inputs.config.listen.s3_port
-        front = await front_end.start(self._services, self._settings.bind_address, port, mounts)
+        admission = self._inputs.tls.for_clients()
+        front = await front_end.start(self._services, self._settings.bind_address, port, mounts, admission)
         self.s3_port = front.port
         return front
 
@@ -227,6 +235,7 @@ class StoragePod:
         await self._network.configure(config)
         self._table.configure(config, self._network.peers)
         self.store.epochs.pools = PoolMap(config)
+        self._audit.configure(config.audit)
         await self._settle_epoch()
         self._push()
 
@@ -256,9 +265,11 @@ class StoragePod:
     def _peer_key(self) -> bytes:
         return self._inputs.keys.peer_key
 
-    def _root(self) -> tuple[str, str]:
-        keys = self._inputs.keys
-        return keys.root_user, keys.root_password
+    def _peer_keys(self) -> tuple[bytes, ...]:
+        return self._inputs.keys.peer_keys
+
+    def _root_pairs(self) -> tuple[tuple[str, str], ...]:
+        return self._inputs.keys.root_pairs
 
     def _is_member(self, pool: str, ordinal: int) -> bool:
         return any(pool == known.name and 0 <= ordinal < known.servers for known in self._inputs.config.pools)
@@ -301,15 +312,17 @@ class StoragePod:
             objects=self.store,
             clock=clock,
             buckets=BucketCache(self.store, clock),
-            identities=Identities(self.store, clock, inputs.keys.peer_key, self._root),
+            identities=Identities(self.store, clock, self._peer_keys, self._root_pairs),
             pod_health=self.pod_health,
             cluster_health=self.cluster_health,
             announce=self._announce,
             fence_bucket_everywhere=self._fence_bucket_everywhere,
+            refuses_plaintext=inputs.tls.refuses_plaintext,
             region=inputs.config.region,
             domains=tuple(inputs.config.domains),
             pod_name=inputs.membership.pod,
             memory=self._memory,
+            audit=self._audit,
             drives_listed=lambda: sum(one.quorums.read_quorum for one in self.store.all_sets()),
         )
 
@@ -355,6 +368,7 @@ class StoragePod:
             [drive.call_times for drive in self._drives],
             self._memory.budgets(),
             self.store.background.dropped,
+            self._audit.counts(),
         )
 
     def pod_health(self) -> PodHealth:
@@ -363,9 +377,10 @@ class StoragePod:
             pod=self._inputs.membership.pod,
             epoch=self._epoch,
             version=self._settings.version,
-            opened=self._opened,
+            opened=self._opened and not self._inputs.tls.lacks_certificate,
             faults=[*self._inputs.faults, *([behind] if behind else [])],
             drives=self._own_statuses(),
+            key_revision=self._inputs.keys.further.revision,
         )
 
     def cluster_health(self, maintenance: bool) -> ClusterHealth:
@@ -376,7 +391,14 @@ class StoragePod:
             me=self._place,
             maintenance=maintenance,
             healing=self.heal_progress(),
+            tls=self._inputs.tls.health(self._dialled()),
+            key_revision=self._inputs.keys.further.revision,
         )
+
+    def _dialled(self) -> list[bool]:
+        """Of each connection to a peer that is up, whether it has TLS."""
+        channels = [channel for peer in self._network.peers for channel in peer.link.channels.values()]
+        return [channel.secure for channel in channels if channel.secure is not None]
 
     def heal_progress(self) -> HealProgress:
         """Of this pod's own drives."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from holdfast_server.api.identities import LOOK_UPS_PER_SECOND, Identities, SecretBox, UserDocument
+from holdfast_server.api.identities import LOOK_UPS_PER_SECOND, Identities, Resealed, SecretBox, UserDocument
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.objects.port import Unavailable
 from holdfast_server.testing.memory_objects import MemoryObjects
@@ -14,7 +14,7 @@ KEY = b"peer key"
 
 
 def identities_over(objects: MemoryObjects) -> Identities:
-    return Identities(objects, SystemClock(), KEY, lambda: ("root", "root-secret"))
+    return Identities(objects, SystemClock(), lambda: [KEY], lambda: [("root", "root-secret")])
 
 
 async def put_user(objects: MemoryObjects, identities: Identities, access_key: str, **fields: object) -> None:
@@ -24,14 +24,14 @@ async def put_user(objects: MemoryObjects, identities: Identities, access_key: s
 
 
 def test_secrets_are_sealed_to_their_user_and_key() -> None:
-    box = SecretBox(KEY, SystemClock())
+    box = SecretBox(lambda: [KEY], SystemClock())
     sealed = box.seal("alice", "the secret")
     assert "secret" not in sealed
     assert box.open("alice", sealed) == "the secret"
     with pytest.raises(ValueError):
         box.open("mallory", sealed)
     with pytest.raises(ValueError):
-        SecretBox(b"another", SystemClock()).open("alice", sealed)
+        SecretBox(lambda: [b"another"], SystemClock()).open("alice", sealed)
 
 
 async def test_users_are_found_after_a_refresh_with_their_policies() -> None:
@@ -92,3 +92,56 @@ async def test_a_document_that_cannot_be_read_locks_out_its_user_only(caplog: py
     assert identities.credentials("good") is not None
     assert identities.credentials("bad") is None
     assert "user bad cannot be read" in caplog.text
+
+
+async def test_secrets_sealed_with_a_former_peer_key_are_read_and_brought_under_the_new_one() -> None:
+    objects = MemoryObjects(SystemClock())
+    await put_user(objects, identities_over(objects), "alice", policies=["readonly"])
+    await objects.put_document("user/bad", b"no json")
+    both = Identities(objects, SystemClock(), lambda: [b"new key", KEY], list)
+    alone = Identities(objects, SystemClock(), lambda: [b"new key"], list)
+    await alone.refresh()
+    assert alone.credentials("alice") is None
+    await both.refresh()
+    assert both.credentials("alice").secret_key == "secret-of-alice"
+    assert await both.reseal() == Resealed(done=1, left=0, unreadable=1)
+    assert await both.reseal() == Resealed(done=0, left=0, unreadable=1)
+    await alone.refresh()
+    assert alone.credentials("alice").secret_key == "secret-of-alice"
+    assert alone.users()[0].policies == ("readonly",)
+
+
+async def test_a_user_that_changes_while_it_is_resealed_is_left_for_the_next_time() -> None:
+    objects = MemoryObjects(SystemClock())
+    before = identities_over(objects)
+    await put_user(objects, before, "alice")
+    both = Identities(objects, SystemClock(), lambda: [b"new key", KEY], list)
+    stale = (await objects.get_document("user/alice")).body
+    await put_user(objects, before, "alice", policies=["readwrite"])
+    both._read_all = lambda prefix: _answer({"alice": stale})  # type: ignore[method-assign]
+    assert await both.reseal() == Resealed(done=0, left=1, unreadable=0)
+    await before.refresh()
+    assert before.users()[0].policies == ("readwrite",)
+
+
+async def _answer(value: dict[str, bytes]) -> dict[str, bytes]:
+    return value
+
+
+async def test_several_root_pairs_are_valid_and_may_share_an_access_key() -> None:
+    pairs = [("new", "n" * 8), ("old", "o" * 8), ("new", "before-n")]
+    identities = Identities(MemoryObjects(SystemClock()), SystemClock(), lambda: [KEY], lambda: pairs)
+    new, old = identities.credentials("new"), identities.credentials("old")
+    assert (new.secret_key, new.former_secret_keys, new.principal.is_root) == ("n" * 8, ("before-n",), True)
+    assert (old.secret_key, old.former_secret_keys, old.principal.is_root) == ("o" * 8, (), True)
+    del pairs[1:]
+    assert identities.credentials("old") is None
+    assert identities.root_access_keys == {"new"}
+
+
+async def test_a_user_may_have_former_secrets() -> None:
+    objects = MemoryObjects(SystemClock())
+    identities = identities_over(objects)
+    await put_user(objects, identities, "alice", former=[identities.secrets.seal("alice", "the-one-before")])
+    await identities.refresh()
+    assert identities.credentials("alice").former_secret_keys == ("the-one-before",)

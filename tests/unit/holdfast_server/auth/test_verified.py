@@ -198,3 +198,28 @@ def test_a_second_action_can_be_asked():
 def test_the_address_is_checked_before_the_signature():
     with pytest.raises(S3Error, match="KeyTooLongError"):
         send("nobody", key="k" * 1025)
+
+
+@pytest.mark.parametrize("presigned", [False, True])
+def test_a_former_secret_of_the_same_access_key_proves_as_much_and_a_wrong_one_nothing(presigned: bool) -> None:
+    principal = Principal(access_key="k", user_name="root", is_root=True)
+
+    def known(*former: str) -> Credentials:
+        return Credentials(secret_key="new", former_secret_keys=former, principal=principal)
+
+    path, query = encode_path("b", "k"), ""
+    pair = KeyPair("k", "old", "anywhere")
+    headers = dict(HOST)
+    if presigned:
+        query = presign_query(pair, "GET", path, query, headers, NOW_MS, 60)
+    else:
+        headers = sign_headers(pair, "GET", path, query, headers, NOW_MS)
+    request = Request(
+        method="GET", raw_path=path, raw_query=query, headers=fold_headers(headers.items()), remote="192.0.2.7",
+        received_ms=NOW_MS, secure=False,
+    )  # fmt: skip
+    verified = Authenticator(lambda _: known("older", "old")).authenticate(request, NOW_MS)
+    assert verified.principal is principal
+    with pytest.raises(S3Error, match="signature") as refused:
+        Authenticator(lambda _: known("older")).authenticate(request, NOW_MS)
+    assert refused.value.code == "SignatureDoesNotMatch"

@@ -131,7 +131,7 @@ async def connect(pod: Pod) -> AsyncIterator[Connect]:
 
     async def dial(key: bytes = KEY, tenant: str = "tenant-1", to_ordinal: int = 1, wait: bool = True) -> RemotePeer:
         me = PodIdentity(tenant, "main", 0, "pod-0")
-        settings = DialSettings(me, lambda: key, lambda: Report(1, ()), resolver, SystemClock())
+        settings = DialSettings(me, lambda: [key], lambda: Report(1, ()), resolver, SystemClock())
         peer = RemotePeer(Target("main", to_ordinal, "127.0.0.1", pod.port), 1, [(0, 1)], settings, lambda: None)
         tasks.append(asyncio.get_running_loop().create_task(peer.run()))
         if wait:

@@ -16,7 +16,7 @@ REPORT_ONE = Report(4, (DriveStatus(DriveState.BLANK),))
 
 
 def dialler(me: PodIdentity = ZERO, to: PodIdentity = ONE, key: bytes = KEY, nonce: bytes = b"n" * 32) -> Dialler:
-    return Dialler(me, to.pool, to.ordinal, ConnectionClass.BULK, key, nonce)
+    return Dialler(me, to.pool, to.ordinal, ConnectionClass.BULK, [key], nonce)
 
 
 def acceptor(me: PodIdentity = ONE, key: bytes = KEY, nonce: bytes = b"m" * 32) -> Acceptor:
@@ -184,3 +184,22 @@ def test_fields_that_a_newer_pod_appends_are_passed_over() -> None:
     assert b.version == 1
     appended = [*msgspec.msgpack.decode(acceptor().challenge(memoryview(dialler().hello()))[0]), "news"]
     assert dialler().prove(memoryview(msgspec.msgpack.encode(appended)), REPORT_ZERO)
+
+
+OLD, NEW, STRANGE = b"o" * 32, b"n" * 32, b"s" * 32
+
+
+@pytest.mark.parametrize(
+    ("dialling", "accepting"),
+    [([OLD], OLD), ([OLD, NEW], OLD), ([OLD, NEW], NEW), ([NEW, OLD], OLD), ([NEW, OLD], NEW), ([NEW], NEW)],
+)
+def test_pods_connect_at_every_step_of_a_change_of_the_peer_key(dialling: list[bytes], accepting: bytes) -> None:
+    """The steps: known everywhere, everybody's own, the old one gone; neighbours may be one step apart."""
+    caller = Dialler(ZERO, ONE.pool, ONE.ordinal, ConnectionClass.BULK, dialling, b"n" * 32)
+    assert shake(caller, acceptor(key=accepting))[2:] == (REPORT_ZERO, REPORT_ONE)
+
+
+def test_a_key_that_was_taken_away_opens_nothing() -> None:
+    caller = Dialler(ZERO, ONE.pool, ONE.ordinal, ConnectionClass.BULK, [NEW, OLD], b"n" * 32)
+    with pytest.raises(HandshakeError, match="peer key"):
+        shake(caller, acceptor(key=STRANGE))

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from holdfast_server.contract.config import ConfigError, KeyFiles
+from holdfast_server.contract.keys import FurtherKeys, RootPair, encode_further_keys
 from holdfast_server.pod.config_file import ConfigFile, parse_config
-from holdfast_server.pod.key_files import KeyStore, check_root, read_keys
+from holdfast_server.pod.key_files import Keys, KeyStore, check_root, read_keys
 from holdfast_server.pod.membership import check_successor, find_membership
 
 GOOD = """
@@ -132,7 +133,7 @@ def write_keys(folder: Path, user: str = "admin\n", password: str = "password1\n
 async def test_keys_are_read_below_the_prefix_and_again_when_they_change(tmp_path: Path) -> None:
     files = write_keys(tmp_path)
     store = KeyStore(files, tmp_path)
-    assert tuple(store.current) == ("admin", "password1", b"p" * 32)
+    assert tuple(store.current)[:3] == ("admin", "password1", b"p" * 32)
     write_keys(tmp_path, password="password2")
     await store.refresh(files)
     assert store.current.root_password == "password2"
@@ -160,3 +161,40 @@ def test_every_fault_of_the_keys_is_named_and_none_is_shown(tmp_path: Path) -> N
 @pytest.mark.parametrize("user", ["a/b", "a,b", "a=b", "ab\n", " abc"])
 def test_a_root_user_that_signatures_cannot_carry_is_refused(user: str) -> None:
     assert check_root(user, "password1", "HOLDFAST_ROOT_USER", "HOLDFAST_ROOT_PASSWORD")
+
+
+async def test_further_keys_are_accepted_beside_the_pods_own(tmp_path: Path) -> None:
+    plain = write_keys(tmp_path)
+    files = KeyFiles(
+        root_user_file=plain.root_user_file, root_password_file=plain.root_password_file,
+        peer_key_file=plain.peer_key_file, further_keys_file="/further.json",
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"keys.furtherKeysFile: /further.json: No such file"):
+        KeyStore(files, tmp_path)
+    former = FurtherKeys(revision=3, root=(RootPair(access_key="before", secret_key="password0"),), peer=("q" * 32,))
+    (tmp_path / "further.json").write_bytes(encode_further_keys(former))
+    store = KeyStore(files, tmp_path)
+    assert store.current.root_pairs == (("admin", "password1"), ("before", "password0"))
+    assert store.current.peer_keys == (b"p" * 32, b"q" * 32)
+    assert store.current.further.revision == 3
+    assert "password0" not in repr(store.current.further)
+    (tmp_path / "further.json").write_text('{"revision": 4, "root": [{"accessKey": "x", "secretKey": "hunter2"}]}')
+    await store.refresh(files)
+    assert store.current.further.revision == 3
+    assert "root[0].secretKey" in store.fault
+    assert "root[0].accessKey" in store.fault
+    assert "hunter2" not in store.fault
+    (tmp_path / "further.json").write_text('{"revision": 4, "roots": []}')
+    await store.refresh(files)
+    assert "furtherKeysFile: /further.json: Object contains unknown field `roots`" in store.fault
+
+
+async def test_keys_that_change_while_they_are_read_wait_for_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = write_keys(tmp_path)
+    store = KeyStore(files, tmp_path)
+    reads = iter([Keys("admin", "password2", b"p" * 32), Keys("boss", "password2", b"p" * 32)])
+    monkeypatch.setattr("holdfast_server.pod.key_files.read_keys", lambda *_: next(reads))
+    await store.refresh(files)
+    assert store.current.root_pairs == (("admin", "password1"),), "never a new user with an old password"
