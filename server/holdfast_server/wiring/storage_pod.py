@@ -27,7 +27,6 @@ from holdfast_server.api import server as front_end
 from holdfast_server.api.buckets_cache import BucketCache
 from holdfast_server.api.identities import Identities
 from holdfast_server.api.services import Services
-from holdfast_server.audit.log import AuditLog, sink_maker
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import MAX_CLOCK_SKEW_MS, HybridClock, floor_stamp
 from holdfast_server.clock.system import SystemClock
@@ -115,11 +114,8 @@ class StoragePod:
         self._pushed: list[object] = []
         self._resolver = Resolver(settings.hosts_file)
         self._network = PeerNetwork(
-            DialSettings(
-                self._identity, self._peer_keys, self._report, self._resolver, clock,
-                inputs.tls.dials_with_tls, inputs.tls.for_dialling,
-            ), self._peers_changed,
-        )  # fmt: skip
+            DialSettings(self._identity, self._peer_keys, self._report, self._resolver, clock), self._peers_changed
+        )
         self.local = LocalDrives(
             lambda: inputs.membership, drives, self._reopen, lambda: self._network.peers, clock, self._stamps,
             settings.adoption_delay_seconds, self._push,
@@ -129,7 +125,6 @@ class StoragePod:
         """What this pod reports: no newer than what its drives remember, nor than any write of it goes by."""
         self._table = DriveTable(drives, (me.pool.name, me.ordinal), self._newest_epoch, lambda: self._epochs.newest)
         self._memory = PodMemory()
-        self._audit = AuditLog(sink_maker(inputs.locate))
         self.store = ObjectStore(
             PoolMap(inputs.config), self._table.drives_of, clock, self._stamps, memory=self._memory
         )
@@ -145,7 +140,7 @@ class StoragePod:
         ProcessCollector(registry=registry)
         self._peer_server = PeerServer(
             self._identity, self._peer_key, Dispatcher(drives, self._peer_services()), self._report,
-            self._is_member, self._network.greeted, clock, self._memory, inputs.tls.for_peers(),
+            self._is_member, self._network.greeted, clock, self._memory,
         )  # fmt: skip
         self.s3_port = 0
         self.peer_port = 0
@@ -171,7 +166,6 @@ class StoragePod:
                     yield pod
                     log.info("stopping")
                     await front.close(GRACE_SECONDS)
-                    await pod._audit.close()
                     for task in tasks:
                         task.cancel()
             finally:
@@ -186,7 +180,6 @@ class StoragePod:
             "identities": self._services.identities.keep_fresh,
             "configuration": self._follow_inputs,
             "states": self._follow_states,
-            "audit": self._audit.run,
         }
         return [_keep_running(name, run) for name, run in work.items()]
 
@@ -198,8 +191,7 @@ class StoragePod:
     async def _listen_to_clients(self) -> front_end.FrontEnd:
         mounts = {names.ADMIN_PREFIX: AdminApi(self._services, self._view, self.store.resolve).handle}
         port = self._inputs.config.listen.s3_port
-        admission = self._inputs.tls.for_clients()
-        front = await front_end.start(self._services, self._settings.bind_address, port, mounts, admission)
+        front = await front_end.start(self._services, self._settings.bind_address, port, mounts)
         self.s3_port = front.port
         return front
 
@@ -235,7 +227,6 @@ class StoragePod:
         await self._network.configure(config)
         self._table.configure(config, self._network.peers)
         self.store.epochs.pools = PoolMap(config)
-        self._audit.configure(config.audit)
         await self._settle_epoch()
         self._push()
 
@@ -317,12 +308,10 @@ class StoragePod:
             cluster_health=self.cluster_health,
             announce=self._announce,
             fence_bucket_everywhere=self._fence_bucket_everywhere,
-            refuses_plaintext=inputs.tls.refuses_plaintext,
             region=inputs.config.region,
             domains=tuple(inputs.config.domains),
             pod_name=inputs.membership.pod,
             memory=self._memory,
-            audit=self._audit,
             drives_listed=lambda: sum(one.quorums.read_quorum for one in self.store.all_sets()),
         )
 
@@ -368,7 +357,6 @@ class StoragePod:
             [drive.call_times for drive in self._drives],
             self._memory.budgets(),
             self.store.background.dropped,
-            self._audit.counts(),
         )
 
     def pod_health(self) -> PodHealth:
@@ -377,7 +365,7 @@ class StoragePod:
             pod=self._inputs.membership.pod,
             epoch=self._epoch,
             version=self._settings.version,
-            opened=self._opened and not self._inputs.tls.lacks_certificate,
+            opened=self._opened,
             faults=[*self._inputs.faults, *([behind] if behind else [])],
             drives=self._own_statuses(),
             key_revision=self._inputs.keys.further.revision,
@@ -391,14 +379,8 @@ class StoragePod:
             me=self._place,
             maintenance=maintenance,
             healing=self.heal_progress(),
-            tls=self._inputs.tls.health(self._dialled()),
             key_revision=self._inputs.keys.further.revision,
         )
-
-    def _dialled(self) -> list[bool]:
-        """Of each connection to a peer that is up, whether it has TLS."""
-        channels = [channel for peer in self._network.peers for channel in peer.link.channels.values()]
-        return [channel.secure for channel in channels if channel.secure is not None]
 
     def heal_progress(self) -> HealProgress:
         """Of this pod's own drives."""
