@@ -20,6 +20,7 @@ from holdfast_server.api import (
     off_answers,
 )
 from holdfast_server.api.admission import Ticket
+from holdfast_server.api.audit_trail import ADMIN, Trail
 from holdfast_server.api.buckets_cache import BucketBusy, BucketGone
 from holdfast_server.api.call import Call
 from holdfast_server.api.failures import RETRY_AFTER_SECONDS, to_s3_error
@@ -83,9 +84,10 @@ class Dispatcher:
         return raw_path.startswith(self._mounted)
 
     async def answer(
-        self, request: Request, body: IncomingBody, request_id: str, ticket: Ticket
+        self, request: Request, body: IncomingBody, request_id: str, ticket: Ticket, trail: Trail | None = None
     ) -> tuple[str, Response]:
         """The operation's name (bounded: for metrics) and the response.  Raises nothing but CancelledError.
+        What an audit line needs to know goes into the trail.
 
         The caller lets the ticket leave, once the response is sent.
         """
@@ -93,13 +95,15 @@ class Dispatcher:
         try:
             for prefix, mount in self._mounts.items():
                 if request.raw_path.startswith(prefix + "/"):
-                    operation = "Admin"
-                    return operation, await mount(lambda: self._identify(request), request, body)
+                    operation = ADMIN
+                    return operation, await mount(lambda: self._identify(request, trail), request, body)
             verified = await self._authenticate(request)
+            if trail is not None:
+                trail.authenticated(verified)
             operation = verified.operation.name
             return operation, await self._serve(Call(verified, body, self._services, ticket, request_id))
         except Exception as error:
-            return operation, self._failed(error, request, request_id)
+            return operation, self._failed(error, request, request_id, trail)
 
     async def _serve(self, call: Call) -> Response:
         verified = call.verified
@@ -141,14 +145,17 @@ class Dispatcher:
             await self._learn_key(error)
         return self._authenticator.authenticate(request, now_ms)
 
-    async def _identify(self, request: Request) -> Identity:
+    async def _identify(self, request: Request, trail: Trail | None) -> Identity:
         now_ms = self._services.clock.now_ms()
         query = parse_query(request.raw_query)
         try:
-            return self._authenticator.identify(request, query, now_ms)
+            identity = self._authenticator.identify(request, query, now_ms)
         except S3Error as error:
             await self._learn_key(error)
-        return self._authenticator.identify(request, query, now_ms)
+            identity = self._authenticator.identify(request, query, now_ms)
+        if trail is not None:
+            trail.principal = identity.principal
+        return identity
 
     async def _learn_key(self, error: S3Error) -> None:
         """Returns if an unknown key has become known; raises what was wrong otherwise."""
@@ -159,8 +166,11 @@ class Dispatcher:
 
     # --- failures
 
-    def _failed(self, error: Exception, request: Request, request_id: str) -> Response:
-        return error_response(to_s3_error(error), request.raw_path, request_id, self._services.pod_name, request.method)
+    def _failed(self, error: Exception, request: Request, request_id: str, trail: Trail | None) -> Response:
+        told = to_s3_error(error)
+        if trail is not None:
+            trail.error = told.code
+        return error_response(told, request.raw_path, request_id, self._services.pod_name, request.method)
 
 
 def conflict_error(operation: str, headers: Mapping[str, str]) -> S3Error:

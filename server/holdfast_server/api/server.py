@@ -23,6 +23,7 @@ from aiohttp import ClientConnectionError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from holdfast_server.api.admission import Ticket
+from holdfast_server.api.audit_trail import Trail, audit_line
 from holdfast_server.api.dispatch import Dispatcher, Mount, error_response
 from holdfast_server.api.failures import to_s3_error
 from holdfast_server.api.http_protocol import S3Protocol, S3Server, last_words
@@ -189,16 +190,17 @@ class FrontEnd:
         probe = answer_probe(http.method, raw_path, raw_query, services)
         if probe is not None:
             protocol.end()
-            return await self._send(http, probe, request_id, keep_alive=True)
+            return await self._send(http, probe, request_id, keep_alive=True, trail=None)
+        trail = Trail(services.clock.now_ms()) if services.audit.active else None
         body = HttpBody(http, services.limits)
         answered = Answered("none", Response(status=499))
         ticket = Ticket(services.memory)
         self._in_flight += 1
         services.metrics.in_flight.inc()
         try:
-            answered = await self._answer(http, raw_path, raw_query, body, request_id, ticket)
+            answered = await self._answer(http, raw_path, raw_query, body, request_id, ticket, trail)
             keep_alive = await body.drain() and not self._closing
-            return await self._send(http, answered.response, request_id, keep_alive)
+            return await self._send(http, answered.response, request_id, keep_alive, trail)
         finally:
             if isinstance(answered.response.body, BodyStream):
                 await close_pieces(answered.response.body)
@@ -211,17 +213,48 @@ class FrontEnd:
             services.metrics.received_bytes.inc(body.received_bytes)
             seconds = services.clock.monotonic_seconds() - started
             services.metrics.observe(answered.operation, answered.response.status, seconds)
+            if trail is not None:
+                request = trail.request or self._request(http, raw_path, raw_query)
+                self._audit(trail, request, answered, request_id, body.received_bytes, seconds)
 
     async def _answer(
-        self, http: web.BaseRequest, raw_path: str, raw_query: str, body: HttpBody, request_id: str, ticket: Ticket
+        self,
+        http: web.BaseRequest,
+        raw_path: str,
+        raw_query: str,
+        body: HttpBody,
+        request_id: str,
+        ticket: Ticket,
+        trail: Trail | None,
     ) -> Answered:
         try:
             await ticket.enter(admin=self._dispatcher.is_mounted(raw_path))
         except Overloaded as error:
             self._services.metrics.rejected.inc()
-            return Answered("rejected", self._error(to_s3_error(error), raw_path, request_id, http.method))
+            told = to_s3_error(error)
+            if trail is not None:
+                trail.error = told.code
+            return Answered("rejected", self._error(told, raw_path, request_id, http.method))
         request = self._request(http, raw_path, raw_query)
-        return Answered(*await self._dispatcher.answer(request, body, request_id, ticket))
+        if trail is not None:
+            trail.request = request
+        return Answered(*await self._dispatcher.answer(request, body, request_id, ticket, trail))
+
+    def _audit(
+        self, trail: Trail, request: Request, answered: Answered, request_id: str, received_bytes: int, seconds: float
+    ) -> None:
+        line = audit_line(
+            trail,
+            request,
+            answered.operation,
+            answered.response,
+            pod=self._services.pod_name,
+            request_id=request_id,
+            domains=self._services.domains,
+            received_bytes=received_bytes,
+            seconds=seconds,
+        )
+        self._services.audit.offer(line)
 
     def _error(self, error: S3Error, raw_path: str, request_id: str, method: str) -> Response:
         return error_response(error, raw_path, request_id, self._services.pod_name, method)
@@ -243,14 +276,16 @@ class FrontEnd:
     # --- the response
 
     async def _send(
-        self, http: web.BaseRequest, response: Response, request_id: str, keep_alive: bool
+        self, http: web.BaseRequest, response: Response, request_id: str, keep_alive: bool, trail: Trail | None
     ) -> web.StreamResponse:
         headers = self._headers(response, request_id)
         streaming = isinstance(response.body, BodyStream)
         if streaming or http.method == "HEAD":
-            return await self._send_stream(http, response, headers, keep_alive)
+            return await self._send_stream(http, response, headers, keep_alive, trail)
         assert isinstance(response.body, bytes)
         self._services.metrics.sent_bytes.inc(len(response.body))
+        if trail is not None:
+            trail.sent_bytes = len(response.body)
         plain = web.Response(status=response.status, headers=headers, body=response.body)
         if not response.body:
             plain.headers.setdefault("Content-Length", "0")
@@ -267,7 +302,12 @@ class FrontEnd:
         }
 
     async def _send_stream(
-        self, http: web.BaseRequest, response: Response, headers: dict[str, str], keep_alive: bool
+        self,
+        http: web.BaseRequest,
+        response: Response,
+        headers: dict[str, str],
+        keep_alive: bool,
+        trail: Trail | None,
     ) -> web.StreamResponse:
         stream = web.StreamResponse(status=response.status, headers=headers)
         if not keep_alive:
@@ -279,8 +319,12 @@ class FrontEnd:
         if not isinstance(body, BodyStream) or http.method == "HEAD":
             return stream
         try:
+            if trail is not None:
+                trail.cut = True  # until it has come to its end
             await stream.prepare(http)
-            await self._write_pieces(stream, body)
+            await self._write_pieces(stream, body, trail)
+            if trail is not None:
+                trail.cut = False
         except asyncio.CancelledError:
             cut(http)
             raise
@@ -295,13 +339,15 @@ class FrontEnd:
             await close_pieces(body)
         return stream
 
-    async def _write_pieces(self, stream: web.StreamResponse, body: BodyStream) -> None:
+    async def _write_pieces(self, stream: web.StreamResponse, body: BodyStream, trail: Trail | None) -> None:
         sent = 0
         idle_seconds = self._services.limits.write_idle_seconds
         async for piece in body.pieces:
             sent += len(piece)
             async with asyncio.timeout(idle_seconds):
                 await stream.write(piece)
+            if trail is not None:
+                trail.sent_bytes = sent
         self._services.metrics.sent_bytes.inc(sent)
         if body.size_bytes is not None and sent != body.size_bytes:
             raise RuntimeError(f"{sent} bytes were produced for a response of {body.size_bytes}")

@@ -14,6 +14,7 @@ from holdfast_server.api.bucket_record import DOCUMENT_PREFIX
 from holdfast_server.api.buckets_cache import BucketCache
 from holdfast_server.api.identities import Identities
 from holdfast_server.api.metrics import Metrics
+from holdfast_server.audit.log import AuditLog
 from holdfast_server.clock.port import Clock
 from holdfast_server.contract import names
 from holdfast_server.contract.health import ClusterHealth, PodHealth
@@ -73,6 +74,7 @@ class Services:
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
     memory: PodMemory = field(default_factory=PodMemory)
+    audit: AuditLog = field(default_factory=AuditLog)
     """The same as the object layer's."""
     drives_listed: Callable[[], int] = lambda: 1
     """How many drives a listing reads pages from, over all erasure sets."""

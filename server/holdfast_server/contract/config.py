@@ -67,6 +67,29 @@ class Listen(_Struct, frozen=True, kw_only=True):
     peer_port: int = names.PEER_PORT
 
 
+class AuditFile(_Struct, frozen=True, kw_only=True):
+    path: Annotated[str, msgspec.Meta(pattern="^/[^\\x00]+$", max_length=4096)]
+    max_size_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 100 << 20
+    """When it has grown to that it is renamed to `<path>.1`, and a new one is begun."""
+    keep: Annotated[int, msgspec.Meta(ge=0, le=100)] = 4
+    """Renamed files that are kept."""
+
+
+class AuditWebhook(_Struct, frozen=True, kw_only=True):
+    url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s/@]+(/\S*)?$", max_length=2048)]
+    """Gets a POST of lines (`application/x-ndjson`).  Keys do not belong into it: `token_file`."""
+    token_file: str = ""
+    """Holds what is sent as `Authorization: Bearer …`; none where empty."""
+
+
+class AuditConfig(_Struct, frozen=True, kw_only=True):
+    """Where a line per request goes (`holdfast_server.audit`); nowhere by default."""
+
+    stdout: bool = False
+    file: AuditFile | None = None
+    webhook: AuditWebhook | None = None
+
+
 class ServerConfig(_Struct, frozen=True, kw_only=True):
     version: int = names.CONFIG_VERSION
     tenant: TenantConfig
@@ -76,6 +99,7 @@ class ServerConfig(_Struct, frozen=True, kw_only=True):
     pools: Annotated[list[PoolConfig], msgspec.Meta(min_length=1)]
     keys: KeyFiles
     listen: Listen = Listen()
+    audit: AuditConfig | None = None
 
 
 class ConfigError(ValueError):

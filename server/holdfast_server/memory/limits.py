@@ -62,6 +62,8 @@ class MemoryLimits:
     table_bytes: int = 36 * MIB
     """RocksDB of one drive: block cache with index and filter blocks 16 MiB, memtables 16 MiB, the rest around them
     (`drives.engine`; measured flat over 600,000 rows)."""
+    audit_bytes: int = 4 * MIB
+    """Lines of the audit log that wait for stdout, a file and a webhook, and a batch of each on its way."""
     process_bytes: int = 76 * MIB
     """The interpreter, the code, the libraries, threads; what an idle pod has."""
     allocator_bytes: int = 40 * MIB
@@ -83,6 +85,7 @@ class MemoryLimits:
             "peer answers": self.peer_answer_bytes,
             "background": self.background_tasks * self.background_task_bytes,
             "healing": self.healing_bytes,
+            "audit": self.audit_bytes,
             "tables": drives * self.table_bytes,
             "allocator": self.allocator_bytes,
         }

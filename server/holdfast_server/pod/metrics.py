@@ -20,6 +20,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from holdfast_server.audit.outlet import OutletCounts
 from holdfast_server.contract import geometry
 from holdfast_server.contract.admin import PodState
 from holdfast_server.contract.healing import DriveHealing
@@ -52,6 +53,7 @@ class PodView(NamedTuple):
     budgets: Sequence[Budget]
     background_dropped: int
     """Courtesies (notes, read repairs) given up because too many were under way."""
+    audit: Sequence[OutletCounts] = ()
 
 
 class PodCollector(Collector):
@@ -75,6 +77,7 @@ class PodCollector(Collector):
         yield from _scanner(view.state.healing.drives)
         yield from _healing(view)
         yield from _memory(view)
+        yield from _audit(view.audit)
 
 
 def _pod(view: PodView) -> Iterable[Metric]:
@@ -252,6 +255,18 @@ def _memory(view: PodView) -> Iterable[Metric]:
         "holdfast_background_dropped", "Notes and repairs given up because too many were under way.",
         view.background_dropped,
     )  # fmt: skip
+
+
+def _audit(outlets: Sequence[OutletCounts]) -> Iterable[Metric]:
+    labels = ("sink",)
+    written = CounterMetricFamily("holdfast_audit_written", "Audit lines that were taken.", labels=labels)
+    dropped = CounterMetricFamily("holdfast_audit_dropped", "Audit lines that are lost.", labels=labels)
+    waiting = GaugeMetricFamily("holdfast_audit_waiting_bytes", "Audit lines on their way, in bytes.", labels=labels)
+    for outlet in outlets:
+        written.add_metric((outlet.sink,), outlet.written)
+        dropped.add_metric((outlet.sink,), outlet.dropped)
+        waiting.add_metric((outlet.sink,), outlet.waiting_bytes)
+    return written, dropped, waiting
 
 
 def _of_drives(name: str, told: str, *more: str) -> GaugeMetricFamily:

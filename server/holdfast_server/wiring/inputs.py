@@ -41,6 +41,9 @@ class PodInputs(Protocol):
 
     def drive_path(self, volume: Volume) -> Path: ...
 
+    def locate(self, path: str) -> Path:
+        """Where a path of the configuration is on this machine."""
+
 
 class TenantInputs:
     """A pod of a tenant: `holdfast server --config FILE --pod NAME`."""
@@ -86,6 +89,9 @@ class TenantInputs:
     def drive_path(self, volume: Volume) -> Path:
         return under_prefix(volume.path, self._root_prefix)
 
+    def locate(self, path: str) -> Path:
+        return under_prefix(path, self._root_prefix)
+
 
 class StandaloneInputs:
     """A pod by hand: `holdfast server PATH…`."""
@@ -117,6 +123,9 @@ class StandaloneInputs:
 
     def drive_path(self, volume: Volume) -> Path:
         return self._paths[volume.number]
+
+    def locate(self, path: str) -> Path:
+        return Path(path)
 
 
 def find_tenant(paths: Sequence[Path]) -> str:

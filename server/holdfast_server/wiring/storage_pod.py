@@ -27,6 +27,7 @@ from holdfast_server.api import server as front_end
 from holdfast_server.api.buckets_cache import BucketCache
 from holdfast_server.api.identities import Identities
 from holdfast_server.api.services import Services
+from holdfast_server.audit.log import AuditLog, sink_maker
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import MAX_CLOCK_SKEW_MS, HybridClock, floor_stamp
 from holdfast_server.clock.system import SystemClock
@@ -125,6 +126,7 @@ class StoragePod:
         """What this pod reports: no newer than what its drives remember, nor than any write of it goes by."""
         self._table = DriveTable(drives, (me.pool.name, me.ordinal), self._newest_epoch, lambda: self._epochs.newest)
         self._memory = PodMemory()
+        self._audit = AuditLog(sink_maker(inputs.locate))
         self.store = ObjectStore(
             PoolMap(inputs.config), self._table.drives_of, clock, self._stamps, memory=self._memory
         )
@@ -166,6 +168,7 @@ class StoragePod:
                     yield pod
                     log.info("stopping")
                     await front.close(GRACE_SECONDS)
+                    await pod._audit.close()
                     for task in tasks:
                         task.cancel()
             finally:
@@ -180,6 +183,7 @@ class StoragePod:
             "identities": self._services.identities.keep_fresh,
             "configuration": self._follow_inputs,
             "states": self._follow_states,
+            "audit": self._audit.run,
         }
         return [_keep_running(name, run) for name, run in work.items()]
 
@@ -227,6 +231,7 @@ class StoragePod:
         await self._network.configure(config)
         self._table.configure(config, self._network.peers)
         self.store.epochs.pools = PoolMap(config)
+        self._audit.configure(config.audit)
         await self._settle_epoch()
         self._push()
 
@@ -312,6 +317,7 @@ class StoragePod:
             domains=tuple(inputs.config.domains),
             pod_name=inputs.membership.pod,
             memory=self._memory,
+            audit=self._audit,
             drives_listed=lambda: sum(one.quorums.read_quorum for one in self.store.all_sets()),
         )
 
@@ -357,6 +363,7 @@ class StoragePod:
             [drive.call_times for drive in self._drives],
             self._memory.budgets(),
             self.store.background.dropped,
+            self._audit.counts(),
         )
 
     def pod_health(self) -> PodHealth:
