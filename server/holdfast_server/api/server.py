@@ -7,14 +7,16 @@ end the connection is closed (a small rest is read first), so that no body is ev
 response that cannot be finished is cut, never padded.  A request waits for its turn before anything is done for
 it, and keeps it until its response is sent (`admission`); probes need none.
 
-Not here: what requests mean (`dispatch` and the handlers), TLS certificates' life (the wiring passes a context).
+Where plaintext is refused, probes without TLS are answered all the same (but not metrics): kubelets ask this way, and
+switching TLS on must not restart pods.
+
+Not here: what requests mean (`dispatch` and the handlers), TLS certificates' life (`pod.tls_files`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -29,9 +31,11 @@ from holdfast_server.api.failures import to_s3_error
 from holdfast_server.api.http_protocol import S3Protocol, S3Server, last_words
 from holdfast_server.api.probes import answer_probe
 from holdfast_server.api.services import Limits, Services
+from holdfast_server.contract import names
 from holdfast_server.memory.budget import Overloaded
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.request import BodyStream, Request, Response, fold_headers
+from holdfast_server.transport.listener import Admission, Listener
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +47,6 @@ LINGER_SECONDS = 2.0
 """How long a client that was answered early may go on sending before the connection is cut."""
 CUT_SECONDS = 0.5
 """What a request that outlived the grace of a closing server gets to notice that its client is gone."""
-BACKLOG = 1024
 REQUEST_ID_SIZE_BYTES = 8
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -127,7 +130,9 @@ class FrontEnd:
         self._in_flight = 0
         self._closing = False
         self._all_done = asyncio.Event()
-        self._listener: asyncio.Server | None = None
+        self._listener: Listener | None = None
+        self.port = 0
+        """The port that was bound, for `port=0`."""
         limits = services.limits
         self._server = S3Server(
             self._handle,
@@ -146,22 +151,17 @@ class FrontEnd:
             auto_decompress=False,  # an object sent with Content-Encoding: gzip is stored as it came
         )
 
-    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._server, host, port, ssl=tls, backlog=BACKLOG)
-
-    @property
-    def port(self) -> int:
-        """The port that was bound, for `port=0`."""
-        assert self._listener is not None
-        return int(self._listener.sockets[0].getsockname()[1])
+    async def listen(self, host: str, port: int, admission: Admission) -> None:
+        listener = Listener(self._server, admission)
+        self.port = await listener.start(host, port)
+        self._listener = listener
 
     async def close(self, grace_seconds: float) -> None:
         """Stop accepting, close idle connections, give requests under way up to the grace, then cut them."""
         if self._listener is None:
             return
         self._closing = True
-        self._listener.close()
+        await self._listener.close()
         # aiohttp's own way of closing drops what clients still send, so uploads are waited for before it begins.
         for connection in self._server.connections:
             if isinstance(connection, S3Protocol) and connection.idle and connection.transport is not None:
@@ -187,8 +187,9 @@ class FrontEnd:
         protocol = http.protocol
         assert isinstance(protocol, S3Protocol)
         protocol.begin(http.content)
+        plaintext_refused = not http.secure and services.refuses_plaintext()
         probe = answer_probe(http.method, raw_path, raw_query, services)
-        if probe is not None:
+        if probe is not None and not (plaintext_refused and raw_path == names.METRICS_PATH):
             protocol.end()
             return await self._send(http, probe, request_id, keep_alive=True, trail=None)
         trail = Trail(services.clock.now_ms()) if services.audit.active else None
@@ -198,7 +199,11 @@ class FrontEnd:
         self._in_flight += 1
         services.metrics.in_flight.inc()
         try:
-            answered = await self._answer(http, raw_path, raw_query, body, request_id, ticket, trail)
+            if plaintext_refused:
+                error = S3Error("AccessDenied", "This store is reached over https only.")
+                answered = Answered("rejected", self._error(error, raw_path, request_id, http.method))
+            else:
+                answered = await self._answer(http, raw_path, raw_query, body, request_id, ticket, trail)
             keep_alive = await body.drain() and not self._closing
             return await self._send(http, answered.response, request_id, keep_alive, trail)
         finally:
@@ -398,12 +403,13 @@ async def start(
     host: str,
     port: int,
     mounts: Mapping[str, Mount] | None = None,
-    tls: ssl.SSLContext | None = None,
+    admission: Admission | None = None,
 ) -> FrontEnd:
-    """Listen; `port` 0 takes any free one; `mounts` are path prefixes with handlers of their own.
+    """Listen; `port` 0 takes any free one; `mounts` are path prefixes with handlers of their own; `admission`: who
+    comes in with TLS and who without, by default everybody without.
 
     Raises OSError if the port cannot be bound.
     """
     front_end = FrontEnd(services, Dispatcher(services, mounts))
-    await front_end.listen(host, port, tls)
+    await front_end.listen(host, port, admission or Admission())
     return front_end

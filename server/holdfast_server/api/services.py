@@ -67,6 +67,8 @@ class Services:
     """Tell every reachable peer that documents have changed (topic, names); bounded in time, raises nothing."""
     fence_bucket_everywhere: Callable[[bytes], Awaitable[bool]]
     """Fence a bucket id on every peer (this pod fences itself); True if all of them confirmed, bounded in time."""
+    refuses_plaintext: Callable[[], bool] = lambda: False
+    """Whether clients without TLS are turned away; asked for each request."""
     region: str = names.DEFAULT_REGION
     domains: tuple[str, ...] = ()
     pod_name: str = "holdfast"

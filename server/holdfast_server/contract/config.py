@@ -7,7 +7,7 @@ pod re-reads it when it changes.  Secrets are never in it: they are references t
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -90,6 +90,31 @@ class AuditConfig(_Struct, frozen=True, kw_only=True):
     webhook: AuditWebhook | None = None
 
 
+TlsStage = Literal["Offered", "Used", "Required"]
+"""How far a tenant's pods use TLS (docs/decisions/0007-tls.md).  Between peers: both are accepted, and dialled is
+without (Offered) or with it (Used); only with it (Required).  Clients may do as they like up to Used."""
+
+
+class CertificateFiles(_Struct, frozen=True, kw_only=True):
+    """PEM files, read again when they change."""
+
+    certificate_file: str
+    key_file: str
+    ca_file: str
+    """What the other end's certificate is verified against."""
+
+
+class TlsConfig(_Struct, frozen=True, kw_only=True):
+    certificate_file: str
+    """Shown to clients, with its chain."""
+    key_file: str
+    peers: CertificateFiles
+    """Of the tenant's own authority, which vouches for pods and nobody else."""
+    stage: TlsStage = "Required"
+    plaintext: Literal["Refused", "Accepted"] = "Refused"
+    """What becomes of clients without TLS at stage Required; probes are answered either way."""
+
+
 class ServerConfig(_Struct, frozen=True, kw_only=True):
     version: int = names.CONFIG_VERSION
     tenant: TenantConfig
@@ -99,6 +124,7 @@ class ServerConfig(_Struct, frozen=True, kw_only=True):
     pools: Annotated[list[PoolConfig], msgspec.Meta(min_length=1)]
     keys: KeyFiles
     listen: Listen = Listen()
+    tls: TlsConfig | None = None
     audit: AuditConfig | None = None
 
 
@@ -119,7 +145,11 @@ def from_builtins(value: object) -> ServerConfig:
 
 
 def to_builtins(config: ServerConfig) -> dict[str, object]:
-    return dict(msgspec.to_builtins(config))
+    document = dict(msgspec.to_builtins(config))
+    if config.tls is None:
+        # Unknown to the release before, which pods still run while a tenant is upgraded.
+        del document["tls"]
+    return document
 
 
 def _faults(config: ServerConfig) -> list[str]:

@@ -14,6 +14,17 @@ class _Struct(msgspec.Struct, frozen=True, rename="camel"):
     pass
 
 
+class TlsHealth(_Struct, frozen=True, kw_only=True):
+    """How far a pod uses TLS, as it is, not as it should be."""
+
+    stage: str = "Off"
+    """`Off`, or a stage of `contract.config.TlsStage`: `Used` once every connection to a peer has it."""
+    expires: int = 0
+    """When the first of the certificates in force ends, in seconds since 1970; 0 without one."""
+    message: str = ""
+    """Why the certificates as their files are now are not in force."""
+
+
 class DriveHealth(_Struct, frozen=True, kw_only=True):
     pool: str
     set_index: int
@@ -73,3 +84,5 @@ class ClusterHealth(_Struct, frozen=True, kw_only=True):
     message: str = ""
     key_revision: int = 0
     """Of the keys that the pod works with: `contract.keys`."""
+    tls: TlsHealth = TlsHealth()
+    """Of the pod that answers."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -29,12 +30,15 @@ from holdfast_server.peers.handshake import NONCE_SIZE_BYTES, Dialler, Handshake
 from holdfast_server.peers.messages import ConnectionClass, Report, Request, Verb
 from holdfast_server.peers.naming import Resolver
 from holdfast_server.peers.port import PeerError
+from holdfast_server.transport.tls import SHUTDOWN_SECONDS
 
 log = logging.getLogger(__name__)
 
 MAX_CALLS = {ConnectionClass.CONTROL: 512, ConnectionClass.BULK: 64}
 MAX_BYTES_IN_FLIGHT = 32 << 20
 HANDSHAKE_TIMEOUT_SECONDS = 5.0
+RETIRE_SECONDS = 10.0
+"""How long calls may take on a connection that was replaced by another."""
 _FIRST_RETRY_SECONDS = 0.05
 _LAST_RETRY_SECONDS = 1.0
 _HANGING_AFTER_SECONDS = 0.5
@@ -71,6 +75,10 @@ class DialSettings(NamedTuple):
     report: Callable[[], Report]
     resolver: Resolver
     clock: Clock
+    wants_tls: Callable[[], bool] = lambda: False
+    """Whether connections shall have TLS now; one that does not do as it should is replaced."""
+    tls: Callable[[], ssl.SSLContext | None] = lambda: None
+    """The context to dial with, None for none; raises OSError where there is none and should be."""
 
 
 class _Call(NamedTuple):
@@ -101,6 +109,7 @@ class Channel:
         self._bytes_in_flight = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._wake = asyncio.Event()
+        self._outdated = asyncio.Event()
         self._attempt_timeout: asyncio.Timeout | None = None
         self._attempt_began = 0.0
         self.last_failure = "not connected yet"
@@ -108,6 +117,11 @@ class Channel:
     @property
     def connected(self) -> bool:
         return self._connection is not None
+
+    @property
+    def secure(self) -> bool | None:
+        """Whether the connection has TLS; None without one."""
+        return None if self._connection is None else self._connection.secure
 
     def wake(self) -> None:
         """Dial now instead of waiting for the next attempt, or for one that hangs on an address left behind."""
@@ -238,7 +252,9 @@ class Channel:
         if call is not None and not call.future.done():
             call.future.set_result((reply, frame.blobs))
 
-    def _on_lost(self, reason: str) -> None:
+    def _on_lost(self, connection: Connection, reason: str) -> None:
+        if connection is not self._connection:
+            return  # another has taken its place; `_retire` sees to the calls on it
         self._connection = None
         self.last_failure = reason
         self.give_up_calls(reason)
@@ -270,6 +286,9 @@ class Channel:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             self._sweep()
+            connection = self._connection
+            if connection is not None and connection.secure != self._settings.wants_tls():
+                self._outdated.set()
 
     async def _dial_for_ever(self) -> None:
         delay = _FIRST_RETRY_SECONDS
@@ -278,10 +297,45 @@ class Channel:
             connection = await self._attempt()
             if connection is not None:
                 delay = _FIRST_RETRY_SECONDS
-                await connection.ended()
+                await self._use(connection)
                 log.warning("peer connection lost", extra=self._fields(reason=self.last_failure))
             await self._pause(delay)
             delay = min(_LAST_RETRY_SECONDS, delay * 2)
+
+    async def _use(self, connection: Connection) -> None:
+        """Until it, or what has taken its place, is lost."""
+        while True:
+            self._outdated.clear()
+            async with asyncio.TaskGroup() as tasks:
+                ends = [tasks.create_task(connection.ended()), tasks.create_task(self._outdated.wait())]
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                for end in ends:
+                    end.cancel()
+            if connection.lost:
+                return
+            fresh = await self._attempt()
+            if fresh is None:
+                if self._connection is not connection:
+                    # Lost in the moment it had taken over; what it took over from is of no use alone.
+                    connection.abort(self.last_failure)
+                    return
+                await self._pause(_LAST_RETRY_SECONDS)
+                continue
+            await self._retire(connection)
+            connection = fresh
+
+    async def _retire(self, connection: Connection) -> None:
+        """The calls on a connection that was replaced are still answered on it, within bounds."""
+        left = dict(self._calls)
+        deadline = asyncio.get_running_loop().time() + RETIRE_SECONDS
+        while not connection.lost and asyncio.get_running_loop().time() < deadline:
+            if all(call.future.done() for call in left.values()):
+                break
+            await asyncio.sleep(_SWEEP_SECONDS)
+        connection.close()
+        for call in left.values():
+            if not call.future.done():
+                call.future.set_exception(NotConnected(f"{self.target}: the connection was replaced"))
 
     async def _attempt(self) -> Connection | None:
         try:
@@ -300,7 +354,7 @@ class Channel:
         finally:
             self._attempt_timeout = None
         self._connection = connection
-        connection.start(self._on_frame, self._on_lost)
+        connection.start(self._on_frame, lambda reason: self._on_lost(connection, reason))
         if connection.lost:
             return None
         log.info("peer connected", extra=self._fields())
@@ -312,7 +366,12 @@ class Channel:
         settings = self._settings
         address = await settings.resolver.resolve(self.target.host)
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(Connection, address, self.target.port)
+        context = settings.tls()
+        name = None if context is None else self.target.host
+        _, connection = await loop.create_connection(
+            Connection, address, self.target.port, ssl=context, server_hostname=name,
+            ssl_shutdown_timeout=None if context is None else SHUTDOWN_SECONDS,
+        )  # fmt: skip
         try:
             dialler = Dialler(
                 settings.me, self.target.pool, self.target.ordinal, self.connection_class,

@@ -48,6 +48,8 @@ class Connection(asyncio.BufferedProtocol):
         self._waiting: deque[Frame] = deque()
         self._arrived = asyncio.Event()
         self.peer_address = ""
+        self.secure = False
+        """Whether it has TLS."""
 
     # --- for the owner
     @property
@@ -122,6 +124,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # No isinstance check: uvloop's transports do not derive from asyncio.Transport.
         self._transport = transport = cast(asyncio.Transport, transport)
+        self.secure = transport.get_extra_info("sslcontext") is not None
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -29,6 +29,7 @@ from holdfast_server.peers.dispatch import Dispatcher
 from holdfast_server.peers.frames import Frame, FrameError
 from holdfast_server.peers.handshake import NONCE_SIZE_BYTES, Acceptor, HandshakeError, PodIdentity, refusal
 from holdfast_server.peers.messages import ConnectionClass, Reply, Report
+from holdfast_server.transport.listener import Admission, Listener
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +51,16 @@ class PeerServer:
         on_greeted: Callable[[str, int], None],
         clock: Clock,
         memory: PodMemory | None = None,
+        admission: Admission | None = None,
     ) -> None:
         """`is_member`: whether (pool, ordinal) is a pod of the tenant.  `on_greeted`: that pod has dialled us.
-        `memory` is what frames and answers are taken from; by default one with the usual limits."""
+        `memory` is what frames and answers are taken from; by default one with the usual limits.
+        `admission`: who comes in with TLS and who without; by default everybody without."""
         self._me, self._key, self._dispatcher, self._report = me, key, dispatcher, report
         self._is_member, self._on_greeted, self._clock = is_member, on_greeted, clock
-        self._server: asyncio.Server | None = None
+        self._listener = Listener(
+            lambda: Connection(self._connected), admission or Admission(), HANDSHAKE_TIMEOUT_SECONDS
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._strangers = 0
         self._sessions: set[_Session] = set()
@@ -65,20 +70,15 @@ class PeerServer:
 
     async def start(self, host: str, port: int) -> int:
         """Listen; returns the port (of use where 0 was given).  Raises OSError."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self._connected), host, port)
-        return int(self._server.sockets[0].getsockname()[1])
+        return await self._listener.start(host, port)
 
     async def close(self) -> None:
         """Stop accepting, let requests that change a drive finish (CLOSE_TIMEOUT_SECONDS), drop connections."""
-        if self._server is not None:
-            self._server.close()
+        await self._listener.close()
         await asyncio.gather(*(session.close() for session in list(self._sessions)))
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._server is not None:
-            await self._server.wait_closed()
 
     def push_report(self) -> None:
         """Something about this pod has changed: tell every peer now rather than at its next ping."""

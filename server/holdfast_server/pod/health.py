@@ -16,7 +16,7 @@ import msgspec
 from holdfast_server.contract import geometry
 from holdfast_server.contract.config import PoolConfig
 from holdfast_server.contract.healing import HealProgress
-from holdfast_server.contract.health import ClusterHealth, DriveHealth, PodHealth, SetHealth
+from holdfast_server.contract.health import ClusterHealth, DriveHealth, PodHealth, SetHealth, TlsHealth
 from holdfast_server.drives.port import DriveState, DriveStatus
 
 _STATE_NAMES = {
@@ -57,7 +57,13 @@ def drive_health(placed: PlacedStatus) -> DriveHealth:
 
 
 def pod_health(
-    *, pod: str, epoch: int, version: str, opened: bool, faults: Sequence[str], drives: Iterable[PlacedStatus],
+    *,
+    pod: str,
+    epoch: int,
+    version: str,
+    opened: bool,
+    faults: Sequence[str],
+    drives: Iterable[PlacedStatus],
     key_revision: int = 0,
 ) -> PodHealth:
     """`opened`: keys are loaded and every drive was opened, formatted or set aside.
@@ -87,6 +93,7 @@ def cluster_health(
     me: tuple[str, int],
     maintenance: bool = False,
     healing: HealProgress | None = None,
+    tls: TlsHealth | None = None,
     key_revision: int = 0,
 ) -> ClusterHealth:
     """`me`: this pod's pool and ordinal; with `maintenance` its drives are taken as away."""
@@ -110,6 +117,7 @@ def cluster_health(
         drives=[drive_health(drive) for drive in drives],
         repair_queue_length=sum(drive.queue_length for drive in progress.drives),
         healing=progress,
+        tls=tls or TlsHealth(),
         message=f"no write quorum{without}: {', '.join(failing)}" if failing else "",
         key_revision=key_revision,
     )

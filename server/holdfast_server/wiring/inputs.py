@@ -17,12 +17,14 @@ from holdfast_server.pod import standalone
 from holdfast_server.pod.config_file import ConfigFile
 from holdfast_server.pod.key_files import Keys, KeyStore, check_root, under_prefix
 from holdfast_server.pod.membership import Membership, Volume, check_pools, check_successor, find_membership
+from holdfast_server.pod.tls_files import TlsStore
 
 
 class PodInputs(Protocol):
     """Everything a pod is told."""
 
     membership: Membership
+    tls: TlsStore
     has_peers: bool
     """Whether there can be other pods: a pod by hand has none and listens to none."""
 
@@ -57,6 +59,8 @@ class TenantInputs:
         self.membership = find_membership(self._file.current, pod)
         self._key_store = KeyStore(self._file.current.keys, root_prefix)
         self._config = self._file.current
+        self.tls = TlsStore(root_prefix)
+        self.tls.look(self._config.tls)
         self._frozen_fault = ""
 
     @property
@@ -69,11 +73,17 @@ class TenantInputs:
 
     @property
     def faults(self) -> list[str]:
-        return [fault for fault in (self._file.fault, self._frozen_fault, self._key_store.fault) if fault]
+        return [
+            fault for fault in (self._file.fault, self._frozen_fault, self._key_store.fault, self.tls.fault) if fault
+        ]
 
     async def refresh(self) -> ServerConfig | None:
         await self._key_store.refresh(self._file.current.keys)
-        fresh = await self._file.changed()
+        fresh = await self._take_over(await self._file.changed())
+        await self.tls.refresh(self._config.tls)
+        return fresh
+
+    async def _take_over(self, fresh: ServerConfig | None) -> ServerConfig | None:
         if fresh is None:
             return None
         try:
@@ -104,6 +114,7 @@ class StandaloneInputs:
     ) -> None:
         """`new_tenant_id` is taken where no drive has an identity yet.  Raises ConfigError."""
         self.faults = []
+        self.tls = TlsStore()
         faults = check_root(root_user, root_password, "HOLDFAST_ROOT_USER", "HOLDFAST_ROOT_PASSWORD")
         if faults:
             raise ConfigError("\n".join(faults))

@@ -115,8 +115,11 @@ class StoragePod:
         self._pushed: list[object] = []
         self._resolver = Resolver(settings.hosts_file)
         self._network = PeerNetwork(
-            DialSettings(self._identity, self._peer_keys, self._report, self._resolver, clock), self._peers_changed
-        )
+            DialSettings(
+                self._identity, self._peer_keys, self._report, self._resolver, clock,
+                inputs.tls.dials_with_tls, inputs.tls.for_dialling,
+            ), self._peers_changed,
+        )  # fmt: skip
         self.local = LocalDrives(
             lambda: inputs.membership, drives, self._reopen, lambda: self._network.peers, clock, self._stamps,
             settings.adoption_delay_seconds, self._push,
@@ -142,7 +145,7 @@ class StoragePod:
         ProcessCollector(registry=registry)
         self._peer_server = PeerServer(
             self._identity, self._peer_key, Dispatcher(drives, self._peer_services()), self._report,
-            self._is_member, self._network.greeted, clock, self._memory,
+            self._is_member, self._network.greeted, clock, self._memory, inputs.tls.for_peers(),
         )  # fmt: skip
         self.s3_port = 0
         self.peer_port = 0
@@ -195,7 +198,8 @@ class StoragePod:
     async def _listen_to_clients(self) -> front_end.FrontEnd:
         mounts = {names.ADMIN_PREFIX: AdminApi(self._services, self._view, self.store.resolve).handle}
         port = self._inputs.config.listen.s3_port
-        front = await front_end.start(self._services, self._settings.bind_address, port, mounts)
+        admission = self._inputs.tls.for_clients()
+        front = await front_end.start(self._services, self._settings.bind_address, port, mounts, admission)
         self.s3_port = front.port
         return front
 
@@ -313,6 +317,7 @@ class StoragePod:
             cluster_health=self.cluster_health,
             announce=self._announce,
             fence_bucket_everywhere=self._fence_bucket_everywhere,
+            refuses_plaintext=inputs.tls.refuses_plaintext,
             region=inputs.config.region,
             domains=tuple(inputs.config.domains),
             pod_name=inputs.membership.pod,
@@ -372,7 +377,7 @@ class StoragePod:
             pod=self._inputs.membership.pod,
             epoch=self._epoch,
             version=self._settings.version,
-            opened=self._opened,
+            opened=self._opened and not self._inputs.tls.lacks_certificate,
             faults=[*self._inputs.faults, *([behind] if behind else [])],
             drives=self._own_statuses(),
             key_revision=self._inputs.keys.further.revision,
@@ -386,8 +391,14 @@ class StoragePod:
             me=self._place,
             maintenance=maintenance,
             healing=self.heal_progress(),
+            tls=self._inputs.tls.health(self._dialled()),
             key_revision=self._inputs.keys.further.revision,
         )
+
+    def _dialled(self) -> list[bool]:
+        """Of each connection to a peer that is up, whether it has TLS."""
+        channels = [channel for peer in self._network.peers for channel in peer.link.channels.values()]
+        return [channel.secure for channel in channels if channel.secure is not None]
 
     def heal_progress(self) -> HealProgress:
         """Of this pod's own drives."""

@@ -1,0 +1,175 @@
+"""A listening port that takes TLS and plain connections side by side, told apart by their first bytes.
+
+The choice is made for each connection, with what is in force at that moment: a renewed certificate serves the next
+connection, and a tenant can begin or cease to use TLS while it runs (docs/decisions/0007-tls.md).  A TLS connection
+begins with a handshake record, 16 03 and a minor version from 01 on; HTTP begins with a letter, and a peer's frame
+of such a size would be larger than any that begins a connection.  The bytes are looked at and left in the socket.
+
+Bounds: MAX_ARRIVING connections that have not said what they are or are in their TLS handshake; one more takes the
+place of the oldest.  Each has `first_bytes_seconds`, and `tls.HANDSHAKE_SECONDS` for its handshake.
+
+Not here: what is spoken inside, and how many connections there may be (the protocols).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from typing import NamedTuple
+
+from holdfast_server.transport.tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS
+
+log = logging.getLogger(__name__)
+
+MAX_ARRIVING = 512
+BACKLOG = 1024
+FIRST_BYTES_SECONDS = 30.0
+ACCEPT_PAUSE_SECONDS = 0.5
+"""After a failure to accept, which is mostly a want of file descriptors."""
+_HANDSHAKE_RECORD = 0x16
+_PEEKED_BYTES = 3
+_PEEK_AGAIN_SECONDS = 0.02
+
+
+class Admission(NamedTuple):
+    """What is asked for each connection."""
+
+    tls: Callable[[], ssl.SSLContext | None] = lambda: None
+    """The context to serve TLS with; None while there is none."""
+    plain: Callable[[], bool] = lambda: True
+    """Whether a connection without TLS may come in."""
+
+
+class Listener:
+    """See the module."""
+
+    def __init__(
+        self,
+        make_protocol: Callable[[], asyncio.BaseProtocol],
+        admission: Admission,
+        first_bytes_seconds: float = FIRST_BYTES_SECONDS,
+    ) -> None:
+        self._make_protocol, self._admission = make_protocol, admission
+        self._first_bytes_seconds = first_bytes_seconds
+        self._sockets: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        self._arriving: dict[asyncio.Task[None], None] = {}
+        """The oldest first."""
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; returns the port, of use where 0 was given.  Raises OSError."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        try:
+            for family, kind, protocol, _, address in dict.fromkeys(found):
+                self._sockets.append(_bound(family, kind, protocol, address))
+        except OSError:
+            await self.close()
+            raise
+        self._accepting = [loop.create_task(self._accept_for_ever(listening)) for listening in self._sockets]
+        return int(self._sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        """Accept nothing more; connections that a protocol has already are its own."""
+        tasks = [*self._accepting, *self._arriving]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for listening in self._sockets:
+            listening.close()
+        self._sockets, self._accepting = [], []
+
+    async def _accept_for_ever(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, address = await loop.sock_accept(listening)
+            except OSError as error:
+                log.error("no connection can be accepted", extra={"reason": str(error)})
+                await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
+                continue
+            if len(self._arriving) >= MAX_ARRIVING:
+                oldest = next(iter(self._arriving))
+                del self._arriving[oldest]
+                oldest.cancel()
+            task = loop.create_task(self._take(accepted, str(address[0])))
+            self._arriving[task] = None
+            task.add_done_callback(lambda done: self._arriving.pop(done, None))
+
+    async def _take(self, accepted: socket.socket, address: str) -> None:
+        """Give the connection to a protocol, or close it."""
+        loop = asyncio.get_running_loop()
+        try:
+            accepted.setblocking(False)
+            context = self._admission.tls()
+            if context is not None:
+                async with asyncio.timeout(self._first_bytes_seconds):
+                    if not await _begins_with_tls(accepted):
+                        context = None
+            if context is None and not self._admission.plain():
+                log.info("a connection without TLS is refused", extra={"address": address})
+                accepted.close()
+                return
+            if context is None:
+                await loop.connect_accepted_socket(self._make_protocol, accepted)
+            else:
+                await loop.connect_accepted_socket(
+                    self._make_protocol, accepted, ssl=context,
+                    ssl_handshake_timeout=HANDSHAKE_SECONDS, ssl_shutdown_timeout=SHUTDOWN_SECONDS,
+                )  # fmt: skip
+        except (OSError, TimeoutError) as error:
+            log.info("a connection came to nothing", extra={"address": address, "reason": str(error) or "too slow"})
+            accepted.close()
+        except asyncio.CancelledError:
+            accepted.close()
+            raise
+
+
+def _bound(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+        listening.setblocking(False)
+    except OSError as error:
+        listening.close()
+        raise OSError(error.errno, f"{address[0]} port {address[1]}: {error.strerror}") from error
+    return listening
+
+
+async def _begins_with_tls(accepted: socket.socket) -> bool:
+    """Raises ConnectionError where the other end leaves without a word."""
+    while True:
+        try:
+            first = accepted.recv(_PEEKED_BYTES, socket.MSG_PEEK)
+        except BlockingIOError:
+            await _readable(accepted)
+            continue
+        if not first:
+            raise ConnectionResetError("closed without a word")
+        if first[0] != _HANDSHAKE_RECORD:
+            return False
+        if len(first) == _PEEKED_BYTES:
+            return first[1] == 0x03 and 0x01 <= first[2] <= 0x04
+        await asyncio.sleep(_PEEK_AGAIN_SECONDS)  # readable already, so there is nothing to be woken by
+
+
+async def _readable(accepted: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(accepted.fileno(), _wake, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(accepted.fileno())
+
+
+def _wake(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)

@@ -1,0 +1,271 @@
+"""Four whole pods in one process that begin to use TLS, stage by stage, and cease to, while requests go on."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from holdfast_operator.tls.minting import mint_authority, mint_leaf
+from holdfast_operator.tls.values import KeyCertificate, SubjectNames
+from holdfast_server.objects.port import Attributes
+from holdfast_server.wiring import storage_pod
+from holdfast_server.wiring.inputs import TenantInputs
+from holdfast_server.wiring.storage_pod import PodSettings, StoragePod
+
+ADDRESSES = [f"127.0.21.{i + 1}" for i in range(4)]
+BUCKET = b"b" * 16
+NOW = datetime.now(UTC)
+DAY = timedelta(days=1)
+AUTHORITY = mint_authority("logs", NOW, 10 * DAY)
+TLS = {
+    "certificateFile": "/tls/tls.crt", "keyFile": "/tls/tls.key",
+    "peers": {"certificateFile": "/tls/peer.crt", "keyFile": "/tls/peer.key", "caFile": "/tls/peer-ca.crt"},
+}  # fmt: skip
+
+
+class Blob:
+    digests = ()
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.size_bytes = data, len(data)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield self.data
+
+    def finish(self) -> Attributes:
+        return Attributes(etag="e")
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind((ADDRESSES[0], 0))
+        return int(probe.getsockname()[1])
+
+
+class Tenant:
+    """Four pods with a drive each, 2 + 2."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pods: list[StoragePod] = []
+        self.s3_port = free_port()
+        self.config: dict[str, Any] = {
+            "tenant": {"id": "t1", "name": "logs"},
+            "pools": [
+                {
+                    "name": "main", "servers": 4, "volumesPerServer": 1, "erasure": {"setSize": 4, "parity": 2},
+                    "podNamePrefix": "logs-", "hostSuffix": ".pods.svc", "drivePath": "/data", "formatting": True,
+                }
+            ],
+            "keys": {"rootUserFile": "/k/user", "rootPasswordFile": "/k/password", "peerKeyFile": "/k/peer"},
+            "listen": {"s3Port": self.s3_port, "peerPort": free_port()},
+        }  # fmt: skip
+        for i in range(4):
+            (self.root(i) / "data").mkdir(parents=True)
+            (self.root(i) / "k").mkdir()
+            for name, key in [("user", "admin"), ("password", "password1"), ("peer", "p" * 32)]:
+                (self.root(i) / "k" / name).write_text(key)
+            self.write_config(i, None)
+        (folder / "hosts").write_text("".join(f"{ADDRESSES[i]} logs-{i}.pods.svc\n" for i in range(4)))
+
+    def root(self, i: int) -> Path:
+        return self.folder / f"pod{i}"
+
+    def write_config(self, i: int, stage: str | None, plaintext: str = "Refused") -> None:
+        tls = None if stage is None else {**TLS, "stage": stage, "plaintext": plaintext}
+        path = self.root(i) / "config.yaml"
+        path.with_suffix(".new").write_text(yaml.safe_dump({**self.config, "tls": tls}))
+        path.with_suffix(".new").rename(path)
+
+    def write_certificates(self, i: int, authority: KeyCertificate = AUTHORITY, *, peers: bool = True) -> str:
+        """Returns the certificate that clients see."""
+        folder = self.root(i) / "tls"
+        folder.mkdir(exist_ok=True)
+        leaf = mint_leaf(authority, SubjectNames(("logs.loki.svc", "*.pods.svc")), NOW, 5 * DAY)
+        files = {"tls.crt": leaf.certificate, "tls.key": leaf.key}
+        if peers:
+            peer = mint_leaf(authority, SubjectNames(("*.pods.svc",)), NOW, 5 * DAY)
+            files |= {"peer.crt": peer.certificate, "peer.key": peer.key, "peer-ca.crt": authority.certificate}
+        for name, text in files.items():
+            (folder / name).write_text(text)
+        return leaf.certificate
+
+    async def start(self, stack: AsyncExitStack, *ordinals: int) -> None:
+        for i in ordinals:
+            inputs = TenantInputs(self.root(i) / "config.yaml", f"logs-{i}", self.root(i))
+            settings = PodSettings(
+                bind_address=ADDRESSES[i], version="test", hosts_file=self.folder / "hosts", adoption_delay_seconds=0
+            )
+            self.pods.append(await stack.enter_async_context(StoragePod.running(inputs, settings)))
+
+    def stages(self) -> list[str]:
+        return [pod.cluster_health(False).tls.stage for pod in self.pods]
+
+    def whole(self) -> bool:
+        healths = [pod.cluster_health(False) for pod in self.pods]
+        return all([drive.state for drive in health.drives] == ["ok"] * 4 for health in healths)
+
+    def dialled_with_tls(self) -> set[bool]:
+        return {secure for pod in self.pods for secure in pod._dialled()}
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def tenant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Tenant]:
+    monkeypatch.setattr(storage_pod, "CONFIG_POLL_SECONDS", 0.1)
+    tenant = Tenant(tmp_path)
+    async with AsyncExitStack() as stack:
+        await tenant.start(stack, 0, 1, 2, 3)
+        await until(tenant.whole)
+        yield tenant
+
+
+async def keep_writing(tenant: Tenant, stop: asyncio.Event, written: list[str]) -> None:
+    """Through every pod in turn, each object read back through the next; any failure fails the test."""
+    data = bytes(range(256)) * 800
+    while not stop.is_set():
+        pod, other = (tenant.pods[(len(written) + step) % 4] for step in (0, 1))
+        key = f"key{len(written)}"
+        await pod.store.put_object(BUCKET, key, Blob(data))
+        reader = await other.store.open_object(BUCKET, key)
+        assert reader is not None
+        assert b"".join([bytes(piece) async for piece in reader.chunks(0, len(data))]) == data
+        written.append(key)
+        await asyncio.sleep(0.01)
+
+
+async def test_pods_begin_to_use_tls_and_cease_to_with_no_request_failing(tenant: Tenant) -> None:
+    for i in range(4):
+        tenant.write_certificates(i)
+    stop, written = asyncio.Event(), list[str]()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(keep_writing(tenant, stop, written))
+        for stage, reached in [
+            ("Offered", "Offered"), ("Used", "Used"), ("Required", "Required"),
+            ("Used", "Used"), ("Offered", "Offered"), (None, "Off"),
+        ]:  # fmt: skip
+            for i in range(4):
+                # As ConfigMaps do: one pod after the other, so that neighbours are a stage apart for a while.
+                tenant.write_config(i, stage)
+                await until(lambda i=i, reached=reached: tenant.stages()[i] == reached)  # type: ignore[misc]
+                assert tenant.whole(), stage
+            assert tenant.dialled_with_tls() == {stage in ("Used", "Required")}, stage
+        stop.set()
+    assert len(written) > 20
+
+
+async def status(url: str, trust: ssl.SSLContext | None = None, session: aiohttp.ClientSession | None = None) -> int:
+    async with aiohttp.ClientSession() as own:
+        kind: Any = {"ssl": trust, "server_hostname": "logs.loki.svc"} if trust is not None else {}
+        async with (session or own).get(url, **kind) as answer:
+            await answer.read()
+            return answer.status
+
+
+def shown_certificate(address: str, port: int, trust: ssl.SSLContext) -> str:
+    with (
+        socket.create_connection((address, port), 5) as plain,
+        trust.wrap_socket(plain, server_hostname="logs.loki.svc") as secure,
+    ):
+        assert secure.version() == "TLSv1.3"
+        return ssl.DER_cert_to_PEM_cert(secure.getpeercert(binary_form=True) or b"")
+
+
+async def test_clients_without_tls_are_turned_away_only_where_it_is_required_and_probes_never(tenant: Tenant) -> None:
+    plain, secure = (f"{scheme}://{ADDRESSES[0]}:{tenant.s3_port}" for scheme in ("http", "https"))
+    trust = ssl.create_default_context(cadata=AUTHORITY.certificate)
+    assert await status(f"{plain}/bucket") == 403  # without a signature
+    tenant.write_certificates(0)
+    tenant.write_config(0, "Offered")
+    await until(lambda: tenant.stages()[0] == "Offered")
+    assert (await status(f"{plain}/metrics"), await status(f"{secure}/metrics", trust)) == (200, 200)
+    tenant.write_config(0, "Required", "Accepted")
+    await until(lambda: not tenant.pods[0]._inputs.tls.for_peers().plain())
+    assert await status(f"{plain}/metrics") == 200
+    tenant.write_config(0, "Required")
+    await until(tenant.pods[0]._inputs.tls.refuses_plaintext)
+    assert await status(f"{plain}/health/ready") == 200
+    assert await status(f"{secure}/health/ready", trust) == 200
+    async with aiohttp.ClientSession() as session, session.get(f"{plain}/metrics") as answer:
+        assert answer.status == 403
+        assert "over https only" in await answer.text()
+
+
+async def test_a_renewed_certificate_serves_the_next_connection_and_a_broken_one_is_left_aside(tenant: Tenant) -> None:
+    trust = ssl.create_default_context(cadata=AUTHORITY.certificate)
+    first = tenant.write_certificates(0)
+    tenant.write_config(0, "Offered")
+    await until(lambda: tenant.stages()[0] == "Offered")
+    pod, store = tenant.pods[0], tenant.pods[0]._inputs.tls
+    assert await asyncio.to_thread(shown_certificate, ADDRESSES[0], tenant.s3_port, trust) == first
+    url = f"https://{ADDRESSES[0]}:{tenant.s3_port}/metrics"
+    async with aiohttp.ClientSession() as session:
+        assert await status(url, trust, session) == 200
+        second = tenant.write_certificates(0)
+        await until(lambda: store._contents[0].decode() == second)
+        assert await asyncio.to_thread(shown_certificate, ADDRESSES[0], tenant.s3_port, trust) == second
+        assert await status(url, trust, session) == 200  # on the connection it had
+    stranger = mint_leaf(AUTHORITY, SubjectNames(("logs.loki.svc",)), NOW, DAY)
+    (tenant.root(0) / "tls" / "tls.key").write_text(stranger.key)
+    await until(lambda: "tls.certificateFile: /tls/tls.crt: the key is not of" in pod.pod_health().message)
+    assert pod.pod_health().ready
+    assert "the key is not of" in pod.cluster_health(False).tls.message
+    assert await asyncio.to_thread(shown_certificate, ADDRESSES[0], tenant.s3_port, trust) == second
+    shutil.rmtree(tenant.root(0) / "tls")
+    await until(lambda: "No such file" in pod.pod_health().message)
+    assert await asyncio.to_thread(shown_certificate, ADDRESSES[0], tenant.s3_port, trust) == second
+    third = tenant.write_certificates(0)
+    await until(lambda: pod.pod_health().message == "")
+    assert await asyncio.to_thread(shown_certificate, ADDRESSES[0], tenant.s3_port, trust) == third
+
+
+async def test_a_pod_with_certificates_of_another_authority_is_no_peer(tenant: Tenant) -> None:
+    for i in range(4):
+        tenant.write_certificates(i)
+        tenant.write_config(i, "Required")
+    await until(lambda: tenant.stages() == ["Required"] * 4)
+    await until(tenant.whole)
+    tenant.write_certificates(3, mint_authority("another", NOW, 10 * DAY))
+    pod = tenant.pods[3]
+    await until(lambda: pod._inputs.tls._contents[4] != AUTHORITY.certificate.encode())
+    for peer in pod._network.peers:
+        for channel in peer.link.channels.values():
+            channel.abort("for the test")
+    await until(lambda: not any(peer.online for peer in pod._network.peers))
+    await until(
+        lambda: any(
+            "CERTIFICATE" in channel.last_failure or "UNKNOWN_CA" in channel.last_failure
+            for peer in pod._network.peers
+            for channel in peer.link.channels.values()
+        )
+    )
+    assert not any(peer.online for peer in pod._network.peers)
+
+
+async def test_a_pod_that_requires_tls_and_has_no_certificate_serves_probes_alone(tenant: Tenant) -> None:
+    tenant.write_config(0, "Required")
+    pod = tenant.pods[0]
+    await until(lambda: not pod.pod_health().ready)
+    assert "tls.certificateFile" in pod.pod_health().message
+    plain = f"http://{ADDRESSES[0]}:{tenant.s3_port}"
+    assert await status(f"{plain}/health/ready") == 503
+    assert await status(f"{plain}/health/live") == 200
+    assert await status(f"{plain}/metrics") == 403
+    tenant.write_certificates(0)
+    await until(lambda: pod.pod_health().ready)
