@@ -26,6 +26,7 @@ from holdfast_operator.kube.errors import EvictionRefused, KubeForbidden, KubeRe
 from holdfast_operator.kube.port import STATEFUL_SET, TENANT, KubeClient, Manifest
 from holdfast_operator.ledger import Ledger, advance_pools, check_against_ledger
 from holdfast_operator.metrics import OperatorMetrics
+from holdfast_operator.monitoring import Monitoring
 from holdfast_operator.observe.claims import read_claims
 from holdfast_operator.observe.cluster import LiveObjects, list_live_objects
 from holdfast_operator.observe.health import HealthProbe
@@ -115,6 +116,7 @@ class Reconciler:
         self._provisioned: dict[TenantKey, _Remembered] = {}
         self._silent_since: dict[TenantKey, float] = {}
         self._written: dict[TenantKey, float] = {}
+        self._monitoring = Monitoring(ports.kube)
         self._announcer = Announcer(ports.kube, ports.now, ports.monotonic)
 
     async def reconcile(self, key: TenantKey) -> float | None:
@@ -212,6 +214,7 @@ class Reconciler:
             trouble = Trouble("NameTaken", str(error))
         except (KubeRejected, KubeForbidden) as error:
             trouble = Trouble("ApplyFailed", str(error))
+        monitoring = await self._monitoring.settle(tenant)
         to_remount = pods_to_remount(tenant, claims, self._ports.now())
         step = await self._roll(key, tenant, pods, live.of_kind(STATEFUL_SET), redundancy, to_remount)
         plan = plan_provisioning(tenant, credentials, ledger)
@@ -230,6 +233,7 @@ class Reconciler:
             apply_trouble=trouble,
             growing=growth_message(claims),
             growth_refused=growth.refused,
+            monitoring=monitoring,
         )
 
     async def _roll(

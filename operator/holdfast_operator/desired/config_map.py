@@ -35,6 +35,7 @@ def server_config(request: RenderRequest) -> config.ServerConfig:
         epoch=request.ledger.epoch,
         region=tenant.region,
         domains=list(tenant.domains),
+        audit=_audit(tenant),
         pools=[_pool(tenant, record, request.cluster_domain) for record in request.ledger.pools],
         keys=config.KeyFiles(
             root_user_file=f"{paths.ROOT_FOLDER}/accessKey",
@@ -42,6 +43,17 @@ def server_config(request: RenderRequest) -> config.ServerConfig:
             peer_key_file=f"{paths.PEER_FOLDER}/peerKey",
         ),
     )
+
+
+def _audit(tenant: TenantSpec) -> config.AuditConfig | None:
+    audit = tenant.audit
+    if audit is None:
+        return None
+    webhook = None
+    if audit.webhook_url:
+        token_file = f"{paths.AUDIT_FOLDER}/{paths.AUDIT_TOKEN_KEY}" if audit.token_secret_name else ""
+        webhook = config.AuditWebhook(url=audit.webhook_url, token_file=token_file)
+    return config.AuditConfig(stdout=audit.stdout, webhook=webhook)
 
 
 def _pool(tenant: TenantSpec, record: PoolRecord, cluster_domain: str) -> config.PoolConfig:

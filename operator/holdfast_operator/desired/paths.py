@@ -6,6 +6,8 @@ CONFIG_FOLDER = "/etc/holdfast/config"
 CONFIG_KEY = "config.yaml"
 ROOT_FOLDER = "/etc/holdfast/root"
 PEER_FOLDER = "/etc/holdfast/peer"
+AUDIT_FOLDER = "/etc/holdfast/audit"
+AUDIT_TOKEN_KEY = "token"
 DRIVE_PATH = "/data{volume}"
 
 

@@ -29,7 +29,9 @@ def render_pods_service(tenant: TenantSpec) -> Manifest:
         {"name": "peers", "port": names.PEER_PORT, "protocol": "TCP", "targetPort": "peers"},
     ]
     headless = {"clusterIP": "None", "publishNotReadyAddresses": True}
-    return _service(tenant, labels.pods_service_name(tenant.name), ports, headless)
+    service = _service(tenant, labels.pods_service_name(tenant.name), ports, headless)
+    service["metadata"]["labels"][labels.SERVICE_LABEL] = labels.SERVICE_PODS
+    return service
 
 
 def _service(tenant: TenantSpec, name: str, ports: list[dict[str, Any]], settings: dict[str, Any]) -> Manifest:

@@ -82,7 +82,7 @@ def _pod_spec(request: RenderRequest, pool: PoolSpec, selector: dict[str, str]) 
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(request, pool)],
-        "volumes": _volumes(tenant),
+        "volumes": [*_volumes(tenant), *_audit_volumes(tenant)],
     }
     spec.update(_scheduling(pool.pods, selector))
     if tenant.image_pull_secrets:
@@ -112,7 +112,7 @@ def _container(request: RenderRequest, pool: PoolSpec) -> dict[str, Any]:
             {"name": "console", "containerPort": names.CONSOLE_PORT, "protocol": "TCP"},
             {"name": "peers", "containerPort": names.PEER_PORT, "protocol": "TCP"},
         ],
-        "volumeMounts": _mounts(pool),
+        "volumeMounts": _mounts(request.tenant, pool),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -138,13 +138,15 @@ def _probe(path: str, *, period: int, failures: int, timeout: int) -> dict[str, 
     }
 
 
-def _mounts(pool: PoolSpec) -> list[dict[str, Any]]:
+def _mounts(tenant: TenantSpec, pool: PoolSpec) -> list[dict[str, Any]]:
     mounts: list[dict[str, Any]] = [
         # Whole folders, never subPath: a subPath mount is not refreshed when the object changes.
         {"name": "config", "mountPath": paths.CONFIG_FOLDER, "readOnly": True},
         {"name": "root", "mountPath": paths.ROOT_FOLDER, "readOnly": True},
         {"name": "peer", "mountPath": paths.PEER_FOLDER, "readOnly": True},
     ]
+    if tenant.token_secret_name:
+        mounts.append({"name": "audit", "mountPath": paths.AUDIT_FOLDER, "readOnly": True})
     mounts += [
         {"name": paths.claim_name(volume), "mountPath": paths.drive_path(volume)}
         for volume in range(pool.volumes_per_server)
@@ -162,6 +164,14 @@ def _volumes(tenant: TenantSpec) -> list[dict[str, Any]]:
             "secret": {"secretName": labels.peer_secret_name(tenant.name), "items": _items("peerKey")},
         },
     ]
+
+
+def _audit_volumes(tenant: TenantSpec) -> list[dict[str, Any]]:
+    if not tenant.token_secret_name:
+        return []
+    # Optional: the want of an audit token must not keep a store from starting.
+    secret = {"secretName": tenant.token_secret_name, "items": _items(paths.AUDIT_TOKEN_KEY), "optional": True}
+    return [{"name": "audit", "secret": secret}]
 
 
 def _items(*keys: str) -> list[dict[str, str]]:

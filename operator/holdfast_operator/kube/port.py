@@ -38,6 +38,8 @@ SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
 CLAIM = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 STATEFUL_SET = Kind("apps/v1", "StatefulSet", "statefulsets")
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+SERVICE_MONITOR = Kind("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors")
+PROMETHEUS_RULE = Kind("monitoring.coreos.com/v1", "PrometheusRule", "prometheusrules")
 EVENT = Kind("v1", "Event", "events")
 
 KINDS: Mapping[tuple[str, str], Kind] = {
@@ -52,6 +54,8 @@ KINDS: Mapping[tuple[str, str], Kind] = {
         CLAIM,
         STATEFUL_SET,
         DISRUPTION_BUDGET,
+        SERVICE_MONITOR,
+        PROMETHEUS_RULE,
         EVENT,
     )
 }

@@ -60,6 +60,8 @@ class PassFindings:
     """Which volumes have not reached the size that was asked for."""
     growth_refused: str = ""
     """Why a claim was not allowed to grow."""
+    monitoring: Finding | None = None
+    """What became of `spec.metrics`; None where it asks for nothing."""
 
     @property
     def serving(self) -> Redundancy:
@@ -88,7 +90,13 @@ def derive_status(findings: PassFindings, previous: Mapping[str, Any], now: str)
         "health": _health(findings, degraded),
         "capacity": derive_capacity(findings.ledger.pools, redundancy),
         "conditions": derive_conditions(
-            [_ready(parts), _progressing(findings), degraded, *parts],
+            [
+                _ready(parts),
+                _progressing(findings),
+                degraded,
+                *parts,
+                *([findings.monitoring] if findings.monitoring is not None else []),
+            ],
             previous.get("conditions") or [],
             tenant.generation,
             now,

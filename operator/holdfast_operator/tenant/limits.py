@@ -27,6 +27,10 @@ POLICY_NAME = r"[A-Za-z0-9][A-Za-z0-9+=,.@_-]*"
 QUANTITY = r"[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?"
 DOMAIN = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 REGION = r"[a-z0-9][a-z0-9-]*"
+AUDIT_URL = r"https?://[^\s/@]+(/\S*)?"
+MAX_URL_SIZE = 2048
+MIN_SCRAPE_SECONDS = 5
+MAX_SCRAPE_SECONDS = 3600
 SECRET_NAME = r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?"
 
 BUILT_IN_POLICIES = ("readonly", "readwrite", "writeonly", "diagnostics", "consoleAdmin")

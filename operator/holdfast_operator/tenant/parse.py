@@ -17,12 +17,15 @@ from holdfast_operator.tenant import limits
 from holdfast_operator.tenant.fields import Fault, Fields
 from holdfast_operator.tenant.spec import (
     Access,
+    AuditSpec,
     BucketGrant,
     BucketSpec,
     PodSettings,
     PolicySpec,
     PoolSpec,
+    PrometheusRuleSpec,
     Retention,
+    ServiceMonitorSpec,
     Spread,
     TenantSpec,
     UserSpec,
@@ -51,6 +54,7 @@ def parse_tenant(body: Mapping[str, Any]) -> Parsed:
     pools = tuple(_pool(fields) for fields in spec.items("pools", max_count=limits.MAX_POOLS))
     policies = tuple(_policy(fields) for fields in spec.items("policies", max_count=limits.MAX_POLICIES))
     root = spec.child("rootCredentials")
+    metrics = spec.child("metrics")
     tenant = TenantSpec(
         name=name,
         namespace=metadata["namespace"],
@@ -70,11 +74,47 @@ def parse_tenant(body: Mapping[str, Any]) -> Parsed:
         buckets=tuple(_bucket(fields) for fields in spec.items("buckets", max_count=limits.MAX_BUCKETS)),
         claim_retention=cast(Retention, spec.choice("claimRetention", _RETENTIONS, "Retain")),
         allow_disruption=spec.flag("allowDisruption"),
+        audit=_audit(spec.child("audit")) if spec.has("audit") else None,
+        service_monitor=_service_monitor(metrics),
+        prometheus_rule=_prometheus_rule(metrics),
     )
     root.finish()
+    metrics.finish()
     spec.finish()
     faults += _faults_across_fields(tenant)
     return Parsed(None, tuple(faults)) if faults else Parsed(tenant)
+
+
+def _audit(fields: Fields) -> AuditSpec:
+    stdout = fields.flag("stdout")
+    url, token = "", None
+    if fields.has("webhook"):
+        webhook = fields.child("webhook")
+        url = webhook.text("url", required=True, max_size=limits.MAX_URL_SIZE, pattern=limits.AUDIT_URL)
+        if webhook.has("tokenSecretRef"):
+            token = _secret_name(webhook.child("tokenSecretRef"))
+        webhook.finish()
+    fields.finish()
+    return AuditSpec(stdout, url, token)
+
+
+def _service_monitor(metrics: Fields) -> ServiceMonitorSpec | None:
+    if not metrics.has("serviceMonitor"):
+        return None
+    fields = metrics.child("serviceMonitor")
+    interval = fields.integer("intervalSeconds", 30, low=limits.MIN_SCRAPE_SECONDS, high=limits.MAX_SCRAPE_SECONDS)
+    monitor = ServiceMonitorSpec(fields.text_mapping("labels"), interval or 30)
+    fields.finish()
+    return monitor
+
+
+def _prometheus_rule(metrics: Fields) -> PrometheusRuleSpec | None:
+    if not metrics.has("prometheusRule"):
+        return None
+    fields = metrics.child("prometheusRule")
+    rule = PrometheusRuleSpec(fields.text_mapping("labels"))
+    fields.finish()
+    return rule
 
 
 def _pull_policy(spec: Fields) -> str | None:

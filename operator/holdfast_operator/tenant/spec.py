@@ -83,6 +83,28 @@ class PolicySpec:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditSpec:
+    """Where the pods' audit lines go."""
+
+    stdout: bool = False
+    webhook_url: str = ""
+    token_secret_name: str | None = None
+    """A Secret of the namespace with `token`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceMonitorSpec:
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """By which a Prometheus selects what it reads."""
+    interval_seconds: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class PrometheusRuleSpec:
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class TenantSpec:
     name: str
     namespace: str
@@ -101,6 +123,15 @@ class TenantSpec:
     buckets: tuple[BucketSpec, ...] = ()
     claim_retention: Retention = "Retain"
     allow_disruption: bool = False
+    audit: AuditSpec | None = None
+    service_monitor: ServiceMonitorSpec | None = None
+    """Made only where it is asked for."""
+    prometheus_rule: PrometheusRuleSpec | None = None
+
+    @property
+    def token_secret_name(self) -> str | None:
+        """The Secret that has to be mounted for the audit log."""
+        return self.audit.token_secret_name if self.audit is not None else None
 
     @property
     def tolerated_servers(self) -> int:

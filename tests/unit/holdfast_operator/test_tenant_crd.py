@@ -122,7 +122,7 @@ def test_every_example_is_accepted(path: Path) -> None:
         jsonschema.validate(tenant, SCHEMA)
         tenant["metadata"]["uid"] = "u"
         assert parse_tenant(tenant).faults == ()
-    assert tenants or path.name == "values.yaml"
+    assert tenants or path.name == "values.yaml" or path.parent.name == "monitoring"
 
 
 def test_lokis_values_match_its_tenant() -> None:
