@@ -4,8 +4,11 @@ Both are one pass over all registers of the set: compare a page, heal what diffe
 drive with each page, so a pod that restarts goes on there; a pass repeats at most one page.
 
 Rule 11: only a pass begun after a replacement was adopted, and that left nothing out, makes it full.  The place is
-kept on the very drive, with its incarnation, and so begins after that incarnation's adoption; what could not be
-healed is counted in it, over restarts, and a pass that left anything out is followed by another.  A write that
+kept on the very drive, with its incarnation, and so begins after that incarnation's adoption.  What could not be
+healed, most often because it was just being written, is healed again by itself at the end of the pass until nothing
+is left: under steady traffic no pass would ever meet a moment without writes.  How much was left is counted in the
+place as well; a pass that went on after a restart does not know which registers those were, and one that left very
+many does not keep them, so that it is followed by another.  A write that
 reaches the others while the pass goes on, behind its place, is offered to this drive like to any; if the drive misses
 it, W others hold it, as with any full drive, and the repair queue has it.
 
@@ -19,13 +22,14 @@ Not here: adoption (`pod`), verification of what is there (`scanner`).
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
 from holdfast_server.clock.port import Clock
 from holdfast_server.contract.healing import FillingProgress
-from holdfast_server.drives.port import DriveState
+from holdfast_server.drives.port import DriveState, Register
 from holdfast_server.heal.comparing import Place, compare
 from holdfast_server.heal.own_drive import OwnDrive
 from holdfast_server.heal.registers import RegisterHealing
@@ -35,6 +39,8 @@ from holdfast_server.objects.erasure_set import ErasureSet
 
 _NAME = b"filling"
 RATE_WEIGHT = 0.3
+MAX_LEFTOVERS = 10_000
+"""Registers remembered to be healed again at the end of a pass."""
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +68,12 @@ class FillingState:
     """A full drive is not looked through before."""
     done: bool = False
     """A full drive has been looked through."""
+    leftovers: dict[Register, None] = field(default_factory=dict)
+    """What the present pass could not heal."""
+    forgotten: int = 0
+    """The same, where it is not known any more which."""
+    swept: bool = False
+    """The present pass has been everywhere; only what it left is to be done."""
     cut_off: bool = False
     """Others may be writing without this drive, or were just now."""
     passes: int = 0
@@ -83,6 +95,9 @@ class Filling:
         if not await self._begin(drive, state):
             return False
         assert state.present is not None
+        if state.swept:
+            await self._settle(drive, erasure_set, state)
+            return False
         began = self._clock.monotonic_seconds()
         present = state.present
         page = await compare(erasure_set, drive, present.place, self._settings.compare_page, self._clock.now_ms())
@@ -90,10 +105,11 @@ class Filling:
         present.registers += page.registers
         present.copied += outcome.copied
         present.copied_bytes += outcome.copied_bytes
-        present.left += len(outcome.left)
+        _leave(state, outcome.left)
         self._measure(state, page.registers, outcome.copied_bytes, self._clock.monotonic_seconds() - began)
         if page.following is None:
-            await self._end(drive, erasure_set, state)
+            state.swept = True
+            await self._settle(drive, erasure_set, state)
             return False
         present.place = page.following
         await bounded(drive.keep(_NAME, msgspec.msgpack.encode(present)))
@@ -126,6 +142,7 @@ class Filling:
             return False
         if state.present is None:
             state.present = await self._kept(drive, status.incarnation, state.replacement)
+            state.leftovers, state.forgotten, state.swept = {}, state.present.left, False
             log.info(
                 "pool %s set %d: drive %d is %s",
                 *(drive.pool, drive.set_index, drive.position),
@@ -148,6 +165,21 @@ class Filling:
                 if found.incarnation == incarnation:
                     return found
         return Pass(incarnation)
+
+    async def _settle(self, drive: OwnDrive, erasure_set: ErasureSet, state: FillingState) -> None:
+        """Heal again what the pass left, and end it once nothing is."""
+        assert state.present is not None
+        if state.leftovers and state.replacement and not state.forgotten:
+            again = list(state.leftovers)
+            outcome = await self._healing.heal(erasure_set, again)
+            state.present.copied += outcome.copied
+            state.present.copied_bytes += outcome.copied_bytes
+            state.leftovers = {}
+            _leave(state, outcome.left)
+            if state.leftovers:
+                state.again_at = self._clock.monotonic_seconds() + self._settings.leftovers_seconds
+                return
+        await self._end(drive, erasure_set, state)
 
     async def _end(self, drive: OwnDrive, erasure_set: ErasureSet, state: FillingState) -> None:
         assert state.present is not None
@@ -194,3 +226,14 @@ class Filling:
             bytes_per_second=state.bytes_per_second,
             seconds_left=left / state.registers_per_second if known else None,
         )
+
+
+def _leave(state: FillingState, left: Sequence[Register]) -> None:
+    """Remember what could not be healed."""
+    assert state.present is not None
+    for register in left:
+        if len(state.leftovers) < MAX_LEFTOVERS:
+            state.leftovers[register] = None
+        else:
+            state.forgotten += 1
+    state.present.left = state.forgotten + len(state.leftovers)

@@ -28,6 +28,8 @@ class HealSettings:
     """Entries of the repair queue looked at in one unit of work."""
     retry_seconds: float = 15.0
     """Before entries that could not be repaired, though every drive answers, are tried again."""
+    leftovers_seconds: float = 2.0
+    """Before what a filling left is tried again: it was most often being written, and is not for long."""
     retry_degraded_seconds: float = 600.0
     """The same while a drive is away: most entries wait for that very drive."""
     compare_page: int = 1000
