@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from holdfast_operator.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +17,3 @@ class PeerIdentity:
 
     tenant_id: str
     peer_key: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class TenantCredentials:
-    """All keys of a tenant as gathered from its Secrets, with the ledger that lies beside the peer key."""
-
-    root: KeyPair
-    peer: PeerIdentity
-    ledger: Ledger
-    users: Mapping[str, KeyPair]

@@ -1,34 +1,41 @@
-"""Reads the tenant's keys from its Secrets and mints, once, those that are missing.
+"""Reads the tenant's keys from its Secrets, and makes the first ones, once.
 
-A key is minted with a plain create: if the Secret is there after all, the create fails and the pass is run
-again, so that a key in use is never replaced.  A Secret under one of our names that is not labelled as ours is
-left alone and reported.  A Secret that is ours but lacks a key is reported too, never repaired by guessing.
+The Secret `<t>-peer` has the record of all keys (`key_book`) and the ledger; `<t>-peer-copy` says the same, written
+before it, so that either can be deleted by mistake and is made again from the other.  If both are gone and the tenant
+has ever been more than an idea (claims, StatefulSets, its ConfigMap), nothing is minted: another id and an empty
+ledger would orphan the data.  The first record is made with a plain create: if the Secret is there after all, the
+create fails and the pass is run again, so that a key in use is never replaced.
+
+What other Secrets say is compared with the record, never believed blindly: one that is missing, incomplete or not ours
+is a fault with its name, and the keys of the record stay in force.  Only what is needed to begin at all (the first
+root pair) ends the pass.  Not here: what follows from a difference (`key_changes`).
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import yaml
 
 from holdfast_operator import labels
-from holdfast_operator.credentials import KeyPair, PeerIdentity, TenantCredentials
+from holdfast_operator.credentials import KeyPair, PeerIdentity
+from holdfast_operator.desired import paths
 from holdfast_operator.desired import secrets as secret_manifests
-from holdfast_operator.kube.port import SECRET, KubeClient, Manifest
-from holdfast_operator.ledger import Ledger, LedgerError, decode_ledger
+from holdfast_operator.key_book import KeyBook, KeyBookError, KeyHistory, PeerKeys, decode_book
+from holdfast_operator.kube.port import CLAIM, CONFIG_MAP, SECRET, STATEFUL_SET, KubeClient, Manifest
+from holdfast_operator.ledger import Ledger, LedgerError, decode_ledger, ledger_of_config
 from holdfast_operator.tenant.spec import TenantSpec
+from holdfast_operator.tenant_keys import CredentialsFault
+from holdfast_server.contract import config
 
 MIN_ACCESS_KEY_SIZE = 3
 MIN_SECRET_KEY_SIZE = 8
-
-
-class CredentialsFault(Exception):
-    """Keys are missing, unusable or not ours; `reason` is fit for a condition."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+MIN_PEER_KEY_SIZE = 16
+_ACCESS_KEY = re.compile(r"[A-Za-z0-9_.@+-]{3,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,82 +46,205 @@ class KeyMint:
     peer_identity: Callable[[], PeerIdentity]
 
 
-async def gather_credentials(kube: KubeClient, tenant: TenantSpec, mint: KeyMint) -> TenantCredentials:
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What the Secrets say."""
+
+    tenant_id: str
+    ledger: Ledger
+    book: KeyBook
+    root: KeyPair | None
+    """As its Secret has it; None where that is missing or faulty."""
+    users: Mapping[str, KeyPair]
+    """Of those whose Secret is there and sound."""
+    peer_key: str
+    """As the Secret has it."""
+    wishes: tuple[Manifest, ...] = ()
+    """Secrets whose annotation asks for new keys."""
+    faults: Mapping[str, CredentialsFault] = field(default_factory=dict)
+    """Name of the Secret → what is wrong with it; such a Secret is left as it is."""
+    restored: tuple[str, ...] = ()
+    """Names of Secrets that are gone and are written again."""
+
+    def asks_for_new(self, secret_name: str) -> bool:
+        return any(secret["metadata"]["name"] == secret_name for secret in self.wishes)
+
+
+async def gather_credentials(kube: KubeClient, tenant: TenantSpec, mint: KeyMint) -> Gathered:
     """Raises CredentialsFault, or KubeError if the API server cannot be asked."""
-    peer, ledger = await _peer(kube, tenant, mint)
-    root = await _key_pair(
-        kube,
-        tenant,
-        tenant.root_secret_name,
-        labels.root_secret_name(tenant.name),
-        labels.COMPONENT_KEPT,
-        mint,
-    )
-    users = {}
-    owners = {root.access_key: "the root user"}
-    for user in tenant.users:
-        name = labels.user_secret_name(tenant.name, user.name)
-        pair = await _key_pair(kube, tenant, user.secret_name, name, labels.COMPONENT_CREDENTIALS, mint)
-        if pair.access_key in owners:
-            raise CredentialsFault(
-                "AccessKeyNotUnique",
-                f"user {user.name!r} has the same access key as {owners[pair.access_key]}",
-            )
-        owners[pair.access_key] = f"user {user.name!r}"
-        users[user.name] = pair
-    return TenantCredentials(root=root, peer=peer, ledger=ledger, users=users)
+    return await _Gathering(kube, tenant, mint).run()
 
 
-async def _peer(kube: KubeClient, tenant: TenantSpec, mint: KeyMint) -> tuple[PeerIdentity, Ledger]:
-    name = labels.peer_secret_name(tenant.name)
-    secret = await _own_secret(kube, tenant, name)
-    if secret is None:
-        identity, ledger = mint.peer_identity(), Ledger()
-        manifest = secret_manifests.render_peer_secret(tenant, identity, ledger)
+class _Gathering:
+    def __init__(self, kube: KubeClient, tenant: TenantSpec, mint: KeyMint) -> None:
+        self._kube, self._tenant, self._mint = kube, tenant, mint
+        self._wishes: list[Manifest] = []
+        self._faults: dict[str, CredentialsFault] = {}
+        self._restored: list[str] = []
+
+    async def run(self) -> Gathered:
+        tenant = self._tenant
+        peer_name, root_name = labels.peer_secret_name(tenant.name), labels.root_secret_name(tenant.name)
+        peer = await self._peer_secret()
+        known = peer is not None and secret_manifests.BOOK_KEY in (peer.get("data") or {})
+        root = await self._pair(tenant.root_secret_name, root_name, known=known)
+        if peer is None:
+            return await self._begin(root, await self._users({}))
+        values = _decoded(peer)
+        peer_key = values.get(secret_manifests.PEER_KEY, "").strip()
+        tenant_id, ledger = await self._identity(peer_name, values)
+        book = self._book(peer_name, values, root, peer_key)
+        if book.tenant_uid != tenant.uid:
+            book = KeyBook(revision=book.revision, tenant_uid=tenant.uid, root=book.root, peer=book.peer)
+        users = await self._users(book.users)
+        return Gathered(
+            tenant_id=tenant_id,
+            ledger=ledger,
+            book=book,
+            root=root,
+            users=users,
+            peer_key=peer_key if len(peer_key) >= MIN_PEER_KEY_SIZE else book.peer.own,
+            wishes=tuple(self._wishes),
+            faults=self._faults,
+            restored=tuple(self._restored),
+        )
+
+    async def _users(self, known: Mapping[str, KeyHistory]) -> dict[str, KeyPair]:
+        users = {}
+        for user in self._tenant.users:
+            own = labels.user_secret_name(self._tenant.name, user.name)
+            pair = await self._pair(user.secret_name, own, known=user.name in known)
+            if pair is not None:
+                users[user.name] = pair
+        return users
+
+    async def _begin(self, root: KeyPair | None, users: Mapping[str, KeyPair]) -> Gathered:
+        """The tenant's first keys."""
+        tenant = self._tenant
+        if root is None:
+            root = self._first_root()
+        identity = self._mint.peer_identity()
+        book = KeyBook(tenant_uid=tenant.uid, root=KeyHistory(current=root), peer=PeerKeys(own=identity.peer_key))
+        manifest = secret_manifests.render_peer_secret(tenant, identity.tenant_id, book, Ledger())
         manifest["metadata"].pop("ownerReferences", None)
-        await kube.create(manifest)
-        return identity, ledger
-    values = _decoded(secret)
-    identity = PeerIdentity(
-        tenant_id=_required(values, name, secret_manifests.TENANT_ID_KEY, 1),
-        peer_key=_required(values, name, secret_manifests.PEER_KEY, MIN_SECRET_KEY_SIZE),
-    )
-    try:
-        ledger = decode_ledger(_required(values, name, secret_manifests.LEDGER_KEY, 1).encode())
-    except LedgerError as error:
-        raise CredentialsFault("LedgerUnreadable", f"Secret {name}: {error}") from error
-    return identity, ledger
+        await self._kube.create(manifest)
+        return Gathered(identity.tenant_id, Ledger(), book, root, users, identity.peer_key, faults=self._faults)
 
+    def _first_root(self) -> KeyPair:
+        """Raises CredentialsFault where it was to be given."""
+        name = self._tenant.root_secret_name or labels.root_secret_name(self._tenant.name)
+        if name in self._faults:
+            raise self._faults[name]
+        return self._mint.key_pair()
 
-async def _key_pair(
-    kube: KubeClient, tenant: TenantSpec, given_name: str | None, own_name: str, component: str, mint: KeyMint
-) -> KeyPair:
-    if given_name is not None:
-        secret = await kube.get(SECRET, tenant.namespace, given_name)
-        if secret is None:
-            raise CredentialsFault("SecretMissing", f"Secret {given_name} does not exist")
-        return _pair_of(secret)
-    secret = await _own_secret(kube, tenant, own_name)
-    if secret is not None:
-        return _pair_of(secret)
-    pair = mint.key_pair()
-    await kube.create(secret_manifests.render_key_secret(tenant, own_name, pair, component))
-    return pair
+    # --- the peer Secret
+    async def _peer_secret(self) -> Manifest | None:
+        """None for a tenant that has nothing yet.  Raises CredentialsFault where it had."""
+        tenant = self._tenant
+        name, copy_name = labels.peer_secret_name(tenant.name), labels.peer_copy_secret_name(tenant.name)
+        peer = await self._own_secret(name)
+        copy = await self._own_secret(copy_name)
+        if peer is not None:
+            if copy is None and secret_manifests.BOOK_KEY in (peer.get("data") or {}):
+                self._restored.append(copy_name)
+            if labels.wants_new_keys(peer):
+                self._wishes.append(peer)
+            return peer
+        if copy is not None:
+            self._restored.append(name)
+            return copy
+        await self._refuse_to_begin_again(name)
+        return None
 
+    async def _refuse_to_begin_again(self, name: str) -> None:
+        tenant = self._tenant
+        claims = await self._kube.list_objects(CLAIM, tenant.namespace, labels.pod_labels(tenant.name))
+        sets = await self._kube.list_objects(STATEFUL_SET, tenant.namespace, labels.tenant_labels(tenant.name))
+        if claims or sets:
+            raise CredentialsFault(
+                "PeerSecretLost",
+                f"Secrets {name} and {name}-copy are gone, which have the id and the keys of data that are here "
+                f"({len(claims)} claims). Nothing is made anew: that would orphan the data, and pods go on as they "
+                f"are. Put {name} back from a backup; without one, as docs/operations.md says under 'Lost Secrets'",
+            )
 
-async def _own_secret(kube: KubeClient, tenant: TenantSpec, name: str) -> Manifest | None:
-    secret = await kube.get(SECRET, tenant.namespace, name)
-    if secret is not None and not labels.is_labelled_for(secret, tenant.name):
-        raise CredentialsFault("SecretNotOurs", f"Secret {name} exists but does not belong to tenant {tenant.name}")
-    return secret
+    async def _identity(self, name: str, values: Mapping[str, str]) -> tuple[str, Ledger]:
+        """Id and ledger; where the Secret was put back with nothing but keys, those that the pods are told."""
+        if secret_manifests.LEDGER_KEY not in values:
+            served = await self._served_config()
+            if served is not None:
+                return served.tenant.id, ledger_of_config(served)
+        tenant_id = _required(values, name, secret_manifests.TENANT_ID_KEY, 1)
+        try:
+            return tenant_id, decode_ledger(_required(values, name, secret_manifests.LEDGER_KEY, 1).encode())
+        except LedgerError as error:
+            raise CredentialsFault("LedgerUnreadable", f"Secret {name}: {error}") from error
+
+    async def _served_config(self) -> config.ServerConfig | None:
+        """What the pods of this tenant work with; None if that cannot be told for certain."""
+        tenant = self._tenant
+        found = await self._kube.get(CONFIG_MAP, tenant.namespace, labels.config_map_name(tenant.name))
+        if found is None or not labels.is_labelled_for(found, tenant.name):
+            return None
+        try:
+            return config.from_builtins(yaml.safe_load((found.get("data") or {}).get(paths.CONFIG_KEY, "")))
+        except (yaml.YAMLError, config.ConfigError):
+            return None
+
+    def _book(self, name: str, values: Mapping[str, str], root: KeyPair | None, peer_key: str) -> KeyBook:
+        text = values.get(secret_manifests.BOOK_KEY)
+        if text is not None:
+            try:
+                return decode_book(text.encode())
+            except KeyBookError as error:
+                raise CredentialsFault("KeysUnreadable", f"Secret {name}: {error}") from error
+        if len(peer_key) < MIN_PEER_KEY_SIZE:
+            raise _incomplete(name, secret_manifests.PEER_KEY, MIN_PEER_KEY_SIZE)
+        if root is None:
+            # Pods are told root keys by the record alone; without it and without the Secret they have none.
+            root = self._first_root()
+        return KeyBook(tenant_uid=self._tenant.uid, root=KeyHistory(current=root), peer=PeerKeys(own=peer_key))
+
+    # --- the others
+    async def _pair(self, given_name: str | None, own_name: str, *, known: bool) -> KeyPair | None:
+        """What the Secret has; None where it is missing or faulty, which is noted."""
+        name = given_name or own_name
+        try:
+            if given_name is not None:
+                secret = await self._kube.get(SECRET, self._tenant.namespace, given_name)
+                if secret is None:
+                    raise CredentialsFault("SecretMissing", f"Secret {given_name} does not exist")
+                return _pair_of(secret)
+            secret = await self._own_secret(own_name)
+            if secret is None:
+                if known:
+                    self._restored.append(own_name)
+                return None
+            pair = _pair_of(secret)
+        except CredentialsFault as fault:
+            self._faults[name] = fault
+            return None
+        if labels.wants_new_keys(secret):
+            self._wishes.append(secret)
+        return pair
+
+    async def _own_secret(self, name: str) -> Manifest | None:
+        secret = await self._kube.get(SECRET, self._tenant.namespace, name)
+        if secret is not None and not labels.is_labelled_for(secret, self._tenant.name):
+            raise CredentialsFault(
+                "SecretNotOurs", f"Secret {name} exists but does not belong to tenant {self._tenant.name}"
+            )
+        return secret
 
 
 def _pair_of(secret: Manifest) -> KeyPair:
     name, values = secret["metadata"]["name"], _decoded(secret)
-    return KeyPair(
-        _required(values, name, secret_manifests.ACCESS_KEY, MIN_ACCESS_KEY_SIZE),
-        _required(values, name, secret_manifests.SECRET_KEY, MIN_SECRET_KEY_SIZE),
-    )
+    access_key = _required(values, name, secret_manifests.ACCESS_KEY, MIN_ACCESS_KEY_SIZE)
+    if not _ACCESS_KEY.fullmatch(access_key):
+        # As the storage pods have it: a signature could not carry other keys.
+        message = f"Secret {name}: {secret_manifests.ACCESS_KEY} may have A-Z a-z 0-9 _ . @ + - only, at most 128"
+        raise CredentialsFault("SecretInvalid", message)
+    return KeyPair(access_key, _required(values, name, secret_manifests.SECRET_KEY, MIN_SECRET_KEY_SIZE))
 
 
 def _decoded(secret: Manifest) -> dict[str, str]:
@@ -127,8 +257,12 @@ def _decoded(secret: Manifest) -> dict[str, str]:
     return values
 
 
-def _required(values: dict[str, str], secret_name: str, key: str, min_size: int) -> str:
+def _required(values: Mapping[str, str], secret_name: str, key: str, min_size: int) -> str:
     value = values.get(key, "").strip()
     if len(value) < min_size:
-        raise CredentialsFault("SecretIncomplete", f"Secret {secret_name}: {key} needs at least {min_size} characters")
+        raise _incomplete(secret_name, key, min_size)
     return value
+
+
+def _incomplete(secret_name: str, key: str, min_size: int) -> CredentialsFault:
+    return CredentialsFault("SecretIncomplete", f"Secret {secret_name}: {key} needs at least {min_size} characters")

@@ -17,6 +17,9 @@ SERVICE_PODS = "pods"
 MANIFEST_ANNOTATION = "holdfast.dev/manifest"
 """Hash of the manifest last applied, so that an unchanged one is not applied again."""
 
+NEW_KEYS_ANNOTATION = "holdfast.dev/new-keys"
+"""On a generated Secret, with any value that is not empty: give it new keys.  Taken off again by the operator."""
+
 COMPONENT_STORAGE = "storage"
 COMPONENT_CREDENTIALS = "credentials"
 COMPONENT_KEPT = "kept-credentials"
@@ -45,6 +48,11 @@ def labels_of(manifest: Mapping[str, Any]) -> Mapping[str, str]:
 def is_labelled_for(manifest: Mapping[str, Any], tenant_name: str) -> bool:
     labels = labels_of(manifest)
     return all(labels.get(key) == value for key, value in tenant_labels(tenant_name).items())
+
+
+def wants_new_keys(manifest: Mapping[str, Any]) -> bool:
+    annotations = (manifest.get("metadata") or {}).get("annotations") or {}
+    return bool(annotations.get(NEW_KEYS_ANNOTATION))
 
 
 def service_name(tenant_name: str) -> str:
@@ -77,6 +85,10 @@ def root_secret_name(tenant_name: str) -> str:
 
 def peer_secret_name(tenant_name: str) -> str:
     return f"{tenant_name}-peer"
+
+
+def peer_copy_secret_name(tenant_name: str) -> str:
+    return f"{peer_secret_name(tenant_name)}-copy"
 
 
 def user_secret_name(tenant_name: str, user_name: str) -> str:

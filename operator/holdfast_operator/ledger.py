@@ -19,6 +19,7 @@ import msgspec
 from holdfast_operator.tenant.fields import Fault
 from holdfast_operator.tenant.spec import PoolSpec, TenantSpec
 from holdfast_server.contract import names
+from holdfast_server.contract.config import ServerConfig
 
 LEDGER_VERSION = 1
 
@@ -77,6 +78,29 @@ def decode_ledger(data: bytes) -> Ledger:
 
 def encode_ledger(ledger: Ledger) -> bytes:
     return msgspec.json.encode(ledger, order="sorted")
+
+
+def ledger_of_config(served: ServerConfig) -> Ledger:
+    """The ledger as far as the pods' configuration tells it, which is all that data depend on.  It is applied after the
+    ledger was, so it may lag behind by a step that nobody has acted on.  Users, buckets and policies of earlier lives
+    are not in it; those that are declared are noted anew."""
+    return Ledger(
+        epoch=served.epoch,
+        pools=tuple(
+            PoolRecord(
+                name=pool.name,
+                servers=pool.servers,
+                volumes_per_server=pool.volumes_per_server,
+                set_size=pool.erasure.set_size,
+                parity=pool.erasure.parity,
+                first_node=pool.first_node,
+                readable_from_epoch=pool.readable_from_epoch,
+                writable_from_epoch=pool.writable_from_epoch,
+                formatted=not pool.formatting,
+            )
+            for pool in served.pools
+        ),
+    )
 
 
 def check_against_ledger(tenant: TenantSpec, ledger: Ledger) -> tuple[Fault, ...]:

@@ -1,8 +1,8 @@
 """One pass over one Tenant: parse, gather, observe, advance, render, apply, plan, provision, derive, write.
 
 Level-triggered: a pass looks at what is, never at what happened, and running it twice changes nothing the
-second time.  It keeps nothing between passes but the outcome of the last provisioning, which only spares calls:
-after a restart of the operator everything is looked at anew.  A pass returns when it wants to be run again.
+second time.  It keeps nothing between passes but what only spares calls (`provisioner`): after a restart of the
+operator everything is looked at anew.  A pass returns when it wants to be run again.
 """
 
 from __future__ import annotations
@@ -16,14 +16,21 @@ from typing import Any, Protocol
 from holdfast_operator import labels
 from holdfast_operator.announce import Announcer
 from holdfast_operator.apply import ApplyRefused, Growth, apply_growth, apply_manifests, fit_to_live, is_owned_by, prune
-from holdfast_operator.credentials import KeyPair, TenantCredentials
+from holdfast_operator.credentials import KeyPair
 from holdfast_operator.desired.render import render_tenant
 from holdfast_operator.desired.request import RenderRequest
-from holdfast_operator.desired.secrets import render_peer_secret
-from holdfast_operator.gather import CredentialsFault, KeyMint, gather_credentials
+from holdfast_operator.desired.secrets import render_peer_copy, render_peer_secret
+from holdfast_operator.gather import Gathered, KeyMint, gather_credentials
 from holdfast_operator.growth import growth_message, plan_growth, pods_to_remount
+from holdfast_operator.key_rotation import (
+    KeysSeen,
+    describe_changes,
+    is_on_record,
+    pods_behind,
+    rotate_keys,
+)
 from holdfast_operator.kube.errors import EvictionRefused, KubeForbidden, KubeRejected
-from holdfast_operator.kube.port import STATEFUL_SET, TENANT, KubeClient, Manifest
+from holdfast_operator.kube.port import SECRET, STATEFUL_SET, TENANT, KubeClient, Manifest
 from holdfast_operator.ledger import Ledger, advance_pools, check_against_ledger
 from holdfast_operator.metrics import OperatorMetrics
 from holdfast_operator.monitoring import Monitoring
@@ -42,8 +49,8 @@ from holdfast_operator.plan import (
     plan_rollout,
 )
 from holdfast_operator.provision.client import StoreClient
-from holdfast_operator.provision.execute import Provisioned, execute, pending
-from holdfast_operator.provision.plan import ProvisionPlan, forget, note_intentions, plan_provisioning
+from holdfast_operator.provision.plan import note_intentions
+from holdfast_operator.provisioner import Provisioner
 from holdfast_operator.status.conditions import Finding
 from holdfast_operator.status.derive import (
     PassFindings,
@@ -53,11 +60,12 @@ from holdfast_operator.status.derive import (
     derive_status,
     derive_stopped_status,
 )
-from holdfast_operator.status.events import condition_events
+from holdfast_operator.status.events import TenantEvent, condition_events
 from holdfast_operator.status.patch import merge_patch
 from holdfast_operator.status.progress import PROGRESS_SECONDS, only_progress
 from holdfast_operator.tenant.parse import parse_tenant
 from holdfast_operator.tenant.spec import TenantSpec
+from holdfast_operator.tenant_keys import CredentialsFault, TenantCredentials
 from holdfast_server.contract import names
 
 SETTLED_SECONDS = 10.0
@@ -66,8 +74,6 @@ MOVING_SECONDS = 1.0
 """Between passes while something is under way that no event announces (a drive heals, a set forms)."""
 SILENCE_SECONDS = 30.0
 """How long pods that are ready may leave the operator without an answer before that counts as an outage."""
-REPEAT_PROVISIONING_SECONDS = 600.0
-"""After that, buckets and users are made again, in case somebody removed them behind our back."""
 
 logger = logging.getLogger(__name__)
 
@@ -97,15 +103,6 @@ class Ports:
     metrics: OperatorMetrics
 
 
-@dataclass(frozen=True, slots=True)
-class _Remembered:
-    """The last complete provisioning of a tenant."""
-
-    fingerprint: str
-    outcome: Provisioned
-    at: float
-
-
 class Reconciler:
     """Runs passes; a tenant's passes never overlap (the controller's part)."""
 
@@ -113,7 +110,7 @@ class Reconciler:
         self._ports = ports
         self._default_image = default_image
         self._cluster_domain = cluster_domain
-        self._provisioned: dict[TenantKey, _Remembered] = {}
+        self._provisioners: dict[TenantKey, Provisioner] = {}
         self._silent_since: dict[TenantKey, float] = {}
         self._written: dict[TenantKey, float] = {}
         self._monitoring = Monitoring(ports.kube)
@@ -125,7 +122,7 @@ class Reconciler:
         body = await self._ports.kube.get(TENANT, key.namespace, key.name)
         if body is None or body["metadata"].get("deletionTimestamp"):
             # What is to go with it goes by owner reference; the rest is meant to stay.
-            self._provisioned.pop(key, None)
+            self._provisioners.pop(key, None)
             self._silent_since.pop(key, None)
             self._written.pop(key, None)
             self._ports.metrics.tenant_gone(key)
@@ -156,14 +153,15 @@ class Reconciler:
             return derive_invalid_status(parsed.faults, generation, previous, now), SETTLED_SECONDS
         tenant = parsed.spec
         try:
-            credentials = await gather_credentials(self._ports.kube, tenant, self._ports.mint)
+            gathered = await gather_credentials(self._ports.kube, tenant, self._ports.mint)
         except CredentialsFault as fault:
             finding = Finding("CredentialsReady", False, fault.reason, str(fault))
             return derive_stopped_status(finding, generation, previous, now), SETTLED_SECONDS
-        contradictions = check_against_ledger(tenant, credentials.ledger)
+        contradictions = check_against_ledger(tenant, gathered.ledger)
         if contradictions:
             return derive_invalid_status(contradictions, generation, previous, now), SETTLED_SECONDS
-        findings = await self._run_stages(key, tenant, credentials)
+        findings = await self._run_stages(key, tenant, gathered)
+        await self._announcer.post(body, self._unasked_news(key, gathered))
         ready = sum(pod.ready and not pod.deleting for pod in findings.pods)
         if ready and self._keeps_silent(key, findings) and previous.get("conditions"):
             return derive_silent_status(ready, generation, previous, now), MOVING_SECONDS
@@ -178,11 +176,13 @@ class Reconciler:
         at = self._ports.monotonic()
         return at - self._silent_since.setdefault(key, at) < SILENCE_SECONDS
 
-    async def _run_stages(self, key: TenantKey, tenant: TenantSpec, credentials: TenantCredentials) -> PassFindings:
+    async def _run_stages(self, key: TenantKey, tenant: TenantSpec, gathered: Gathered) -> PassFindings:
         live = await list_live_objects(self._ports.kube, tenant.namespace, tenant.name)
         pods = read_pods(live.pods, tenant.name)
         views = await self._ports.health.ask_all(pods)
-        redundancy = merge_views(credentials.ledger.pools, views)
+        redundancy = merge_views(gathered.ledger.pools, views)
+        store = self._store(gathered, tenant, pods)
+        credentials = await self._keys(key, tenant, gathered, redundancy, store)
         serving = redundancy.of_pools(credentials.ledger.serving_pools)
         ledger = advance_pools(
             credentials.ledger,
@@ -204,7 +204,7 @@ class Reconciler:
         trouble, growth = None, Growth()
         try:
             growth = await apply_growth(self._ports.kube, plan_growth(tenant, claims, _own_sets(live, tenant)))
-            manifests = fit_to_live(rendered, live, growth)
+            manifests = without_refused(fit_to_live(rendered, live, growth), credentials)
             sent = await apply_manifests(self._ports.kube, tenant, manifests, live)
             if sent:
                 applied = [f"{manifest['kind']}/{manifest['metadata']['name']}" for manifest in sent]
@@ -217,8 +217,14 @@ class Reconciler:
         monitoring = await self._monitoring.settle(tenant)
         to_remount = pods_to_remount(tenant, claims, self._ports.now())
         step = await self._roll(key, tenant, pods, live.of_kind(STATEFUL_SET), redundancy, to_remount)
-        plan = plan_provisioning(tenant, credentials, ledger)
-        provisioned = await self._provision(key, tenant, credentials, ledger, plan, pods, serving)
+
+        async def write(fresh: Ledger) -> None:
+            # The rest of the Secrets was applied moments ago; only the ledger within them has changed.
+            for render in (render_peer_copy, render_peer_secret):
+                await self._ports.kube.apply(render(tenant, credentials.tenant_id, credentials.book, fresh))
+
+        provisioner = self._provisioners[key]
+        provisioned = await provisioner.run(tenant, credentials, ledger, store, write, writable=serving.writable)
         return PassFindings(
             tenant=tenant,
             ledger=ledger,
@@ -233,8 +239,51 @@ class Reconciler:
             apply_trouble=trouble,
             growing=growth_message(claims),
             growth_refused=growth.refused,
+            key_troubles=tuple(Trouble(fault.reason, str(fault)) for fault in credentials.faults),
+            key_changes=describe_changes(
+                credentials.book, _pods_behind(tenant, gathered, redundancy), tenant.key_overlap_seconds
+            ),
+            user_faults=credentials.user_faults,
             monitoring=monitoring,
         )
+
+    def _store(self, gathered: Gathered, tenant: TenantSpec, pods: Sequence[PodState]) -> StoreClient:
+        hosts = [pod.ip for pod in pods if pod.ready and pod.ip and not pod.deleting]
+        return self._ports.store(hosts, gathered.book.root.in_force, tenant.region)
+
+    async def _keys(
+        self, key: TenantKey, tenant: TenantSpec, gathered: Gathered, redundancy: Redundancy, store: StoreClient
+    ) -> TenantCredentials:
+        """The keys of this pass; wishes for new ones are withdrawn once they are on record."""
+        provisioner = self._provisioners.setdefault(key, Provisioner(self._ports.monotonic))
+        book = gathered.book
+        taken = not pods_behind(book, gathered.ledger, redundancy.key_revisions or {})
+        resealing = book.peer.stage == "Taken" and taken and redundancy.writable
+        for secret in gathered.wishes:
+            if is_on_record(book, tenant, secret["metadata"]["name"]):
+                withdrawn = {"metadata": {"annotations": {labels.NEW_KEYS_ANNOTATION: None}}}
+                await self._ports.kube.merge(secret, withdrawn)
+        seen = KeysSeen(
+            taken_everywhere=taken,
+            established=provisioner.established,
+            resealed=resealing and await provisioner.reseal(store),
+            now=int(self._ports.now().timestamp()),
+        )
+        return rotate_keys(gathered, tenant, seen, self._ports.mint)
+
+    def _unasked_news(self, key: TenantKey, gathered: Gathered) -> list[TenantEvent]:
+        """What others have done to the tenant, and the operator has put right."""
+        news = [
+            TenantEvent("Warning", "CredentialsReady", "SecretRestored", f"Secret {name} was gone and is written again")
+            for name in gathered.restored
+        ]
+        drift = self._provisioners[key].drift
+        if drift:
+            told = "; ".join(drift[:8]) + (" and more" if len(drift) > 8 else "")
+            news.append(TenantEvent("Warning", "Ready", "DriftCorrected", f"made again as declared: {told}"))
+        for event in news:
+            _log(key, "put right", reason=event.reason, detail=event.message)
+        return news
 
     async def _roll(
         self,
@@ -260,37 +309,20 @@ class Reconciler:
             _log(key, "replacing pod", pod=step.pod.name, outdated=step.outdated, step=type(step).__name__)
         return step
 
-    async def _provision(
-        self,
-        key: TenantKey,
-        tenant: TenantSpec,
-        credentials: TenantCredentials,
-        ledger: Ledger,
-        plan: ProvisionPlan,
-        pods: Sequence[PodState],
-        redundancy: Redundancy,
-    ) -> Provisioned:
-        fingerprint = f"{credentials.peer.tenant_id}:{tenant.uid}:{plan.fingerprint()}"
-        known = self._provisioned.get(key)
-        at = self._ports.monotonic()
-        if known and known.fingerprint == fingerprint and at - known.at < REPEAT_PROVISIONING_SECONDS:
-            return known.outcome
-        if not redundancy.writable:
-            if known and known.fingerprint == fingerprint:
-                return known.outcome
-            return pending(plan, "waiting for the write quorum")
-        hosts = [pod.ip for pod in pods if pod.ready and pod.ip and not pod.deleting]
-        store = self._ports.store(hosts, credentials.root, tenant.region)
-        outcome = await execute(plan, store)
-        remaining = forget(ledger, outcome.removed)
-        if remaining != ledger:
-            # The rest of the Secret was applied moments ago; only the ledger within it has changed.
-            await self._ports.kube.apply(render_peer_secret(tenant, credentials.peer, remaining))
-        if outcome.complete:
-            settled = plan_provisioning(tenant, credentials, remaining)
-            print_of = f"{credentials.peer.tenant_id}:{tenant.uid}:{settled.fingerprint()}"
-            self._provisioned[key] = _Remembered(print_of, outcome, at)
-        return outcome
+
+def without_refused(manifests: Sequence[Manifest], credentials: TenantCredentials) -> list[Manifest]:
+    """Less the Secrets whose content is refused."""
+    return [
+        manifest
+        for manifest in manifests
+        if manifest["kind"] != SECRET.kind or manifest["metadata"]["name"] not in credentials.left_alone
+    ]
+
+
+def _pods_behind(tenant: TenantSpec, gathered: Gathered, redundancy: Redundancy) -> tuple[str, ...]:
+    """Names of the pods that do not work with the keys on record yet."""
+    behind = pods_behind(gathered.book, gathered.ledger, redundancy.key_revisions or {})
+    return tuple(f"{labels.pod_name_prefix(tenant.name, pool)}{ordinal}" for pool, ordinal in behind)
 
 
 def _own_sets(live: LiveObjects, tenant: TenantSpec) -> dict[str, Manifest]:

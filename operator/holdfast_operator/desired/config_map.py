@@ -9,7 +9,7 @@ from __future__ import annotations
 import yaml
 
 from holdfast_operator import labels
-from holdfast_operator.desired import paths
+from holdfast_operator.desired import paths, secrets
 from holdfast_operator.desired.metadata import render_metadata
 from holdfast_operator.desired.request import RenderRequest
 from holdfast_operator.kube.port import Manifest
@@ -31,16 +31,17 @@ def render_config_map(request: RenderRequest) -> Manifest:
 def server_config(request: RenderRequest) -> config.ServerConfig:
     tenant = request.tenant
     return config.ServerConfig(
-        tenant=config.TenantConfig(id=request.credentials.peer.tenant_id, name=tenant.name, namespace=tenant.namespace),
+        tenant=config.TenantConfig(id=request.credentials.tenant_id, name=tenant.name, namespace=tenant.namespace),
         epoch=request.ledger.epoch,
         region=tenant.region,
         domains=list(tenant.domains),
         audit=_audit(tenant),
         pools=[_pool(tenant, record, request.cluster_domain) for record in request.ledger.pools],
         keys=config.KeyFiles(
-            root_user_file=f"{paths.ROOT_FOLDER}/accessKey",
-            root_password_file=f"{paths.ROOT_FOLDER}/secretKey",
-            peer_key_file=f"{paths.PEER_FOLDER}/peerKey",
+            root_user_file=f"{paths.KEYS_FOLDER}/{secrets.ACCESS_KEY}",
+            root_password_file=f"{paths.KEYS_FOLDER}/{secrets.SECRET_KEY}",
+            peer_key_file=f"{paths.KEYS_FOLDER}/{secrets.PEER_KEY}",
+            further_keys_file=f"{paths.KEYS_FOLDER}/{secrets.FURTHER_KEY}",
         ),
     )
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 CONFIG_FOLDER = "/etc/holdfast/config"
 CONFIG_KEY = "config.yaml"
-ROOT_FOLDER = "/etc/holdfast/root"
-PEER_FOLDER = "/etc/holdfast/peer"
+KEYS_FOLDER = "/etc/holdfast/keys"
 AUDIT_FOLDER = "/etc/holdfast/audit"
 AUDIT_TOKEN_KEY = "token"
 DRIVE_PATH = "/data{volume}"

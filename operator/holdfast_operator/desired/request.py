@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from holdfast_operator.credentials import TenantCredentials
 from holdfast_operator.ledger import Ledger
 from holdfast_operator.tenant.spec import TenantSpec
+from holdfast_operator.tenant_keys import TenantCredentials
 
 
 @dataclass(frozen=True, slots=True)

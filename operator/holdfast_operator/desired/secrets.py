@@ -1,7 +1,7 @@
 """Secrets for people, programs and pods, rendered from keys that were minted elsewhere.
 
-Root and peer Secrets outlive the Tenant (no owner) unless its claims do not: data without their keys would be
-lost, keys without data harm nobody.
+Root and peer Secrets, and the copy of the latter, outlive the Tenant (no owner) unless its claims do not: data
+without their keys would be lost, keys without data harm nobody.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 
 from holdfast_operator import labels
-from holdfast_operator.credentials import KeyPair, PeerIdentity
+from holdfast_operator.credentials import KeyPair
 from holdfast_operator.desired.metadata import render_metadata
 from holdfast_operator.desired.request import RenderRequest
+from holdfast_operator.key_book import KeyBook, encode_book, further_keys
 from holdfast_operator.kube.port import Manifest
 from holdfast_operator.ledger import Ledger, encode_ledger
 from holdfast_operator.tenant.spec import TenantSpec
@@ -22,6 +23,10 @@ SECRET_KEY = "secretKey"
 PEER_KEY = "peerKey"
 TENANT_ID_KEY = "tenantId"
 LEDGER_KEY = "ledger.json"
+BOOK_KEY = "keys.json"
+"""The operator's record of all keys."""
+FURTHER_KEY = "furtherKeys.json"
+"""What pods accept beside `accessKey`, `secretKey` and `peerKey` of the same Secret."""
 
 
 def render_root_secret(request: RenderRequest) -> Manifest:
@@ -36,15 +41,29 @@ def render_root_secret(request: RenderRequest) -> Manifest:
     )
 
 
-def render_peer_secret(tenant: TenantSpec, peer: PeerIdentity, ledger: Ledger) -> Manifest:
+def render_peer_secret(tenant: TenantSpec, tenant_id: str, book: KeyBook, ledger: Ledger) -> Manifest:
+    """All that the pods' keys are made of, so that they start whatever becomes of the other Secrets."""
+    return _kept_secret(tenant, labels.peer_secret_name(tenant.name), tenant_id, book, ledger)
+
+
+def render_peer_copy(tenant: TenantSpec, tenant_id: str, book: KeyBook, ledger: Ledger) -> Manifest:
+    """The same, in case the other is deleted."""
+    return _kept_secret(tenant, labels.peer_copy_secret_name(tenant.name), tenant_id, book, ledger)
+
+
+def _kept_secret(tenant: TenantSpec, name: str, tenant_id: str, book: KeyBook, ledger: Ledger) -> Manifest:
     data = {
-        PEER_KEY: peer.peer_key,
-        TENANT_ID_KEY: peer.tenant_id,
+        ACCESS_KEY: book.root.current.access_key,
+        SECRET_KEY: book.root.current.secret_key,
+        PEER_KEY: book.peer.own,
+        FURTHER_KEY: further_keys(book).decode(),
+        TENANT_ID_KEY: tenant_id,
+        BOOK_KEY: encode_book(book).decode(),
         LEDGER_KEY: encode_ledger(ledger).decode(),
     }
     return _secret(
         tenant,
-        labels.peer_secret_name(tenant.name),
+        name,
         data,
         labels.COMPONENT_KEPT,
         owned=tenant.claim_retention == "Delete",
@@ -56,11 +75,6 @@ def render_user_secret(request: RenderRequest, user_name: str) -> Manifest:
     data = client_data(tenant, request.credentials.users[user_name], request.cluster_domain)
     name = labels.user_secret_name(tenant.name, user_name)
     return _secret(tenant, name, data, labels.COMPONENT_CREDENTIALS, owned=True)
-
-
-def render_key_secret(tenant: TenantSpec, name: str, keys: KeyPair, component: str) -> Manifest:
-    """A Secret of freshly minted keys and nothing else; the next apply adds the rest."""
-    return _secret(tenant, name, {ACCESS_KEY: keys.access_key, SECRET_KEY: keys.secret_key}, component, owned=False)
 
 
 def client_data(tenant: TenantSpec, keys: KeyPair, cluster_domain: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast_operator import labels
-from holdfast_operator.desired import paths
+from holdfast_operator.desired import paths, secrets
 from holdfast_operator.desired.metadata import render_metadata
 from holdfast_operator.desired.request import RenderRequest
 from holdfast_operator.kube.port import Manifest
@@ -142,8 +142,7 @@ def _mounts(tenant: TenantSpec, pool: PoolSpec) -> list[dict[str, Any]]:
     mounts: list[dict[str, Any]] = [
         # Whole folders, never subPath: a subPath mount is not refreshed when the object changes.
         {"name": "config", "mountPath": paths.CONFIG_FOLDER, "readOnly": True},
-        {"name": "root", "mountPath": paths.ROOT_FOLDER, "readOnly": True},
-        {"name": "peer", "mountPath": paths.PEER_FOLDER, "readOnly": True},
+        {"name": "keys", "mountPath": paths.KEYS_FOLDER, "readOnly": True},
     ]
     if tenant.token_secret_name:
         mounts.append({"name": "audit", "mountPath": paths.AUDIT_FOLDER, "readOnly": True})
@@ -155,14 +154,11 @@ def _mounts(tenant: TenantSpec, pool: PoolSpec) -> list[dict[str, Any]]:
 
 
 def _volumes(tenant: TenantSpec) -> list[dict[str, Any]]:
-    root = tenant.root_secret_name or labels.root_secret_name(tenant.name)
+    keys = _items(secrets.ACCESS_KEY, secrets.SECRET_KEY, secrets.PEER_KEY, secrets.FURTHER_KEY)
     return [
         {"name": "config", "configMap": {"name": labels.config_map_name(tenant.name)}},
-        {"name": "root", "secret": {"secretName": root, "items": _items("accessKey", "secretKey")}},
-        {
-            "name": "peer",
-            "secret": {"secretName": labels.peer_secret_name(tenant.name), "items": _items("peerKey")},
-        },
+        # All from one Secret, which changes at one moment, and which nobody but the operator writes.
+        {"name": "keys", "secret": {"secretName": labels.peer_secret_name(tenant.name), "items": keys}},
     ]
 
 

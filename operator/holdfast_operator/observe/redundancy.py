@@ -70,6 +70,8 @@ class Redundancy:
     """Pods that answered."""
     epochs: Mapping[tuple[str, int], int] | None = None
     """Per pod (pool, ordinal) that answered, the epoch it works with."""
+    key_revisions: Mapping[tuple[str, int], int] | None = None
+    """Per pod that answered, the revision of the keys it works with."""
     repair_queue_length: int = 0
     """Writes that some drive missed and has not been given yet: the most that any pod knows of."""
 
@@ -140,6 +142,7 @@ def merge_views(pools: Iterable[PoolRecord], views: Sequence[PodView]) -> Redund
         sets=tuple(sets),
         answering=len(views),
         epochs={(view.pool, view.ordinal): view.health.epoch for view in views},
+        key_revisions={(view.pool, view.ordinal): view.health.key_revision for view in views},
         repair_queue_length=max((view.health.repair_queue_length for view in views), default=0),
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 from xml.etree import ElementTree
 
@@ -22,7 +22,7 @@ from holdfast_operator.credentials import KeyPair
 from holdfast_server.contract import admin, names
 
 CALL_TIMEOUT_SECONDS = 10.0
-MAX_ANSWER_SIZE_BYTES = 1024 * 1024
+MAX_ANSWER_SIZE_BYTES = 4 * 1024 * 1024
 _ALREADY_OURS = "BucketAlreadyOwnedByYou"
 _ABSENT_CODES = ("NoSuchBucket", "NoSuchUser", "NoSuchPolicy", "NoSuchEntity")
 
@@ -54,6 +54,11 @@ class StoreClient(Protocol):
     async def delete_policy(self, name: str) -> None: ...
     async def put_user(self, access_key: str, user: admin.UserSpec) -> None: ...
     async def delete_user(self, access_key: str) -> None: ...
+    async def reseal_users(self) -> admin.Resealed: ...
+    async def bucket_names(self) -> frozenset[str]: ...
+    async def policy_names(self) -> frozenset[str]: ...
+    async def list_users(self) -> dict[str, admin.UserInfo]:
+        """By access key."""
 
 
 class HttpStoreClient:
@@ -86,6 +91,24 @@ class HttpStoreClient:
     async def delete_user(self, access_key: str) -> None:
         await self._delete(_admin_path("users", access_key))
 
+    async def reseal_users(self) -> admin.Resealed:
+        return _decoded(await self._call("POST", _admin_path("users", "reseal")), admin.Resealed)
+
+    async def bucket_names(self) -> frozenset[str]:
+        answer = await self._call("GET", "/")
+        try:
+            found = ElementTree.fromstring(answer).iterfind("{*}Buckets/{*}Bucket/{*}Name")
+            return frozenset(name.text or "" for name in found)
+        except ElementTree.ParseError as error:
+            raise StoreUnavailable(f"the list of buckets cannot be read: {error}") from error
+
+    async def policy_names(self) -> frozenset[str]:
+        return frozenset(_decoded(await self._call("GET", f"{names.ADMIN_PREFIX}/policies"), list[str]))
+
+    async def list_users(self) -> dict[str, admin.UserInfo]:
+        found = _decoded(await self._call("GET", f"{names.ADMIN_PREFIX}/users"), list[admin.UserInfo])
+        return {user.access_key: user for user in found}
+
     async def _delete(self, path: str) -> None:
         try:
             await self._call("DELETE", path)
@@ -93,7 +116,7 @@ class HttpStoreClient:
             if error.code not in _ABSENT_CODES:
                 raise
 
-    async def _call(self, method: str, path: str, body: bytes = b"") -> None:
+    async def _call(self, method: str, path: str, body: bytes = b"") -> bytes:
         last = "no pod is ready"
         for host in self._hosts:
             try:
@@ -102,7 +125,7 @@ class HttpStoreClient:
                 last = f"{host}: {type(error).__name__}: {error}"
                 continue
             if status < 300:
-                return
+                return answer
             code, message = _error_of(answer, status)
             if status < 500:
                 raise StoreRefused(code, message)
@@ -122,7 +145,18 @@ class HttpStoreClient:
                 method, prepared.url, data=body, headers=dict(prepared.headers), allow_redirects=False
             ) as response,
         ):
-            return response.status, await response.content.read(MAX_ANSWER_SIZE_BYTES)
+            return response.status, await _bounded(response)
+
+
+_T = TypeVar("_T")
+
+
+def _decoded(answer: bytes, kind: type[_T]) -> _T:
+    """Raises StoreUnavailable for what is no such answer, or too long."""
+    try:
+        return msgspec.json.decode(answer, type=kind)
+    except msgspec.MsgspecError as error:
+        raise StoreUnavailable(f"an answer cannot be read: {error}") from error
 
 
 def _admin_path(collection: str, name: str) -> str:
@@ -141,3 +175,13 @@ def _error_of(answer: bytes, status: int) -> tuple[str, str]:
     except ElementTree.ParseError:
         return f"HTTP{status}", ""
     return root.findtext("Code") or f"HTTP{status}", root.findtext("Message") or ""
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    """All of the answer, or its beginning where it is too long to be trusted."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) >= MAX_ANSWER_SIZE_BYTES:
+            break
+    return bytes(body)

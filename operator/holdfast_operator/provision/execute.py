@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from holdfast_operator.provision.client import StoreClient, StoreError, StoreRefused, StoreUnavailable
-from holdfast_operator.provision.plan import ProvisionPlan, Removed, UserTask
+from holdfast_operator.provision.plan import ProvisionPlan, Removed, UserKey, UserTask
 from holdfast_operator.provision.policy import generated_policy_name
 from holdfast_server.contract.admin import UserSpec
 
@@ -76,6 +76,16 @@ async def execute(plan: ProvisionPlan, store: StoreClient) -> Provisioned:
     )
 
 
+def user_spec(task: UserTask, key: UserKey) -> UserSpec:
+    """The user as the store shall have it under one of its access keys."""
+    return UserSpec(
+        secret_key=key.secret_key,
+        name=task.name,
+        policies=list(task.policies),
+        former_secret_keys=list(key.former_secret_keys),
+    )
+
+
 class _Run:
     """One execution: what it has removed so far, and whether the store still answers."""
 
@@ -107,13 +117,13 @@ class _Run:
     async def make_user(self, task: UserTask) -> None:
         if task.own_policy is not None:
             await self._store.put_policy(generated_policy_name(task.name), task.own_policy)
-        user = UserSpec(secret_key=task.secret_key, name=task.name, policies=list(task.policies))
-        await self._store.put_user(task.access_key, user)
+        for key in task.keys:
+            await self._store.put_user(key.access_key, user_spec(task, key))
         if task.own_policy is None:
             await self._store.delete_policy(generated_policy_name(task.name))
-        for key in task.stale_access_keys:
-            await self._store.delete_user(key)
-            self.access_keys.append(key)
+        for stale in task.stale_access_keys:
+            await self._store.delete_user(stale)
+            self.access_keys.append(stale)
 
     async def remove_user(self, name: str, access_keys: tuple[str, ...]) -> None:
         for key in access_keys:

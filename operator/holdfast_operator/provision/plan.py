@@ -8,23 +8,33 @@ from an earlier life of the Tenant, is found and taken back.  A bucket is delete
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from holdfast_operator.credentials import TenantCredentials
+from holdfast_operator.credentials import KeyPair
 from holdfast_operator.ledger import Ledger
 from holdfast_operator.provision.policy import generated_policy_name, render_policy
 from holdfast_operator.tenant.spec import TenantSpec
+from holdfast_operator.tenant_keys import TenantCredentials
+
+
+@dataclass(frozen=True, slots=True)
+class UserKey:
+    """One access key of a user; while only its secret changes, the former ones are valid too."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    former_secret_keys: tuple[str, ...] = field(repr=False, default=())
 
 
 @dataclass(frozen=True, slots=True)
 class UserTask:
     name: str
-    access_key: str
-    secret_key: str = field(repr=False)
+    keys: tuple[UserKey, ...]
+    """Several while keys change."""
     policies: tuple[str, ...] = ()
     own_policy: Mapping[str, Any] | None = None
     """The generated policy of its buckets, if it has any."""
@@ -51,8 +61,9 @@ def note_intentions(ledger: Ledger, tenant: TenantSpec, credentials: TenantCrede
     """The ledger with everything that is about to be made; nothing is dropped from it here, but for buckets
     that leave the spec and are to be kept."""
     users = dict(ledger.users)
-    for name, pair in credentials.users.items():
-        users[name] = tuple(sorted({*users.get(name, ()), pair.access_key}))
+    for name in credentials.users:
+        made = {pair.access_key for pair in credentials.user_pairs(name)}
+        users[name] = tuple(sorted({*users.get(name, ()), *made}))
     buckets = {name: policy for name, policy in ledger.buckets.items() if policy == "Delete"}
     buckets.update({bucket.name: bucket.deletion_policy for bucket in tenant.buckets})
     policies = {*ledger.policies, *(policy.name for policy in tenant.policies)}
@@ -62,21 +73,23 @@ def note_intentions(ledger: Ledger, tenant: TenantSpec, credentials: TenantCrede
 
 
 def plan_provisioning(tenant: TenantSpec, credentials: TenantCredentials, ledger: Ledger) -> ProvisionPlan:
-    in_use = {credentials.root.access_key, *(pair.access_key for pair in credentials.users.values())}
+    in_use = {pair.access_key for pair in credentials.book.root.accepted}
+    in_use |= {pair.access_key for name in credentials.users for pair in credentials.user_pairs(name)}
     tasks = []
     for user in tenant.users:
-        pair = credentials.users[user.name]
+        if user.name not in credentials.users:
+            continue
         own = (generated_policy_name(user.name),) if user.buckets else ()
         tasks.append(
             UserTask(
                 name=user.name,
-                access_key=pair.access_key,
-                secret_key=pair.secret_key,
+                keys=user_keys(credentials.user_pairs(user.name)),
                 policies=(*user.policies, *own),
                 own_policy=render_policy(user.buckets) if user.buckets else None,
                 stale_access_keys=tuple(key for key in ledger.users.get(user.name, ()) if key not in in_use),
             )
         )
+    declared_users = {user.name for user in tenant.users}
     declared_buckets = {bucket.name for bucket in tenant.buckets}
     declared_policies = {policy.name for policy in tenant.policies}
     return ProvisionPlan(
@@ -86,13 +99,21 @@ def plan_provisioning(tenant: TenantSpec, credentials: TenantCredentials, ledger
         departed_users=tuple(
             (name, tuple(key for key in keys if key not in in_use))
             for name, keys in ledger.users.items()
-            if name not in credentials.users
+            if name not in declared_users
         ),
         departed_policies=tuple(name for name in ledger.policies if name not in declared_policies),
         doomed_buckets=tuple(
             name for name, policy in ledger.buckets.items() if policy == "Delete" and name not in declared_buckets
         ),
     )
+
+
+def user_keys(pairs: Sequence[KeyPair]) -> tuple[UserKey, ...]:
+    """Pairs, latest first, as the store keeps them: by access key."""
+    secrets: dict[str, list[str]] = {}
+    for pair in pairs:
+        secrets.setdefault(pair.access_key, []).append(pair.secret_key)
+    return tuple(UserKey(key, latest, tuple(former)) for key, (latest, *former) in secrets.items())
 
 
 @dataclass(frozen=True, slots=True)

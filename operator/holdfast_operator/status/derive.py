@@ -8,7 +8,7 @@ whole again.  A spec that is refused leaves the running tenant, and what is said
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast_operator import labels
@@ -60,6 +60,12 @@ class PassFindings:
     """Which volumes have not reached the size that was asked for."""
     growth_refused: str = ""
     """Why a claim was not allowed to grow."""
+    key_troubles: Sequence[Trouble] = ()
+    """Secrets that are missing or faulty, and access keys that two would have."""
+    key_changes: str = ""
+    """What keys are changing."""
+    user_faults: Mapping[str, str] = field(default_factory=dict)
+    """User → what is wrong with its keys."""
     monitoring: Finding | None = None
     """What became of `spec.metrics`; None where it asks for nothing."""
 
@@ -74,12 +80,12 @@ def derive_status(findings: PassFindings, previous: Mapping[str, Any], now: str)
     tenant, redundancy = findings.tenant, findings.redundancy
     parts = [
         Finding("SpecValid", True, "Valid", "every field can be honoured"),
-        Finding("CredentialsReady", True, "Present", "the root and user keys are in their Secrets"),
+        _credentials_ready(findings),
         _pools_ready(findings),
         _items_ready("BucketsReady", findings.provisioned.buckets, "every declared bucket exists"),
         _items_ready(
             "UsersReady",
-            (*findings.provisioned.users, *findings.provisioned.policies),
+            (*_users(findings), *findings.provisioned.policies),
             "every declared user exists and has its rights",
         ),
     ]
@@ -103,9 +109,7 @@ def derive_status(findings: PassFindings, previous: Mapping[str, Any], now: str)
         ),
         "pools": [derive_pool(pool, findings.ledger, findings.pods, redundancy) for pool in tenant.pools],
         "buckets": [_item(status) for status in findings.provisioned.buckets],
-        "users": [
-            {**_item(status), "secret": findings.user_secrets[status.name]} for status in findings.provisioned.users
-        ],
+        "users": [{**_item(status), "secret": findings.user_secrets[status.name]} for status in _users(findings)],
     }
 
 
@@ -253,6 +257,22 @@ def _progressing(findings: PassFindings) -> Finding:
         names = ", ".join(joining)
         return Finding("Progressing", True, "PoolJoining", f"takes writes once every pod knows it: {names}")
     return Finding("Progressing", False, "Settled", "nothing is left to do")
+
+
+def _credentials_ready(findings: PassFindings) -> Finding:
+    if findings.key_troubles:
+        message = "; ".join(trouble.message for trouble in findings.key_troubles[:8])
+        return Finding("CredentialsReady", False, findings.key_troubles[0].reason, message)
+    if findings.key_changes:
+        return Finding("CredentialsReady", True, "KeysChanging", findings.key_changes)
+    return Finding("CredentialsReady", True, "Present", "the root and user keys are in their Secrets")
+
+
+def _users(findings: PassFindings) -> list[ItemStatus]:
+    """Those whose keys are faulty have failed, whatever became of the keys they had."""
+    faults = findings.user_faults
+    made = [status for status in findings.provisioned.users if status.name not in faults]
+    return [*made, *(ItemStatus(name, "Failed", message) for name, message in faults.items())]
 
 
 def _items_ready(kind: Any, items: Sequence[ItemStatus], done: str) -> Finding:

@@ -13,6 +13,7 @@ MAX_DOMAINS = 16
 MAX_ENV = 64
 MAX_TOLERATIONS = 32
 MAX_PULL_SECRETS = 8
+MAX_KEY_OVERLAP_SECONDS = 7 * 24 * 3600
 
 MAX_STATEFUL_SET_NAME_SIZE = 52
 """A pod's `controller-revision-hash` label is this name with eleven characters more, 63 at most."""

@@ -72,6 +72,7 @@ def parse_tenant(body: Mapping[str, Any]) -> Parsed:
         users=tuple(_user(fields) for fields in spec.items("users", max_count=limits.MAX_USERS)),
         policies=policies,
         buckets=tuple(_bucket(fields) for fields in spec.items("buckets", max_count=limits.MAX_BUCKETS)),
+        key_overlap_seconds=spec.integer("keyOverlapSeconds", 3600, low=0, high=limits.MAX_KEY_OVERLAP_SECONDS) or 0,
         claim_retention=cast(Retention, spec.choice("claimRetention", _RETENTIONS, "Retain")),
         allow_disruption=spec.flag("allowDisruption"),
         audit=_audit(spec.child("audit")) if spec.has("audit") else None,

@@ -121,6 +121,8 @@ class TenantSpec:
     users: tuple[UserSpec, ...] = ()
     policies: tuple[PolicySpec, ...] = ()
     buckets: tuple[BucketSpec, ...] = ()
+    key_overlap_seconds: int = 3600
+    """How long former keys stay valid after the new ones are valid everywhere."""
     claim_retention: Retention = "Retain"
     allow_disruption: bool = False
     audit: AuditSpec | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ from holdfast_operator.testing.memory_kube import MemoryKubeClient
 from holdfast_server.contract import admin, config, geometry
 from holdfast_server.contract.healing import DriveHealing, FillingProgress, HealProgress, SetHealing
 from holdfast_server.contract.health import ClusterHealth, DriveHealth, SetHealth
+from holdfast_server.contract.keys import decode_further_keys
 
 
 class MemoryStore:
@@ -33,10 +35,16 @@ class MemoryStore:
         self.calls: list[str] = []
         self.silent = False
         self.refuse_buckets: set[str] = set()
+        self.to_reseal = 0
+        """Users whose secrets are sealed with a former peer key."""
+        self.looks = 0
+        """Questions that were answered."""
+        self.connected_with: KeyPair | None = None
 
     def connect(self, hosts: Sequence[str], root: KeyPair, region: str) -> MemoryStore:
         """As `StoreFactory`; without hosts nothing answers."""
         self.silent = not hosts
+        self.connected_with = root
         return self
 
     async def create_bucket(self, name: str) -> None:
@@ -66,6 +74,32 @@ class MemoryStore:
     async def delete_user(self, access_key: str) -> None:
         self._note(f"delete_user {access_key}")
         self.users.pop(access_key, None)
+
+    async def reseal_users(self) -> admin.Resealed:
+        self._note("reseal_users")
+        done, self.to_reseal = self.to_reseal, 0
+        return admin.Resealed(done=done, left=0, unreadable=0)
+
+    async def bucket_names(self) -> frozenset[str]:
+        self._look()
+        return frozenset(self.buckets)
+
+    async def policy_names(self) -> frozenset[str]:
+        self._look()
+        return frozenset(self.policies)
+
+    async def list_users(self) -> dict[str, admin.UserInfo]:
+        self._look()
+        return {
+            key: admin.UserInfo(access_key=key, name=user.name, policies=user.policies, enabled=user.enabled)
+            for key, user in self.users.items()
+        }
+
+    def _look(self) -> None:
+        """Reading is no call that changes anything."""
+        if self.silent:
+            raise StoreUnavailable("no pod is ready")
+        self.looks += 1
 
     def _note(self, call: str) -> None:
         if self.silent:
@@ -97,6 +131,9 @@ class MemoryPods:
         """(pod, volume) → how far the drive is."""
         self.silent = False
         """Pods are ready, and none answers the operator."""
+        self.key_revisions: dict[str, int] = {}
+        """Pods that still work with the keys of an older revision."""
+        self._mounted_revision = 0
 
     def settle(self) -> None:
         """Make the pods that the StatefulSets ask for, with the newest revision; restart nothing."""
@@ -148,7 +185,6 @@ class MemoryPods:
         manifest = pod.manifest or {}
         namespace, tenant = manifest["metadata"]["namespace"], labels.labels_of(manifest)[labels.TENANT_LABEL]
         document = self._kube.object(CONFIG_MAP, labels.config_map_name(tenant), namespace)["data"]["config.yaml"]
-        assert (SECRET.kind, namespace, labels.peer_secret_name(tenant)) in self._kube.objects
         served = config.from_builtins(yaml.safe_load(document))
         drives, sets = [], []
         for pool in served.pools:
@@ -179,7 +215,16 @@ class MemoryPods:
             drives=drives,
             repair_queue_length=self.repair_queue_length,
             healing=self._healing(pod, drives),
+            key_revision=self.key_revisions.get(pod.name, self._key_revision(namespace, tenant)),
         )
+
+    def _key_revision(self, namespace: str, tenant: str) -> int:
+        """A Secret that is gone, or lacks what is mounted, leaves running pods with what they had."""
+        secret = self._kube.objects.get((SECRET.kind, namespace, labels.peer_secret_name(tenant))) or {}
+        keys = (secret.get("data") or {}).get("furtherKeys.json")
+        if keys is not None:
+            self._mounted_revision = decode_further_keys(base64.b64decode(keys)).revision
+        return self._mounted_revision
 
     def _healing(self, pod: PodState, drives: Sequence[DriveHealth]) -> HealProgress:
         own = [drive for drive in drives if (drive.pool, drive.ordinal) == (pod.pool, pod.ordinal)]

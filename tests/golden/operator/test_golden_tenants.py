@@ -15,12 +15,14 @@ import pytest
 import yaml
 
 from holdfast_operator.apply import with_manifest_hash
-from holdfast_operator.credentials import KeyPair, PeerIdentity, TenantCredentials
+from holdfast_operator.credentials import KeyPair
 from holdfast_operator.desired.render import render_tenant
 from holdfast_operator.desired.request import RenderRequest
+from holdfast_operator.key_book import KeyBook, KeyHistory, PeerKeys
 from holdfast_operator.ledger import Ledger, advance_pools
 from holdfast_operator.provision.plan import note_intentions
 from holdfast_operator.tenant.parse import parse_tenant
+from holdfast_operator.tenant_keys import TenantCredentials
 from holdfast_server.contract import config
 
 HERE = Path(__file__).parent
@@ -44,12 +46,16 @@ def rendered(name: str) -> list[dict[str, Any]]:
     parsed = parse_tenant(tenant_in(TENANTS[name]))
     assert parsed.spec is not None, parsed.faults
     tenant = parsed.spec
-    credentials = TenantCredentials(
-        root=KeyPair("ROOTACCESSKEY0000000", "root-secret-key"),
-        peer=PeerIdentity("7c9e6679-7425-40de-944b-e07fc1f90ae7", "peer-key"),
-        ledger=Ledger(),
-        users={user.name: KeyPair(f"KEY-OF-{user.name}", f"secret-of-{user.name}") for user in tenant.users},
+    book = KeyBook(
+        tenant_uid=tenant.uid,
+        root=KeyHistory(current=KeyPair("ROOTACCESSKEY0000000", "root-secret-key")),
+        peer=PeerKeys(own="peer-key"),
+        users={
+            user.name: KeyHistory(current=KeyPair(f"KEY-OF-{user.name}", f"secret-of-{user.name}"))
+            for user in tenant.users
+        },
     )
+    credentials = TenantCredentials("7c9e6679-7425-40de-944b-e07fc1f90ae7", Ledger(), book)
     ledger = note_intentions(advance_pools(Ledger(), tenant.pools, {}, ()), tenant, credentials)
     request = RenderRequest(
         tenant=tenant,

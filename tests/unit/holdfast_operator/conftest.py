@@ -66,7 +66,7 @@ class World:
         counter = itertools.count(len(self.kube.calls))
         mint = KeyMint(
             key_pair=lambda: KeyPair(f"ACCESS{next(counter):04d}", f"secret-{next(counter):04d}"),
-            peer_identity=lambda: PeerIdentity(f"tenant-id-{next(counter)}", f"peer-key-{next(counter):04d}"),
+            peer_identity=lambda: PeerIdentity(f"tenant-id-{next(counter)}", f"peer-key-{next(counter):012d}"),
         )
         ports = Ports(
             kube=self.kube,

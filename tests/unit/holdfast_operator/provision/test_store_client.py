@@ -84,7 +84,8 @@ async def test_users_and_policies_go_to_the_admin_api(session: Any, pods: tuple[
         ("DELETE", "/holdfast/admin/v1/users/KEY%2F1"),
     ]
     user = msgspec.json.decode(pods[0].requests[0][2])
-    assert user == {"secretKey": "s3cret-key", "name": "loki", "policies": ["p"], "enabled": True}
+    expected = {"secretKey": "s3cret-key", "name": "loki", "policies": ["p"], "enabled": True, "formerSecretKeys": []}
+    assert user == expected
 
 
 async def test_a_pod_that_is_gone_or_fails_passes_the_call_on(session: Any, pods: tuple[Pod, Pod]) -> None:
