@@ -3,11 +3,19 @@
 {{- end -}}
 
 {{- define "holdfast-operator.image" -}}
-{{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
+{{- include "holdfast-operator.reference" (dict "image" .Values.image "default" .Chart.AppVersion) -}}
 {{- end -}}
 
 {{- define "holdfast-operator.serverImage" -}}
-{{- printf "%s:%s" .Values.serverImage.repository (.Values.serverImage.tag | default .Chart.AppVersion) -}}
+{{- include "holdfast-operator.reference" (dict "image" .Values.serverImage "default" .Chart.AppVersion) -}}
+{{- end -}}
+
+{{- define "holdfast-operator.reference" -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" .image.repository .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .image.repository (.image.tag | default .default) -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "holdfast-operator.selector" -}}

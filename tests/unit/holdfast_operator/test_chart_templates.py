@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,11 @@ from holdfast_operator.settings import DEFAULT_IMAGE
 
 helm = pytest.importorskip("helm_python")
 
-CHARTS = Path(__file__).parents[3] / "charts"
+ROOT = Path(__file__).parents[3]
+CHARTS = ROOT / "charts"
+DEPLOY = ROOT / "deploy"
+MONITORING_GROUP = "monitoring.coreos.com/v1"
+DIGEST = "sha256:" + "0123456789abcdef" * 4
 OPERATOR_VALUES: dict[str, dict[str, Any]] = {
     "defaults": {},
     "namespaced": {
@@ -23,13 +31,49 @@ OPERATOR_VALUES: dict[str, dict[str, Any]] = {
         "tolerations": [{"operator": "Exists"}],
         "crds": {"install": False},
     },
+    "everything": {
+        "image": {"repository": "r.example/op", "tag": "x", "digest": DIGEST, "pullPolicy": "Always"},
+        "serverImage": {"repository": "r.example/server", "tag": "y", "digest": DIGEST},
+        "imagePullSecrets": [{"name": "pull"}],
+        "namespaces": ["one"],
+        "clusterDomain": "corp.example",
+        "logFormat": "text",
+        "metrics": {
+            "enabled": True,
+            "port": 9999,
+            "serviceMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prom-a"}},
+            "prometheusRule": {"enabled": True, "labels": {"release": "prom-b"}},
+        },
+        "crds": {"install": False},
+        "serviceAccount": {"name": "somebody", "annotations": {"account-note": "here"}},
+        "resources": {"limits": {"memory": "999Mi"}},
+        "podSecurityContext": {"runAsNonRoot": True, "runAsUser": 1234, "fsGroup": 4321},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["NET_RAW"]}},
+        "priorityClassName": "system-cluster-critical",
+        "nodeSelector": {"disk": "any-disk"},
+        "tolerations": [{"key": "some-taint", "operator": "Exists"}],
+        "affinity": {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [{"matchExpressions": [{"key": "rack-key", "operator": "Exists"}]}]
+                }
+            }
+        },
+        "podAnnotations": {"pod-note": "annotated"},
+        "podLabels": {"pod-team": "labelled"},
+    },
 }
+
+
+def documents_in(texts: dict[str, str]) -> list[dict[str, Any]]:
+    manifests = [text for name, text in texts.items() if not name.endswith("NOTES.txt")]
+    return [document for text in manifests for document in yaml.safe_load_all(text) if document]
 
 
 def rendered(chart: str, values: dict[str, Any]) -> list[dict[str, Any]]:
     with helm.Chart.load(str(CHARTS / chart)) as loaded:
         texts = loaded.render(values, name="hold", namespace="system")
-    return [document for text in texts.values() for document in yaml.safe_load_all(text) if document]
+    return documents_in(texts)
 
 
 @pytest.mark.parametrize("chart", ["holdfast-operator", "holdfast-tenant"])
@@ -41,7 +85,8 @@ def test_helm_finds_no_fault(chart: str) -> None:
 def test_the_operators_manifests_are_valid(values: dict[str, Any]) -> None:
     documents = rendered("holdfast-operator", values)
     for document in documents:
-        kubernetes_validate.validate(document, "1.37", strict=True)
+        if document["apiVersion"] != MONITORING_GROUP:
+            kubernetes_validate.validate(document, "1.37", strict=True)
     kinds = [document["kind"] for document in documents]
     assert kinds.count("RoleBinding") == len(values.get("namespaces", []))
     assert kinds.count("ClusterRoleBinding") == (0 if values else 1)
@@ -73,3 +118,133 @@ def test_the_tenant_is_named_after_the_release_or_as_told() -> None:
             name,
             "system",
         )
+
+
+def leaves(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [leaf for one in value.values() for leaf in leaves(one)]
+    if isinstance(value, list):
+        return [leaf for one in value for leaf in leaves(one)]
+    return [] if isinstance(value, bool) or value == "" else [str(value)]
+
+
+def paths(value: Any, path: str = "") -> set[str]:
+    if isinstance(value, dict) and value:
+        return {one for name, child in value.items() for one in paths(child, f"{path}.{name}")}
+    return {path}
+
+
+def test_every_value_does_something() -> None:
+    """What may be set is set in `everything`, and each of its settings is found in what is rendered."""
+    given = OPERATOR_VALUES["everything"]
+    defaults = yaml.safe_load((CHARTS / "holdfast-operator" / "values.yaml").read_text())
+    missing = {path for path in paths(defaults) if not any(one.startswith(path) for one in paths(given))}
+    # Replaced as a whole by what is given.
+    assert {
+        path for path in missing if path.split(".")[1] not in ("resources", "podSecurityContext", "securityContext")
+    } == set()
+    text = json.dumps(rendered("holdfast-operator", given))
+    tags = ("x", "y")  # a digest wins over them
+    assert [leaf for leaf in leaves(given) if leaf not in text and leaf not in tags] == []
+    assert f"r.example/op@{DIGEST}" in text
+    assert f"--image=r.example/server@{DIGEST}" in text
+
+
+def test_monitoring_is_made_only_where_it_is_asked_for() -> None:
+    assert not any(document["apiVersion"] == MONITORING_GROUP for document in rendered("holdfast-operator", {}))
+    documents = rendered("holdfast-operator", OPERATOR_VALUES["everything"])
+    kinds = {document["kind"]: document for document in documents if document["apiVersion"] == MONITORING_GROUP}
+    (service,) = (document for document in documents if document["kind"] == "Service")
+    selected = kinds["ServiceMonitor"]["spec"]["selector"]["matchLabels"].items()
+    assert selected <= service["metadata"]["labels"].items()
+    assert kinds["ServiceMonitor"]["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
+    rules = yaml.safe_load((CHARTS / "holdfast-operator" / "files" / "alerts.yaml").read_text())
+    assert kinds["PrometheusRule"]["spec"] == rules
+    off = rendered("holdfast-operator", {"metrics": {"enabled": False, "serviceMonitor": {"enabled": True}}})
+    assert {"Service", "ServiceMonitor"} & {document["kind"] for document in off} == set()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"replicas": 2},
+        {"image": {"repository": "x", "digest": "sha256:short"}},
+        {"metrics": {"port": 8080}},
+        {"metrics": {"port": 80}},
+        {"namespaces": ["a", "a"]},
+        {"namespaces": ["A"]},
+        {"logFormat": "xml"},
+    ],
+    ids=str,
+)
+def test_wrong_values_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(Exception, match=r"(?i)schema|values"):
+        rendered("holdfast-operator", values)
+
+
+def test_the_crd_is_upgraded_with_the_chart_and_outlives_it() -> None:
+    """Helm never upgrades what is in crds/: the CRD is a template, kept when the release goes."""
+    assert not (CHARTS / "holdfast-operator" / "crds").exists()
+    (crd,) = (one for one in rendered("holdfast-operator", {}) if one["kind"] == "CustomResourceDefinition")
+    assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert crd == yaml.safe_load((ROOT / "crds" / "tenant.yaml").read_text())
+
+
+def without_helm(document: dict[str, Any]) -> dict[str, Any]:
+    """The same object, made by nobody's release."""
+    for metadata in (document["metadata"], document.get("spec", {}).get("template", {}).get("metadata", {})):
+        for name in ("helm.sh/chart", "app.kubernetes.io/managed-by"):
+            metadata.get("labels", {}).pop(name, None)
+    return document
+
+
+def test_kustomize_gives_what_the_chart_gives() -> None:
+    """`HOLDFAST_WRITE_GOLDEN=1` writes deploy/operator.yaml anew."""
+    with helm.Chart.load(str(CHARTS / "holdfast-operator")) as loaded:
+        texts = loaded.render({"crds": {"install": False}}, name="holdfast-operator", namespace="holdfast-system")
+    wanted = [without_helm(one) for one in documents_in(texts)]
+    wanted.sort(key=lambda one: (one["kind"], one["metadata"]["name"]))
+    path = DEPLOY / "operator.yaml"
+    if os.environ.get("HOLDFAST_WRITE_GOLDEN"):
+        path.write_text(
+            "# What the chart renders, without Helm's labels; a test compares them.\n"
+            + yaml.safe_dump_all(wanted, sort_keys=False, width=120)
+        )
+    assert list(yaml.safe_load_all(path.read_text())) == wanted
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kubectl_builds_the_kustomization() -> None:
+    built = subprocess.run(["kubectl", "kustomize", str(DEPLOY)], check=True, capture_output=True, text=True).stdout
+    documents = list(yaml.safe_load_all(built))
+    for document in documents:
+        kubernetes_validate.validate(document, "1.37", strict=True)
+    kinds = [document["kind"] for document in documents]
+    assert sorted(set(kinds)) == [
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "CustomResourceDefinition",
+        "Deployment",
+        "Namespace",
+        "Service",
+        "ServiceAccount",
+    ]
+    assert {one["metadata"].get("namespace", "holdfast-system") for one in documents} == {"holdfast-system"}
+
+
+def test_the_notes_say_what_to_do_next() -> None:
+    def notes(chart: str, values: dict[str, Any]) -> str:
+        with helm.Chart.load(str(CHARTS / chart)) as loaded:
+            texts = loaded.render(values, name="hold", namespace="system")
+        return str(next(text for name, text in texts.items() if name.endswith("NOTES.txt")))
+
+    assert "the Tenants of all namespaces" in notes("holdfast-operator", {})
+    assert "make images" in notes("holdfast-operator", {})
+    told = notes("holdfast-operator", OPERATOR_VALUES["everything"])
+    assert "the Tenants of one." in told
+    assert "apply crds/tenant.yaml" in told
+    spec = {"pools": [{"name": "main"}], "users": [{"name": "loki"}, {"name": "mine", "secretRef": {"name": "own"}}]}
+    told = notes("holdfast-tenant", {"name": "logs", "spec": spec})
+    assert "logs.system.svc:9000" in told
+    assert "logs-user-loki  user loki" in told
+    assert "own  user mine" in told
