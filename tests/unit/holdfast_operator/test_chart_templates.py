@@ -215,7 +215,7 @@ def test_kustomize_gives_what_the_chart_gives() -> None:
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 def test_kubectl_builds_the_kustomization() -> None:
-    built = subprocess.run(["kubectl", "kustomize", str(DEPLOY)], check=True, capture_output=True, text=True).stdout
+    built = subprocess.run(["kubectl", "kustomize", str(ROOT)], check=True, capture_output=True, text=True).stdout
     documents = list(yaml.safe_load_all(built))
     for document in documents:
         kubernetes_validate.validate(document, "1.37", strict=True)
