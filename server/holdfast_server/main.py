@@ -10,6 +10,7 @@ Exit codes: 0 stopped as asked, 1 a failure (a port that is taken), 2 wrong argu
 message names the field or path.
 
 Environment: HOLDFAST_ROOT_USER and HOLDFAST_ROOT_PASSWORD (MINIO_ROOT_* accepted) for a pod by hand;
+HOLDFAST_DRAIN_SECONDS, how long a pod serves on after SIGTERM (0 where absent);
 POD_IP, whose family of addresses all listeners take, on every interface (`kubectl port-forward` comes in over
 loopback); HOLDFAST_BIND_ADDRESS in its place, HOLDFAST_ROOT_PREFIX before every absolute path of the
 configuration and HOLDFAST_HOSTS_FILE before the name service, where pods run as plain processes on one network;
@@ -43,6 +44,7 @@ from holdfast_server.wiring.storage_pod import PodSettings, serve
 
 EXIT_FAILURE = 1
 EXIT_BAD_CONFIGURATION = 2
+MAX_DRAIN_SECONDS = 300
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -109,7 +111,15 @@ def _settings(options: argparse.Namespace, environment: Mapping[str, str]) -> Po
         bind_address=host or environment.get("HOLDFAST_BIND_ADDRESS") or _every_address(environment),
         version=version("holdfast"),
         hosts_file=Path(hosts_file) if hosts_file else None,
+        drain_seconds=_drain_seconds(environment),
     )
+
+
+def _drain_seconds(environment: Mapping[str, str]) -> float:
+    text = environment.get("HOLDFAST_DRAIN_SECONDS") or "0"
+    if not text.isdecimal() or int(text) > MAX_DRAIN_SECONDS:
+        raise ConfigError(f"HOLDFAST_DRAIN_SECONDS: {text!r} is not a number from 0 to {MAX_DRAIN_SECONDS}")
+    return float(text)
 
 
 def _log_level(environment: Mapping[str, str]) -> str:

@@ -2,67 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 from kubernetes.client.exceptions import ApiException
 
 from holdfast_operator.testing.cluster import Cluster, wait_for
+from holdfast_operator.testing.traffic import traffic
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.cluster]
-
-
-def s3(endpoint: str, keys: dict[str, str]) -> Any:
-    """A client with the retries that SDKs come with, in their standard mode."""
-    return boto3.client(
-        "s3", endpoint_url=endpoint, region_name="us-east-1",
-        aws_access_key_id=keys["accessKey"], aws_secret_access_key=keys["secretKey"],
-        config=Config(
-            retries={"max_attempts": 8, "mode": "standard"}, s3={"addressing_style": "path"},
-            connect_timeout=5, read_timeout=30,
-        ),
-    )  # fmt: skip
-
-
-@dataclass
-class Traffic:
-    """What one client did while something happened."""
-
-    done: int = 0
-    failures: list[str] = field(default_factory=list)
-
-
-@contextmanager
-def traffic(endpoint: str, keys: dict[str, str]) -> Iterator[Traffic]:
-    """A client that writes and reads back, small and large, until the block ends."""
-    told, stop = Traffic(), threading.Event()
-
-    def work() -> None:
-        client = s3(endpoint, keys)
-        while not stop.is_set():
-            body = b"%d:" % told.done + bytes(150_000 if told.done % 3 == 0 else 100)
-            try:
-                client.put_object(Bucket="first", Key=f"t/{told.done % 50}", Body=body)
-                if client.get_object(Bucket="first", Key=f"t/{told.done % 50}")["Body"].read() != body:
-                    told.failures.append(f"operation {told.done}: another body")
-            except (ClientError, BotoCoreError, OSError) as error:
-                told.failures.append(f"operation {told.done}: {error}")
-            told.done += 1
-
-    worker = threading.Thread(target=work)
-    worker.start()
-    try:
-        yield told
-    finally:
-        stop.set()
-        worker.join()
 
 
 @pytest.fixture

@@ -19,6 +19,9 @@ from holdfast_server.contract import names
 USER_ID = 65532
 """The user of the image; the claims' group is set to it at mount."""
 TERMINATION_SECONDS = 60
+"""Of which `DRAIN_SECONDS` are for serving on, and ten for requests under way."""
+DRAIN_SECONDS = 5
+"""How long a pod that was told to end serves on, until every node has taken it out of the Service."""
 STARTUP_FAILURES = 150
 """Times two seconds: a drive's database may replay a long log before the pod answers at all."""
 HOSTNAME_TOPOLOGY = "kubernetes.io/hostname"
@@ -105,6 +108,7 @@ def _container(request: RenderRequest, pool: PoolSpec) -> dict[str, Any]:
         "env": [
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "HOLDFAST_DRAIN_SECONDS", "value": str(DRAIN_SECONDS)},
             *(dict(variable) for variable in pool.pods.env),
         ],
         "ports": [

@@ -122,6 +122,9 @@ class Cluster:
             raise
         return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
+    def annotate_secret(self, namespace: str, name: str, annotation: str, value: str) -> None:
+        self.core.patch_namespaced_secret(name, namespace, {"metadata": {"annotations": {annotation: value}}})
+
     @contextlib.contextmanager
     def endpoint(self, namespace: str, service: str) -> Iterator[str]:
         """An S3 URL that reaches the Service from here."""

@@ -156,6 +156,10 @@ class FrontEnd:
         self.port = await listener.start(host, port)
         self._listener = listener
 
+    def drain(self) -> None:
+        """Go on serving, and end each connection with its next response: clients look for another pod."""
+        self._closing = True
+
     async def close(self, grace_seconds: float) -> None:
         """Stop accepting, close idle connections, give requests under way up to the grace, then cut them."""
         if self._listener is None:

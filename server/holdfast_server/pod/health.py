@@ -65,17 +65,23 @@ def pod_health(
     faults: Sequence[str],
     drives: Iterable[PlacedStatus],
     key_revision: int = 0,
+    draining: bool = False,
 ) -> PodHealth:
-    """`opened`: keys are loaded and every drive was opened, formatted or set aside.
+    """`opened`: keys are loaded and every drive was opened, formatted or set aside.  `draining`: told to end, it serves
+    those who still come.
 
     Ready does not ask for quorum (a Service without endpoints turns 503 into refused connections), but a pod
     whose drives all wait for their identity, or are all faulty, has nothing to serve from and says so.
     """
     listed = [drive_health(drive) for drive in drives]
     serving = sum(1 for drive in listed if drive.state in ("ok", "healing"))
-    messages = [*faults, *(f"drive {drive.volume}: {drive.message}" for drive in listed if drive.message)]
+    messages = [
+        *(["it is about to end"] if draining else []),
+        *faults,
+        *(f"drive {drive.volume}: {drive.message}" for drive in listed if drive.message),
+    ]
     return PodHealth(
-        ready=opened and serving > 0,
+        ready=opened and serving > 0 and not draining,
         pod=pod,
         epoch=epoch,
         version=version,

@@ -4,8 +4,9 @@ Up: drives are opened, the peers' server listens, peers are dialled, the object 
 drives, the S3 front end on that.  Blank drives are settled in the background, because that takes the peers:
 the pod is live, answers health and its peers, and becomes ready when its drives are.
 
-Down: no new connections, requests under way have `GRACE_SECONDS`, then background work, the object layer, the
-peers and last the drives are closed, so that whatever was acknowledged was written by drives still open.
+Down: it says that it is not ready and serves on for `drain_seconds`, because the clients' way to it closes later than
+it is told to end.  Then no new connections, requests under way have `GRACE_SECONDS`, then background work, the object
+layer, the peers and last the drives are closed, so that whatever was acknowledged was written by drives still open.
 """
 
 from __future__ import annotations
@@ -95,6 +96,8 @@ class PodSettings:
     bind_address: str
     version: str
     hosts_file: Path | None = None
+    drain_seconds: float = 0.0
+    """How long it serves on after it was told to end."""
     adoption_delay_seconds: float = OPERATION_DEADLINE_SECONDS
     """L of rule 11; tests shorten it."""
     drives: DriveSettings = field(default_factory=DriveSettings)
@@ -112,6 +115,7 @@ class StoragePod:
         # of its own keeps; a stamp minted twice would name two different writes.
         self._stamps = HybridClock(me.node, floor_stamp(clock.now_ms() + MAX_CLOCK_SKEW_MS))
         self._opened = False
+        self._draining = False
         self._pushed: list[object] = []
         self._resolver = Resolver(settings.hosts_file)
         self._network = PeerNetwork(
@@ -169,7 +173,8 @@ class StoragePod:
                     tasks = [background.create_task(work) for work in pod._background()]
                     pod._opened = True
                     yield pod
-                    log.info("stopping")
+                    log.info("stopping", extra={"drain_seconds": settings.drain_seconds})
+                    await pod._drain(front)
                     await front.close(GRACE_SECONDS)
                     await pod._audit.close()
                     for task in tasks:
@@ -202,6 +207,12 @@ class StoragePod:
         front = await front_end.start(self._services, self._settings.bind_address, port, mounts, admission)
         self.s3_port = front.port
         return front
+
+    async def _drain(self, front: front_end.FrontEnd) -> None:
+        if self._settings.drain_seconds > 0:
+            self._draining = True
+            front.drain()
+            await asyncio.sleep(self._settings.drain_seconds)
 
     async def _close(self) -> None:
         await self.store.close()
@@ -381,6 +392,7 @@ class StoragePod:
             faults=[*self._inputs.faults, *([behind] if behind else [])],
             drives=self._own_statuses(),
             key_revision=self._inputs.keys.further.revision,
+            draining=self._draining,
         )
 
     def cluster_health(self, maintenance: bool) -> ClusterHealth:

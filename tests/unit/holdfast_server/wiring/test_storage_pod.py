@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import yaml
 
@@ -17,7 +18,7 @@ from holdfast_server.contract.config import ConfigError, Listen
 from holdfast_server.drives.port import DriveState
 from holdfast_server.objects.port import Attributes, Unavailable
 from holdfast_server.wiring.inputs import StandaloneInputs, TenantInputs
-from holdfast_server.wiring.storage_pod import PodSettings, StoragePod
+from holdfast_server.wiring.storage_pod import PodSettings, StoragePod, serve
 
 ADDRESSES = [f"127.0.19.{i + 1}" for i in range(4)]
 BUCKET = b"b" * 16
@@ -350,3 +351,32 @@ async def test_drives_of_two_tenants_are_refused(tmp_path: Path, drives: list[Pa
     kept.rename(drives[0])
     with pytest.raises(ConfigError, match="different tenants"):
         standalone(tmp_path)
+
+
+async def test_a_pod_that_was_told_to_end_serves_on_and_says_that_it_is_not_ready(tmp_path: Path) -> None:
+    (tmp_path / "drive").mkdir()
+    port, stop = free_port(), asyncio.Event()
+    inputs = StandaloneInputs([str(tmp_path / "drive")], "root", "password1", Listen(s3_port=port), "a-tenant")
+    settings = PodSettings(bind_address="127.0.0.1", version="test", drain_seconds=2.0)
+    url = f"http://127.0.0.1:{port}"
+    async with aiohttp.ClientSession() as session:
+
+        async def ready() -> tuple[int, str]:
+            try:
+                async with session.get(f"{url}/health/ready") as answer:
+                    return answer.status, await answer.text()
+            except aiohttp.ClientError:
+                return 0, ""
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            serving = group.create_task(serve(inputs, settings, stop))
+            while (await ready())[0] != 200:
+                await asyncio.sleep(0.05)
+            stop.set()
+            while (told := await ready())[0] == 200:
+                await asyncio.sleep(0.01)
+            assert (told[0], "about to end" in told[1]) == (503, True)
+            async with session.get(f"{url}/bucket") as answer:
+                assert (answer.status, answer.headers.get("Connection")) == (403, "close")
+            await serving
+        assert await ready() == (0, "")
