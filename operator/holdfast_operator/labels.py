@@ -91,6 +91,19 @@ def peer_copy_secret_name(tenant_name: str) -> str:
     return f"{peer_secret_name(tenant_name)}-copy"
 
 
+def authority_secret_name(tenant_name: str) -> str:
+    return f"{tenant_name}-ca"
+
+
+def tls_secret_name(tenant_name: str) -> str:
+    return f"{tenant_name}-tls"
+
+
+def certificate_name(tenant_name: str) -> str:
+    """Of the request to cert-manager, and of the Secret that it fills."""
+    return f"{tenant_name}-certificate"
+
+
 def user_secret_name(tenant_name: str, user_name: str) -> str:
     return f"{tenant_name}-user-{user_name}"
 

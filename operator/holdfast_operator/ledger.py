@@ -51,6 +51,9 @@ class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     policies: tuple[str, ...] = ()
     """Policies that may exist in the store because a Tenant declared them."""
 
+    tls_stage: str = "Off"
+    """How far the pods were told to use TLS: `tls.stages`."""
+
     def pool(self, name: str) -> PoolRecord | None:
         return next((pool for pool in self.pools if pool.name == name), None)
 
@@ -77,7 +80,11 @@ def decode_ledger(data: bytes) -> Ledger:
 
 
 def encode_ledger(ledger: Ledger) -> bytes:
-    return msgspec.json.encode(ledger, order="sorted")
+    document = msgspec.to_builtins(ledger)
+    if ledger.tls_stage == "Off":
+        # Unknown to the operator before; who uses no TLS can still go back to it.
+        del document["tlsStage"]
+    return msgspec.json.encode(document, order="sorted")
 
 
 def ledger_of_config(served: ServerConfig) -> Ledger:
@@ -86,6 +93,7 @@ def ledger_of_config(served: ServerConfig) -> Ledger:
     are not in it; those that are declared are noted anew."""
     return Ledger(
         epoch=served.epoch,
+        tls_stage=served.tls.stage if served.tls is not None else "Off",
         pools=tuple(
             PoolRecord(
                 name=pool.name,

@@ -68,7 +68,7 @@ async def run(settings: OperatorSettings) -> None:
         ports = Ports(
             kube=kube,
             health=HttpHealthProbe(session),
-            store=lambda hosts, root, region: HttpStoreClient(session, hosts, root, region),
+            store=lambda hosts, root, region, reach: HttpStoreClient(session, hosts, root, region, reach),
             mint=system_mint(),
             now=lambda: datetime.now(UTC),
             monotonic=time.monotonic,

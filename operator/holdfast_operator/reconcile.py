@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ from holdfast_operator.observe.cluster import LiveObjects, list_live_objects
 from holdfast_operator.observe.health import HealthProbe
 from holdfast_operator.observe.pods import PodState, read_pods, read_stateful_sets
 from holdfast_operator.observe.redundancy import Redundancy, formatted_pools, merge_views
+from holdfast_operator.observe.trust import Reach
 from holdfast_operator.plan import (
     EvictPod,
     InterruptPod,
@@ -66,6 +67,11 @@ from holdfast_operator.status.progress import PROGRESS_SECONDS, only_progress
 from holdfast_operator.tenant.parse import parse_tenant
 from holdfast_operator.tenant.spec import TenantSpec
 from holdfast_operator.tenant_keys import CredentialsFault, TenantCredentials
+from holdfast_operator.tls.condition import SWITCHING
+from holdfast_operator.tls.minting import system_certificates
+from holdfast_operator.tls.stages import speaks_tls
+from holdfast_operator.tls.values import CertificateMint
+from holdfast_operator.tls_step import TlsSteps
 from holdfast_server.contract import names
 
 SETTLED_SECONDS = 10.0
@@ -87,7 +93,7 @@ class TenantKey:
 class StoreFactory(Protocol):
     """Makes a client for a tenant's pods."""
 
-    def __call__(self, hosts: Sequence[str], root: KeyPair, region: str) -> StoreClient: ...
+    def __call__(self, hosts: Sequence[str], root: KeyPair, region: str, reach: Reach) -> StoreClient: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,7 @@ class Ports:
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
     metrics: OperatorMetrics
+    certificates: CertificateMint = field(default_factory=system_certificates)
 
 
 class Reconciler:
@@ -114,6 +121,7 @@ class Reconciler:
         self._silent_since: dict[TenantKey, float] = {}
         self._written: dict[TenantKey, float] = {}
         self._monitoring = Monitoring(ports.kube)
+        self._tls = TlsSteps(ports.kube, ports.certificates, ports.now, cluster_domain)
         self._announcer = Announcer(ports.kube, ports.now, ports.monotonic)
 
     async def reconcile(self, key: TenantKey) -> float | None:
@@ -179,9 +187,10 @@ class Reconciler:
     async def _run_stages(self, key: TenantKey, tenant: TenantSpec, gathered: Gathered) -> PassFindings:
         live = await list_live_objects(self._ports.kube, tenant.namespace, tenant.name)
         pods = read_pods(live.pods, tenant.name)
-        views = await self._ports.health.ask_all(pods)
+        tls = await self._tls.begin(tenant, gathered.ledger, live)
+        views = await self._ports.health.ask_all(pods, tls.reach)
         redundancy = merge_views(gathered.ledger.pools, views)
-        store = self._store(gathered, tenant, pods)
+        store = self._store(gathered, tenant, pods, tls.reach)
         credentials = await self._keys(key, tenant, gathered, redundancy, store)
         serving = redundancy.of_pools(credentials.ledger.serving_pools)
         ledger = advance_pools(
@@ -190,7 +199,7 @@ class Reconciler:
             redundancy.epochs or {},
             formatted_pools(credentials.ledger.pools, redundancy),
         )
-        ledger = note_intentions(ledger, tenant, credentials)
+        ledger = note_intentions(tls.advance(ledger, views), tenant, credentials)
         request = RenderRequest(
             tenant=tenant,
             credentials=credentials,
@@ -198,6 +207,7 @@ class Reconciler:
             default_image=self._default_image,
             cluster_domain=self._cluster_domain,
             disruption_allowed=disruption_allowed(tenant, serving),
+            tls=tls.tls,
         )
         rendered = render_tenant(request)
         claims = read_claims(live.claims, tenant.name)
@@ -209,14 +219,14 @@ class Reconciler:
             if sent:
                 applied = [f"{manifest['kind']}/{manifest['metadata']['name']}" for manifest in sent]
                 _log(key, "applied", objects=applied)
-            await prune(self._ports.kube, tenant, rendered, live)
+            await prune(self._ports.kube, tenant, [*rendered, *tls.spared], live)
         except ApplyRefused as error:
             trouble = Trouble("NameTaken", str(error))
         except (KubeRejected, KubeForbidden) as error:
             trouble = Trouble("ApplyFailed", str(error))
         monitoring = await self._monitoring.settle(tenant)
         to_remount = pods_to_remount(tenant, claims, self._ports.now())
-        step = await self._roll(key, tenant, pods, live.of_kind(STATEFUL_SET), redundancy, to_remount)
+        step = await self._roll(key, tenant, pods, live.of_kind(STATEFUL_SET), redundancy, to_remount, tls.reach)
 
         async def write(fresh: Ledger) -> None:
             # The rest of the Secrets was applied moments ago; only the ledger within them has changed.
@@ -225,6 +235,7 @@ class Reconciler:
 
         provisioner = self._provisioners[key]
         provisioned = await provisioner.run(tenant, credentials, ledger, store, write, writable=serving.writable)
+        secured = tls.finding(ledger, views)
         return PassFindings(
             tenant=tenant,
             ledger=ledger,
@@ -235,7 +246,7 @@ class Reconciler:
             user_secrets={
                 user.name: user.secret_name or labels.user_secret_name(tenant.name, user.name) for user in tenant.users
             },
-            endpoint=_endpoint(tenant, self._cluster_domain),
+            endpoint=_endpoint(tenant, ledger, self._cluster_domain),
             apply_trouble=trouble,
             growing=growth_message(claims),
             growth_refused=growth.refused,
@@ -245,11 +256,13 @@ class Reconciler:
             ),
             user_faults=credentials.user_faults,
             monitoring=monitoring,
+            tls=secured,
+            tls_keeps_from_serving=tls.keeps_from_serving(secured),
         )
 
-    def _store(self, gathered: Gathered, tenant: TenantSpec, pods: Sequence[PodState]) -> StoreClient:
+    def _store(self, gathered: Gathered, tenant: TenantSpec, pods: Sequence[PodState], reach: Reach) -> StoreClient:
         hosts = [pod.ip for pod in pods if pod.ready and pod.ip and not pod.deleting]
-        return self._ports.store(hosts, gathered.book.root.in_force, tenant.region)
+        return self._ports.store(hosts, gathered.book.root.in_force, tenant.region, reach)
 
     async def _keys(
         self, key: TenantKey, tenant: TenantSpec, gathered: Gathered, redundancy: Redundancy, store: StoreClient
@@ -293,11 +306,12 @@ class Reconciler:
         stateful_sets: Sequence[Manifest],
         redundancy: Redundancy,
         to_remount: frozenset[str],
+        reach: Reach,
     ) -> Step:
         """Take the next disruptive step, at most one."""
         step = plan_rollout(tenant, pods, read_stateful_sets(stateful_sets), redundancy, to_remount)
         if isinstance(step, EvictPod):
-            if not await self._ports.health.bears_absence(step.pod):
+            if not await self._ports.health.bears_absence(step.pod, reach):
                 return Wait(step.outdated, f"pod {step.pod.name} cannot be spared now")
             try:
                 await self._ports.kube.evict(tenant.namespace, step.pod.name)
@@ -334,9 +348,9 @@ def _own_sets(live: LiveObjects, tenant: TenantSpec) -> dict[str, Manifest]:
     }
 
 
-def _endpoint(tenant: TenantSpec, cluster_domain: str) -> str:
+def _endpoint(tenant: TenantSpec, ledger: Ledger, cluster_domain: str) -> str:
     host = labels.service_host(tenant.name, tenant.namespace, cluster_domain)
-    return f"http://{host}:{names.S3_PORT}"
+    return f"{'https' if speaks_tls(ledger) else 'http'}://{host}:{names.S3_PORT}"
 
 
 def _next_delay(status: dict[str, Any]) -> float:
@@ -345,6 +359,7 @@ def _next_delay(status: dict[str, Any]) -> float:
         conditions["Ready"]["status"] != "True"
         or conditions["Degraded"]["status"] != "False"
         or (conditions["Progressing"]["status"] == "True")
+        or conditions.get("TLSReady", {}).get("reason") == SWITCHING
     )
     return MOVING_SECONDS if moving else SETTLED_SECONDS
 

@@ -12,6 +12,7 @@ from holdfast_operator import labels
 from holdfast_operator.desired import paths, secrets
 from holdfast_operator.desired.metadata import render_metadata
 from holdfast_operator.desired.request import RenderRequest
+from holdfast_operator.desired.tls import tls_config
 from holdfast_operator.kube.port import Manifest
 from holdfast_operator.ledger import PoolRecord
 from holdfast_operator.tenant.spec import TenantSpec
@@ -35,6 +36,7 @@ def server_config(request: RenderRequest) -> config.ServerConfig:
         epoch=request.ledger.epoch,
         region=tenant.region,
         domains=list(tenant.domains),
+        tls=tls_config(tenant, request.ledger),
         audit=_audit(tenant),
         pools=[_pool(tenant, record, request.cluster_domain) for record in request.ledger.pools],
         keys=config.KeyFiles(

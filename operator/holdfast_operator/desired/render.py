@@ -22,6 +22,7 @@ from holdfast_operator.desired.services import (
     render_s3_service,
 )
 from holdfast_operator.desired.stateful_set import render_stateful_set
+from holdfast_operator.desired.tls import render_tls
 from holdfast_operator.kube.port import Manifest
 from holdfast_operator.tenant.spec import UserSpec
 
@@ -36,6 +37,7 @@ def render_tenant(request: RenderRequest) -> list[Manifest]:
     if tenant.root_secret_name is None:
         manifests.append(render_root_secret(request))
     manifests += [render_user_secret(request, user.name) for user in tenant.users if _is_generated(user, request)]
+    manifests += render_tls(tenant, request.tls)
     manifests += [
         render_service_account(tenant),
         render_config_map(request),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from holdfast_operator.ledger import Ledger
 from holdfast_operator.tenant.spec import TenantSpec
 from holdfast_operator.tenant_keys import TenantCredentials
+from holdfast_operator.tls.values import TenantTls
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +20,5 @@ class RenderRequest:
     cluster_domain: str
     disruption_allowed: bool
     """Whether one pod may be taken away voluntarily now: nothing is degraded and the geometry bears it."""
+    tls: TenantTls | None = None
+    """None for a tenant that has nothing to do with TLS."""

@@ -12,10 +12,12 @@ from holdfast_operator import labels
 from holdfast_operator.credentials import KeyPair
 from holdfast_operator.desired.metadata import render_metadata
 from holdfast_operator.desired.request import RenderRequest
+from holdfast_operator.desired.tls import client_trust
 from holdfast_operator.key_book import KeyBook, encode_book, further_keys
 from holdfast_operator.kube.port import Manifest
 from holdfast_operator.ledger import Ledger, encode_ledger
 from holdfast_operator.tenant.spec import TenantSpec
+from holdfast_operator.tls.stages import speaks_tls
 from holdfast_server.contract import names
 
 ACCESS_KEY = "accessKey"
@@ -31,7 +33,7 @@ FURTHER_KEY = "furtherKeys.json"
 
 def render_root_secret(request: RenderRequest) -> Manifest:
     tenant = request.tenant
-    data = client_data(tenant, request.credentials.root, request.cluster_domain)
+    data = client_data(request, request.credentials.root)
     return _secret(
         tenant,
         labels.root_secret_name(tenant.name),
@@ -72,23 +74,26 @@ def _kept_secret(tenant: TenantSpec, name: str, tenant_id: str, book: KeyBook, l
 
 def render_user_secret(request: RenderRequest, user_name: str) -> Manifest:
     tenant = request.tenant
-    data = client_data(tenant, request.credentials.users[user_name], request.cluster_domain)
+    data = client_data(request, request.credentials.users[user_name])
     name = labels.user_secret_name(tenant.name, user_name)
     return _secret(tenant, name, data, labels.COMPONENT_CREDENTIALS, owned=True)
 
 
-def client_data(tenant: TenantSpec, keys: KeyPair, cluster_domain: str) -> dict[str, str]:
+def client_data(request: RenderRequest, keys: KeyPair) -> dict[str, str]:
     """Everything a client needs, under the names that the AWS tools read from the environment."""
-    endpoint = f"{labels.service_host(tenant.name, tenant.namespace, cluster_domain)}:{names.S3_PORT}"
+    tenant = request.tenant
+    endpoint = f"{labels.service_host(tenant.name, tenant.namespace, request.cluster_domain)}:{names.S3_PORT}"
+    secure = speaks_tls(request.ledger)
     return {
         ACCESS_KEY: keys.access_key,
         SECRET_KEY: keys.secret_key,
         "AWS_ACCESS_KEY_ID": keys.access_key,
         "AWS_SECRET_ACCESS_KEY": keys.secret_key,
-        "AWS_ENDPOINT_URL_S3": f"http://{endpoint}",
+        "AWS_ENDPOINT_URL_S3": f"{'https' if secure else 'http'}://{endpoint}",
         "AWS_REGION": tenant.region,
         "endpoint": endpoint,
-        "insecure": "true",
+        "insecure": "false" if secure else "true",
+        **client_trust(request.tls),
     }
 
 

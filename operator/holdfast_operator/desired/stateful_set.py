@@ -12,6 +12,7 @@ from holdfast_operator import labels
 from holdfast_operator.desired import paths, secrets
 from holdfast_operator.desired.metadata import render_metadata
 from holdfast_operator.desired.request import RenderRequest
+from holdfast_operator.desired.tls import tls_mount, tls_volume
 from holdfast_operator.kube.port import Manifest
 from holdfast_operator.tenant.spec import PodSettings, PoolSpec, TenantSpec
 from holdfast_server.contract import names
@@ -134,6 +135,7 @@ def _container(request: RenderRequest, pool: PoolSpec) -> dict[str, Any]:
 
 
 def _probe(path: str, *, period: int, failures: int, timeout: int) -> dict[str, Any]:
+    # Without TLS in every mode: pods answer probes either way, and another scheme would restart them all.
     return {
         "httpGet": {"path": path, "port": "s3", "scheme": "HTTP"},
         "periodSeconds": period,
@@ -148,6 +150,7 @@ def _mounts(tenant: TenantSpec, pool: PoolSpec) -> list[dict[str, Any]]:
         {"name": "config", "mountPath": paths.CONFIG_FOLDER, "readOnly": True},
         {"name": "keys", "mountPath": paths.KEYS_FOLDER, "readOnly": True},
     ]
+    mounts.append(tls_mount())
     if tenant.token_secret_name:
         mounts.append({"name": "audit", "mountPath": paths.AUDIT_FOLDER, "readOnly": True})
     mounts += [
@@ -163,6 +166,7 @@ def _volumes(tenant: TenantSpec) -> list[dict[str, Any]]:
         {"name": "config", "configMap": {"name": labels.config_map_name(tenant.name)}},
         # All from one Secret, which changes at one moment, and which nobody but the operator writes.
         {"name": "keys", "secret": {"secretName": labels.peer_secret_name(tenant.name), "items": keys}},
+        tls_volume(tenant),
     ]
 
 

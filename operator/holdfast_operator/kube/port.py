@@ -40,6 +40,7 @@ STATEFUL_SET = Kind("apps/v1", "StatefulSet", "statefulsets")
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 SERVICE_MONITOR = Kind("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors")
 PROMETHEUS_RULE = Kind("monitoring.coreos.com/v1", "PrometheusRule", "prometheusrules")
+CERTIFICATE = Kind("cert-manager.io/v1", "Certificate", "certificates")
 EVENT = Kind("v1", "Event", "events")
 
 KINDS: Mapping[tuple[str, str], Kind] = {
@@ -54,6 +55,7 @@ KINDS: Mapping[tuple[str, str], Kind] = {
         CLAIM,
         STATEFUL_SET,
         DISRUPTION_BUDGET,
+        CERTIFICATE,
         SERVICE_MONITOR,
         PROMETHEUS_RULE,
         EVENT,

@@ -15,6 +15,7 @@ import aiohttp
 import msgspec
 
 from holdfast_operator.observe.pods import PodState
+from holdfast_operator.observe.trust import PLAIN, Reach
 from holdfast_server.contract import names
 from holdfast_server.contract.health import ClusterHealth
 
@@ -35,10 +36,10 @@ class PodView:
 class HealthProbe(Protocol):
     """Asks pods; never raises for a pod that does not answer."""
 
-    async def ask_all(self, pods: Iterable[PodState]) -> tuple[PodView, ...]:
+    async def ask_all(self, pods: Iterable[PodState], reach: Reach = PLAIN) -> tuple[PodView, ...]:
         """The views of those that answered."""
 
-    async def bears_absence(self, pod: PodState) -> bool:
+    async def bears_absence(self, pod: PodState, reach: Reach = PLAIN) -> bool:
         """Whether this pod says that all sets keep their write quorum without it."""
 
 
@@ -49,18 +50,18 @@ class HttpHealthProbe:
         self._session = session
         self._slots = asyncio.Semaphore(CONCURRENT_QUESTIONS)
 
-    async def ask_all(self, pods: Iterable[PodState]) -> tuple[PodView, ...]:
+    async def ask_all(self, pods: Iterable[PodState], reach: Reach = PLAIN) -> tuple[PodView, ...]:
         reachable = [pod for pod in pods if pod.ip and not pod.deleting]
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._ask(pod)) for pod in reachable]
+            tasks = [group.create_task(self._ask(pod, reach)) for pod in reachable]
         return tuple(view for task in tasks if (view := task.result()) is not None)
 
-    async def bears_absence(self, pod: PodState) -> bool:
-        answer = await self._get(pod, "?maintenance=true")
+    async def bears_absence(self, pod: PodState, reach: Reach = PLAIN) -> bool:
+        answer = await self._get(pod, reach, "?maintenance=true")
         return answer is not None and answer[0] == 200
 
-    async def _ask(self, pod: PodState) -> PodView | None:
-        answer = await self._get(pod)
+    async def _ask(self, pod: PodState, reach: Reach) -> PodView | None:
+        answer = await self._get(pod, reach)
         if answer is None:
             return None
         try:
@@ -69,14 +70,14 @@ class HttpHealthProbe:
             return None
         return PodView(pod.pool, pod.ordinal, health)
 
-    async def _get(self, pod: PodState, query: str = "") -> tuple[int, bytes] | None:
+    async def _get(self, pod: PodState, reach: Reach, query: str = "") -> tuple[int, bytes] | None:
         host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
-        url = f"http://{host}:{names.S3_PORT}{names.HEALTH_CLUSTER_PATH}{query}"
+        url = f"{reach.scheme}://{host}:{names.S3_PORT}{names.HEALTH_CLUSTER_PATH}{query}"
         try:
             async with (
                 self._slots,
                 asyncio.timeout(ANSWER_TIMEOUT_SECONDS),
-                self._session.get(url, allow_redirects=False) as response,
+                self._session.get(url, allow_redirects=False, **reach.request_options()) as response,
             ):
                 body = await _bounded(response)
                 return None if body is None else (response.status, body)

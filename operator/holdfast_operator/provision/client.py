@@ -19,6 +19,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from holdfast_operator.credentials import KeyPair
+from holdfast_operator.observe.trust import PLAIN, Reach
 from holdfast_server.contract import admin, names
 
 CALL_TIMEOUT_SECONDS = 10.0
@@ -64,8 +65,11 @@ class StoreClient(Protocol):
 class HttpStoreClient:
     """See `StoreClient`; `hosts` are the addresses of pods that are Ready."""
 
-    def __init__(self, session: aiohttp.ClientSession, hosts: Sequence[str], root: KeyPair, region: str) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, hosts: Sequence[str], root: KeyPair, region: str, reach: Reach = PLAIN
+    ) -> None:
         self._session = session
+        self._reach = reach
         self._hosts = tuple(hosts)
         self._signer = S3SigV4Auth(Credentials(root.access_key, root.secret_key), "s3", region)
 
@@ -134,7 +138,7 @@ class HttpStoreClient:
 
     async def _send(self, host: str, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         address = f"[{host}]" if ":" in host else host
-        request = AWSRequest(method=method, url=f"http://{address}:{names.S3_PORT}{path}", data=body)
+        request = AWSRequest(method=method, url=f"{self._reach.scheme}://{address}:{names.S3_PORT}{path}", data=body)
         if body:
             request.headers["Content-Type"] = "application/json"
         self._signer.add_auth(request)
@@ -142,7 +146,12 @@ class HttpStoreClient:
         async with (
             asyncio.timeout(CALL_TIMEOUT_SECONDS),
             self._session.request(
-                method, prepared.url, data=body, headers=dict(prepared.headers), allow_redirects=False
+                method,
+                prepared.url,
+                data=body,
+                headers=dict(prepared.headers),
+                allow_redirects=False,
+                **self._reach.request_options(),
             ) as response,
         ):
             return response.status, await _bounded(response)

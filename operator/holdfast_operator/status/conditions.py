@@ -15,6 +15,7 @@ ConditionType = Literal[
     "PoolsReady",
     "BucketsReady",
     "UsersReady",
+    "TLSReady",
     "MonitoringReady",
 ]
 MAX_MESSAGE_SIZE = 2048

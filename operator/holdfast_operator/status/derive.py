@@ -66,6 +66,8 @@ class PassFindings:
     """What keys are changing."""
     user_faults: Mapping[str, str] = field(default_factory=dict)
     """User → what is wrong with its keys."""
+    tls: Finding | None = None
+    tls_keeps_from_serving: bool = False
     monitoring: Finding | None = None
     """What became of `spec.metrics`; None where it asks for nothing."""
 
@@ -97,11 +99,11 @@ def derive_status(findings: PassFindings, previous: Mapping[str, Any], now: str)
         "capacity": derive_capacity(findings.ledger.pools, redundancy),
         "conditions": derive_conditions(
             [
-                _ready(parts),
+                _ready([findings.tls, *parts] if findings.tls and findings.tls_keeps_from_serving else parts),
                 _progressing(findings),
                 degraded,
                 *parts,
-                *([findings.monitoring] if findings.monitoring is not None else []),
+                *(finding for finding in (findings.tls, findings.monitoring) if finding is not None),
             ],
             previous.get("conditions") or [],
             tenant.generation,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 
@@ -164,6 +165,15 @@ class Fields:
             self.fault(name, f"has {len(value)} entries, at most {max_count} are allowed")
             return []
         return list(value)
+
+
+def is_address(text: str) -> bool:
+    """Whether it is an IP address."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _type_name(value: object) -> str:

@@ -13,6 +13,7 @@ MAX_DOMAINS = 16
 MAX_ENV = 64
 MAX_TOLERATIONS = 32
 MAX_PULL_SECRETS = 8
+MAX_TLS_NAMES = 32
 MAX_KEY_OVERLAP_SECONDS = 7 * 24 * 3600
 
 MAX_STATEFUL_SET_NAME_SIZE = 52
@@ -27,6 +28,8 @@ USER_NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 POLICY_NAME = r"[A-Za-z0-9][A-Za-z0-9+=,.@_-]*"
 QUANTITY = r"[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?"
 DOMAIN = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+TLS_NAME = r"(\*\.)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?|[0-9a-f:]*:[0-9a-f:.]*"
+"""A DNS name, also a wildcard's, or an IP address."""
 REGION = r"[a-z0-9][a-z0-9-]*"
 AUDIT_URL = r"https?://[^\s/@]+(/\S*)?"
 MAX_URL_SIZE = 2048

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from holdfast_operator.tenant import limits
-from holdfast_operator.tenant.fields import Fault, Fields
+from holdfast_operator.tenant.fields import Fault, Fields, is_address
 from holdfast_operator.tenant.spec import (
     Access,
     AuditSpec,
     BucketGrant,
     BucketSpec,
+    IssuerSpec,
+    Plaintext,
     PodSettings,
     PolicySpec,
     PoolSpec,
@@ -28,6 +30,8 @@ from holdfast_operator.tenant.spec import (
     ServiceMonitorSpec,
     Spread,
     TenantSpec,
+    TlsMode,
+    TlsSpec,
     UserSpec,
     VolumeClaim,
 )
@@ -75,6 +79,7 @@ def parse_tenant(body: Mapping[str, Any]) -> Parsed:
         key_overlap_seconds=spec.integer("keyOverlapSeconds", 3600, low=0, high=limits.MAX_KEY_OVERLAP_SECONDS) or 0,
         claim_retention=cast(Retention, spec.choice("claimRetention", _RETENTIONS, "Retain")),
         allow_disruption=spec.flag("allowDisruption"),
+        tls=_tls(spec.child("tls")),
         audit=_audit(spec.child("audit")) if spec.has("audit") else None,
         service_monitor=_service_monitor(metrics),
         prometheus_rule=_prometheus_rule(metrics),
@@ -116,6 +121,33 @@ def _prometheus_rule(metrics: Fields) -> PrometheusRuleSpec | None:
     rule = PrometheusRuleSpec(fields.text_mapping("labels"))
     fields.finish()
     return rule
+
+
+def _tls(fields: Fields) -> TlsSpec:
+    mode = cast(TlsMode, fields.choice("mode", ("Disabled", "SelfSigned", "CertManager", "Secret"), "Disabled"))
+    secret_name = _secret_reference(fields) or ""
+    issuer = _issuer(fields.child("issuerRef")) if fields.has("issuerRef") else None
+    if mode == "Secret" and not secret_name:
+        fields.fault("secretRef", "is required in mode Secret")
+    if mode == "CertManager" and issuer is None:
+        fields.fault("issuerRef", "is required in mode CertManager")
+    names = fields.texts("additionalNames", max_count=limits.MAX_TLS_NAMES)
+    for index, name in enumerate(names):
+        if not re.fullmatch(limits.TLS_NAME, name) or (":" in name and not is_address(name)):
+            fields.fault(f"additionalNames[{index}]", f"{name!r} is neither a DNS name in lower case nor an IP address")
+    plaintext = cast(Plaintext, fields.choice("plaintext", ("Refused", "Accepted"), "Refused"))
+    fields.finish()
+    return TlsSpec(mode, secret_name, issuer, names, plaintext)
+
+
+def _issuer(fields: Fields) -> IssuerSpec:
+    issuer = IssuerSpec(
+        name=fields.text("name", required=True, max_size=253, pattern=limits.SECRET_NAME),
+        kind=fields.text("kind", "Issuer", max_size=63, pattern=r"[A-Za-z]+"),
+        group=fields.text("group", "cert-manager.io", max_size=253, pattern=limits.DOMAIN),
+    )
+    fields.finish()
+    return issuer
 
 
 def _pull_policy(spec: Fields) -> str | None:

@@ -11,6 +11,8 @@ from holdfast_server.contract import geometry, names
 Spread = Literal["Preferred", "Required", "Disabled"]
 Access = Literal["ReadWrite", "ReadOnly"]
 Retention = Literal["Retain", "Delete"]
+TlsMode = Literal["Disabled", "SelfSigned", "CertManager", "Secret"]
+Plaintext = Literal["Refused", "Accepted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,28 @@ class PrometheusRuleSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class IssuerSpec:
+    """Of cert-manager."""
+
+    name: str
+    kind: str = "Issuer"
+    group: str = "cert-manager.io"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSpec:
+    mode: TlsMode = "Disabled"
+    secret_name: str = ""
+    """In mode Secret: a Secret of the namespace with `tls.crt`, `tls.key` and, unless it is public, `ca.crt`."""
+    issuer: IssuerSpec | None = None
+    """In mode CertManager."""
+    additional_names: tuple[str, ...] = ()
+    """DNS names and IP addresses that the certificate shall vouch for, too."""
+    plaintext: Plaintext = "Refused"
+    """What becomes of clients without TLS once every pod has it."""
+
+
+@dataclass(frozen=True, slots=True)
 class TenantSpec:
     name: str
     namespace: str
@@ -125,6 +149,7 @@ class TenantSpec:
     """How long former keys stay valid after the new ones are valid everywhere."""
     claim_retention: Retention = "Retain"
     allow_disruption: bool = False
+    tls: TlsSpec = TlsSpec()
     audit: AuditSpec | None = None
     service_monitor: ServiceMonitorSpec | None = None
     """Made only where it is asked for."""

@@ -16,11 +16,12 @@ from holdfast_operator.kube.port import CONFIG_MAP, POD, SECRET, STATEFUL_SET
 from holdfast_operator.observe.health import PodView
 from holdfast_operator.observe.pods import REVISION_LABEL, PodState
 from holdfast_operator.observe.redundancy import OFFLINE, OK
+from holdfast_operator.observe.trust import PLAIN, Reach
 from holdfast_operator.provision.client import StoreRefused, StoreUnavailable
 from holdfast_operator.testing.memory_kube import MemoryKubeClient
 from holdfast_server.contract import admin, config, geometry
 from holdfast_server.contract.healing import DriveHealing, FillingProgress, HealProgress, SetHealing
-from holdfast_server.contract.health import ClusterHealth, DriveHealth, SetHealth
+from holdfast_server.contract.health import ClusterHealth, DriveHealth, SetHealth, TlsHealth
 from holdfast_server.contract.keys import decode_further_keys
 
 
@@ -41,7 +42,7 @@ class MemoryStore:
         """Questions that were answered."""
         self.connected_with: KeyPair | None = None
 
-    def connect(self, hosts: Sequence[str], root: KeyPair, region: str) -> MemoryStore:
+    def connect(self, hosts: Sequence[str], root: KeyPair, region: str, reach: Reach = PLAIN) -> MemoryStore:
         """As `StoreFactory`; without hosts nothing answers."""
         self.silent = not hosts
         self.connected_with = root
@@ -119,6 +120,10 @@ class MemoryPods:
         """Names of pods that exist but are not ready and do not answer."""
         self.drive_states: dict[tuple[str, str, int], str] = {}
         """(tenant, pod, volume) → what the pod says of the drive, where it is not `ok`."""
+        self.reach = PLAIN
+        """How the operator has asked last."""
+        self.stuck_tls: dict[str, str] = {}
+        """Pods that are at another stage of TLS than they were told to be."""
         self.stuck_epochs: dict[str, int] = {}
         """Pods that still work with an older configuration."""
         self.repair_queue_length = 0
@@ -173,11 +178,12 @@ class MemoryPods:
             "conditions": [{"type": "Ready", "status": ready}],
         }
 
-    async def ask_all(self, pods: Iterable[PodState]) -> tuple[PodView, ...]:
+    async def ask_all(self, pods: Iterable[PodState], reach: Reach = PLAIN) -> tuple[PodView, ...]:
+        self.reach = reach
         answering = [pod for pod in pods if pod.name not in self.down and not self.silent]
         return tuple(PodView(pod.pool, pod.ordinal, self._health(pod)) for pod in answering)
 
-    async def bears_absence(self, pod: PodState) -> bool:
+    async def bears_absence(self, pod: PodState, reach: Reach = PLAIN) -> bool:
         health = self._health(pod)
         return health.healthy
 
@@ -208,7 +214,9 @@ class MemoryPods:
                         readable=online >= quorums.data_shards,
                     )
                 )
+        stage = self.stuck_tls.get(pod.name, served.tls.stage if served.tls is not None else "Off")
         return ClusterHealth(
+            tls=TlsHealth(stage=stage),
             healthy=all(view.writable for view in sets),
             epoch=self.stuck_epochs.get(pod.name, served.epoch),
             sets=sets,

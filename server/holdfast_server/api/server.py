@@ -7,8 +7,8 @@ end the connection is closed (a small rest is read first), so that no body is ev
 response that cannot be finished is cut, never padded.  A request waits for its turn before anything is done for
 it, and keeps it until its response is sent (`admission`); probes need none.
 
-Where plaintext is refused, probes without TLS are answered all the same (but not metrics): kubelets ask this way, and
-switching TLS on must not restart pods.
+Where plaintext is refused, probes without TLS are answered all the same: they are unsigned and name nothing secret,
+kubelets ask this way, and switching TLS on must not restart pods.
 
 Not here: what requests mean (`dispatch` and the handlers), TLS certificates' life (`pod.tls_files`).
 """
@@ -31,7 +31,6 @@ from holdfast_server.api.failures import to_s3_error
 from holdfast_server.api.http_protocol import S3Protocol, S3Server, last_words
 from holdfast_server.api.probes import answer_probe
 from holdfast_server.api.services import Limits, Services
-from holdfast_server.contract import names
 from holdfast_server.memory.budget import Overloaded
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.request import BodyStream, Request, Response, fold_headers
@@ -191,9 +190,8 @@ class FrontEnd:
         protocol = http.protocol
         assert isinstance(protocol, S3Protocol)
         protocol.begin(http.content)
-        plaintext_refused = not http.secure and services.refuses_plaintext()
         probe = answer_probe(http.method, raw_path, raw_query, services)
-        if probe is not None and not (plaintext_refused and raw_path == names.METRICS_PATH):
+        if probe is not None:
             protocol.end()
             return await self._send(http, probe, request_id, keep_alive=True, trail=None)
         trail = Trail(services.clock.now_ms()) if services.audit.active else None
@@ -203,7 +201,7 @@ class FrontEnd:
         self._in_flight += 1
         services.metrics.in_flight.inc()
         try:
-            if plaintext_refused:
+            if not http.secure and services.refuses_plaintext():
                 error = S3Error("AccessDenied", "This store is reached over https only.")
                 answered = Answered("rejected", self._error(error, raw_path, request_id, http.method))
             else:

@@ -23,6 +23,8 @@ from holdfast_operator.ledger import Ledger, advance_pools
 from holdfast_operator.provision.plan import note_intentions
 from holdfast_operator.tenant.parse import parse_tenant
 from holdfast_operator.tenant_keys import TenantCredentials
+from holdfast_operator.tls.stages import advance_tls
+from holdfast_operator.tls.values import Authority, KeyCertificate, TenantTls
 from holdfast_server.contract import config
 
 HERE = Path(__file__).parent
@@ -30,8 +32,17 @@ ROOT = HERE.parents[2]
 TENANTS = {
     "loki": ROOT / "examples" / "loki" / "tenant.yaml",
     "smallest": ROOT / "examples" / "smallest.yaml",
+    "tls": ROOT / "examples" / "tls.yaml",
     **{path.stem: path for path in sorted((HERE / "tenants").glob("*.yaml"))},
 }
+AUTHORITY = Authority(KeyCertificate("AUTHORITY\n", "AUTHORITY'S KEY\n"))
+TLS = TenantTls(
+    clients=KeyCertificate("CERTIFICATE\n", "KEY\n"),
+    clients_authority=AUTHORITY.bundle,
+    peers=KeyCertificate("PEERS\n", "PEERS' KEY\n"),
+    peers_authority=AUTHORITY.bundle,
+    authority=AUTHORITY,
+)
 VERSIONS = ("1.27", "1.37")
 
 
@@ -57,6 +68,8 @@ def rendered(name: str) -> list[dict[str, Any]]:
     )
     credentials = TenantCredentials("7c9e6679-7425-40de-944b-e07fc1f90ae7", Ledger(), book)
     ledger = note_intentions(advance_pools(Ledger(), tenant.pools, {}, ()), tenant, credentials)
+    has_tls = tenant.tls.mode != "Disabled"
+    ledger = advance_tls(Ledger(), ledger, wanted=has_tls, usable=has_tls, reports={})
     request = RenderRequest(
         tenant=tenant,
         credentials=credentials,
@@ -64,6 +77,7 @@ def rendered(name: str) -> list[dict[str, Any]]:
         default_image="holdfast/server:test",
         cluster_domain="cluster.local",
         disruption_allowed=tenant.tolerated_servers > 0,
+        tls=TLS if has_tls else None,
     )
     return render_tenant(request)
 

@@ -54,6 +54,7 @@ async def test_a_tenant_becomes_ready_with_everything_it_declares(world: Any) ->
         "PoolsReady": "True",
         "BucketsReady": "True",
         "UsersReady": "True",
+        "TLSReady": "True",
     }
     assert status["health"] == "Healthy"
     assert status["capacity"] == {"raw": "80Gi", "usable": "40Gi", "used": "8Gi"}

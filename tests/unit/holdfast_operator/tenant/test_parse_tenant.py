@@ -117,7 +117,7 @@ def test_all_faults_are_reported_at_once(tenant_body: Any) -> None:
         ({"policies": [{"name": "readonly", "document": {"a": 1}}]}, "readonly is built in"),
         ({"policies": [{"name": "tenant-user-x", "document": {"a": 1}}]}, "are the operator's"),
         ({"policies": [{"name": "p"}]}, "spec.policies[0].document: is required"),
-        ({"tls": {"mode": "SelfSigned"}}, "spec.tls: is not a field this operator knows"),
+        ({"magic": {"mode": "SelfSigned"}}, "spec.magic: is not a field this operator knows"),
         ({"domains": ["-bad-"]}, "spec.domains[0]: '-bad-' is not a domain name"),
         ({"region": "Über"}, "spec.region: 'Über' does not match"),
         ({"imagePullPolicy": "Sometimes"}, "spec.imagePullPolicy: 'Sometimes' is none of"),

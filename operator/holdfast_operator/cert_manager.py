@@ -1,0 +1,47 @@
+"""Brings the request for a certificate to cert-manager, if the cluster has it.
+
+What goes wrong here is told by the condition TLSReady; pods serve on with what they have.  A cluster without
+cert-manager is asked for Tenants that want it only; for others, a request of a former spec is looked for once per
+generation.
+"""
+
+from __future__ import annotations
+
+from holdfast_operator import labels
+from holdfast_operator.apply import ApplyRefused, apply_manifests, prune
+from holdfast_operator.desired.tls import render_certificate
+from holdfast_operator.kube.errors import KubeForbidden, KubeRejected
+from holdfast_operator.kube.port import CERTIFICATE, KubeClient
+from holdfast_operator.observe.cluster import LiveObjects
+from holdfast_operator.tenant.spec import TenantSpec
+
+
+class CertificateRequests:
+    """One per operator; remembers of which Tenants nothing is left to be removed."""
+
+    def __init__(self, kube: KubeClient, cluster_domain: str) -> None:
+        self._kube, self._cluster_domain = kube, cluster_domain
+        self._bare: dict[str, int] = {}
+        """A Tenant's uid → the generation that has no request."""
+
+    async def settle(self, tenant: TenantSpec) -> tuple[str, str] | None:
+        """Why it cannot be asked for, as reason and message; None where it could, or need not.  Raises
+        KubeUnavailable or KubeConflict only."""
+        wanted = render_certificate(tenant, self._cluster_domain)
+        if not wanted and self._bare.get(tenant.uid) == tenant.generation:
+            return None
+        try:
+            found = await self._kube.list_objects(CERTIFICATE, tenant.namespace, labels.tenant_labels(tenant.name))
+            live = LiveObjects({(CERTIFICATE.kind, one["metadata"]["name"]): one for one in found}, ())
+            await apply_manifests(self._kube, tenant, wanted, live)
+            await prune(self._kube, tenant, wanted, live)
+        except (KubeRejected, KubeForbidden, ApplyRefused) as error:
+            if wanted:
+                return "CertificateNotApplied", f"{error}; it takes cert-manager, and the operator's right to its kind"
+        if not wanted:
+            self._bare[tenant.uid] = tenant.generation
+        return None
+
+    def forget(self, uid: str) -> None:
+        """The Tenant is gone."""
+        self._bare.pop(uid, None)

@@ -1,0 +1,88 @@
+"""What a pass does about TLS: gather, say how pods are reached, advance the stage, tell the outcome.
+
+One `TlsSteps` per operator; it keeps connections' contexts and what cert-manager need not be asked again, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from holdfast_operator import labels
+from holdfast_operator.cert_manager import CertificateRequests
+from holdfast_operator.certificates import CertificatePorts, TlsFault, gather_tls
+from holdfast_operator.kube.port import SECRET, SERVICE, KubeClient, Manifest
+from holdfast_operator.ledger import Ledger
+from holdfast_operator.observe.cluster import LiveObjects
+from holdfast_operator.observe.health import PodView
+from holdfast_operator.observe.trust import PLAIN, Reach, Reaches
+from holdfast_operator.status.conditions import Finding
+from holdfast_operator.tenant.spec import TenantSpec
+from holdfast_operator.tls.condition import derive_tls, keeps_from_serving
+from holdfast_operator.tls.stages import advance_tls, speaks_tls
+from holdfast_operator.tls.values import CertificateMint, TenantTls
+
+
+@dataclass(frozen=True, slots=True)
+class TlsStep:
+    """Of one pass."""
+
+    tenant: TenantSpec
+    known: Ledger
+    """What the pods were told last."""
+    tls: TenantTls | None
+    trouble: tuple[str, str] | None
+    reach: Reach
+    """How pods are asked in this pass."""
+    spared: tuple[Manifest, ...] = ()
+    """What is not rendered in this pass and must stay all the same."""
+
+    def advance(self, ledger: Ledger, views: Sequence[PodView]) -> Ledger:
+        usable = self.tls is not None and self.tls.clients is not None
+        wanted = self.tenant.tls.mode != "Disabled"
+        return advance_tls(self.known, ledger, wanted=wanted, usable=usable, reports=_reports(views))
+
+    def finding(self, ledger: Ledger, views: Sequence[PodView]) -> Finding:
+        # A pod that lags behind the Secret by a moment is no news; what it says is told once it should know better.
+        messages = [f"{labels.pod_name_prefix(self.tenant.name, view.pool)}{view.ordinal}: {view.health.tls.message}"
+                    for view in views if view.health.tls.message]  # fmt: skip
+        return derive_tls(self.tenant, ledger, self.tls, self.trouble, _reports(views), messages)
+
+    def keeps_from_serving(self, finding: Finding) -> bool:
+        return keeps_from_serving(finding, self.tls)
+
+
+class TlsSteps:
+    """See the module."""
+
+    def __init__(
+        self, kube: KubeClient, mint: CertificateMint, now: Callable[[], datetime], cluster_domain: str
+    ) -> None:
+        self._kube, self._mint, self._now, self._cluster_domain = kube, mint, now, cluster_domain
+        self._requests = CertificateRequests(kube, cluster_domain)
+        self._reaches = Reaches()
+
+    async def begin(self, tenant: TenantSpec, ledger: Ledger, live: LiveObjects) -> TlsStep:
+        """Raises KubeError if the API server cannot be asked."""
+        request_trouble = await self._requests.settle(tenant)
+        ports = CertificatePorts(self._kube, self._mint, self._now(), self._cluster_domain)
+        service = live.by_key.get((SERVICE.kind, labels.service_name(tenant.name)))
+        try:
+            tls = await gather_tls(ports, tenant, ledger, service)
+        except TlsFault as fault:
+            mounted = live.by_key.get((SECRET.kind, labels.tls_secret_name(tenant.name)))
+            spared = () if mounted is None else (mounted,)
+            return TlsStep(tenant, ledger, None, (fault.reason, str(fault)), PLAIN, spared)
+        return TlsStep(tenant, ledger, tls, request_trouble, self._reach(tenant, ledger, tls))
+
+    def _reach(self, tenant: TenantSpec, ledger: Ledger, tls: TenantTls | None) -> Reach:
+        """Without a certificate in the pods' Secret only probes are answered, without TLS."""
+        if tls is None or tls.clients is None or not speaks_tls(ledger):
+            return PLAIN
+        name = labels.service_host(tenant.name, tenant.namespace, self._cluster_domain)
+        return self._reaches.with_tls(tls.clients_authority, name)
+
+
+def _reports(views: Sequence[PodView]) -> dict[tuple[str, int], str]:
+    return {(view.pool, view.ordinal): view.health.tls.stage for view in views}

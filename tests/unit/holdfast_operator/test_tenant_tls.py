@@ -1,0 +1,228 @@
+"""A Tenant's TLS over passes of the reconcile: stages, Secrets, conditions."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import yaml
+
+from holdfast_operator.kube.port import CERTIFICATE, CONFIG_MAP, SECRET
+from holdfast_operator.tls.minting import mint_authority, mint_leaf
+from holdfast_operator.tls.reading import check_pair, read_certificate
+from holdfast_operator.tls.values import KeyCertificate, SubjectNames
+
+HOST = "logs.loki.svc.cluster.local"
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def secret(world: Any, name: str) -> dict[str, str]:
+    data = world.kube.objects[SECRET.kind, "loki", name]["data"]
+    return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+
+def has_secret(world: Any, name: str) -> bool:
+    return (SECRET.kind, "loki", name) in world.kube.objects
+
+
+def told(world: Any) -> dict[str, Any] | None:
+    """What the pods are told of TLS."""
+    document = world.kube.object(CONFIG_MAP, "logs-config", "loki")["data"]["config.yaml"]
+    return yaml.safe_load(document).get("tls")  # type: ignore[no-any-return]
+
+
+def stage(world: Any) -> str:
+    found = told(world)
+    return "Off" if found is None else found["stage"]
+
+
+def bring(world: Any, pair: KeyCertificate, authority: str, name: str = "mine") -> None:
+    values = {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": authority}
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    metadata = {"name": name, "namespace": "loki"}
+    world.kube.put({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
+
+
+def a_pair(*names: str, days: int = 90) -> tuple[KeyCertificate, str]:
+    authority = mint_authority("theirs", NOW, 1000 * DAY)
+    return mint_leaf(authority, SubjectNames(names or (HOST,)), NOW, days * DAY), authority.certificate
+
+
+async def test_a_new_tenant_begins_with_tls(world: Any) -> None:
+    await world.start(tls={"mode": "SelfSigned"})
+    assert told(world)["stage"] == "Required"  # type: ignore[index]
+    assert told(world)["plaintext"] == "Refused"  # type: ignore[index]
+    assert world.condition("TLSReady")["reason"] == "Serving"
+    assert world.condition("Ready")["status"] == "True"
+    assert world.kube.tenant_status()["endpoint"] == f"https://{HOST}:9000"
+    served, user = secret(world, "logs-tls"), secret(world, "logs-user-loki")
+    check_pair(KeyCertificate(served["tls.crt"], served["tls.key"]), [HOST], user["ca.crt"], NOW + timedelta(seconds=9))
+    assert user["AWS_ENDPOINT_URL_S3"] == f"https://{HOST}:9000"
+    assert user["insecure"] == "false"
+    assert secret(world, "logs-root")["ca.crt"] == user["ca.crt"]
+    assert "ownerReferences" not in world.kube.objects[SECRET.kind, "loki", "logs-ca"]["metadata"]
+    assert world.pods.reach.scheme == "https"
+    assert world.pods.reach.server_name == HOST
+
+
+async def test_at_rest_nothing_is_written(world: Any) -> None:
+    await world.start(tls={"mode": "SelfSigned"})
+    before = len(world.kube.calls)
+    await world.run_passes(3)
+    written = [call for call in world.kube.calls[before:] if call[0] in ("create", "apply", "delete")]
+    assert written == []
+
+
+async def test_a_tenant_changes_over_and_back_only_as_fast_as_its_slowest_pod(world: Any) -> None:
+    await world.start()
+    assert (stage(world), has_secret(world, "logs-tls")) == ("Off", False)
+    assert world.condition("TLSReady")["reason"] == "Disabled"
+    template = world.kube.objects["StatefulSet", "loki", "logs-pool-main"]["spec"]["template"]
+    slow = "logs-pool-main-2"
+    for target, path in [
+        ("SelfSigned", ["Off", "Offered", "Used", "Required"]),
+        ("Disabled", ["Required", "Used", "Offered", "Off"]),
+    ]:
+        world.change_spec(tls={"mode": target})
+        for before, after in itertools.pairwise(path):
+            if before != "Off":
+                world.pods.stuck_tls[slow] = path[max(0, path.index(before) - 1)]
+                if path.index(before):
+                    await world.run_passes(3)
+                    assert stage(world) == before
+                    condition = world.condition("TLSReady")
+                    assert (condition["status"], condition["reason"]) == ("False", "Switching")
+                    assert slow in condition["message"]
+                    assert world.condition("Ready")["status"] == "True"
+                    world.pods.down.add(slow)
+                    await world.run_passes(2)
+                    assert stage(world) == before, "a silent pod holds the change up, and does not turn it back"
+                    world.pods.down.clear()
+            world.pods.stuck_tls.clear()
+            await world.run_pass()
+            assert stage(world) == after
+            scheme = "https" if after in ("Used", "Required") else "http"
+            assert world.kube.tenant_status()["endpoint"].startswith(f"{scheme}://")
+            assert secret(world, "logs-user-loki")["AWS_ENDPOINT_URL_S3"].startswith(f"{scheme}://")
+    await world.run_passes(2)
+    assert not has_secret(world, "logs-tls")
+    assert has_secret(world, "logs-ca")
+    assert "ca.crt" not in secret(world, "logs-user-loki")
+    assert world.kube.objects["StatefulSet", "loki", "logs-pool-main"]["spec"]["template"] == template
+
+
+async def test_a_certificate_is_renewed_before_its_end_and_after_its_loss(world: Any) -> None:
+    await world.start(tls={"mode": "SelfSigned"})
+    first = secret(world, "logs-tls")
+    world.seconds += 59 * 86400
+    await world.run_pass()
+    assert secret(world, "logs-tls") == first
+    world.seconds += 2 * 86400
+    await world.run_pass()
+    second = secret(world, "logs-tls")
+    assert second["tls.crt"] != first["tls.crt"]
+    assert second["peer.crt"] != first["peer.crt"]
+    assert second["ca.crt"] == first["ca.crt"]
+    del world.kube.objects[SECRET.kind, "loki", "logs-tls"]
+    await world.run_pass()
+    assert secret(world, "logs-tls")["ca.crt"] == first["ca.crt"]
+    world.change_spec(tls={"mode": "SelfSigned", "additionalNames": ["s3.example.com"]})
+    await world.run_pass()
+    assert "s3.example.com" in read_certificate(secret(world, "logs-tls")["tls.crt"]).names.dns
+
+
+async def test_the_authority_s_loss_is_made_good_without_breaking_what_it_signed(world: Any) -> None:
+    await world.start(tls={"mode": "SelfSigned"})
+    first = secret(world, "logs-tls")
+    del world.kube.objects[SECRET.kind, "loki", "logs-ca"]
+    await world.run_pass()
+    now = secret(world, "logs-tls")
+    assert now["tls.crt"] == first["tls.crt"]
+    assert first["ca.crt"] in now["ca.crt"]
+    assert now["ca.crt"] == secret(world, "logs-user-loki")["ca.crt"] != first["ca.crt"]
+    world.seconds += 3600
+    await world.run_pass()
+    assert secret(world, "logs-tls")["tls.crt"] != first["tls.crt"]
+
+
+async def test_a_user_s_certificate_is_checked_first_and_a_broken_renewal_never_reaches_pods(world: Any) -> None:
+    spec = {"mode": "Secret", "secretRef": {"name": "mine"}}
+    await world.start(tls=spec)
+    assert world.condition("TLSReady")["reason"] == "SecretMissing"
+    assert world.condition("Ready")["reason"] == "SecretMissing"
+    assert "tls.crt" not in secret(world, "logs-tls")
+    pair, authority = a_pair()
+    bring(world, pair, authority)
+    await world.run_passes(2)
+    assert world.condition("TLSReady")["reason"] == "Serving"
+    assert world.condition("Ready")["status"] == "True"
+    served = secret(world, "logs-tls")
+    assert (served["tls.crt"], served["ca.crt"]) == (pair.certificate, authority)
+    assert served["peer-ca.crt"] == secret(world, "logs-ca")["ca.crt"] != authority
+    assert secret(world, "logs-user-loki")["ca.crt"] == authority
+    for broken, reason in [
+        (KeyCertificate(a_pair()[0].certificate, pair.key), "KeyMismatch"),
+        (a_pair("elsewhere.example.com")[0], "NamesMissing"),
+        (KeyCertificate("", pair.key), "SecretIncomplete"),
+    ]:
+        bring(world, broken, "")
+        await world.run_pass()
+        condition = world.condition("TLSReady")
+        assert (condition["status"], condition["reason"]) == ("False", reason)
+        assert "Secret mine" in condition["message"]
+        assert secret(world, "logs-tls") == served
+        assert world.condition("Ready")["status"] == "True"
+    renewed, new_authority = a_pair()
+    bring(world, renewed, new_authority)
+    await world.run_pass()
+    assert secret(world, "logs-tls")["tls.crt"] == renewed.certificate
+    world.seconds += 91 * 86400
+    await world.run_pass()
+    assert world.condition("TLSReady")["reason"] == "CertificateExpired"
+    assert world.condition("Ready")["reason"] == "CertificateExpired"
+
+
+async def test_cert_manager_is_asked_and_its_secret_taken(world: Any) -> None:
+    await world.start(tls={"mode": "CertManager", "issuerRef": {"name": "corp", "kind": "ClusterIssuer"}})
+    assert world.condition("TLSReady")["reason"] == "WaitingForCertificate"
+    request = world.kube.objects[CERTIFICATE.kind, "loki", "logs-certificate"]
+    assert request["spec"]["issuerRef"] == {"name": "corp", "kind": "ClusterIssuer", "group": "cert-manager.io"}
+    assert HOST in request["spec"]["dnsNames"]
+    pair, authority = a_pair()
+    bring(world, pair, authority, "logs-certificate")
+    await world.run_passes(2)
+    assert world.condition("TLSReady")["reason"] == "Serving"
+    assert secret(world, "logs-tls")["tls.crt"] == pair.certificate
+    world.change_spec(tls={"mode": "SelfSigned"})
+    await world.run_passes(2)
+    assert (CERTIFICATE.kind, "loki", "logs-certificate") not in world.kube.objects
+    assert secret(world, "logs-tls")["ca.crt"] == secret(world, "logs-ca")["ca.crt"]
+
+
+async def test_a_secret_of_somebody_else_is_left_alone_and_nothing_in_use_is_taken_away(world: Any) -> None:
+    await world.start(tls={"mode": "SelfSigned"})
+    served = secret(world, "logs-tls")
+    world.kube.objects[SECRET.kind, "loki", "logs-ca"]["metadata"]["labels"] = {}
+    await world.run_passes(2)
+    assert world.condition("TLSReady")["reason"] == "SecretNotOurs"
+    assert secret(world, "logs-tls") == served
+
+
+@pytest.mark.parametrize(
+    ("tls", "fault"),
+    [
+        ({"mode": "Secret"}, "spec.tls.secretRef: is required"),
+        ({"mode": "CertManager"}, "spec.tls.issuerRef: is required"),
+        ({"mode": "Magic"}, "spec.tls.mode: 'Magic' is none of"),
+        ({"mode": "SelfSigned", "additionalNames": ["Not A Name"]}, "spec.tls.additionalNames[0]"),
+        ({"mode": "SelfSigned", "plaintext": "Maybe"}, "spec.tls.plaintext"),
+        ({"mode": "SelfSigned", "issuer": {}}, "spec.tls.issuer: is not a field"),
+    ],
+)
+async def test_a_faulty_tls_is_refused_with_its_field(world: Any, tls: dict[str, Any], fault: str) -> None:
+    await world.start(tls=tls)
+    assert fault in world.condition("SpecValid")["message"]
