@@ -216,10 +216,12 @@ class Scanner:
     # ---------------------------------------------------------------- folders
 
     async def _folder(self, drive: OwnDrive, state: ScanState, present: ScanPass) -> float | None:
-        state.orphans += await bounded(
-            drive.trash_orphans(present.folder, self._settings.orphan_age_seconds), VERIFY_TIMEOUT_SECONDS
-        )
-        present.folder += 1
+        following = min(ORPHAN_FOLDERS, present.folder + self._settings.scan_folders)
+        for folder in range(present.folder, following):
+            state.orphans += await bounded(
+                drive.trash_orphans(folder, self._settings.orphan_age_seconds), VERIFY_TIMEOUT_SECONDS
+            )
+        present.folder = following
         if present.folder < ORPHAN_FOLDERS:
             await self._keep(drive, present)
             return min(

@@ -41,6 +41,8 @@ class HealSettings:
     """In which the scanner goes once over a drive, where it can; it reads the drive's shards that fast."""
     scan_page: int = 250
     """Registers of one unit of the scanner's work."""
+    scan_folders: int = 1
+    """Folders of shards looked through in one unit of the scanner's work; the simulation has no time for 256."""
     scan_rest_seconds: float = 0.02
     """Between two units at the least, so that a pass over few registers is spread out too."""
     scan_longest_rest_seconds: float = 60.0

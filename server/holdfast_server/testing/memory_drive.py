@@ -133,6 +133,11 @@ class MemoryDrive:
         self._settled_since = dict.fromkeys(self._settled_since, self._clock.monotonic_seconds())
         self._handed_out.clear()
 
+    def copy_of(self, row: bytes) -> State | None:
+        """A register as it is now, unaffected by what comes."""
+        state = self._states.get(row)
+        return None if state is None else replace(state, records=list(state.records))
+
     @property
     def unsynced_count(self) -> int:
         """How many lazy changes a loss of power can take back now."""

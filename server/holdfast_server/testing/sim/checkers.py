@@ -51,7 +51,10 @@ class NeedlessRefusals:
 
     def _meets_another(self, history: History, operation: Operation) -> bool:
         return any(
-            not other.reads and other is not operation and (other.end is None or other.end > operation.start)
+            not other.reads
+            and other is not operation
+            and (other.end is None or other.end > operation.start)
+            and other.start < (operation.end or operation.gave_up)
             for other in history.of(operation.key)
         )
 
@@ -68,9 +71,9 @@ class AcknowledgedWrites:
                 continue
             others = [op for op in writes if op is not write and (op.end is None or op.end > write.start)]
             for read in operations:
-                if read.reads and read.certain and read.start > write.end:
-                    if all(op.start > (read.end or 0) for op in others) and not _shows(read, write):
-                        raise Violation(type(self).__name__, f"{write.told()} is lost to {read.told()}")
+                later = read.reads and read.certain and read.start > write.end
+                if later and all(op.start > (read.end or 0) for op in others) and not _shows(read, write):
+                    raise Violation(type(self).__name__, f"{write.told()} is lost to {read.told()}")
 
 
 class SeenStaysSeen:
@@ -111,9 +114,9 @@ class MultipartOutcome:
     def _completed_after_abort(self, upload: Upload) -> None:
         for abort in upload.aborts:
             for complete in upload.completes:
-                if abort.result == DONE == complete.result and complete.start > (abort.end or 0):
-                    if all(other.start > (abort.end or 0) for other in upload.completes):
-                        raise Violation(type(self).__name__, f"{complete.told()} after {abort.told()}")
+                after = abort.result == DONE == complete.result and complete.start > (abort.end or 0)
+                if after and all(other.start > (abort.end or 0) for other in upload.completes):
+                    raise Violation(type(self).__name__, f"{complete.told()} after {abort.told()}")
 
     def _forgot_completion(self, upload: Upload) -> None:
         if upload.aborts:
@@ -138,10 +141,8 @@ class HealingConverges:
                 raise Violation(type(self).__name__, f"drive {drive.position} names other shards than drive 0")
             if rotten := [data_id.hex() for data_id in sorted(names) if not drive.has_healthy(data_id)]:
                 raise Violation(type(self).__name__, f"drive {drive.position} lacks shards {rotten}")
-            if drive.repair_queue_length:
-                raise Violation(
-                    type(self).__name__, f"drive {drive.position} has {drive.repair_queue_length} to repair"
-                )
+            if left := drive.repair_rows() - undecidable:
+                raise Violation(type(self).__name__, f"drive {drive.position} has yet to repair {sorted(left)}")
 
 
 class NothingGrows:

@@ -17,7 +17,9 @@ from holdfast_server.clock.stamp import HybridClock
 from holdfast_server.contract.config import ErasureConfig, KeyFiles, PoolConfig, ServerConfig, TenantConfig
 from holdfast_server.contract.geometry import Quorums
 from holdfast_server.drives.port import Drive
+from holdfast_server.heal.own_drive import ORPHAN_FOLDERS
 from holdfast_server.heal.service import HealService
+from holdfast_server.heal.settings import HealSettings
 from holdfast_server.objects.erasure_set import ErasureSet
 from holdfast_server.objects.store import ObjectStore
 from holdfast_server.placement.map import PoolMap, SetId
@@ -29,8 +31,34 @@ from holdfast_server.testing.virtual_time import VirtualClock
 
 SET = SetId("main", 0)
 
+SETTINGS = HealSettings(scan_folders=ORPHAN_FOLDERS)
+
 current_operation: ContextVar[Operation | None] = ContextVar("current_operation", default=None)
 """Whose work the running task does; tasks it starts inherit it."""
+
+
+class OwnDrive(UnreliableDrive):
+    """`heal.own_drive.OwnDrive`: a drive as the heal service of its own pod has it."""
+
+    @property
+    def repair_queue_length(self) -> int:
+        return self._memory.repair_queue_length
+
+    @property
+    def _memory(self) -> MemoryDrive:
+        return cast(MemoryDrive, self._drive)
+
+    async def verify_shard(self, data_id: bytes) -> int:
+        return await self._call("verify_shard", data_id)
+
+    async def trash_orphans(self, folder: int, age_seconds: float) -> int:
+        return await self._call("trash_orphans", folder, age_seconds)
+
+    async def keep(self, name: bytes, value: bytes) -> None:
+        await self._call("keep", name, value)
+
+    async def kept(self, name: bytes) -> bytes | None:
+        return await self._call("kept", name)
 
 
 class Coordinator:
@@ -41,13 +69,14 @@ class Coordinator:
         self.life = CrashSwitch(node)
         self.clock = VirtualClock(cluster.rng.randrange(1 << 32), cluster.plan.skews_ms[node])
         self.stamps = HybridClock(node, greatest_stamp)
-        self.drives: list[Drive] = [
-            UnreliableDrive(drive, cluster.network, self.life, cluster.owner(drive) == node, current_operation.get)
+        reached = [
+            OwnDrive(drive, cluster.network, self.life, cluster.owner(drive) == node, current_operation.get)
             for drive in cluster.drives
         ]
+        self.drives = cast(list[Drive], reached)
         self.store = ObjectStore(cluster.pools, lambda _pool, _index: self.drives, self.clock, self.stamps, 1)
-        own = [drive for drive in self.drives if drive.position % cluster.plan.coordinators == node]
-        self.heal_service = HealService(self.store, lambda: own, self.clock)
+        own: list[OwnDrive] = [drive for drive in reached if drive.position % cluster.plan.coordinators == node]
+        self.heal_service = HealService(self.store, lambda: own, self.clock, SETTINGS)
 
     @property
     def erasure_set(self) -> ErasureSet:

@@ -61,6 +61,8 @@ class Operation:
     result: object = None
     certain: bool = False
     """It ended with an answer that says what happened."""
+    gave_up: int = 1 << 60
+    """When it ended without such an answer."""
     commits: dict[tuple[int, int], bool] = field(default_factory=dict)
     """(stamp, position) of each commit sent for it → whether it was answered or waited for."""
 
@@ -121,6 +123,10 @@ class History:
 
     def end(self, operation: Operation, result: object) -> None:
         operation.result, operation.end, operation.certain = result, self.tick(), True
+
+    def give_up(self, operation: Operation, error: Exception) -> None:
+        """It ended, and nobody knows whether it happened."""
+        operation.result, operation.gave_up = f"{type(error).__name__}: {error}", self.tick()
 
     def observe(self, kind: str, key: str, node: int, start: int, value: object) -> None:
         """A read that has ended just now."""

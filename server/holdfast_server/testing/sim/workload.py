@@ -136,7 +136,7 @@ class Workload:
             reader = await coordinator.store.open_object(BUCKET, key)
             value = None if reader is None else await self._read(reader, whole)
         except ObjectError as error:
-            operation.result = f"{type(error).__name__}: {error}"
+            self._history.give_up(operation, error)
             return
         if not coordinator.life.crashed:
             self._history.end(operation, value)
@@ -178,7 +178,7 @@ class Workload:
         except Conflict:
             self._end(coordinator, operation, CONFLICT)
         except ObjectError as error:
-            operation.result = f"{type(error).__name__}: {error}"
+            self._history.give_up(operation, error)
         else:
             self._end(coordinator, operation, DONE)
 
@@ -297,7 +297,7 @@ class Workload:
         except Conflict:
             self._end(coordinator, operation, CONFLICT)
         except ObjectError as error:
-            operation.result = f"{type(error).__name__}: {error}"
+            self._history.give_up(operation, error)
         except Violation:
             if upload.aborts:
                 self._end(coordinator, operation, MISSING)  # it was being aborted: its parts may be gone before it
@@ -314,7 +314,7 @@ class Workload:
         except Missing:
             self._end(coordinator, operation, MISSING)
         except ObjectError as error:
-            operation.result = f"{type(error).__name__}: {error}"
+            self._history.give_up(operation, error)
         else:
             self._end(coordinator, operation, DONE)
 
