@@ -1,0 +1,96 @@
+"""A Tenant changes over to TLS, has its certificate renewed and changes back, and no client notices that need not."""
+
+import ssl
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from botocore.exceptions import ClientError
+
+from holdfast_operator.testing.cluster import Cluster, wait_for
+from holdfast_operator.testing.traffic import s3, traffic
+from holdfast_operator.tls.reading import read_certificate
+
+pytestmark = [pytest.mark.timeout(900)]
+
+
+def is_settled(cluster: Cluster, namespace: str, reason: str) -> bool:
+    tenant = cluster.tenant(namespace, "store")
+    current = tenant["status"]["observedGeneration"] == tenant["metadata"]["generation"]
+    return current and cluster.condition(namespace, "store", "TLSReady").get("reason") == reason
+
+
+def switch(cluster: Cluster, namespace: str, tls: dict[str, Any]) -> None:
+    cluster.patch_tenant(namespace, "store", {"spec": {"tls": tls}})
+
+
+def pods(cluster: Cluster, namespace: str) -> dict[str, Any]:
+    """Names, uids and restarts: the same while nothing was restarted."""
+    found = cluster.core.list_namespaced_pod(namespace).items
+    return {pod.metadata.name: (pod.metadata.uid, pod.status.container_statuses[0].restart_count) for pod in found}
+
+
+def is_refused(endpoint: str, keys: dict[str, str]) -> bool:
+    try:
+        s3(endpoint, keys).list_objects_v2(Bucket="first")
+    except ClientError as error:
+        return "over https only" in str(error)
+    return False
+
+
+@pytest.mark.cluster
+def test_a_tenant_changes_over_is_renewed_and_changes_back_under_traffic(
+    cluster: Cluster, tenant: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespace = str(tenant["metadata"]["namespace"])
+    cluster.create_tenant(tenant)
+    wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"))
+    keys, before = cluster.secret(namespace, "store-user-app"), pods(cluster, namespace)
+    assert keys["AWS_ENDPOINT_URL_S3"].startswith("http://")
+    with cluster.endpoint(namespace, "store") as plain:
+        secure = plain.replace("http:", "https:")
+        with traffic(plain, keys) as told:
+            switch(cluster, namespace, {"mode": "SelfSigned", "plaintext": "Accepted"})
+            wait_for("every pod to use TLS", lambda: is_settled(cluster, namespace, "Serving"), 600)
+        assert (told.failures, told.done > 3) == ([], True)
+
+        given = cluster.secret(namespace, "store-user-app")
+        assert given["AWS_ENDPOINT_URL_S3"] == f"https://store.{namespace}.svc.cluster.local:9000"
+        assert given["insecure"] == "false"
+        bundle = tmp_path / "ca.crt"
+        bundle.write_text(given["ca.crt"])
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
+        served = cluster.secret(namespace, "store-tls")
+        with traffic(plain, keys, prefix="plain") as plain_told, traffic(secure, given, prefix="secure") as told:
+            cluster.core.delete_namespaced_secret("store-tls", namespace)
+            wait_for("another certificate", lambda: certificate(cluster, namespace) not in ("", served["tls.crt"]))
+            number = read_certificate(certificate(cluster, namespace)).certificate.serial_number
+            wait_for("it to be shown", lambda: shown(plain) == number, 600)
+        assert (plain_told.failures, told.failures) == ([], [])
+        assert min(plain_told.done, told.done) > 3
+
+        with traffic(secure, given) as told:
+            switch(cluster, namespace, {"mode": "SelfSigned", "plaintext": "Refused"})
+            wait_for("http to be refused", lambda: is_refused(plain, keys), 600)
+            switch(cluster, namespace, {"mode": "SelfSigned", "plaintext": "Accepted"})
+            wait_for("http to be taken again", lambda: not is_refused(plain, keys), 600)
+        assert (told.failures, told.done > 3) == ([], True)
+
+        with traffic(plain, keys) as told:
+            switch(cluster, namespace, {"mode": "Disabled", "plaintext": "Accepted"})
+            wait_for("TLS to be off", lambda: is_settled(cluster, namespace, "Disabled"), 600)
+        assert (told.failures, told.done > 3) == ([], True)
+    assert "store-tls" not in cluster.names("secret", namespace)
+    assert pods(cluster, namespace) == before
+
+
+def certificate(cluster: Cluster, namespace: str) -> str:
+    return cluster.secret(namespace, "store-tls").get("tls.crt", "")
+
+
+def shown(endpoint: str) -> int:
+    """The serial number of the certificate that a new connection is shown."""
+    url = urlsplit(endpoint)
+    assert url.hostname is not None
+    return read_certificate(ssl.get_server_certificate((url.hostname, url.port or 443))).certificate.serial_number
