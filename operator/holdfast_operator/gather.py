@@ -78,12 +78,16 @@ async def gather_credentials(kube: KubeClient, tenant: TenantSpec, mint: KeyMint
 class _Gathering:
     def __init__(self, kube: KubeClient, tenant: TenantSpec, mint: KeyMint) -> None:
         self._kube, self._tenant, self._mint = kube, tenant, mint
+        self._own: dict[str, Manifest] = {}
+        """The Secrets that carry the tenant's labels: one list, whatever the number of users."""
         self._wishes: list[Manifest] = []
         self._faults: dict[str, CredentialsFault] = {}
         self._restored: list[str] = []
 
     async def run(self) -> Gathered:
         tenant = self._tenant
+        for secret in await self._kube.list_objects(SECRET, tenant.namespace, labels.tenant_labels(tenant.name)):
+            self._own[secret["metadata"]["name"]] = secret
         peer_name, root_name = labels.peer_secret_name(tenant.name), labels.root_secret_name(tenant.name)
         peer = await self._peer_secret()
         known = peer is not None and secret_manifests.BOOK_KEY in (peer.get("data") or {})
@@ -229,6 +233,9 @@ class _Gathering:
         return pair
 
     async def _own_secret(self, name: str) -> Manifest | None:
+        if name in self._own:
+            return self._own[name]
+        # Not among those that carry our labels; it may still exist without them.
         secret = await self._kube.get(SECRET, self._tenant.namespace, name)
         if secret is not None and not labels.is_labelled_for(secret, self._tenant.name):
             raise CredentialsFault(

@@ -78,6 +78,10 @@ SETTLED_SECONDS = 10.0
 """Between passes over a tenant at rest: drives can fail without any event in the cluster."""
 MOVING_SECONDS = 1.0
 """Between passes while something is under way that no event announces (a drive heals, a set forms)."""
+PATIENT_SECONDS = 5.0
+"""The same for a tenant that has not moved for long: what its pods do is an event and leads to a pass at once."""
+PATIENT_AFTER_PASSES = 60
+"""Passes without news, one a second, before `MOVING_SECONDS` grows."""
 SILENCE_SECONDS = 30.0
 """How long pods that are ready may leave the operator without an answer before that counts as an outage."""
 
@@ -120,6 +124,8 @@ class Reconciler:
         self._provisioners: dict[TenantKey, Provisioner] = {}
         self._silent_since: dict[TenantKey, float] = {}
         self._written: dict[TenantKey, float] = {}
+        self._unchanged: dict[TenantKey, int] = {}
+        """Passes without news since the last that had some."""
         self._monitoring = Monitoring(ports.kube)
         self._tls = TlsSteps(ports.kube, ports.certificates, ports.now, cluster_domain)
         self._announcer = Announcer(ports.kube, ports.now, ports.monotonic)
@@ -133,11 +139,14 @@ class Reconciler:
             self._provisioners.pop(key, None)
             self._silent_since.pop(key, None)
             self._written.pop(key, None)
+            self._unchanged.pop(key, None)
             self._ports.metrics.tenant_gone(key)
             return None
         previous = body.get("status") or {}
         status, delay = await self._pass(key, body, previous)
         self._ports.metrics.tenant_seen(key, status.get("conditions") or [])
+        same = only_progress(previous, status)
+        self._unchanged[key] = self._unchanged.get(key, 0) + 1 if same else 0
         patch = merge_patch(previous, status)
         if patch and not self._can_wait(key, previous, status):
             await self._ports.kube.patch_status(TENANT, key.namespace, key.name, patch)
@@ -145,7 +154,7 @@ class Reconciler:
             _log_transitions(key, previous, status)
             news = condition_events(previous.get("conditions") or [], status.get("conditions") or [])
             await self._announcer.post(body, news)
-        return delay
+        return patient(delay, self._unchanged[key])
 
     def _can_wait(self, key: TenantKey, previous: dict[str, Any], status: dict[str, Any]) -> bool:
         """Whether the status was written a moment ago and tells nothing new but progress."""
@@ -189,7 +198,7 @@ class Reconciler:
         pods = read_pods(live.pods, tenant.name)
         tls = await self._tls.begin(tenant, gathered.ledger, live)
         views = await self._ports.health.ask_all(pods, tls.reach)
-        redundancy = merge_views(gathered.ledger.pools, views)
+        redundancy = merge_views(gathered.ledger.pools, views, {(pod.pool, pod.ordinal): pod.node for pod in pods})
         store = self._store(gathered, tenant, pods, tls.reach)
         credentials = await self._keys(key, tenant, gathered, redundancy, store)
         serving = redundancy.of_pools(credentials.ledger.serving_pools)
@@ -351,6 +360,13 @@ def _own_sets(live: LiveObjects, tenant: TenantSpec) -> dict[str, Manifest]:
 def _endpoint(tenant: TenantSpec, ledger: Ledger, cluster_domain: str) -> str:
     host = labels.service_host(tenant.name, tenant.namespace, cluster_domain)
     return f"{'https' if speaks_tls(ledger) else 'http'}://{host}:{names.S3_PORT}"
+
+
+def patient(delay_seconds: float, unchanged: int) -> float:
+    """The delay for a tenant that had no news in so many passes; a second more for every twenty, up to a bound."""
+    if delay_seconds >= PATIENT_SECONDS or unchanged < PATIENT_AFTER_PASSES:
+        return delay_seconds
+    return min(PATIENT_SECONDS, delay_seconds + (unchanged - PATIENT_AFTER_PASSES) // 20)
 
 
 def _next_delay(status: dict[str, Any]) -> float:

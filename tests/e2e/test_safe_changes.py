@@ -8,6 +8,7 @@ import pytest
 
 from holdfast_operator.testing.cluster import Cluster, wait_for
 from holdfast_operator.testing.traffic import s3, traffic
+from holdfast_server.testing.standin import StandIn
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.cluster]
 
@@ -32,8 +33,8 @@ def settled(cluster: Cluster, namespace: str) -> bool:
     return current and cluster.condition(namespace, "store", "Progressing")["reason"] == "Settled"
 
 
-def test_a_rolling_upgrade_and_a_change_of_configuration_interrupt_nobody(
-    cluster: Cluster, store: str, tenant: dict[str, Any]
+def test_an_upgrade_a_change_of_configuration_and_a_restarted_operator_interrupt_nobody(
+    cluster: Cluster, store: str, tenant: dict[str, Any], standin: StandIn | None
 ) -> None:
     before = pods(cluster, store)
     pool = tenant["spec"]["pools"][0]
@@ -48,6 +49,9 @@ def test_a_rolling_upgrade_and_a_change_of_configuration_interrupt_nobody(
             now = pods(cluster, store)
             return now.keys() == before.keys() and not set(now.values()) & set(before.values())
 
+        if standin is not None:
+            wait_for("the first pod to go", lambda: pods(cluster, store) != before)
+            standin.kill_operator()
         wait_for("every pod to be replaced", rolled, 300)
         wait_for("the roll to end", lambda: settled(cluster, store))
         at = told.done

@@ -23,6 +23,8 @@ class PodState:
     ip: str = ""
     message: str = ""
     """Why it is not ready, in the kubelet's words."""
+    node: str = ""
+    """Where it runs; empty while it is not scheduled."""
     manifest: Manifest | None = None
     """The object itself, for deletion by uid."""
 
@@ -55,6 +57,7 @@ def read_pods(manifests: Iterable[Manifest], tenant_name: str) -> tuple[PodState
                 revision=labels.labels_of(manifest).get(REVISION_LABEL, ""),
                 ip=status.get("podIP") or "",
                 message=_trouble(status),
+                node=(manifest.get("spec") or {}).get("nodeName") or "",
                 manifest=manifest,
             )
         )

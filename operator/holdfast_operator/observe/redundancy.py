@@ -50,6 +50,8 @@ class SetView:
     """Drives that may be lost now while writes go on and nothing becomes unreadable."""
     server_losses_left: int = 0
     """The same of servers, whichever they are."""
+    node_losses_left: int = 0
+    """The same of the cluster's nodes: one that several of the servers run on takes them all with it."""
     queue_length: int = 0
     """Missed writes that wait for repair: the longest queue of its drives, for all holders keep the same entries."""
     stuck: int = 0
@@ -107,7 +109,10 @@ class Redundancy:
         return bool(self.sets) and all(view.whole for view in self.sets)
 
 
-def merge_views(pools: Iterable[PoolRecord], views: Sequence[PodView]) -> Redundancy:
+def merge_views(
+    pools: Iterable[PoolRecord], views: Sequence[PodView], nodes: Mapping[tuple[str, int], str] | None = None
+) -> Redundancy:
+    """`nodes`: where each pod (pool, ordinal) runs; one that is not in it counts as alone on its node."""
     drives: list[DriveView] = []
     sets: list[SetView] = []
     said = _statements(views)
@@ -133,6 +138,7 @@ def merge_views(pools: Iterable[PoolRecord], views: Sequence[PodView]) -> Redund
                     readable=_majority(ballot.readable for ballot in ballots),
                     losses_left=geometry.losses_left(quorums, full, len(answering) - full),
                     server_losses_left=geometry.server_losses_left(quorums, answering),
+                    node_losses_left=geometry.server_losses_left(quorums, _by_node(pool.name, answering, nodes or {})),
                     queue_length=max((one.queue_length for one in told if one is not None), default=0),
                     stuck=stuck.get((pool.name, index), 0),
                 )
@@ -145,6 +151,18 @@ def merge_views(pools: Iterable[PoolRecord], views: Sequence[PodView]) -> Redund
         key_revisions={(view.pool, view.ordinal): view.health.key_revision for view in views},
         repair_queue_length=max((view.health.repair_queue_length for view in views), default=0),
     )
+
+
+def _by_node(
+    pool: str, answering: Iterable[tuple[int, bool]], nodes: Mapping[tuple[str, int], str]
+) -> list[tuple[int, bool]]:
+    """The drives that answer, with the first server of their node in place of their own."""
+    first: dict[str, int] = {}
+    found = []
+    for ordinal, full in answering:
+        node = nodes.get((pool, ordinal))
+        found.append((first.setdefault(node, ordinal) if node else ordinal, full))
+    return found
 
 
 def formatted_pools(pools: Iterable[PoolRecord], redundancy: Redundancy) -> frozenset[str]:

@@ -38,6 +38,7 @@ def derive_pool(pool: PoolSpec, ledger: Ledger, pods: Sequence[PodState], redund
         "tolerates": {
             "drives": min((view.losses_left for view in own.sets), default=0),
             "servers": min((view.server_losses_left for view in own.sets), default=0),
+            "nodes": min((view.node_losses_left for view in own.sets), default=0),
         },
         **({"healing": healing} if healing else {}),
     }

@@ -106,6 +106,16 @@ class StandIn:
                 return pid
         raise LookupError(f"no process of pod {pod}")
 
+    def kill_operator(self) -> int:
+        """`kill -9`; returns the pid that was killed.  The stand-in starts it again, as a Deployment does."""
+        assert self.process is not None
+        for pid in descendants(self.process.pid):
+            arguments = _command_line(pid)
+            if any(argument.endswith("holdfast-operator") for argument in arguments) and not _is_wrapper(arguments):
+                os.kill(pid, signal.SIGKILL)
+                return pid
+        raise LookupError("no process of the operator")
+
     def kill_pod(self, pod: str) -> int:
         """`kill -9`; returns the pid that was killed."""
         pid = self.pod_pid(pod)

@@ -41,7 +41,7 @@ async def test_a_drive_that_is_filled_is_told_with_how_far_it_is(world: Any) -> 
     (pool,) = world.kube.tenant_status()["pools"]
     assert pool["healing"] == {"drives": [{"server": 3, "volume": 0, "percent": 40, "left": "3 min"}]}
     assert pool["drives"] == {"total": 8, "online": 8, "healing": 1}
-    assert pool["tolerates"] == {"drives": 3, "servers": 1}
+    assert pool["tolerates"] == {"drives": 3, "servers": 1, "nodes": 1}
 
 
 async def test_progress_is_written_now_and_then_and_news_at_once(world: Any) -> None:

@@ -60,7 +60,7 @@ async def test_a_tenant_becomes_ready_with_everything_it_declares(world: Any) ->
     assert status["capacity"] == {"raw": "80Gi", "usable": "40Gi", "used": "8Gi"}
     assert status["endpoint"] == "http://logs.loki.svc.cluster.local:9000"
     assert status["users"] == [{"name": "loki", "state": "Ready", "secret": "logs-user-loki"}]
-    assert status["pools"][0]["tolerates"] == {"drives": 3, "servers": 1}
+    assert status["pools"][0]["tolerates"] == {"drives": 3, "servers": 1, "nodes": 1}
     assert world.store.buckets == {"loki-chunks": 0, "loki-ruler": 0}
     (user,) = world.store.users.items()
     keys = secret_values(world, "logs-user-loki")
@@ -171,7 +171,7 @@ async def test_the_loss_of_a_pod_degrades_and_does_not_end_readiness(world: Any)
     message = world.condition("Degraded")["message"]
     assert message.startswith("2 of 8 drives are offline; reads and writes go on, also with 1 more drive of a set lost")
     assert "logs-pool-main-2: data0, data1 offline" in message
-    assert world.kube.tenant_status()["pools"][0]["tolerates"] == {"drives": 1, "servers": 0}
+    assert world.kube.tenant_status()["pools"][0]["tolerates"] == {"drives": 1, "servers": 0, "nodes": 0}
     assert "written to it when its pod is back" in message
     assert "3 of 4 pods are ready; waiting for logs-pool-main-2" in world.condition("Progressing")["message"]
     assert world.kube.tenant_status()["health"] == "Degraded"
