@@ -205,9 +205,18 @@ class _Gathering:
         if len(peer_key) < MIN_PEER_KEY_SIZE:
             raise _incomplete(name, secret_manifests.PEER_KEY, MIN_PEER_KEY_SIZE)
         if root is None:
-            # Pods are told root keys by the record alone; without it and without the Secret they have none.
-            root = self._first_root()
+            # Pods are told root keys by this Secret alone; others than they had would lock everybody out.
+            root = self._pair_in(name, values)
         return KeyBook(tenant_uid=self._tenant.uid, root=KeyHistory(current=root), peer=PeerKeys(own=peer_key))
+
+    def _pair_in(self, name: str, values: Mapping[str, str]) -> KeyPair:
+        fault = self._faults.get(self._tenant.root_secret_name or labels.root_secret_name(self._tenant.name))
+        if fault is not None:
+            raise fault
+        return KeyPair(
+            _required(values, name, secret_manifests.ACCESS_KEY, MIN_ACCESS_KEY_SIZE),
+            _required(values, name, secret_manifests.SECRET_KEY, MIN_SECRET_KEY_SIZE),
+        )
 
     # --- the others
     async def _pair(self, given_name: str | None, own_name: str, *, known: bool) -> KeyPair | None:

@@ -171,10 +171,11 @@ async def test_a_generated_secret_that_was_deleted_is_written_again_with_the_sam
     assert world.condition("Ready")["status"] == "True"
 
 
-async def test_without_the_peer_secret_and_its_copy_nothing_is_made_anew(world: Any) -> None:
+@pytest.mark.parametrize("also_root", [False, True])
+async def test_without_the_peer_secret_and_its_copy_nothing_is_made_anew(world: Any, also_root: bool) -> None:
     await world.start()
-    saved = values(world, "logs-peer")
-    for name in ("logs-peer", "logs-peer-copy"):
+    saved, root = values(world, "logs-peer"), pair(world, "logs-root")
+    for name in ("logs-peer", "logs-peer-copy", *(["logs-root"] if also_root else [])):
         world.kube.remove(("Secret", "loki", name))
     world.kube.calls.clear()
     await world.run_passes(3)
@@ -189,8 +190,11 @@ async def test_without_the_peer_secret_and_its_copy_nothing_is_made_anew(world: 
             "data": {"peerKey": base64.b64encode(saved["peerKey"].encode()).decode()},
         }
     )
+    if also_root:
+        await world.run_passes(2)
+        assert "logs-peer: accessKey" in world.condition("CredentialsReady")["message"], "no others are made up"
+        write(world, "logs-peer", accessKey=root[0], secretKey=root[1])
     config = world.kube.object(CONFIG_MAP, "logs-config")["data"]
-    root = pair(world, "logs-root")
     await world.run_passes(3)
     assert world.condition("Ready")["status"] == "True"
     assert world.kube.object(CONFIG_MAP, "logs-config")["data"] == config
