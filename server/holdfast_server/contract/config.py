@@ -146,9 +146,10 @@ def from_builtins(value: object) -> ServerConfig:
 
 def to_builtins(config: ServerConfig) -> dict[str, object]:
     document = dict(msgspec.to_builtins(config))
-    if config.tls is None:
-        # Unknown to the release before, which pods still run while a tenant is upgraded.
-        del document["tls"]
+    for name in ("audit", "tls"):
+        if document[name] is None:
+            # Unknown to the release before, which pods still run while a tenant is upgraded.
+            del document[name]
     return document
 
 
