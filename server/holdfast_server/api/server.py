@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -47,6 +47,7 @@ LINGER_SECONDS = 2.0
 CUT_SECONDS = 0.5
 """What a request that outlived the grace of a closing server gets to notice that its client is gone."""
 REQUEST_ID_SIZE_BYTES = 8
+TLS_WRITE_SIZE_BYTES = 64 << 10
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -329,7 +330,7 @@ class FrontEnd:
             if trail is not None:
                 trail.cut = True  # until it has come to its end
             await stream.prepare(http)
-            await self._write_pieces(stream, body, trail)
+            await self._write_pieces(stream, body, trail, secure=http.secure)
             if trail is not None:
                 trail.cut = False
         except asyncio.CancelledError:
@@ -346,13 +347,16 @@ class FrontEnd:
             await close_pieces(body)
         return stream
 
-    async def _write_pieces(self, stream: web.StreamResponse, body: BodyStream, trail: Trail | None) -> None:
+    async def _write_pieces(
+        self, stream: web.StreamResponse, body: BodyStream, trail: Trail | None, *, secure: bool
+    ) -> None:
         sent = 0
         idle_seconds = self._services.limits.write_idle_seconds
         async for piece in body.pieces:
             sent += len(piece)
-            async with asyncio.timeout(idle_seconds):
-                await stream.write(piece)
+            for part in _parts(piece) if secure else (piece,):
+                async with asyncio.timeout(idle_seconds):
+                    await stream.write(part)
             if trail is not None:
                 trail.sent_bytes = sent
         self._services.metrics.sent_bytes.inc(sent)
@@ -375,6 +379,13 @@ class FrontEnd:
         response = self._error(error, "/", request_id, "GET")
         assert isinstance(response.body, bytes)
         return response.status, self._headers(response, request_id), response.body
+
+
+def _parts(piece: bytes | bytearray | memoryview) -> Iterator[memoryview]:
+    """TLS takes whatever it is given at once and keeps it encrypted, beside the budget that the piece is held in."""
+    view = memoryview(piece)
+    for at in range(0, len(view), TLS_WRITE_SIZE_BYTES):
+        yield view[at : at + TLS_WRITE_SIZE_BYTES]
 
 
 def split_target(target: str) -> tuple[str, str]:
