@@ -7,8 +7,6 @@ Tenants that want it.  For a Tenant that does not, what a former spec asked for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from holdfast_operator import labels
 from holdfast_operator.apply import ApplyRefused, apply_manifests, prune
 from holdfast_operator.desired.monitoring import render_monitoring
@@ -26,13 +24,14 @@ class Monitoring:
 
     def __init__(self, kube: KubeClient) -> None:
         self._kube = kube
-        self._bare: dict[str, int] = {}
-        """A Tenant's uid → the generation that has no monitoring objects."""
+        self._bare: dict[tuple[str, str], tuple[str, int]] = {}
+        """A Tenant's namespace and name → its uid, and the generation that has no monitoring objects."""
 
     async def settle(self, tenant: TenantSpec) -> Finding | None:
         """One look; None for a Tenant that wants none.  Raises KubeUnavailable or KubeConflict only."""
         wanted = render_monitoring(tenant)
-        if not wanted and self._bare.get(tenant.uid) == tenant.generation:
+        name, state = (tenant.namespace, tenant.name), (tenant.uid, tenant.generation)
+        if not wanted and self._bare.get(name) == state:
             return None
         troubles = []
         for kind in KINDS:
@@ -43,16 +42,16 @@ class Monitoring:
                 if mine:
                     troubles.append(_told(kind, error))
         if not wanted:
-            self._bare[tenant.uid] = tenant.generation
+            self._bare[name] = state
             return None
-        self._bare.pop(tenant.uid, None)
+        self._bare.pop(name, None)
         if troubles:
             return Finding("MonitoringReady", False, "CannotApply", "; ".join(troubles))
         return Finding("MonitoringReady", True, "Applied", "what spec.metrics asks for is there")
 
-    def forget(self, uids_in_use: Iterable[str]) -> None:
-        """Keep what concerns these Tenants only."""
-        self._bare = {uid: self._bare[uid] for uid in uids_in_use if uid in self._bare}
+    def forget(self, namespace: str, name: str) -> None:
+        """The Tenant is gone."""
+        self._bare.pop((namespace, name), None)
 
     async def _settle_kind(self, tenant: TenantSpec, kind: Kind, manifests: list[Manifest]) -> None:
         found = await self._kube.list_objects(kind, tenant.namespace, labels.tenant_labels(tenant.name))

@@ -141,6 +141,7 @@ class Reconciler:
             self._written.pop(key, None)
             self._unchanged.pop(key, None)
             self._ports.metrics.tenant_gone(key)
+            self._monitoring.forget(key.namespace, key.name)
             return None
         previous = body.get("status") or {}
         status, delay = await self._pass(key, body, previous)
