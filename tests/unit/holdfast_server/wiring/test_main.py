@@ -110,6 +110,7 @@ def test_a_bind_address_keeps_a_pod_to_itself(tmp_path: Path, processes: list[su
         (["server", "/nowhere"], KEYS | {"HOLDFAST_ROOT_USER": "me"}, "the root user needs at least 3"),
         (["server", "/nowhere/d{1...2}"], KEYS, "none of these is a folder: /nowhere/d1, /nowhere/d2"),
         (["server", "/tmp"], KEYS | {"HOLDFAST_LOG_LEVEL": "chatty"}, "HOLDFAST_LOG_LEVEL"),
+        (["server", "/tmp"], KEYS | {"HOLDFAST_DRAIN_SECONDS": "5s"}, "HOLDFAST_DRAIN_SECONDS: '5s' is not a number"),
         (["server", "/nowhere"], KEYS | {"HOLDFAST_ROOT_PASSWORD": "short"}, "HOLDFAST_ROOT_PASSWORD"),
         (["server", "/d{4...1}"], KEYS, "{4...1}"),
         (["server", "/d{1...17}"], KEYS, "17 volumes cannot be cut"),
