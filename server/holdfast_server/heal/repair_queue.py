@@ -57,6 +57,7 @@ class RepairQueueWork:
         if not drive.repair_queue_length:
             state.oldest_ms = 0
             state.remaining = 0
+            state.again_at = float("-inf")  # what comes next has not been tried yet
             return False
         if not self._is_time(drive, erasure_set, state):
             return False
@@ -95,6 +96,7 @@ class RepairQueueWork:
             return False
         if awake != state.awake or (state.remaining <= 0 and now >= state.again_at):
             state.awake = awake
+            state.again_at = float("-inf")
             state.remaining = drive.repair_queue_length
             state.failed = 0
         return state.remaining > 0

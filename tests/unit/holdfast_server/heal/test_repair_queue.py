@@ -192,3 +192,25 @@ async def test_the_age_of_the_oldest_entry_is_told(cluster: MemoryCluster) -> No
         told = pods[0].report()
         assert told.drives[0].queue_length == told.sets[0].queue_length == 1
         assert 100 <= told.drives[0].oldest_entry_seconds <= 110
+
+
+async def test_a_queue_that_could_not_be_worked_off_while_a_drive_was_away_is_not_left_alone_once_it_is_back(
+    cluster: MemoryCluster,
+) -> None:
+    """What was tried in vain then must not hold up what is missed later, when the queue was empty in between."""
+    with cluster.away(1):
+        await cluster.put("first", b"1")
+        await cluster.settle()
+        pods = services(cluster)
+        await work(cluster, pods, 30)
+    await work(cluster, pods, 30)
+    assert queues(cluster) == [0] * 4
+
+    for position, pod in enumerate(pods):
+        # Whichever of them worked it off: an entry that only this one has must not wait.
+        await cluster.drives[position].note(object_register(BUCKET, "first"), 0, False)
+        assert queues(cluster)[position] == 1
+        for _ in range(10):
+            await pod._everywhere(pod._work_off)
+            await cluster.clock.sleep(1)
+        assert queues(cluster) == [0] * 4, position
