@@ -70,6 +70,13 @@ def test_a_tenant_changes_over_is_renewed_and_changes_back_under_traffic(
         assert (plain_told.failures, told.failures) == ([], [])
         assert min(plain_told.done, told.done) > 3
 
+        client = s3(secure, given)
+        upload = {"Bucket": "first", "Key": "parts", "UploadId": ""}
+        upload["UploadId"] = client.create_multipart_upload(Bucket="first", Key="parts")["UploadId"]
+        part = {"PartNumber": 1, "ETag": client.upload_part(**upload, PartNumber=1, Body=b"x")["ETag"]}
+        completed = client.complete_multipart_upload(**upload, MultipartUpload={"Parts": [part]})
+        assert completed["Location"] == f"{secure}/first/parts"
+
         with traffic(secure, given) as told:
             switch(cluster, namespace, {"mode": "SelfSigned", "plaintext": "Refused"})
             wait_for("http to be refused", lambda: is_refused(plain, keys), 600)

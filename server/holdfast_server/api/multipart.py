@@ -115,7 +115,8 @@ async def complete_multipart_upload(call: Call) -> Response:
         record = await call.objects.complete_upload(
             bucket.id, call.key, upload_id, parts, assemble_under_lease, condition
         )
-    location = f"http://{call.headers.get('host', '')}/{call.bucket_name}/{quote(call.key)}"
+    scheme = "https" if call.verified.request.secure else "http"
+    location = f"{scheme}://{call.headers.get('host', '')}/{call.bucket_name}/{quote(call.key)}"
     elements = checksum_elements(record.checksums)
     return call.xml(complete_multipart_upload_xml(location, call.bucket_name, call.key, record.etag, elements))
 
