@@ -14,6 +14,8 @@ from holdfast_operator.tls.reading import read_certificate
 
 pytestmark = [pytest.mark.timeout(900)]
 
+CONNECTIONS_THAT_MEET_EVERY_POD = 40
+
 
 def is_settled(cluster: Cluster, namespace: str, reason: str) -> bool:
     tenant = cluster.tenant(namespace, "store")
@@ -37,6 +39,11 @@ def is_refused(endpoint: str, keys: dict[str, str]) -> bool:
     except ClientError as error:
         return "over https only" in str(error)
     return False
+
+
+def is_refused_by_any(endpoint: str, keys: dict[str, str]) -> bool:
+    """Connections go to one pod after another, and the pods follow their configuration one after another."""
+    return any(is_refused(endpoint, keys) for _ in range(CONNECTIONS_THAT_MEET_EVERY_POD))
 
 
 @pytest.mark.cluster
@@ -81,7 +88,7 @@ def test_a_tenant_changes_over_is_renewed_and_changes_back_under_traffic(
             switch(cluster, namespace, {"mode": "SelfSigned", "plaintext": "Refused"})
             wait_for("http to be refused", lambda: is_refused(plain, keys), 600)
             switch(cluster, namespace, {"mode": "SelfSigned", "plaintext": "Accepted"})
-            wait_for("http to be taken again", lambda: not is_refused(plain, keys), 600)
+            wait_for("http to be taken again by every pod", lambda: not is_refused_by_any(plain, keys), 600)
         assert (told.failures, told.done > 3) == ([], True)
 
         with traffic(plain, keys) as told:
