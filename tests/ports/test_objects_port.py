@@ -121,6 +121,45 @@ async def test_conditions_see_the_current_version_and_decide(objects: Objects) -
     assert await read(objects, "k") == b"333"
 
 
+@pytest.mark.parametrize("size_bytes", [0, 1000, 3 * MIB + 5])
+async def test_an_amendment_changes_headers_and_nothing_else(objects: Objects, size_bytes: int) -> None:
+    data = content(size_bytes)
+    put = await objects.put_object(BUCKET, "a", GivenBody(data))
+    amended = await objects.amend_object(BUCKET, "a", lambda found: {**found.headers, "tag": "1"})
+    assert amended is not None and amended.stamp > put.stamp
+    assert amended.headers == {"content-type": "x/y", "tag": "1"}
+    now = await objects.head_object(BUCKET, "a")
+    assert now == amended
+    assert (now.etag, now.modified_ms, now.checksums) == (put.etag, put.modified_ms, put.checksums)
+    assert await read(objects, "a") == data
+    assert [entry.record.stamp for entry in (await objects.list_objects(BUCKET)).entries] == [amended.stamp]
+
+
+async def test_an_amendment_of_nothing_and_a_refused_one_change_nothing(objects: Objects) -> None:
+    def refuse(_: Record) -> dict[str, str]:
+        raise Refused
+
+    assert await objects.amend_object(BUCKET, "a", lambda found: {}) is None
+    put = await objects.put_object(BUCKET, "a", GivenBody(b"abc"))
+    with pytest.raises(Refused):
+        await objects.amend_object(BUCKET, "a", refuse)
+    assert await objects.head_object(BUCKET, "a") == put
+    await objects.delete_object(BUCKET, "a")
+    assert await objects.amend_object(BUCKET, "a", lambda found: {}) is None
+
+
+async def test_an_amended_upload_keeps_its_parts(objects: Objects) -> None:
+    upload = await objects.create_upload(BUCKET, "m", {}, b"")
+    data = content(2 * MIB)
+    for number in (1, 2):
+        await objects.put_part(BUCKET, "m", upload, number, GivenBody(data))
+    refs = [PartRef(number, f"etag-{len(data)}") for number in (1, 2)]
+    made = await objects.complete_upload(BUCKET, "m", upload, refs, take)
+    amended = await objects.amend_object(BUCKET, "m", lambda found: {"tag": "1"})
+    assert amended is not None and amended.parts == made.parts
+    assert await read(objects, "m") == data + data
+
+
 async def test_deleted_and_never_written_are_alike(objects: Objects) -> None:
     await objects.put_object(BUCKET, "k", GivenBody(b"1"))
     for _ in range(2):

@@ -138,6 +138,14 @@ class Objects(Protocol):
     async def delete_object(self, bucket_id: bytes, key: str, condition: Condition | None = None) -> Record | None:
         """Absent afterwards.  Returns what was there, if that was looked at."""
 
+    async def amend_object(
+        self, bucket_id: bytes, key: str, change: Callable[[Record], dict[str, str]]
+    ) -> Record | None:
+        """Give the current version other headers and leave everything else of it as it is, its time too.
+
+        `change` gets the version and returns its headers; it is pure, may raise to refuse, and may be called more
+        than once.  Returns the version as it is now; None if absent.  Raises Conflict where other writes go on."""
+
     async def list_objects(
         self, bucket_id: bytes, *, prefix: str = "", delimiter: str = "", after: str = "", limit: int = 1000
     ) -> Listing:

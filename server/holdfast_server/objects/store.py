@@ -22,6 +22,7 @@ from holdfast_server.drives.port import MAX_SCAN_ENTRIES, Drive, Held, Register
 from holdfast_server.erasure.codec import Codec, codec
 from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.objects import quorum, record, resolving
+from holdfast_server.objects.amending import Change, amend
 from holdfast_server.objects.background import Background
 from holdfast_server.objects.epochs import Epochs
 from holdfast_server.objects.erasure_set import Committed, ErasureSet, Refill
@@ -191,10 +192,16 @@ class ObjectStore:
         return made.record(committed.stamp)
 
     async def commit_object(
-        self, register: Register, into: ErasureSet, template: Record, condition: Condition | None, refill: Refill
+        self,
+        register: Register,
+        into: ErasureSet,
+        template: Record,
+        condition: Condition | None,
+        refill: Refill,
+        inline: Sequence[bytes] = (),
     ) -> Record:
-        """Commit an object whose shards are in place already, in the set where they are."""
-        made = self.made(template, into, rotation=self.rotation(register, into))
+        """Commit an object whose shards are in place already, in the set where they are, or `inline`."""
+        made = self.made(template, into, rotation=self.rotation(register, into), inline=inline)
         committed = await self._commit(register, into, False, condition, made, refill)
         return made.record(committed.stamp)
 
@@ -301,6 +308,9 @@ class ObjectStore:
                 return there
         await self.commit_record(register, Record(Kind.TOMBSTONE, 0), condition)
         return None
+
+    async def amend_object(self, bucket_id: bytes, key: str, change: Change) -> Record | None:
+        return await amend(self, record.object_register(bucket_id, key), change)
 
     async def list_objects(
         self, bucket_id: bytes, *, prefix: str = "", delimiter: str = "", after: str = "", limit: int = 1000

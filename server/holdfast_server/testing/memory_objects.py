@@ -123,6 +123,17 @@ class MemoryObjects:
         self._objects.pop((bucket_id, key), None)
         return stored.record if stored else None
 
+    async def amend_object(
+        self, bucket_id: bytes, key: str, change: Callable[[Record], dict[str, str]]
+    ) -> Record | None:
+        self._enter("amend_object")
+        stored = self._objects.get((bucket_id, key))
+        if stored is None:
+            return None
+        record = msgspec.structs.replace(stored.record, headers=change(stored.record), stamp=self._stamp())
+        self._objects[bucket_id, key] = _Stored(record, stored.data)
+        return record
+
     async def list_objects(
         self, bucket_id: bytes, *, prefix: str = "", delimiter: str = "", after: str = "", limit: int = 1000
     ) -> Listing:
