@@ -173,10 +173,7 @@ class LocalDrive:
         await self._in_life(lambda: None)
         if self._parts is not None:
             await self._parts.closed(self._in_life, faulty=self._fault is not None)
-        if self._lock is not None:
-            self._lock.close()
-        if self._anchor is not None:
-            self._anchor.close()
+        self._let_go()
         self._life.shutdown(wait=False)
 
     def retire_table(self) -> None:
@@ -184,7 +181,22 @@ class LocalDrive:
         Whether the set can rebuild it is the caller's business.  Raises DriveError, OSError."""
         folder_layout.retire_table(self.path, self.slot, self._fault.message if self._fault else "")
 
+    def _let_go(self) -> None:
+        """Of the folder: nothing in it is in use."""
+        if self._lock is not None:
+            self._lock.close()
+        if self._anchor is not None:
+            self._anchor.close()
+
     def _open(self) -> None:
+        """A folder that cannot be used is not held either: whoever puts it right has to be able to unmount it."""
+        try:
+            self._open_folder()
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _open_folder(self) -> None:
         folder_layout.check_folder(self.path)
         self._anchor = Anchor(self.path)
         inside = self._anchor.inside

@@ -104,6 +104,12 @@ async def test_an_interrupted_formatting_leaves_a_blank_drive(open_drive, tmp_pa
     assert await put(drive, 10) is CommitStatus.OK
 
 
+def held_in(folder):
+    """The folder or what is in it, as far as this process has it open."""
+    links = (os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.lexists(entry.path))
+    return [link for link in links if link.startswith(str(folder))]
+
+
 @pytest.mark.parametrize("damage", ["empty", "lost", "swapped"])
 async def test_records_that_are_not_this_drives_own_are_refused(open_drive, tmp_path, damage):
     await (await open_drive()).close()
@@ -124,6 +130,7 @@ async def test_records_that_are_not_this_drives_own_are_refused(open_drive, tmp_
     assert drive.status().state is DriveState.FAULTY
     expected = "belongs to drive" if damage == "swapped" else "is missing or empty"
     assert expected in drive.status().message
+    assert held_in(tmp_path) == [], "somebody has to be able to unmount it"
 
 
 async def test_one_process_at_a_time(open_drive):

@@ -316,9 +316,6 @@ async def test_an_emptied_folder_of_a_damaged_drive_is_a_replacement(tmp_path: P
 # --- read-only file systems
 
 
-@pytest.mark.xfail(
-    reason="a drive that is looked at again and again holds its folder: it cannot be unmounted", run=False
-)
 async def test_a_file_system_that_turns_read_only_sets_the_drive_aside_until_it_is_mounted_anew(
     tmp_path: Path, drives: list[Path]
 ) -> None:
