@@ -74,7 +74,7 @@ async def run(settings: OperatorSettings) -> None:
             monotonic=time.monotonic,
             metrics=metrics,
         )
-        reconciler = Reconciler(ports, settings.default_image, settings.cluster_domain)
+        reconciler = Reconciler(ports, settings.default_image, settings.cluster_domain, settings.own_namespace)
         controller = Controller(kube, reconciler.reconcile, settings.namespaces, metrics)
         clusterwide = not settings.namespaces
         liveness = settings.liveness_port

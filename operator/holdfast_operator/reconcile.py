@@ -17,6 +17,8 @@ from holdfast_operator import labels
 from holdfast_operator.announce import Announcer
 from holdfast_operator.apply import ApplyRefused, Growth, apply_growth, apply_manifests, fit_to_live, is_owned_by, prune
 from holdfast_operator.credentials import KeyPair
+from holdfast_operator.desired.monitoring import render_monitoring
+from holdfast_operator.desired.network import render_network
 from holdfast_operator.desired.render import render_tenant
 from holdfast_operator.desired.request import RenderRequest
 from holdfast_operator.desired.secrets import render_peer_copy, render_peer_secret
@@ -33,13 +35,13 @@ from holdfast_operator.kube.errors import EvictionRefused, KubeForbidden, KubeRe
 from holdfast_operator.kube.port import SECRET, STATEFUL_SET, TENANT, KubeClient, Manifest
 from holdfast_operator.ledger import Ledger, advance_pools, check_against_ledger
 from holdfast_operator.metrics import OperatorMetrics
-from holdfast_operator.monitoring import Monitoring
 from holdfast_operator.observe.claims import read_claims
 from holdfast_operator.observe.cluster import LiveObjects, list_live_objects
 from holdfast_operator.observe.health import HealthProbe
 from holdfast_operator.observe.pods import PodState, read_pods, read_stateful_sets
 from holdfast_operator.observe.redundancy import Redundancy, formatted_pools, merge_views
 from holdfast_operator.observe.trust import Reach
+from holdfast_operator.optional_objects import MONITORING, NETWORK, OptionalObjects
 from holdfast_operator.plan import (
     EvictPod,
     InterruptPod,
@@ -117,8 +119,9 @@ class Ports:
 class Reconciler:
     """Runs passes; a tenant's passes never overlap (the controller's part)."""
 
-    def __init__(self, ports: Ports, default_image: str, cluster_domain: str) -> None:
+    def __init__(self, ports: Ports, default_image: str, cluster_domain: str, operator_namespace: str = "") -> None:
         self._ports = ports
+        self._operator_namespace = operator_namespace
         self._default_image = default_image
         self._cluster_domain = cluster_domain
         self._provisioners: dict[TenantKey, Provisioner] = {}
@@ -126,7 +129,8 @@ class Reconciler:
         self._written: dict[TenantKey, float] = {}
         self._unchanged: dict[TenantKey, int] = {}
         """Passes without news since the last that had some."""
-        self._monitoring = Monitoring(ports.kube)
+        self._monitoring = OptionalObjects(ports.kube, MONITORING)
+        self._network = OptionalObjects(ports.kube, NETWORK)
         self._tls = TlsSteps(ports.kube, ports.certificates, ports.now, cluster_domain)
         self._announcer = Announcer(ports.kube, ports.now, ports.monotonic)
 
@@ -141,7 +145,8 @@ class Reconciler:
             self._written.pop(key, None)
             self._unchanged.pop(key, None)
             self._ports.metrics.tenant_gone(key)
-            self._monitoring.forget(key.namespace, key.name)
+            for optional in (self._monitoring, self._network):
+                optional.forget(key.namespace, key.name)
             return None
         previous = body.get("status") or {}
         status, delay = await self._pass(key, body, previous)
@@ -234,7 +239,8 @@ class Reconciler:
             trouble = Trouble("NameTaken", str(error))
         except (KubeRejected, KubeForbidden) as error:
             trouble = Trouble("ApplyFailed", str(error))
-        monitoring = await self._monitoring.settle(tenant)
+        monitoring = await self._monitoring.settle(tenant, render_monitoring(tenant))
+        network = await self._network.settle(tenant, render_network(tenant, self._operator_namespace))
         to_remount = pods_to_remount(tenant, claims, self._ports.now())
         step = await self._roll(key, tenant, pods, live.of_kind(STATEFUL_SET), redundancy, to_remount, tls.reach)
 
@@ -266,6 +272,7 @@ class Reconciler:
             ),
             user_faults=credentials.user_faults,
             monitoring=monitoring,
+            network=network,
             tls=secured,
             tls_keeps_from_serving=tls.keeps_from_serving(secured),
         )

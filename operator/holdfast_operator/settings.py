@@ -23,6 +23,8 @@ class OperatorSettings:
     """Image of storage pods whose Tenant names none."""
     cluster_domain: str
     """The cluster's DNS domain, the last part of Service names."""
+    own_namespace: str
+    """Where the operator's own pod runs, for NetworkPolicies that let it in; empty if not told: any namespace."""
     liveness_port: int | None
     """Port of `GET /healthz`; None for no such endpoint."""
     metrics_port: int | None
@@ -60,6 +62,12 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         metavar="DOMAIN",
         help="the cluster's DNS domain (default: %(default)s)",
     )
+    parser.add_argument(
+        "--own-namespace",
+        default="",
+        metavar="NAME",
+        help="where the operator's own pod runs, for network policies that let it in (default: any namespace)",
+    )
     parser.add_argument("--liveness", type=_port, default=None, metavar="PORT", help="serve GET /healthz on this port")
     parser.add_argument("--metrics", type=_port, default=None, metavar="PORT", help="serve GET /metrics on this port")
     parser.add_argument("--log-format", choices=("json", "text"), default="json")
@@ -70,6 +78,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         kubeconfig=parsed.kubeconfig,
         default_image=parsed.image,
         cluster_domain=parsed.cluster_domain,
+        own_namespace=parsed.own_namespace,
         liveness_port=parsed.liveness,
         metrics_port=parsed.metrics,
         log_format=parsed.log_format,

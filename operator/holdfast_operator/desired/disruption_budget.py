@@ -11,8 +11,11 @@ from holdfast_operator.kube.port import Manifest
 from holdfast_operator.tenant.spec import TenantSpec
 
 
-def render_disruption_budget(tenant: TenantSpec, disruption_allowed: bool) -> Manifest:
-    return {
+def render_disruption_budget(tenant: TenantSpec, disruption_allowed: bool) -> list[Manifest]:
+    """Empty where the Tenant wants none: then drains are as careful as who drains."""
+    if not tenant.has_disruption_budget:
+        return []
+    budget = {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
         "metadata": render_metadata(tenant, tenant.name),
@@ -22,3 +25,4 @@ def render_disruption_budget(tenant: TenantSpec, disruption_allowed: bool) -> Ma
             "selector": {"matchLabels": labels.pod_labels(tenant.name)},
         },
     }
+    return [budget]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from holdfast_operator import labels
-from holdfast_operator.kube.port import TENANT
+from holdfast_operator.kube.port import TENANT, Manifest
 from holdfast_operator.tenant.spec import TenantSpec
 
 
@@ -35,3 +36,11 @@ def render_metadata(
             }
         ]
     return metadata
+
+
+def add_metadata(manifest: Manifest, more_labels: Mapping[str, str], annotations: Mapping[str, str]) -> None:
+    """What the Tenant adds to an object of the operator's; the labels by which we know it win."""
+    metadata = manifest["metadata"]
+    metadata["labels"] = {**more_labels, **metadata["labels"]}
+    if annotations:
+        metadata["annotations"] = dict(annotations)

@@ -39,12 +39,12 @@ def render_tenant(request: RenderRequest) -> list[Manifest]:
     manifests += [render_user_secret(request, user.name) for user in tenant.users if _is_generated(user, request)]
     manifests += render_tls(tenant, request.tls)
     manifests += [
-        render_service_account(tenant),
+        *render_service_account(tenant),
         render_config_map(request),
         render_s3_service(tenant),
         render_pods_service(tenant),
         render_console_service(tenant),
-        render_disruption_budget(tenant, request.disruption_allowed),
+        *render_disruption_budget(tenant, request.disruption_allowed),
     ]
     # A pool that the ledger does not hold yet waits for the epoch of another to settle.
     manifests += [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast_operator import labels
-from holdfast_operator.desired.metadata import render_metadata
+from holdfast_operator.desired.metadata import add_metadata, render_metadata
 from holdfast_operator.kube.port import Manifest
 from holdfast_operator.tenant.spec import TenantSpec
 from holdfast_server.contract import names
@@ -13,8 +13,20 @@ from holdfast_server.contract import names
 
 def render_s3_service(tenant: TenantSpec) -> Manifest:
     """Where clients go; routes to Ready pods only, and a pod is Ready whatever the quorum."""
-    port = {"name": "s3", "port": names.S3_PORT, "protocol": "TCP", "targetPort": "s3"}
-    return _service(tenant, labels.service_name(tenant.name), [port], {"type": "ClusterIP"})
+    wanted = tenant.service
+    port: dict[str, Any] = {"name": "s3", "port": names.S3_PORT, "protocol": "TCP", "targetPort": "s3"}
+    if wanted.node_port is not None:
+        port["nodePort"] = wanted.node_port
+    settings: dict[str, Any] = {"type": wanted.type}
+    if wanted.external_traffic_policy is not None:
+        settings["externalTrafficPolicy"] = wanted.external_traffic_policy
+    if wanted.load_balancer_class is not None:
+        settings["loadBalancerClass"] = wanted.load_balancer_class
+    if wanted.load_balancer_source_ranges:
+        settings["loadBalancerSourceRanges"] = list(wanted.load_balancer_source_ranges)
+    service = _service(tenant, labels.service_name(tenant.name), [port], settings)
+    add_metadata(service, wanted.labels, wanted.annotations)
+    return service
 
 
 def render_console_service(tenant: TenantSpec) -> Manifest:

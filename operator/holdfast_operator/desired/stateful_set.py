@@ -12,13 +12,14 @@ from holdfast_operator import labels
 from holdfast_operator.desired import paths, secrets
 from holdfast_operator.desired.metadata import render_metadata
 from holdfast_operator.desired.request import RenderRequest
+from holdfast_operator.desired.service_account import service_account_name
 from holdfast_operator.desired.tls import tls_mount, tls_volume
 from holdfast_operator.kube.port import Manifest
-from holdfast_operator.tenant.spec import PodSettings, PoolSpec, TenantSpec
+from holdfast_operator.tenant.spec import PodIdentity, PodSettings, PoolSpec, TenantSpec
 from holdfast_server.contract import names
 
 USER_ID = 65532
-"""The user of the image; the claims' group is set to it at mount."""
+"""The user of the image, unless the Tenant names another; the claims' group is set to it at mount."""
 TERMINATION_SECONDS = 60
 """Of which `DRAIN_SECONDS` are for serving on, and ten for requests under way."""
 DRAIN_SECONDS = 5
@@ -73,18 +74,11 @@ def _pod_metadata(tenant: TenantSpec, pool: PoolSpec) -> dict[str, Any]:
 def _pod_spec(request: RenderRequest, pool: PoolSpec, selector: dict[str, str]) -> dict[str, Any]:
     tenant = request.tenant
     spec: dict[str, Any] = {
-        "serviceAccountName": tenant.name,
+        "serviceAccountName": service_account_name(tenant),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": TERMINATION_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
-            "fsGroup": USER_ID,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": _security_context(tenant.identity),
         "containers": [_container(request, pool)],
         "volumes": [*_volumes(tenant), *_audit_volumes(tenant)],
     }
@@ -92,6 +86,19 @@ def _pod_spec(request: RenderRequest, pool: PoolSpec, selector: dict[str, str]) 
     if tenant.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in tenant.image_pull_secrets]
     return spec
+
+
+def _security_context(identity: PodIdentity) -> dict[str, Any]:
+    context: dict[str, Any] = {"runAsNonRoot": True}
+    if not identity.assigned_by_cluster:
+        context["runAsUser"] = identity.user or USER_ID
+        context["runAsGroup"] = identity.group or USER_ID
+        context["fsGroup"] = identity.volumes_group or USER_ID
+    context["fsGroupChangePolicy"] = "OnRootMismatch"
+    context["seccompProfile"] = {"type": "RuntimeDefault"}
+    if identity.supplemental_groups:
+        context["supplementalGroups"] = list(identity.supplemental_groups)
+    return context
 
 
 def _container(request: RenderRequest, pool: PoolSpec) -> dict[str, Any]:

@@ -40,6 +40,8 @@ STATEFUL_SET = Kind("apps/v1", "StatefulSet", "statefulsets")
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 SERVICE_MONITOR = Kind("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors")
 PROMETHEUS_RULE = Kind("monitoring.coreos.com/v1", "PrometheusRule", "prometheusrules")
+INGRESS = Kind("networking.k8s.io/v1", "Ingress", "ingresses")
+NETWORK_POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 CERTIFICATE = Kind("cert-manager.io/v1", "Certificate", "certificates")
 EVENT = Kind("v1", "Event", "events")
 
@@ -55,6 +57,8 @@ KINDS: Mapping[tuple[str, str], Kind] = {
         CLAIM,
         STATEFUL_SET,
         DISRUPTION_BUDGET,
+        INGRESS,
+        NETWORK_POLICY,
         CERTIFICATE,
         SERVICE_MONITOR,
         PROMETHEUS_RULE,

@@ -16,6 +16,7 @@ ConditionType = Literal[
     "BucketsReady",
     "UsersReady",
     "TLSReady",
+    "NetworkReady",
     "MonitoringReady",
 ]
 MAX_MESSAGE_SIZE = 2048

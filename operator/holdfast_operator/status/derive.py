@@ -70,6 +70,8 @@ class PassFindings:
     tls_keeps_from_serving: bool = False
     monitoring: Finding | None = None
     """What became of `spec.metrics`; None where it asks for nothing."""
+    network: Finding | None = None
+    """The same of `spec.ingress` and `spec.networkPolicy`."""
 
     @property
     def serving(self) -> Redundancy:
@@ -103,7 +105,7 @@ def derive_status(findings: PassFindings, previous: Mapping[str, Any], now: str)
                 _progressing(findings),
                 degraded,
                 *parts,
-                *(finding for finding in (findings.tls, findings.monitoring) if finding is not None),
+                *(finding for finding in (findings.tls, findings.network, findings.monitoring) if finding is not None),
             ],
             previous.get("conditions") or [],
             tenant.generation,

@@ -119,6 +119,18 @@ class Fields:
             return default
         return tuple(value for value in values if isinstance(value, str))
 
+    def integers(self, name: str, *, low: int, high: int, max_count: int) -> tuple[int, ...]:
+        values = self._list(name, max_count)
+        good = []
+        for index, value in enumerate(values):
+            if not isinstance(value, int) or isinstance(value, bool):
+                self.fault(f"{name}[{index}]", f"must be a whole number, not {_type_name(value)}")
+            elif not low <= value <= high:
+                self.fault(f"{name}[{index}]", f"{value} is not within {low} to {high}")
+            else:
+                good.append(value)
+        return tuple(good)
+
     def mapping(self, name: str) -> dict[str, Any]:
         """A mapping that is passed on as it stands."""
         value = self._take(name)

@@ -14,6 +14,13 @@ MAX_ENV = 64
 MAX_TOLERATIONS = 32
 MAX_PULL_SECRETS = 8
 MAX_TLS_NAMES = 32
+MAX_INGRESS_HOSTS = 16
+MAX_NETWORK_CLIENTS = 32
+MAX_NETWORKS = 32
+MAX_GROUPS = 16
+MAX_ID = 2**31 - 1
+"""Of users and groups of a pod."""
+MAX_PORT = 65535
 MAX_KEY_OVERLAP_SECONDS = 7 * 24 * 3600
 
 MAX_STATEFUL_SET_NAME_SIZE = 52
@@ -30,12 +37,15 @@ QUANTITY = r"[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?"
 DOMAIN = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 TLS_NAME = r"(\*\.)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?|[0-9a-f:]*:[0-9a-f:.]*"
 """A DNS name, also a wildcard's, or an IP address."""
+INGRESS_HOST = r"(\*\.)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+NETWORK = r"[0-9a-fA-F:.]+/[0-9]{1,3}"
 REGION = r"[a-z0-9][a-z0-9-]*"
 AUDIT_URL = r"https?://[^\s/@]+(/\S*)?"
 MAX_URL_SIZE = 2048
 MIN_SCRAPE_SECONDS = 5
 MAX_SCRAPE_SECONDS = 3600
 SECRET_NAME = r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?"
+"""And of other objects that the Tenant names."""
 
 BUILT_IN_POLICIES = ("readonly", "readwrite", "writeonly", "diagnostics", "consoleAdmin")
 GENERATED_POLICY_PREFIX = "tenant-user-"

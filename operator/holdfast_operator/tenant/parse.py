@@ -15,6 +15,14 @@ from typing import Any, cast
 
 from holdfast_operator.tenant import limits
 from holdfast_operator.tenant.fields import Fault, Fields, is_address
+from holdfast_operator.tenant.parse_access import (
+    parse_disruption_budget,
+    parse_identity,
+    parse_ingress,
+    parse_network_policy,
+    parse_service,
+    parse_service_account,
+)
 from holdfast_operator.tenant.spec import (
     Access,
     AuditSpec,
@@ -83,6 +91,12 @@ def parse_tenant(body: Mapping[str, Any]) -> Parsed:
         audit=_audit(spec.child("audit")) if spec.has("audit") else None,
         service_monitor=_service_monitor(metrics),
         prometheus_rule=_prometheus_rule(metrics),
+        service=parse_service(spec.child("service")),
+        ingress=parse_ingress(spec.child("ingress")) if spec.has("ingress") else None,
+        network_policy=parse_network_policy(spec.child("networkPolicy")) if spec.has("networkPolicy") else None,
+        has_disruption_budget=parse_disruption_budget(spec.child("podDisruptionBudget")),
+        service_account=parse_service_account(spec.child("serviceAccount")),
+        identity=parse_identity(spec.child("securityContext")),
     )
     root.finish()
     metrics.finish()

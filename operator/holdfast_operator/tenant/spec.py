@@ -13,6 +13,7 @@ Access = Literal["ReadWrite", "ReadOnly"]
 Retention = Literal["Retain", "Delete"]
 TlsMode = Literal["Disabled", "SelfSigned", "CertManager", "Secret"]
 Plaintext = Literal["Refused", "Accepted"]
+ServiceType = Literal["ClusterIP", "NodePort", "LoadBalancer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,53 @@ class TlsSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """How the Service for clients is reached."""
+
+    type: ServiceType = "ClusterIP"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    node_port: int | None = None
+    external_traffic_policy: str | None = None
+    load_balancer_class: str | None = None
+    load_balancer_source_ranges: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IngressSpec:
+    hosts: tuple[str, ...]
+    class_name: str | None = None
+    tls_secret_name: str | None = None
+    """A Secret of the namespace with the certificate that the ingress controller shows."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPolicySpec:
+    clients: tuple[Mapping[str, Any], ...] | None = None
+    """Peers of a NetworkPolicy; None for everybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAccountSpec:
+    name: str | None = None
+    """One that exists; that of the operator's making if None."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PodIdentity:
+    """Who the pods run as; None: as the image says."""
+
+    user: int | None = None
+    group: int | None = None
+    volumes_group: int | None = None
+    supplemental_groups: tuple[int, ...] = ()
+    assigned_by_cluster: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TenantSpec:
     name: str
     namespace: str
@@ -154,6 +202,12 @@ class TenantSpec:
     service_monitor: ServiceMonitorSpec | None = None
     """Made only where it is asked for."""
     prometheus_rule: PrometheusRuleSpec | None = None
+    service: ServiceSpec = ServiceSpec()
+    ingress: IngressSpec | None = None
+    network_policy: NetworkPolicySpec | None = None
+    has_disruption_budget: bool = True
+    service_account: ServiceAccountSpec = ServiceAccountSpec()
+    identity: PodIdentity = PodIdentity()
 
     @property
     def token_secret_name(self) -> str | None:

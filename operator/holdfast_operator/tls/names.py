@@ -17,13 +17,14 @@ _LOOPBACK = ("127.0.0.1", "::1")
 
 
 def client_names(tenant: TenantSpec, cluster_domain: str, service_addresses: tuple[str, ...]) -> SubjectNames:
-    """Of the S3 endpoint: the Service in every form, buckets below it, each pod, the tenant's domains, what was added.
+    """Of the S3 endpoint: the Service in every form, buckets below it, each pod, the tenant's domains, the names of its
+    Ingress (for controllers that pass TLS through, or verify the pods), what was added.
 
     `service_addresses`: for clients that have no name service; loopback is for `kubectl port-forward`.
     """
     service = _forms(labels.service_name(tenant.name), tenant.namespace, cluster_domain)
     domains = [name for domain in tenant.domains for name in (domain, f"*.{domain}")]
-    added = tenant.tls.additional_names
+    added = (*(tenant.ingress.hosts if tenant.ingress is not None else ()), *tenant.tls.additional_names)
     dns = [*service, *(f"*.{form}" for form in service[1:]), *_pods(tenant, cluster_domain), *domains, "localhost"]
     dns += [name for name in added if not is_address(name)]
     addresses = [*service_addresses, *_LOOPBACK, *(str(ip_address(name)) for name in added if is_address(name))]

@@ -87,6 +87,65 @@ def test_nothing_else_of_a_claim_may_change(change: dict[str, Any]) -> None:
         assert validate_rules(new, old, SCHEMA), (before, after)
 
 
+CEL_REFUSALS: list[tuple[dict[str, Any], str]] = [
+    ({"service": {"type": "ClusterIP", "nodePort": 30900}}, "spec.service.nodePort"),
+    ({"service": {"type": "ClusterIP", "externalTrafficPolicy": "Local"}}, "spec.service.externalTrafficPolicy"),
+    ({"service": {"type": "NodePort", "loadBalancerClass": "x"}}, "spec.service.loadBalancerClass"),
+    (
+        {"service": {"type": "NodePort", "loadBalancerSourceRanges": ["192.0.2.0/24"]}},
+        "spec.service.loadBalancerSourceRanges",
+    ),
+    ({"networkPolicy": {"clients": [{}]}}, "spec.networkPolicy.clients[0]"),
+    (
+        {"networkPolicy": {"clients": [{"podSelector": {}, "ipBlock": {"cidr": "192.0.2.0/24"}}]}},
+        "spec.networkPolicy.clients[0].ipBlock",
+    ),
+    ({"serviceAccount": {"name": "a", "annotations": {}}}, "spec.serviceAccount.annotations"),
+    ({"securityContext": {"assignedByCluster": True, "runAsUser": 1}}, "spec.securityContext.assignedByCluster"),
+]
+
+
+@pytest.mark.parametrize(("spec", "field"), CEL_REFUSALS, ids=[field for _, field in CEL_REFUSALS])
+def test_what_contradicts_itself_is_refused_by_its_field(spec: dict[str, Any], field: str) -> None:
+    body = tenant(4, 2, None, None)
+    body["spec"].update(spec)
+    assert [cause.field for cause in validate_rules(body, None, SCHEMA)] == [field]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "accepted"),
+    [
+        (None, {"runAsUser": 65532, "assignedByCluster": False}, True),
+        (None, {"runAsUser": 2000, "assignedByCluster": False}, False),
+        ({"runAsUser": 2000, "assignedByCluster": False}, None, False),
+        ({"runAsUser": 2000, "assignedByCluster": False}, {"runAsUser": 2000, "assignedByCluster": False}, True),
+        (None, {"assignedByCluster": True}, False),
+        ({"fsGroup": 1, "assignedByCluster": False}, {"fsGroup": 2, "assignedByCluster": False}, True),
+    ],
+)
+def test_the_user_of_the_files_stays(before: Any, after: Any, accepted: bool) -> None:
+    old, new = tenant(4, 2, None, None), tenant(4, 2, None, None)
+    for body, context in ((old, before), (new, after)):
+        if context is not None:
+            body["spec"]["securityContext"] = context
+    causes = validate_rules(new, old, SCHEMA)
+    assert bool(causes) != accepted
+    assert all(cause.field == "spec.securityContext" for cause in causes)
+
+
+def test_the_class_of_a_load_balancer_is_fixed_as_kubernetes_has_it() -> None:
+    old, new = tenant(4, 2, None, None), tenant(4, 2, None, None)
+    old["spec"]["service"] = {"type": "LoadBalancer", "loadBalancerClass": "a"}
+    for changed, accepted in (
+        ({"type": "LoadBalancer", "loadBalancerClass": "a"}, True),
+        ({"type": "LoadBalancer", "loadBalancerClass": "b"}, False),
+        ({"type": "LoadBalancer"}, False),
+        ({"type": "ClusterIP"}, True),
+    ):
+        new["spec"]["service"] = changed
+        assert bool(validate_rules(new, old, SCHEMA)) != accepted, changed
+
+
 def sized(storage: str, **spec: Any) -> dict[str, Any]:
     body = tenant(4, 2, None, None)
     claim = {"spec": {"resources": {"requests": {"storage": storage}}, **spec}}

@@ -28,6 +28,7 @@ READERS = (
     "choice",
     "integer",
     "required_integer",
+    "integers",
     "flag",
     "child",
     "items",
@@ -81,6 +82,15 @@ def test_the_bounds_are_those_of_the_code() -> None:
     assert SPEC["policies"]["maxItems"] == limits.MAX_POLICIES
     assert SPEC["domains"]["maxItems"] == limits.MAX_DOMAINS
     assert SPEC["imagePullSecrets"]["maxItems"] == limits.MAX_PULL_SECRETS
+    assert SPEC["ingress"]["properties"]["hosts"]["maxItems"] == limits.MAX_INGRESS_HOSTS
+    clients = SPEC["networkPolicy"]["properties"]["clients"]
+    assert clients["maxItems"] == limits.MAX_NETWORK_CLIENTS
+    ranges = SPEC["service"]["properties"]["loadBalancerSourceRanges"]
+    excluded = clients["items"]["properties"]["ipBlock"]["properties"]["except"]
+    assert {ranges["maxItems"], excluded["maxItems"]} == {limits.MAX_NETWORKS}
+    identity = SPEC["securityContext"]["properties"]
+    assert identity["runAsUser"]["maximum"] == limits.MAX_ID
+    assert identity["supplementalGroups"]["maxItems"] == limits.MAX_GROUPS
     user = SPEC["users"]["items"]["properties"]
     assert user["policies"]["maxItems"] == limits.MAX_USER_POLICIES
     for schema, pattern in (
@@ -91,16 +101,19 @@ def test_the_bounds_are_those_of_the_code() -> None:
         (SPEC["policies"]["items"]["properties"]["name"], limits.POLICY_NAME),
         (SPEC["region"], limits.REGION),
         (SPEC["domains"]["items"], limits.DOMAIN),
+        (SPEC["ingress"]["properties"]["hosts"]["items"], limits.INGRESS_HOST),
+        (ranges["items"], limits.NETWORK),
     ):
         assert schema["pattern"] == f"^{pattern}$"
 
 
 def test_the_crd_and_the_parser_know_the_same_fields() -> None:
     """A field only in the schema would be accepted and ignored; one only in the parser could not be set."""
-    parser = ast.parse((ROOT / "operator" / "holdfast_operator" / "tenant" / "parse.py").read_text())
+    folder = ROOT / "operator" / "holdfast_operator" / "tenant"
     read = {
         call.args[0].value
-        for call in ast.walk(parser)
+        for path in folder.glob("parse*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
         if isinstance(call, ast.Call)
         and isinstance(call.func, ast.Attribute)
         and call.func.attr in READERS

@@ -28,6 +28,12 @@ FIELDS = [
     "pools",
     "claimRetention",
     "allowDisruption",
+    "service",
+    "ingress",
+    "networkPolicy",
+    "podDisruptionBudget",
+    "serviceAccount",
+    "securityContext",
 ]
 POOL_FIELDS = [
     "name",
