@@ -433,7 +433,7 @@ def test_unimplemented_operations_change_nothing(s3, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="k", Body=b"1")
     for call in (
         lambda: s3.put_object_acl(Bucket=bucket, Key="k", ACL="private"),
-        lambda: s3.put_object_tagging(Bucket=bucket, Key="k", Tagging={"TagSet": []}),
+        lambda: s3.restore_object(Bucket=bucket, Key="k"),
         lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"2", ServerSideEncryption="AES256"),
     ):
         with pytest.raises(ClientError) as raised:

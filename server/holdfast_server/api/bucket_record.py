@@ -3,9 +3,15 @@
 The sixteen-byte id is minted at creation and is part of every object's register, so a bucket created anew
 under an old name never shows the old one's objects.  While a delete is deciding whether the bucket is empty
 the state is `deleting` and `mark` tells apart one attempt from the next (see `buckets`).
+
+A bucket's settings (tags, CORS, policy, grants …) are optional fields of it: none set is what a bucket had before the
+field existed.  Fields that this release does not know are kept and written back (`unknown`), so that a pod that is
+one release behind takes nothing away from a bucket it marks or changes.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 
@@ -29,6 +35,10 @@ class BucketRecord(msgspec.Struct, frozen=True, kw_only=True):
     format: int = FORMAT
     """Of this document; fields are only ever appended, and a document of a later format is refused."""
 
+    tags: dict[str, str] = {}
+    unknown: dict[str, Any] = {}
+    """Members of the document that only a later release knows; no member of it themselves."""
+
     @property
     def deleting(self) -> bool:
         return self.state == DELETING
@@ -38,8 +48,7 @@ class BucketDocumentError(ValueError):
     """The stored document is not a bucket's: it was written by something else, or a newer version."""
 
 
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(BucketRecord)
+_FIELDS = frozenset(BucketRecord.__struct_fields__) - {"unknown"}
 
 
 def document_name(bucket_name: str) -> str:
@@ -47,13 +56,17 @@ def document_name(bucket_name: str) -> str:
 
 
 def encode(record: BucketRecord) -> bytes:
-    return _encoder.encode(record)
+    members = msgspec.to_builtins(record)
+    return msgspec.json.encode({**members.pop("unknown"), **members})
 
 
 def decode(body: bytes) -> BucketRecord:
     """Raises BucketDocumentError."""
     try:
-        found = _decoder.decode(body)
+        members = msgspec.json.decode(body, type=dict[str, Any])
+        unknown = {name: value for name, value in members.items() if name not in _FIELDS}
+        known = {name: value for name, value in members.items() if name in _FIELDS}
+        found = msgspec.convert({**known, "unknown": unknown}, BucketRecord)
     except msgspec.MsgspecError as error:
         raise BucketDocumentError(str(error)) from error
     if found.format > FORMAT:

@@ -144,12 +144,19 @@ async def _mark(services: Services, name: str) -> BucketRecord:
         existing = bucket_record.decode(current.body) if current is not None else None
         if existing is None or existing.id != bucket.id:
             raise BucketGone(name)
+        if _settings(existing) != _settings(bucket):
+            raise BucketBusy(name)  # changed since it was read; what the mark writes back must be what there was
         if existing.deleting and not _is_stale(existing, now_ms):
             raise BucketBusy(name)
 
     await services.objects.put_document(document_name(name), bucket_record.encode(marked), markable)
     await _changed(services, name)
     return marked
+
+
+def _settings(bucket: BucketRecord) -> BucketRecord:
+    """The record without what deleting changes of it."""
+    return msgspec.structs.replace(bucket, state=ACTIVE, mark=b"", marked_ms=0)
 
 
 def _is_stale(bucket: BucketRecord, now_ms: int) -> bool:

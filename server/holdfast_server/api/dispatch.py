@@ -18,6 +18,7 @@ from holdfast_server.api import (
     objects_get,
     objects_put,
     off_answers,
+    tagging,
 )
 from holdfast_server.api.admission import Ticket
 from holdfast_server.api.audit_trail import ADMIN, Trail
@@ -60,6 +61,12 @@ HANDLERS: Mapping[str, Handler] = {
     "CompleteMultipartUpload": multipart.complete_multipart_upload,
     "AbortMultipartUpload": multipart.abort_multipart_upload,
     "ListParts": multipart.list_parts,
+    "GetBucketTagging": tagging.get_bucket_tagging,
+    "PutBucketTagging": tagging.put_bucket_tagging,
+    "DeleteBucketTagging": tagging.delete_bucket_tagging,
+    "GetObjectTagging": tagging.get_object_tagging,
+    "PutObjectTagging": tagging.put_object_tagging,
+    "DeleteObjectTagging": tagging.delete_object_tagging,
     "GetBucketAcl": off_answers.get_bucket_acl,
     "GetObjectAcl": off_answers.get_object_acl,
     **dict.fromkeys(off_answers.OPERATIONS, off_answers.answer_off),
@@ -68,6 +75,8 @@ HANDLERS: Mapping[str, Handler] = {
 
 _AUTHORIZED_PER_ITEM = frozenset({"DeleteObjects", "ListBuckets"})
 """Their handlers ask for every key, or show each caller what it may see."""
+
+_CHANGES_OF_BUCKETS = ("PutBucket", "DeleteBucket", "PutPublicAccessBlock", "DeletePublicAccessBlock")
 
 UNKNOWN_OPERATION = "unknown"
 
@@ -178,7 +187,7 @@ def conflict_error(operation: str, headers: Mapping[str, str]) -> S3Error:
     state to change, is that news to it; else (two completions of one upload) trying again settles it."""
     if "if-match" in headers or "if-none-match" in headers:
         return S3Error("ConditionalRequestConflict")
-    if operation in ("CreateBucket", "DeleteBucket"):
+    if operation in ("CreateBucket", "DeleteBucket") or operation.startswith(_CHANGES_OF_BUCKETS):
         return S3Error("OperationAborted")
     return S3Error("SlowDown")
 

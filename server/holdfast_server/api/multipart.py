@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 
 from holdfast_server.api.call import Call, owner_element
-from holdfast_server.api.objects_put import object_condition
+from holdfast_server.api.objects_put import object_condition, require_tagging
 from holdfast_server.api.payload_body import WireBody
 from holdfast_server.api.stored_headers import (
     checksum_elements,
@@ -55,6 +55,7 @@ from holdfast_server.s3.request import Response
 async def create_multipart_upload(call: Call) -> Response:
     async with call.writing() as lease:
         headers = headers_to_keep(call.headers)
+        require_tagging(call, headers)
         wanted = parse_upload_checksum(call.headers)
         notes = UploadNotes(wanted[0].name, wanted[1]) if wanted else UploadNotes()
         lease.confirm()

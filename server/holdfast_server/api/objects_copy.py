@@ -5,14 +5,18 @@ from __future__ import annotations
 from holdfast_server.api.call import Call
 from holdfast_server.api.long_answers import QUIET_SECONDS, answer_patiently
 from holdfast_server.api.objects_get import NULL_VERSION
-from holdfast_server.api.objects_put import object_condition
+from holdfast_server.api.objects_put import object_condition, require_tagging
 from holdfast_server.api.payload_body import CopyBody
 from holdfast_server.api.reading_again import starting_again
 from holdfast_server.api.stored_headers import (
     STORAGE_CLASS_HEADER,
+    TAGS,
     algorithm_of,
     checksum_elements,
     headers_to_keep,
+    object_tags,
+    shown_headers,
+    with_tags,
 )
 from holdfast_server.api.uploads import open_upload, upload_algorithm, upload_id_of
 from holdfast_server.objects.port import Reader, Record
@@ -24,6 +28,7 @@ from holdfast_server.s3.headers import metadata_directive
 from holdfast_server.s3.names import MAX_PUT_SIZE_BYTES, CopySource, parse_copy_source, parse_part_number
 from holdfast_server.s3.ranges import ByteRange, parse_copy_range
 from holdfast_server.s3.request import Response
+from holdfast_server.s3.tags import decode_tags, tagging_directive
 
 _ILLEGAL = (
     "This copy request is illegal because it is trying to copy an object to itself without changing the object's "
@@ -49,6 +54,9 @@ async def _copy_object(call: Call) -> Response:
         _refuse_copy_onto_itself(call, source, directive)
         reader = await _open_source(call, source)
         headers = _copied_headers(call, reader.record, directive)
+        if TAGS in headers and tagging_directive(call.headers) == "COPY":
+            call.require("s3:GetObjectTagging", source.bucket, source.key)
+        require_tagging(call, headers)
         condition = object_condition(parse_write_condition(call.headers))
         algorithm = _checksum_of_copy(call, reader.record)
         size_bytes = _copied_size(reader.record.size_bytes)
@@ -103,13 +111,15 @@ def _copied_size(size_bytes: int) -> int:
 
 def _copied_headers(call: Call, source: Record, directive: str) -> dict[str, str]:
     """REPLACE takes the request's headers; COPY the source's, but for storage class and redirect, which are
-    always the request's."""
+    always the request's.  Tags go by a directive of their own."""
     asked = headers_to_keep(call.headers)
+    replaced_tags = tagging_directive(call.headers) == "REPLACE"
+    tags = decode_tags(asked.pop(TAGS, "")) if replaced_tags else object_tags(source)
     if directive == "REPLACE":
-        return asked
+        return with_tags(asked, tags)
     own = (STORAGE_CLASS_HEADER, "x-amz-website-redirect-location")
-    kept = {name: value for name, value in source.headers.items() if name not in own}
-    return {**kept, **{name: asked[name] for name in own if name in asked}}
+    kept = {name: value for name, value in shown_headers(source).items() if name not in (*own, "x-amz-tagging-count")}
+    return with_tags({**kept, **{name: asked[name] for name in own if name in asked}}, tags)
 
 
 def _checksum_of_copy(call: Call, source: Record) -> Algorithm | None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 from holdfast_server.api.call import Call
 from holdfast_server.api.reading_again import starting_again
-from holdfast_server.api.stored_headers import STORAGE_CLASS_HEADER, checksum_headers, validators
+from holdfast_server.api.stored_headers import checksum_headers, shown_headers, validators
 from holdfast_server.objects.port import Reader, Record, Unavailable
 from holdfast_server.s3.conditions import check_read
 from holdfast_server.s3.errors import S3Error
@@ -133,10 +133,7 @@ def _answer(call: Call, record: Record) -> Response | tuple[int, dict[str, str],
 
 
 def _object_headers(record: Record) -> dict[str, str]:
-    headers = {**record.headers, **validators(record), "accept-ranges": "bytes"}
-    if headers.get(STORAGE_CLASS_HEADER) == "STANDARD":
-        del headers[STORAGE_CLASS_HEADER]
-    return headers
+    return {**shown_headers(record), **validators(record), "accept-ranges": "bytes"}
 
 
 def _cache_headers(record: Record) -> dict[str, str]:

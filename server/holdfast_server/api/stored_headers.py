@@ -12,6 +12,7 @@ from holdfast_server.objects.record import Record
 from holdfast_server.s3.checksums import ALGORITHMS, FULL_OBJECT
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.headers import http_date, object_headers, quote_etag, storage_class
+from holdfast_server.s3.tags import TAGGING_HEADER, Tags, decode_tags, encode_tags, parse_tagging_header
 
 TYPE = "type"
 """The key of a record's checksums that holds COMPOSITE or FULL_OBJECT."""
@@ -24,10 +25,14 @@ _UNIMPLEMENTED = (
     "x-amz-object-lock-mode",
     "x-amz-object-lock-retain-until-date",
     "x-amz-object-lock-legal-hold",
-    "x-amz-tagging",
     "x-amz-write-offset-bytes",
 )
-"""What a client must not believe was done: encryption, locks and tags are refused rather than dropped."""
+"""What a client must not believe was done: encryption and locks are refused rather than dropped."""
+
+TAGS = "x-holdfast-tags"
+"""An object's tags as `tags.encode_tags` writes them, among its headers; never sent as such."""
+_PRIVATE = "x-holdfast-"
+"""What is kept among an object's headers for this layer alone."""
 
 
 def headers_to_keep(headers: Mapping[str, str]) -> dict[str, str]:
@@ -42,10 +47,34 @@ def headers_to_keep(headers: Mapping[str, str]) -> dict[str, str]:
         except UnicodeEncodeError as error:
             # What is not UTF-8 could not be sent back as it came.
             raise S3Error("InvalidArgument", "Header values must be UTF-8", ArgumentName=name) from error
+    tags = parse_tagging_header(headers.get(TAGGING_HEADER, ""))
+    if tags:
+        kept[TAGS] = encode_tags(tags)
     wanted = storage_class(headers)
     if wanted != "STANDARD":
         kept[STORAGE_CLASS_HEADER] = wanted
     return kept
+
+
+def shown_headers(record: Record) -> dict[str, str]:
+    """What a GET or HEAD sends of the kept headers, and how many tags there are."""
+    shown = {name: value for name, value in record.headers.items() if not name.startswith(_PRIVATE)}
+    if shown.get(STORAGE_CLASS_HEADER) == "STANDARD":
+        del shown[STORAGE_CLASS_HEADER]
+    tags = record.headers.get(TAGS)
+    if tags:
+        shown["x-amz-tagging-count"] = str(tags.count("&") + 1)
+    return shown
+
+
+def object_tags(record: Record) -> Tags:
+    return decode_tags(record.headers.get(TAGS, ""))
+
+
+def with_tags(headers: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
+    """The headers of an object that has these tags, and no others."""
+    kept = {name: value for name, value in headers.items() if name != TAGS}
+    return {**kept, TAGS: encode_tags(tags)} if tags else kept
 
 
 def record_storage_class(record: Record) -> str:

@@ -81,7 +81,8 @@ class ObjectPage(msgspec.Struct, frozen=True, kw_only=True):
     """Shown with every key where given."""
 
 
-def _document(root: str, content: str) -> bytes:
+def document(root: str, content: str) -> bytes:
+    """A whole answer: its root element in S3's namespace around the content, which is XML already."""
     return f'{DECLARATION}<{root} xmlns="{NAMESPACE}">{content}</{root}>'.encode()
 
 
@@ -102,12 +103,12 @@ def list_buckets_xml(owner: Owner, buckets: Iterable[tuple[str, int]], region: s
             for name, created_ms in buckets
         ]
     )
-    return _document("ListAllMyBucketsResult", f"{owner.xml()}<Buckets>{rows}</Buckets>")
+    return document("ListAllMyBucketsResult", f"{owner.xml()}<Buckets>{rows}</Buckets>")
 
 
 def location_xml(region: str) -> bytes:
     """GetBucketLocation; us-east-1 is the empty element, as S3 has it."""
-    return _document("LocationConstraint", "" if region == "us-east-1" else escape(region))
+    return document("LocationConstraint", "" if region == "us-east-1" else escape(region))
 
 
 def list_objects_v1_xml(page: ObjectPage, marker: str, next_marker: str) -> bytes:
@@ -117,7 +118,7 @@ def list_objects_v1_xml(page: ObjectPage, marker: str, next_marker: str) -> byte
     if page.is_truncated and next_marker:
         more = f"<NextMarker>{escape(encode_name(next_marker, encode))}</NextMarker>"
     head = f"<Marker>{escape(encode_name(marker, encode))}</Marker>{more}"
-    return _document("ListBucketResult", _page_xml(page, head))
+    return document("ListBucketResult", _page_xml(page, head))
 
 
 def list_objects_v2_xml(
@@ -131,7 +132,7 @@ def list_objects_v2_xml(
         head += f"<NextContinuationToken>{escape(next_token)}</NextContinuationToken>"
     if start_after:
         head += f"<StartAfter>{escape(encode_name(start_after, page.encoding_type))}</StartAfter>"
-    return _document("ListBucketResult", _page_xml(page, head))
+    return document("ListBucketResult", _page_xml(page, head))
 
 
 def _page_xml(page: ObjectPage, head: str) -> str:
@@ -172,12 +173,12 @@ def _prefix_xml(prefix: str, encoding_type: str) -> str:
 
 def copy_object_xml(etag: str, modified_ms: int, checksums: Mapping[str, str] = _NO_CHECKSUMS) -> bytes:
     """CopyObject; `checksums` maps an element (`ChecksumCRC32`) to its base64, here and below."""
-    return _document("CopyObjectResult", _copied(etag, modified_ms, checksums))
+    return document("CopyObjectResult", _copied(etag, modified_ms, checksums))
 
 
 def copy_part_xml(etag: str, modified_ms: int, checksums: Mapping[str, str] = _NO_CHECKSUMS) -> bytes:
     """UploadPartCopy."""
-    return _document("CopyPartResult", _copied(etag, modified_ms, checksums))
+    return document("CopyPartResult", _copied(etag, modified_ms, checksums))
 
 
 def _copied(etag: str, modified_ms: int, checksums: Mapping[str, str]) -> str:
@@ -193,7 +194,7 @@ def _checksums_xml(checksums: Mapping[str, str]) -> str:
 
 def create_multipart_upload_xml(bucket: str, key: str, upload_id: str) -> bytes:
     """CreateMultipartUpload."""
-    return _document(
+    return document(
         "InitiateMultipartUploadResult",
         f"<Bucket>{escape(bucket)}</Bucket><Key>{escape(key)}</Key><UploadId>{escape(upload_id)}</UploadId>",
     )
@@ -207,7 +208,7 @@ def complete_multipart_upload_xml(
     checksums: Mapping[str, str] = _NO_CHECKSUMS,
 ) -> bytes:
     """CompleteMultipartUpload."""
-    return _document(
+    return document(
         "CompleteMultipartUploadResult",
         f"<Location>{escape(location)}</Location><Bucket>{escape(bucket)}</Bucket><Key>{escape(key)}</Key>"
         f"<ETag>&quot;{escape(etag)}&quot;</ETag>{_checksums_xml(checksums)}",
@@ -237,7 +238,7 @@ def list_parts_xml(
         ]
     )
     next_marker = parts[-1].number if parts else part_number_marker
-    return _document(
+    return document(
         "ListPartsResult",
         f"<Bucket>{escape(bucket)}</Bucket><Key>{escape(encode_name(key, encoding_type))}</Key>"
         f"<UploadId>{escape(upload.upload_id)}</UploadId>{owner.xml('Initiator')}{owner.xml()}"
@@ -283,7 +284,7 @@ def list_multipart_uploads_xml(
             f"<NextKeyMarker>{escape(encode_name(next_key_marker, encoding_type))}</NextKeyMarker>"
             f"<NextUploadIdMarker>{escape(next_upload_id_marker)}</NextUploadIdMarker>"
         )
-    return _document(
+    return document(
         "ListMultipartUploadsResult",
         f"<Bucket>{escape(bucket)}</Bucket><KeyMarker>{escape(encode_name(key_marker, encoding_type))}</KeyMarker>"
         f"<UploadIdMarker>{escape(upload_id_marker)}</UploadIdMarker>{more}"
@@ -316,38 +317,38 @@ def delete_objects_xml(deleted: Iterable[tuple[str, str]], failed: Iterable[Dele
         f"<Code>{failure.code}</Code><Message>{escape(failure.message)}</Message></Error>"
         for failure in failed
     ]
-    return _document("DeleteResult", "".join(rows))
+    return document("DeleteResult", "".join(rows))
 
 
 def versioning_xml(status: str = "") -> bytes:
     """GetBucketVersioning; empty where it was never switched on."""
-    return _document("VersioningConfiguration", _optional("Status", status))
+    return document("VersioningConfiguration", _optional("Status", status))
 
 
 def request_payment_xml() -> bytes:
     """GetBucketRequestPayment: the owner pays."""
-    return _document("RequestPaymentConfiguration", "<Payer>BucketOwner</Payer>")
+    return document("RequestPaymentConfiguration", "<Payer>BucketOwner</Payer>")
 
 
 def accelerate_xml() -> bytes:
     """GetBucketAccelerateConfiguration: never on."""
-    return _document("AccelerateConfiguration", "")
+    return document("AccelerateConfiguration", "")
 
 
 def logging_xml() -> bytes:
     """GetBucketLogging: off."""
-    return _document("BucketLoggingStatus", "")
+    return document("BucketLoggingStatus", "")
 
 
 def notification_xml() -> bytes:
     """GetBucketNotificationConfiguration: none."""
-    return _document("NotificationConfiguration", "")
+    return document("NotificationConfiguration", "")
 
 
 def owner_acl_xml(owner: Owner) -> bytes:
     """GetBucketAcl and GetObjectAcl: the owner has full control; permissions are policies, not ACLs."""
     grantee = f'<Grantee xmlns:xsi="{_XSI}" xsi:type="CanonicalUser">'
-    return _document(
+    return document(
         "AccessControlPolicy",
         f"{owner.xml()}<AccessControlList><Grant>{grantee}<ID>{escape(owner.id)}</ID>"
         f"<DisplayName>{escape(owner.display_name)}</DisplayName></Grantee>"
