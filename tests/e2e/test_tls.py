@@ -95,7 +95,8 @@ def test_a_tenant_changes_over_is_renewed_and_changes_back_under_traffic(
             switch(cluster, namespace, {"mode": "Disabled", "plaintext": "Accepted"})
             wait_for("TLS to be off", lambda: is_settled(cluster, namespace, "Disabled"), 600)
         assert (told.failures, told.done > 3) == ([], True)
-    assert "store-tls" not in cluster.names("secret", namespace)
+    # What nobody needs any more goes with the pass after the one that tells it.
+    wait_for("its Secret to go", lambda: "store-tls" not in cluster.names("secret", namespace))
     assert pods(cluster, namespace) == before
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Protocol, cast
 
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
@@ -32,8 +31,6 @@ log = logging.getLogger(__name__)
 READ_SIZE_BYTES = 64 << 10
 HEAD_READ_SIZE_BYTES = 32 << 10
 """What is read at a time while a head is expected: what follows it is all that a request which waits may hold."""
-TLS_WRITE_BUFFER_BYTES = 64 << 10
-"""What the TLS layer may hold on top of the socket's transport, which holds as much."""
 LINGER_SECONDS = 2.0
 """How long a refused client may go on sending into nothing before the connection is cut."""
 LINGER_SIZE_BYTES = 32 << 20
@@ -43,13 +40,6 @@ TAKE_UP_SECONDS = 1.0
 MalformedAnswer = Callable[[web.BaseRequest, S3Error], web.Response]
 RefusalBytes = Callable[[S3Error], bytes]
 """The same answer as it goes over the wire, for clients that have not even asked something."""
-
-
-class TlsTransport(Protocol):
-    """What the loops' TLS transports can do beside what every transport can."""
-
-    def set_read_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
 
 
 class BodyCutShort(ConnectionError):
@@ -180,11 +170,6 @@ class S3Protocol(RequestHandler):
             self.transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if transport.get_extra_info("sslcontext") is not None:
-            # TLS has buffers of its own, of half a megabyte each way by default.
-            tls = cast(TlsTransport, transport)
-            tls.set_read_buffer_limits(high=READ_SIZE_BYTES)
-            tls.set_write_buffer_limits(high=TLS_WRITE_BUFFER_BYTES)
         super().connection_made(transport)
         if not self._server.admit(self):
             self.refuse(S3Error("SlowDown", "Too many connections."))
@@ -196,6 +181,11 @@ class S3Protocol(RequestHandler):
             # aiohttp may still be reading the rest of a refused body; it would wait for it in vain.
             self._last_content.feed_eof()
         super().connection_lost(exc)
+
+    def cut(self) -> None:
+        """At once, without waiting for a client that may never take what is left for it."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def refuse(self, error: S3Error) -> None:
         """Answer what was not asked, and let the client finish sending within bounds."""
@@ -255,19 +245,15 @@ class _InSmallPieces(asyncio.BufferedProtocol):
         self._protocol = protocol
         self._buffer = buffer
         self._head_buffer = buffer[:HEAD_READ_SIZE_BYTES]
-        self._half_closes = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._half_closes = transport.get_extra_info("sslcontext") is None
         self._protocol.connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._protocol.connection_lost(exc)
 
     def eof_received(self) -> bool | None:
-        keep_open = self._protocol.eof_received()
-        # With TLS the connection ends with either side; asking for more only fills the log.
-        return keep_open if self._half_closes else None
+        return self._protocol.eof_received()
 
     def pause_writing(self) -> None:
         self._protocol.pause_writing()
@@ -322,7 +308,7 @@ class S3Server(web.Server):
                 return False
             rested = next(iter(self._resting))
             self.lost(rested)
-            rested.force_close()
+            rested.cut()
         self._resting[connection] = None
         return True
 

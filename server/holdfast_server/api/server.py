@@ -47,7 +47,8 @@ LINGER_SECONDS = 2.0
 CUT_SECONDS = 0.5
 """What a request that outlived the grace of a closing server gets to notice that its client is gone."""
 REQUEST_ID_SIZE_BYTES = 8
-TLS_WRITE_SIZE_BYTES = 64 << 10
+WRITE_SIZE_BYTES = 256 << 10
+"""Of a response, what a client has `write_idle_seconds` to take."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -330,7 +331,7 @@ class FrontEnd:
             if trail is not None:
                 trail.cut = True  # until it has come to its end
             await stream.prepare(http)
-            await self._write_pieces(stream, body, trail, secure=http.secure)
+            await self._write_pieces(stream, body, trail)
             if trail is not None:
                 trail.cut = False
         except asyncio.CancelledError:
@@ -347,14 +348,12 @@ class FrontEnd:
             await close_pieces(body)
         return stream
 
-    async def _write_pieces(
-        self, stream: web.StreamResponse, body: BodyStream, trail: Trail | None, *, secure: bool
-    ) -> None:
+    async def _write_pieces(self, stream: web.StreamResponse, body: BodyStream, trail: Trail | None) -> None:
         sent = 0
         idle_seconds = self._services.limits.write_idle_seconds
         async for piece in body.pieces:
             sent += len(piece)
-            for part in _parts(piece) if secure else (piece,):
+            for part in _parts(piece):
                 async with asyncio.timeout(idle_seconds):
                     await stream.write(part)
             if trail is not None:
@@ -382,10 +381,9 @@ class FrontEnd:
 
 
 def _parts(piece: bytes | bytearray | memoryview) -> Iterator[memoryview]:
-    """TLS takes whatever it is given at once and keeps it encrypted, beside the budget that the piece is held in."""
     view = memoryview(piece)
-    for at in range(0, len(view), TLS_WRITE_SIZE_BYTES):
-        yield view[at : at + TLS_WRITE_SIZE_BYTES]
+    for at in range(0, len(view), WRITE_SIZE_BYTES):
+        yield view[at : at + WRITE_SIZE_BYTES]
 
 
 def split_target(target: str) -> tuple[str, str]:

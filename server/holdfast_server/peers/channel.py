@@ -30,7 +30,7 @@ from holdfast_server.peers.handshake import NONCE_SIZE_BYTES, Dialler, Handshake
 from holdfast_server.peers.messages import ConnectionClass, Report, Request, Verb
 from holdfast_server.peers.naming import Resolver
 from holdfast_server.peers.port import PeerError
-from holdfast_server.transport.tls import SHUTDOWN_SECONDS
+from holdfast_server.transport.tls_connection import dial_tls
 
 log = logging.getLogger(__name__)
 
@@ -366,13 +366,13 @@ class Channel:
         settings = self._settings
         address = await settings.resolver.resolve(self.target.host)
         loop = asyncio.get_running_loop()
+        connection = Connection()
         context = settings.tls()
-        name = None if context is None else self.target.host
-        _, connection = await loop.create_connection(
-            Connection, address, self.target.port, ssl=context, server_hostname=name,
-            ssl_shutdown_timeout=None if context is None else SHUTDOWN_SECONDS,
-        )  # fmt: skip
         try:
+            if context is None:
+                await loop.create_connection(lambda: connection, address, self.target.port)
+            else:
+                await dial_tls(connection, context, self.target.host, address, self.target.port)
             dialler = Dialler(
                 settings.me, self.target.pool, self.target.ordinal, self.connection_class,
                 settings.keys(), settings.clock.random_bytes(NONCE_SIZE_BYTES),

@@ -2,9 +2,10 @@
 
 Every pod has its own loopback address and its own folders below one directory; names are resolved through a
 hosts table.  Pods can be killed, restarted and emptied; what they print is kept in `<pod>.log`.  Everything that
-was started is ended by `stop`, and by the kernel if this process dies.
+was started is ended by `stop`, and by the kernel if this process dies.  With `tls` they require TLS of clients and
+of each other; probes are asked without, as kubelets do.
 
-Not here: restarting by itself (a kubelet does that), Services.
+Not here: restarting by itself (a kubelet does that), Services, making certificates.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,16 +30,22 @@ import yaml
 
 from holdfast_server.contract import geometry, names
 from holdfast_server.contract.config import (
+    CertificateFiles,
     ErasureConfig,
     KeyFiles,
     PoolConfig,
     ServerConfig,
     TenantConfig,
+    TlsConfig,
     to_builtins,
 )
 
 START_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 15.0
+CERTIFICATE, KEY, PEERS_CERTIFICATE, PEERS_KEY, PEERS_AUTHORITY = (
+    "tls.crt", "tls.key", "peer.crt", "peer.key", "peer-ca.crt",
+)  # fmt: skip
+"""The files of `PodProcesses.tls`, all in PEM."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -77,6 +84,8 @@ class PodProcesses:
     """For one pod, on top of that: a shim with a journal of its own."""
     entry: tuple[str, ...] = ("-m", "holdfast_server.main")
     """What Python runs; `altered_server` stands in where a test alters the server."""
+    tls: Mapping[str, str] | None = None
+    """Texts of the files named above, the same for every pod; None for pods without TLS."""
     processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -87,6 +96,11 @@ class PodProcesses:
         return f"{self.network}{pod + 1}"
 
     def endpoint(self, pod: int = 0) -> str:
+        """For clients."""
+        return f"{'http' if self.tls is None else 'https'}://{self.address(pod)}:{names.S3_PORT}"
+
+    def probe_endpoint(self, pod: int = 0) -> str:
+        """For health and metrics, which are answered without TLS always."""
         return f"http://{self.address(pod)}:{names.S3_PORT}"
 
     def drive_path(self, pod: int, volume: int = 0) -> Path:
@@ -111,6 +125,7 @@ class PodProcesses:
                 )
             ],
             keys=keys,
+            tls=self._write_certificates(),
         )
         for pod in range(self.servers):
             path = self.directory / f"{self.prefix}{pod}" / "config.yaml"
@@ -129,6 +144,21 @@ class PodProcesses:
             for volume in range(self.volumes):
                 self.drive_path(pod, volume).mkdir(parents=True, exist_ok=True)
         return KeyFiles(root_user_file="/keys/user", root_password_file="/keys/password", peer_key_file="/keys/peer")
+
+    def _write_certificates(self) -> TlsConfig | None:
+        if self.tls is None:
+            return None
+        for pod in range(self.servers):
+            folder = self.directory / f"{self.prefix}{pod}" / "tls"
+            folder.mkdir(exist_ok=True)
+            for name, text in self.tls.items():
+                (folder / name).write_text(text)
+        peers = CertificateFiles(
+            certificate_file=f"/tls/{PEERS_CERTIFICATE}",
+            key_file=f"/tls/{PEERS_KEY}",
+            ca_file=f"/tls/{PEERS_AUTHORITY}",
+        )
+        return TlsConfig(certificate_file=f"/tls/{CERTIFICATE}", key_file=f"/tls/{KEY}", peers=peers, stage="Required")
 
     def start(self, pod: int) -> None:
         name = f"{self.prefix}{pod}"
@@ -192,12 +222,12 @@ class PodProcesses:
         self.write_config(formatting=False)
 
     async def wait_ready(self, pod: int) -> None:
-        await self._wait(f"{self.endpoint(pod)}{names.HEALTH_READY_PATH}")
+        await self._wait(f"{self.probe_endpoint(pod)}{names.HEALTH_READY_PATH}")
 
     async def wait_healthy(self) -> None:
         """Every running pod sees all running drives serve."""
         for pod in self.processes:
-            await self._wait(f"{self.endpoint(pod)}{names.HEALTH_CLUSTER_PATH}")
+            await self._wait(f"{self.probe_endpoint(pod)}{names.HEALTH_CLUSTER_PATH}")
 
     async def wait_whole(self, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
         """All drives are full and the repair queues are empty, as every pod sees it."""
@@ -208,7 +238,7 @@ class PodProcesses:
 
     def health(self, pod: int) -> dict[str, object]:
         """`/health/cluster` of a pod, whatever its status; empty if it does not answer."""
-        return _get(f"{self.endpoint(pod)}{names.HEALTH_CLUSTER_PATH}")[1]
+        return _get(f"{self.probe_endpoint(pod)}{names.HEALTH_CLUSTER_PATH}")[1]
 
     async def _wait(self, url: str) -> None:
         async with asyncio.timeout(START_TIMEOUT_SECONDS):

@@ -5,8 +5,8 @@ connection, and a tenant can begin or cease to use TLS while it runs (docs/decis
 begins with a handshake record, 16 03 and a minor version from 01 on; HTTP begins with a letter, and a peer's frame
 of such a size would be larger than any that begins a connection.  The bytes are looked at and left in the socket.
 
-Bounds: MAX_ARRIVING connections that have not said what they are or are in their TLS handshake; one more takes the
-place of the oldest.  Each has `first_bytes_seconds`, and `tls.HANDSHAKE_SECONDS` for its handshake.
+Bounds: MAX_ARRIVING connections that have not said what they are, for `first_bytes_seconds` each, and
+MAX_SHAKING_HANDS in their TLS handshake, for `tls.HANDSHAKE_SECONDS`; one more takes the place of the oldest.
 
 Not here: what is spoken inside, and how many connections there may be (the protocols).
 """
@@ -20,18 +20,22 @@ import ssl
 from collections.abc import Callable
 from typing import NamedTuple
 
-from holdfast_server.transport.tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS
+from holdfast_server.transport.tls import HANDSHAKE_SECONDS
+from holdfast_server.transport.tls_connection import READ_SIZE_BYTES, TlsConnection
 
 log = logging.getLogger(__name__)
 
 MAX_ARRIVING = 512
+MAX_SHAKING_HANDS = 128
+"""Fewer: a handshake takes up to 160 KiB where the client makes the most of it."""
 BACKLOG = 1024
 FIRST_BYTES_SECONDS = 30.0
 ACCEPT_PAUSE_SECONDS = 0.5
 """After a failure to accept, which is mostly a want of file descriptors."""
 _HANDSHAKE_RECORD = 0x16
 _PEEKED_BYTES = 3
-_PEEK_AGAIN_SECONDS = 0.02
+_PEEK_AGAIN_SECONDS = 0.5
+"""Where the kernel says that a connection can be read although less than was asked for has come."""
 
 
 class Admission(NamedTuple):
@@ -48,7 +52,7 @@ class Listener:
 
     def __init__(
         self,
-        make_protocol: Callable[[], asyncio.BaseProtocol],
+        make_protocol: Callable[[], asyncio.BufferedProtocol],
         admission: Admission,
         first_bytes_seconds: float = FIRST_BYTES_SECONDS,
     ) -> None:
@@ -56,8 +60,10 @@ class Listener:
         self._first_bytes_seconds = first_bytes_seconds
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
-        self._arriving: dict[asyncio.Task[None], None] = {}
-        """The oldest first."""
+        self._arriving = _Few(MAX_ARRIVING)
+        self._shaking_hands = _Few(MAX_SHAKING_HANDS)
+        self._buffer = memoryview(bytearray(READ_SIZE_BYTES))
+        """Of all its TLS connections."""
 
     async def start(self, host: str, port: int) -> int:
         """Listen; returns the port, of use where 0 was given.  Raises OSError."""
@@ -74,7 +80,7 @@ class Listener:
 
     async def close(self) -> None:
         """Accept nothing more; connections that a protocol has already are its own."""
-        tasks = [*self._accepting, *self._arriving]
+        tasks = [*self._accepting, *self._arriving.tasks, *self._shaking_hands.tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -91,13 +97,7 @@ class Listener:
                 log.error("no connection can be accepted", extra={"reason": str(error)})
                 await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
                 continue
-            if len(self._arriving) >= MAX_ARRIVING:
-                oldest = next(iter(self._arriving))
-                del self._arriving[oldest]
-                oldest.cancel()
-            task = loop.create_task(self._take(accepted, str(address[0])))
-            self._arriving[task] = None
-            task.add_done_callback(lambda done: self._arriving.pop(done, None))
+            self._arriving.add(loop.create_task(self._take(accepted, str(address[0]))))
 
     async def _take(self, accepted: socket.socket, address: str) -> None:
         """Give the connection to a protocol, or close it."""
@@ -116,16 +116,50 @@ class Listener:
             if context is None:
                 await loop.connect_accepted_socket(self._make_protocol, accepted)
             else:
-                await loop.connect_accepted_socket(
-                    self._make_protocol, accepted, ssl=context,
-                    ssl_handshake_timeout=HANDSHAKE_SECONDS, ssl_shutdown_timeout=SHUTDOWN_SECONDS,
-                )  # fmt: skip
+                await self._shake_hands(accepted, context)
         except (OSError, TimeoutError) as error:
             log.info("a connection came to nothing", extra={"address": address, "reason": str(error) or "too slow"})
             accepted.close()
         except asyncio.CancelledError:
             accepted.close()
             raise
+
+    async def _shake_hands(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
+        """Raises OSError, TimeoutError."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._arriving.forget(task)
+        self._shaking_hands.add(task)
+        connection = TlsConnection(self._make_protocol(), context, self._buffer, server_side=True)
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, accepted)
+                await connection.established()
+        except ssl.SSLError:
+            raise  # it is closing, with an alert that says why
+        except BaseException:
+            connection.abort()
+            raise
+
+
+class _Few:
+    """Tasks of which there may be so many; one more takes the place of the oldest."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.tasks: dict[asyncio.Task[None], None] = {}
+        """The oldest first."""
+
+    def add(self, task: asyncio.Task[None]) -> None:
+        if len(self.tasks) >= self._most:
+            oldest = next(iter(self.tasks))
+            del self.tasks[oldest]
+            oldest.cancel()
+        self.tasks[task] = None
+        task.add_done_callback(self.forget)
+
+    def forget(self, task: asyncio.Task[None]) -> None:
+        self.tasks.pop(task, None)
 
 
 def _bound(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
@@ -145,6 +179,16 @@ def _bound(family: int, kind: int, protocol: int, address: tuple[object, ...]) -
 
 async def _begins_with_tls(accepted: socket.socket) -> bool:
     """Raises ConnectionError where the other end leaves without a word."""
+    # As few system calls as bytes that somebody sends one by one.
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _PEEKED_BYTES)
+    try:
+        return await _peek(accepted)
+    finally:
+        if accepted.fileno() >= 0:
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+
+
+async def _peek(accepted: socket.socket) -> bool:
     while True:
         try:
             first = accepted.recv(_PEEKED_BYTES, socket.MSG_PEEK)
@@ -157,7 +201,7 @@ async def _begins_with_tls(accepted: socket.socket) -> bool:
             return False
         if len(first) == _PEEKED_BYTES:
             return first[1] == 0x03 and 0x01 <= first[2] <= 0x04
-        await asyncio.sleep(_PEEK_AGAIN_SECONDS)  # readable already, so there is nothing to be woken by
+        await asyncio.sleep(_PEEK_AGAIN_SECONDS)
 
 
 async def _readable(accepted: socket.socket) -> None:

@@ -13,8 +13,6 @@ from pathlib import Path
 
 HANDSHAKE_SECONDS = 10.0
 """A client that takes longer is let go."""
-SHUTDOWN_SECONDS = 5.0
-"""How long a closed connection may wait for the other end's last word."""
 
 
 def client_facing_context(certificate: Path, key: Path) -> ssl.SSLContext:
