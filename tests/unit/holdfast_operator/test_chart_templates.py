@@ -243,7 +243,9 @@ def test_the_notes_say_what_to_do_next() -> None:
     told = notes("holdfast-operator", OPERATOR_VALUES["everything"])
     assert "the Tenants of one." in told
     assert "apply crds/tenant.yaml" in told
-    spec = {"pools": [{"name": "main"}], "users": [{"name": "loki"}, {"name": "mine", "secretRef": {"name": "own"}}]}
+    claim = {"spec": {"resources": {"requests": {"storage": "1Gi"}}}}
+    pool = {"name": "main", "servers": 4, "volumesPerServer": 1, "volumeClaimTemplate": claim}
+    spec = {"pools": [pool], "users": [{"name": "loki"}, {"name": "mine", "secretRef": {"name": "own"}}]}
     told = notes("holdfast-tenant", {"name": "logs", "spec": spec})
     assert "logs.system.svc:9000" in told
     assert "logs-user-loki  user loki" in told
