@@ -81,7 +81,8 @@ class DropState:
     """Which of the kinds the pass is at."""
     first: Register | None = None
     """Where in it the pass goes on; None: at its beginning."""
-    began: float = 0.0
+    worked_seconds: float = 0.0
+    """In this pass; not the time it lay still, without the turn or while a drive was away."""
     seen: int = 0
     """In this pass."""
     dropped: int = 0
@@ -116,7 +117,7 @@ class TombstoneWork:
         if began < state.again_at or not self._has_turn(drive, erasure_set):
             return False
         if state.kind == 0 and state.first is None:
-            state.began, state.seen, state.dropped = began, 0, 0
+            state.worked_seconds, state.seen, state.dropped = 0.0, 0, 0
         kind = _KINDS[state.kind]
         settings = self._settings
         seconds = settings.upload_seconds if kind == record.UPLOAD_SPACE else settings.settled_seconds
@@ -128,12 +129,14 @@ class TombstoneWork:
         state.dropped += dropped
         state.dropped_ever += dropped
         state.first = page.next_first
+        worked = self._clock.monotonic_seconds() - began
+        state.worked_seconds += worked
         if page.next_first is None:
             state.kind = (state.kind + 1) % len(_KINDS)
             if state.kind == 0:
                 self._end_pass(state)
                 return False
-        await self._pacer.rest(self._clock.monotonic_seconds() - began)
+        await self._pacer.rest(worked)
         return True
 
     def _has_turn(self, drive: OwnDrive, erasure_set: ErasureSet) -> bool:
@@ -147,7 +150,7 @@ class TombstoneWork:
         now = self._clock.monotonic_seconds()
         pause = self._settings.drop_interval_seconds
         if state.dropped * 2 < state.seen:
-            pause = max(pause, (now - state.began) / UNPRODUCTIVE_SHARE)
+            pause = max(pause, state.worked_seconds / UNPRODUCTIVE_SHARE)
         state.again_at = now + pause
 
     async def _drop(self, erasure_set: ErasureSet, tombstones: Sequence[Tombstone], settled_seconds: float) -> int:

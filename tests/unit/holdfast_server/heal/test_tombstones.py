@@ -128,6 +128,32 @@ async def test_half_a_drop_is_finished_later(cluster: MemoryCluster, verb: str) 
     assert rows(cluster) == [0] * 4
 
 
+async def test_a_pass_that_lay_still_while_a_drive_was_away_goes_on_soon_after(cluster: MemoryCluster) -> None:
+    """Hours without a turn are no work: they must not be rested from tenfold."""
+    await delete(cluster, "a")
+    await cluster.clock.sleep(RIPE_SECONDS)
+
+    async def hook(_: int, called: str, __: Any) -> None:
+        if called == "drop_tombstones":
+            raise DriveOffline("gone")
+
+    cluster.hook = hook
+    pods = Pods(cluster)
+    for service in pods.services:  # one kind of registers each: nobody's pass comes to its end
+        drive = service._local_drives()[0]
+        for _ in range(4 * TURN_MS // 1000):
+            if service.work_of(0).drop.seen:
+                break
+            await service.tombstones.step(drive, service.set_of(drive), service.work_of(0).drop)
+            await cluster.clock.sleep(1.0)
+    cluster.hook = None
+    assert sum(service.work_of(0).drop.seen for service in pods.services) > 0
+    with cluster.away(2):
+        await cluster.clock.sleep(10 * 3600.0)
+    assert await pods.drop(2) == 1
+    assert rows(cluster) == [0] * 4
+
+
 async def test_a_drive_that_lost_its_note_is_told_again(cluster: MemoryCluster) -> None:
     async def hook(position: int, called: str, arguments: Any) -> None:
         if called == "note" and position == 2:
