@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -60,12 +60,59 @@ class Weather:
     usual_seconds: float = 0.01
 
 
+class Trap:
+    """Messages of some verbs, stopped on their way until it is opened; or lost in it.
+
+    What random weather hardly ever does, delay just the messages of one step of a protocol, is what a race between two
+    coordinators needs.
+    """
+
+    def __init__(
+        self,
+        verbs: Collection[str],
+        nodes: Collection[int],
+        positions: Collection[int],
+        loses: bool = False,
+    ) -> None:
+        self.caught = 0
+        self._verbs, self._nodes, self._positions = frozenset(verbs), frozenset(nodes), frozenset(positions)
+        self._loses = loses
+        self._opened = asyncio.Event()
+        self._sprung = asyncio.Event()
+
+    def catches(self, link: tuple[int, int], verb: str) -> bool:
+        in_reach = link[0] in self._nodes and link[1] in self._positions
+        return in_reach and verb in self._verbs and not self._opened.is_set()
+
+    async def stop(self, near: bool) -> bool:
+        """Until it is opened; False if the message is lost.  Within a pod no message is lost."""
+        self.caught += 1
+        self._sprung.set()
+        if self._loses and not near:
+            return False
+        await self._opened.wait()
+        return True
+
+    async def sprung(self, at_most_seconds: float) -> bool:
+        """Whether something was caught within that time."""
+        try:
+            await asyncio.wait_for(self._sprung.wait(), at_most_seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    def open(self) -> None:
+        """All that it stopped goes on, and nothing more is caught."""
+        self._opened.set()
+
+
 class Network:
     """Carries the messages of all coordinators to all drives.
 
     Beside the weather, three kinds of standing trouble, each by number of the coordinator and position of the drive:
     `cut` links lose everything in that direction (a partition may be one-sided, and differ between coordinators),
     `stalled` coordinators and `hung` drives let nothing through until a moment, and then all of it, in order.
+    Beyond those, `traps`.
     """
 
     def __init__(self, seed: int, weather: Weather) -> None:
@@ -77,6 +124,7 @@ class Network:
         self.stalled: dict[int, float] = {}
         self.hung: dict[int, float] = {}
         """Until when, by the loop's time."""
+        self.traps: list[Trap] = []
         self._random = random.Random(seed)
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -85,30 +133,40 @@ class Network:
         self.weather = Weather()
         for trouble in (self.cut_requests, self.cut_answers, self.known_cut, self.stalled, self.hung):
             trouble.clear()
+        for trap in self.traps:
+            trap.open()
+        self.traps.clear()
 
     async def drained(self) -> None:
         """Everything that was sent has arrived or is lost."""
         while self._under_way:
             await asyncio.wait(set(self._under_way))
 
-    async def call(self, link: tuple[int, int], deliver: Deliver, repeatable: bool, near: bool = False) -> Any:
+    async def call(
+        self, link: tuple[int, int], deliver: Deliver, repeatable: bool, near: bool = False, verb: str = ""
+    ) -> Any:
         """`link`: coordinator and position.  `near`: within one pod, where no message is lost."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._send(link, deliver, answer, near)
+        self._send(link, deliver, answer, near, verb)
         if repeatable and not near and self._chance(self.weather.repeat):
-            self._send(link, deliver, None, near)
+            self._send(link, deliver, None, near, verb)
         return await answer
 
-    def _send(self, link: tuple[int, int], deliver: Deliver, answer: asyncio.Future[Any] | None, near: bool) -> None:
-        task = asyncio.get_running_loop().create_task(self._carry(link, deliver, answer, near))
+    def _send(
+        self, link: tuple[int, int], deliver: Deliver, answer: asyncio.Future[Any] | None, near: bool, verb: str
+    ) -> None:
+        task = asyncio.get_running_loop().create_task(self._carry(link, deliver, answer, near, verb))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
     async def _carry(
-        self, link: tuple[int, int], deliver: Deliver, answer: asyncio.Future[Any] | None, near: bool
+        self, link: tuple[int, int], deliver: Deliver, answer: asyncio.Future[Any] | None, near: bool, verb: str
     ) -> None:
         if self._lost(link, self.cut_requests, near):
             return
+        for trap in [trap for trap in self.traps if trap.catches(link, verb)]:
+            if not await trap.stop(near):
+                return
         await self._until(self.stalled.get(link[0], 0.0))
         await asyncio.sleep(0 if near else self._delay())
         await self._until(self.hung.get(link[1], 0.0))
@@ -203,7 +261,7 @@ class UnreliableDrive:
         self._life.sends()
         method = getattr(self._drive, verb)
         return await self._network.call(
-            self._link, lambda: method(*arguments), repeatable or verb in _REPEATABLE, self.local
+            self._link, lambda: method(*arguments), repeatable or verb in _REPEATABLE, self.local, verb
         )
 
     async def query(self, register: Register, with_inline: bool) -> QueryReply:

@@ -16,6 +16,7 @@ import random
 
 from holdfast_server.drives import keys
 from holdfast_server.drives.port import DriveState
+from holdfast_server.heal.tombstones import TURN_MS
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
 from holdfast_server.testing.sim.checkers import HealingConverges, NothingGrows, copies_suffice
 from holdfast_server.testing.sim.cluster import SET, Cluster
@@ -60,6 +61,7 @@ class Ending:
             await self._scan()
             await self._heal_until_whole()
         self._find_undecidable()
+        await self._finish_drops()
         HealingConverges().check(self._cluster.drives, self._undecidable)
         await self._reclaim()
         NothingGrows().check(self._cluster.drives)
@@ -116,6 +118,20 @@ class Ending:
             if not await self._heal_round():
                 return
         raise Violation("HealingConverges", f"a scan does not end within {MAX_SCAN_UNITS} units")
+
+    async def _finish_drops(self) -> None:
+        """A tombstone that some have dropped is whole, and goes from the others when their turn comes."""
+        pause_seconds = TURN_MS / 1000 / 2
+        for _ in range(4 * (self._cluster.quorums.set_size + 1)):
+            if not any(map(self._half_dropped, {row for drive in self._cluster.drives for row in drive.rows()})):
+                return
+            await asyncio.sleep(pause_seconds)
+            await self._heal_round()
+
+    def _half_dropped(self, row: bytes) -> bool:
+        held = [drive.state_of(row).records for drive in self._cluster.drives]
+        left = [records for records in held if records]
+        return len(left) < len(held) and all(len(records) == 1 and records[0].tombstone for records in left)
 
     def _find_undecidable(self) -> None:
         """Where data was lost, a version may be left that only a person can decide; nowhere else."""

@@ -21,9 +21,13 @@ from holdfast_server.testing.sim import budget
 from holdfast_server.testing.sim.cluster import Cluster
 from holdfast_server.testing.sim.history import History
 from holdfast_server.testing.sim.plan import GREATEST_SKEW_SECONDS
-from holdfast_server.testing.unreliable_network import MAX_DELAY_SECONDS
+from holdfast_server.testing.unreliable_network import MAX_DELAY_SECONDS, Trap
 
 LONGEST_HANG_SECONDS = 60.0
+AMBUSH_SECONDS = 60.0
+"""An ambush that nobody walks into ends."""
+AMBUSH_LOSES = 0.3
+AMBUSH_KILLS = 0.2
 ADOPTION_LOOK_SECONDS = 5.0
 UNNOTICED_SECONDS = 2.0
 """A cut link may go unnoticed for so long."""
@@ -47,6 +51,7 @@ class Faults:
             "replace": self.replace,
             "rot": self._rot,
             "all_down": self._all_down,
+            "ambush": self._ambush,
         }
 
     async def run(self) -> None:
@@ -143,6 +148,26 @@ class Faults:
         for way in (*ways, network.known_cut):
             way -= links
         self._history.event(f"nodes {cut} can reach drive {drive.position} again")
+
+    async def _ambush(self, drive: MemoryDrive) -> None:
+        """The next messages of one kind from one coordinator are held up or lost, to one drive, some or all; or the
+        first of them is its last."""
+        rng, network = self._rng, self._cluster.network
+        verb = rng.choice(self._cluster.plan.ambushed)
+        node = rng.randrange(len(self._cluster.coordinators))
+        everywhere = [one.position for one in self._cluster.drives]
+        positions = rng.choice((everywhere, [drive.position], rng.sample(everywhere, len(everywhere) // 2 + 1)))
+        trap = Trap([verb], [node], positions, loses=rng.random() < AMBUSH_LOSES)
+        network.traps.append(trap)
+        if await trap.sprung(AMBUSH_SECONDS):
+            self._history.event(f"{verb} of node {node} to drives {sorted(positions)} does not get through")
+            if rng.random() < AMBUSH_KILLS:
+                await asyncio.sleep(rng.choice((0.0, 0.01)))
+                self._history.event(f"node {node} crashes")
+                self._cluster.crash(node)
+            await asyncio.sleep(rng.choice((rng.uniform(0.0, 0.2), rng.uniform(0.2, 4.0), rng.uniform(4.0, 15.0))))
+        trap.open()
+        network.traps.remove(trap)
 
     async def _rot(self, drive: MemoryDrive) -> None:
         healthy = sorted(data_id for data_id in drive.shard_ids() if drive.has_healthy(data_id))

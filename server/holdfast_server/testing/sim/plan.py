@@ -56,13 +56,16 @@ class Plan:
     fault_length_seconds: float = 0.3
     heal_every_seconds: float | None = None
     """The heal service of each pod looks at its queue so often (mean)."""
+    script: str = ""
+    """What the run begins with (`prefixes`)."""
+    ambushed: tuple[str, ...] = ()
+    """Messages that the fault `ambush` waits for."""
 
     @property
     def calm(self) -> bool:
         """Nothing can go wrong, so nothing may be refused."""
-        return (
-            not self.faults and not self.crash and not self.cancel and not self.weather.loss and not self.weather.slow
-        )
+        trouble = self.faults or self.crash or self.cancel or self.weather.loss or self.weather.slow or self.script
+        return not trouble
 
 
 def draw(rng: random.Random, profile: str = "any") -> Plan:
@@ -204,6 +207,110 @@ def _power(rng: random.Random) -> Plan:
     )
 
 
+def _ambush(rng: random.Random) -> Plan:
+    """Messages of single steps of the protocol are held up, lost, or the last of their coordinator."""
+    return replace(
+        _any(rng),
+        keys=("k",),
+        coordinators=3,
+        steps=(3, 7),
+        long_pause=rng.choice((0.0, 0.1, 0.3)),
+        weights={
+            "put": 3,
+            "get": 4,
+            "delete": rng.choice((0, 2)),
+            "put_if": rng.choice((0, 2)),
+            "delete_if": rng.choice((0, 1)),
+            "heal": rng.choice((0, 3)),
+        },
+        faults={"ambush": 8, "away": rng.choice((0, 3)), "cut": rng.choice((0, 3)), "power": rng.choice((0, 1))},
+        ambushed=rng.choice(
+            (
+                ("commit",),
+                ("query", "commit"),
+                ("commit", "note"),
+                ("fence", "remove"),
+                ("prepare", "commit", "release"),
+                ("query", "commit", "note", "prepare", "release", "fence", "remove"),
+            )
+        ),
+        fault_gap_seconds=rng.choice((0.02, 0.5, 5.0)),
+        fault_length_seconds=rng.choice((0.3, 6.0)),
+    )
+
+
+def _forgetting(rng: random.Random) -> Plan:
+    """Deletes that grow old among drives that miss them, lose power, and come back late."""
+    return replace(
+        _any(rng),
+        keys=rng.choice((("k",), ("k",), ("a/1", "b"))),
+        coordinators=2,
+        steps=(3, 6),
+        pauses_seconds=rng.choice(((20.0,), (1.0, 60.0))),
+        long_pause=0.3,
+        weights={"put": 2, "delete": 3, "get": 3, "put_if": rng.choice((0, 1)), "list": rng.choice((0, 1))},
+        crash=rng.choice((0.0, 0.1)),
+        faults={"away": 3, "power": rng.choice((0, 3)), "ambush": rng.choice((0, 6)), "replace": rng.choice((0, 1))},
+        ambushed=("drop_tombstones", "weigh_tombstones", "note", "commit", "query"),
+        fault_gap_seconds=rng.choice((1.0, 30.0)),
+        fault_length_seconds=rng.choice((6.0, 60.0)),
+        heal_every_seconds=rng.choice((1.0, 3.0)),
+    )
+
+
+def _refilled(rng: random.Random) -> Plan:
+    """Lost drives are replaced and filled while others miss writes and messages of repair get lost."""
+    return replace(
+        _any(rng),
+        keys=rng.choice((("k",), ("k", "l"))),
+        coordinators=2,
+        steps=(4, 8),
+        pauses_seconds=rng.choice(((5.0,), (1.0, 20.0))),
+        long_pause=0.1,
+        weights={"put": 3, "get": 5, "delete": rng.choice((0, 1)), "put_if": rng.choice((0, 1))},
+        weather=replace(weather(rng), loss=rng.choice((0.05, 0.15))),
+        faults={"replace": rng.choice((1, 2)), "away": 4, "cut": 4, "ambush": 4},
+        ambushed=("commit", "note", "query_many"),
+        fault_gap_seconds=rng.choice((1.0, 10.0)),
+        fault_length_seconds=rng.choice((6.0, 30.0)),
+        heal_every_seconds=1.0,
+    )
+
+
+SCRIPTED_GEOMETRIES: Mapping[str, tuple[tuple[int, int], ...]] = {
+    "lease": ((4, 2), (4, 1), (3, 1), (5, 2), (6, 2)),
+    "take_back": ((4, 2), (4, 2), (4, 1), (3, 1), (5, 2), (6, 2)),
+    "late_commit": GEOMETRIES,
+    "rebuild": ((4, 2), (4, 1), (3, 1), (5, 2), (6, 2)),
+    "half_told": ((4, 2), (4, 1), (3, 1), (5, 2), (6, 2)),
+    "slow_reader": ((4, 2),),
+    "forgetful": ((4, 2), (2, 1), (3, 1), (4, 1), (5, 2), (6, 2)),
+    "left_out": ((4, 2), (2, 1)),
+    "predecessor": ((3, 1),),
+}
+"""Where the script of that name can have its way."""
+
+
+def _scripted(script: str) -> Callable[[random.Random], Plan]:
+    def draw_plan(rng: random.Random) -> Plan:
+        size, parity = rng.choice(SCRIPTED_GEOMETRIES[script])
+        return replace(
+            _any(rng),
+            size=size,
+            parity=parity,
+            keys=("k",),
+            coordinators=3,
+            clients_per_coordinator=1,
+            steps=(0, 3),
+            skews_ms=(0, 15_000, 0) if script == "late_commit" else (0, 0, 0),
+            local_drives=False,
+            faults=rng.choice(({}, {}, {"away": 1}, {"cut": 2})),
+            script=script,
+        )
+
+    return draw_plan
+
+
 PROFILES: Mapping[str, Callable[[random.Random], Plan]] = {
     "any": _any,
     "calm": _calm,
@@ -214,4 +321,8 @@ PROFILES: Mapping[str, Callable[[random.Random], Plan]] = {
     "large": _large,
     "uploads": _uploads,
     "power": _power,
+    "ambush": _ambush,
+    "forgetting": _forgetting,
+    "refilled": _refilled,
+    **{script: _scripted(script) for script in SCRIPTED_GEOMETRIES},
 }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from holdfast_server.drives.port import DriveError
 from holdfast_server.objects.port import ObjectError
 from holdfast_server.testing import virtual_time
-from holdfast_server.testing.sim import checkers
+from holdfast_server.testing.sim import checkers, prefixes
 from holdfast_server.testing.sim.cluster import Cluster
 from holdfast_server.testing.sim.ending import Ending
 from holdfast_server.testing.sim.faults import Faults
@@ -76,6 +76,8 @@ async def _run(plan: Plan, history: History, rng: random.Random) -> None:
     cluster = Cluster(plan, rng)
     workload = Workload(cluster, history, rng)
     faults = Faults(cluster, history, rng)
+    if plan.script:
+        await prefixes.act(plan.script, prefixes.Stage(cluster, history, workload, faults, rng), plan.weather)
     healing = [asyncio.create_task(_heal(cluster, node, rng)) for node in range(plan.coordinators)]
     try:
         async with asyncio.TaskGroup() as group:

@@ -157,18 +157,25 @@ class Workload:
         return number
 
     async def _write(self, client: Client, coordinator: Coordinator, kind: str, key: str) -> None:
-        history, rng = self._history, self._rng
+        expected = client.known.get(key) if kind.endswith("_if") and self._rng.random() < 0.7 else None
+        size_bytes = 0 if kind.startswith("delete") else self._size()
+        await self.write(coordinator, kind, key, expected, size_bytes)
+
+    async def write(
+        self, coordinator: Coordinator, kind: str, key: str, expected: Value = None, size_bytes: int = INLINE_SIZE_BYTES
+    ) -> None:
+        """One put or delete, under a condition if its kind says so."""
+        history = self._history
         number = 0 if kind.startswith("delete") else history.next_number()
-        operation = history.begin(kind, key, client.node, number)
+        operation = history.begin(kind, key, coordinator.node, number)
         condition = None
         if kind.endswith("_if"):
-            if rng.random() < 0.7:
-                operation.expected = client.known.get(key)
+            operation.expected = expected
             condition = _expecting(operation.expected)
         current_operation.set(operation)
         try:
             if number:
-                history.bodies[number] = contents(number, self._size())
+                history.bodies[number] = contents(number, size_bytes)
                 body = NumberedBody(number, history.bodies[number])
                 await coordinator.store.put_object(BUCKET, key, body, condition)
             else:
