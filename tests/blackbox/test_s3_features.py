@@ -7,8 +7,10 @@ is asked of another.
 from __future__ import annotations
 
 import asyncio
+import http.client
 import uuid
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
@@ -157,3 +159,92 @@ def test_a_bucket_that_could_not_be_deleted_keeps_its_settings(s3, elsewhere, bu
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     refused("BucketNotEmpty", elsewhere.delete_bucket, Bucket=bucket)
     assert s3.get_bucket_tagging(Bucket=bucket)["TagSet"] == tag_set(a="1")["TagSet"]
+
+
+# --- CORS
+
+
+def raw(endpoint: Endpoint, method: str, target: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    """As a browser sends it: status, headers in lower case, body."""
+    connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=60)
+    try:
+        connection.request(method, target, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+    finally:
+        connection.close()
+
+
+def path_of(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.path}?{parts.query}"
+
+
+RULES = [
+    {
+        "ID": "app",
+        "AllowedOrigins": ["https://*.example.org"],
+        "AllowedMethods": ["GET", "PUT"],
+        "AllowedHeaders": ["x-amz-*", "Content-Type"],
+        "ExposeHeaders": ["ETag"],
+        "MaxAgeSeconds": 60,
+    },
+    {"AllowedOrigins": ["*"], "AllowedMethods": ["HEAD"]},
+]
+
+
+def test_cross_origin_rules_are_kept_shown_and_taken_away(s3, elsewhere, bucket: str) -> None:
+    refused("NoSuchCORSConfiguration", s3.get_bucket_cors, Bucket=bucket)
+    s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": RULES})
+    assert elsewhere.get_bucket_cors(Bucket=bucket)["CORSRules"] == RULES
+    bad = [{"AllowedOrigins": ["*"], "AllowedMethods": ["PATCH"]}]
+    refused("InvalidRequest", s3.put_bucket_cors, Bucket=bucket, CORSConfiguration={"CORSRules": bad})
+    assert elsewhere.get_bucket_cors(Bucket=bucket)["CORSRules"] == RULES
+    elsewhere.delete_bucket_cors(Bucket=bucket)
+    refused("NoSuchCORSConfiguration", s3.get_bucket_cors, Bucket=bucket)
+
+
+def test_a_preflight_needs_no_signature_and_goes_by_the_rules(endpoints, s3, bucket: str) -> None:
+    asked = {"Origin": "https://a.example.org", "Access_Control_Request_Method": "PUT"}
+    status, _, body = raw(endpoints[-1], "OPTIONS", f"/{bucket}/k", **asked)
+    assert (status, b"AccessForbidden" in body) == (403, True)
+    s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": RULES})
+    wanted = {**asked, "Access_Control_Request_Headers": "X-Amz-Date, content-type"}
+    status, headers, body = raw(endpoints[-1], "OPTIONS", f"/{bucket}/k?X-Amz-Signature=1", **wanted)
+    assert (status, body) == (200, b"")
+    assert headers["access-control-allow-origin"] == "https://a.example.org"
+    assert headers["access-control-allow-methods"] == "GET, PUT"
+    assert headers["access-control-allow-headers"] == "x-amz-date, content-type"
+    assert headers["access-control-expose-headers"] == "ETag"
+    assert headers["access-control-max-age"] == "60"
+    assert headers["access-control-allow-credentials"] == "true"
+    assert "Origin" in headers["vary"]
+    for other in (
+        {**asked, "Origin": "https://example.com"},
+        {**asked, "Access_Control_Request_Method": "DELETE"},
+        {**asked, "Access_Control_Request_Headers": "authorization"},
+    ):
+        status, headers, _ = raw(endpoints[-1], "OPTIONS", f"/{bucket}/k", **other)
+        assert status == 403
+        assert "access-control-allow-origin" not in headers
+    assert raw(endpoints[0], "OPTIONS", f"/{bucket}/k")[0] == 400
+    assert raw(endpoints[0], "OPTIONS", f"/{bucket}-no/k", **asked)[0] == 404
+
+
+def test_answers_and_errors_tell_a_browser_what_its_rule_says(endpoints, s3, elsewhere, bucket: str) -> None:
+    s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": RULES})
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x" * MIB)
+    origin = {"Origin": "https://a.example.org"}
+    got = elsewhere.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"})
+    status, headers, body = raw(endpoints[-1], "GET", path_of(got), **origin)
+    assert (status, len(body)) == (200, MIB)
+    assert headers["access-control-allow-origin"] == "https://a.example.org"
+    assert headers["access-control-expose-headers"] == "ETag"
+    status, headers, _ = raw(endpoints[-1], "GET", f"/{bucket}/k", **origin)
+    assert (status, headers["access-control-allow-origin"]) == (403, "https://a.example.org")
+    status, headers, _ = raw(endpoints[-1], "HEAD", f"/{bucket}/k", Origin="null")
+    assert (status, headers["access-control-allow-origin"]) == (403, "*")
+    assert "access-control-allow-credentials" not in headers
+    status, headers, _ = raw(endpoints[-1], "GET", f"/{bucket}/k", Origin="https://other")
+    assert (status, "access-control-allow-origin" in headers) == (403, False)
+    assert "access-control-allow-origin" not in raw(endpoints[-1], "GET", path_of(got))[1]

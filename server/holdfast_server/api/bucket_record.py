@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from holdfast_server.s3.cors import CorsRule
+
 DOCUMENT_PREFIX = "bucket/"
 FORMAT = 1
 ACTIVE = "active"
@@ -36,6 +38,7 @@ class BucketRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Of this document; fields are only ever appended, and a document of a later format is refused."""
 
     tags: dict[str, str] = {}
+    cors: list[CorsRule] = []
     unknown: dict[str, Any] = {}
     """Members of the document that only a later release knows; no member of it themselves."""
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from holdfast_server.api import (
     buckets,
+    cors,
     listing,
     multipart,
     objects_copy,
@@ -61,6 +62,9 @@ HANDLERS: Mapping[str, Handler] = {
     "CompleteMultipartUpload": multipart.complete_multipart_upload,
     "AbortMultipartUpload": multipart.abort_multipart_upload,
     "ListParts": multipart.list_parts,
+    "GetBucketCors": cors.get_bucket_cors,
+    "PutBucketCors": cors.put_bucket_cors,
+    "DeleteBucketCors": cors.delete_bucket_cors,
     "GetBucketTagging": tagging.get_bucket_tagging,
     "PutBucketTagging": tagging.put_bucket_tagging,
     "DeleteBucketTagging": tagging.delete_bucket_tagging,
@@ -79,6 +83,8 @@ _AUTHORIZED_PER_ITEM = frozenset({"DeleteObjects", "ListBuckets"})
 _CHANGES_OF_BUCKETS = ("PutBucket", "DeleteBucket", "PutPublicAccessBlock", "DeletePublicAccessBlock")
 
 UNKNOWN_OPERATION = "unknown"
+PREFLIGHT = "Preflight"
+"""What a browser asks of a bucket before it sends an operation; none itself."""
 
 
 class Dispatcher:
@@ -100,8 +106,22 @@ class Dispatcher:
 
         The caller lets the ticket leave, once the response is sent.
         """
+        told: dict[str, str] = {}
+        if "origin" in request.headers and request.method != "OPTIONS" and not self.is_mounted(request.raw_path):
+            # Before the answer: between a body that has begun and the front end nothing may be waited for.
+            told = await cors.headers_for(self._services, request)
+        operation, response = await self._answer(request, body, request_id, ticket, trail)
+        response.headers.update(told)
+        return operation, response
+
+    async def _answer(
+        self, request: Request, body: IncomingBody, request_id: str, ticket: Ticket, trail: Trail | None
+    ) -> tuple[str, Response]:
         operation = UNKNOWN_OPERATION
         try:
+            if request.method == "OPTIONS":
+                operation = PREFLIGHT
+                return operation, await cors.answer_preflight(self._services, request)
             for prefix, mount in self._mounts.items():
                 if request.raw_path.startswith(prefix + "/"):
                     operation = ADMIN

@@ -13,7 +13,6 @@ from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.request import Response
 
 _NOT_CONFIGURED = {
-    "GetBucketCors": "NoSuchCORSConfiguration",
     "GetBucketEncryption": "ServerSideEncryptionConfigurationNotFoundError",
     "GetBucketLifecycleConfiguration": "NoSuchLifecycleConfiguration",
     "GetBucketOwnershipControls": "OwnershipControlsNotFoundError",

@@ -11,6 +11,7 @@ from holdfast_server.s3.xml_text import DECLARATION, escape
 _BAD_REQUEST: dict[str, str] = {
     "AuthorizationHeaderMalformed": "The authorization header you provided is invalid.",
     "AuthorizationQueryParametersError": "Query-string authentication parameters are invalid.",
+    "BadRequest": "Bad Request",
     "BadDigest": "The Content-MD5 or checksum value that you specified did not match what the server received.",
     "EntityTooLarge": "Your proposed upload exceeds the maximum allowed object size.",
     "EntityTooSmall": "Your proposed upload is smaller than the minimum allowed object size.",
@@ -54,6 +55,7 @@ _BAD_REQUEST: dict[str, str] = {
 
 _FORBIDDEN: dict[str, str] = {
     "AccessDenied": "Access Denied",
+    "AccessForbidden": "This CORS request is not allowed.",
     "InvalidAccessKeyId": "The AWS Access Key Id you provided does not exist in our records.",
     "InvalidObjectState": "The operation is not valid for the object's storage class.",
     "RequestTimeTooSkewed": "The difference between the request time and the server's time is too large.",

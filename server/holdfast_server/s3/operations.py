@@ -102,6 +102,8 @@ _IMPLEMENTED: tuple[Operation, ...] = (
     _object("GetObjectTagging", "GET", "tagging", versioned_action="s3:GetObjectVersionTagging"),
     _object("PutObjectTagging", "PUT", "tagging", versioned_action="s3:PutObjectVersionTagging"),
     _object("DeleteObjectTagging", "DELETE", "tagging", versioned_action="s3:DeleteObjectVersionTagging"),
+    _bucket("PutBucketCors", "PUT", "cors", action="s3:PutBucketCORS"),
+    _bucket("DeleteBucketCors", "DELETE", "cors", action="s3:PutBucketCORS"),
 )
 
 _NOT_IMPLEMENTED: tuple[Operation, ...] = (
@@ -113,7 +115,6 @@ _NOT_IMPLEMENTED: tuple[Operation, ...] = (
     _bucket("CreateBucketMetadataConfiguration", "POST", "metadataConfiguration"),
     _bucket("CreateBucketMetadataTableConfiguration", "POST", "metadataTable"),
     _bucket("DeleteBucketAnalyticsConfiguration", "DELETE", "analytics", action="s3:PutAnalyticsConfiguration"),
-    _bucket("DeleteBucketCors", "DELETE", "cors", action="s3:PutBucketCORS"),
     _bucket("DeleteBucketEncryption", "DELETE", "encryption", action="s3:PutEncryptionConfiguration"),
     _bucket("DeleteBucketIntelligentTieringConfiguration", "DELETE", "intelligent-tiering"),
     _bucket("DeleteBucketInventoryConfiguration", "DELETE", "inventory", action="s3:PutInventoryConfiguration"),
@@ -142,7 +143,6 @@ _NOT_IMPLEMENTED: tuple[Operation, ...] = (
     _bucket("PutBucketAccelerateConfiguration", "PUT", "accelerate", action="s3:PutAccelerateConfiguration"),
     _bucket("PutBucketAcl", "PUT", "acl"),
     _bucket("PutBucketAnalyticsConfiguration", "PUT", "analytics", action="s3:PutAnalyticsConfiguration"),
-    _bucket("PutBucketCors", "PUT", "cors", action="s3:PutBucketCORS"),
     _bucket("PutBucketEncryption", "PUT", "encryption", action="s3:PutEncryptionConfiguration"),
     _bucket("PutBucketIntelligentTieringConfiguration", "PUT", "intelligent-tiering"),
     _bucket("PutBucketInventoryConfiguration", "PUT", "inventory", action="s3:PutInventoryConfiguration"),
