@@ -1,7 +1,8 @@
 """The checkers notice broken rules: each breakage within some runs of a profile that aims at it.
 
-What is noticed quickly is tried in every run of the tests; what takes more, or was not noticed yet, only where
-`HOLDFAST_SIM_SEEDS` says for how many seeds.  docs/decisions/0005-what-the-checkers-catch.md has the table.
+What is noticed quickly is tried in every run of the tests; what takes more only where `HOLDFAST_SIM_SEEDS` says for how
+many seeds.  docs/decisions/0005-what-the-checkers-catch.md has the table, and says why what is in `COVERED` need not be
+noticed.
 """
 
 from __future__ import annotations
@@ -10,38 +11,55 @@ import os
 
 import pytest
 
-from holdfast_server.testing.sim.breakages import BREAKAGES
+from holdfast_server.testing.sim.breakages import BREAKAGES, COVERED
 from holdfast_server.testing.sim.simulation import Failed, replay
 
 SEEDS = int(os.environ.get("HOLDFAST_SIM_SEEDS", "0"))
 USUAL_SEEDS = 60
 QUICK = {
-    "1 acknowledged one short of W": ("uploads", "conditions"),
+    "1 acknowledged one short of W": ("uploads",),
     "1 marks prove nothing": ("power",),
     "2 acknowledged before all have answered": ("conditions",),
+    "3 an empty replacement votes": ("left_out",),
+    "3 a replacement's fence counts": ("weak_fence",),
     "4 one denial suffices": ("torn",),
-    "4 undecided is served": ("torn",),
-    "7 leases keep nobody out": ("conditions",),
-    "8 taken back by counting": ("torn",),
-}
-SLOW = {
-    "1 marks do not speak for the drive": ("torn", "lost_drives"),
-    "3 an empty replacement votes": ("lost_drives",),
-    "5 repairs go over everything": ("torn",),
-    "6 stamped anew after acceptance": ("hot", "torn"),
-    "6 old stamps are taken": ("hot", "any"),
-    "7 a lapsed lease still commits": ("conditions",),
-    "8 no fence before taking back": ("torn", "lost_drives"),
-    "8 no deadline before taking back": ("torn", "lost_drives"),
-    "10 dropped before all agree": ("lost_drives", "any"),
-    "11 full although something is left": ("lost_drives",),
+    "4 undecided is served": ("take_back",),
+    "5 repairs go over leases": ("lease",),
+    "5 repairs go over fences": ("take_back",),
+    "5 repairs go over everything": ("take_back",),
+    "6 stamped anew after acceptance": ("twice",),
+    "6 old stamps are taken": ("ambush",),
+    "7 leases keep nobody out": ("lease",),
+    "7 a lapsed lease still commits": ("late_commit",),
+    "8 no fence before taking back": ("take_back",),
+    "8 fences that fail are ignored": ("take_back",),
+    "8 no deadline before taking back": ("mended",),
+    "8 taken back by counting": ("take_back",),
+    "9 repairs go over watermarks": ("rebuild",),
+    "10 dropped before all agree": ("half_told",),
+    "10 dropped at once": ("slow_reader",),
+    "10 drops rest on unsynced words": ("forgetful",),
+    "11 full although something is left": ("left_out",),
+    "11 replacements know no before": ("predecessor",),
     "- commits are not synced": ("power",),
 }
+AT_RANDOM = {
+    "3 an empty replacement votes": ("lost_drives",),
+    "5 repairs go over everything": ("ambush", "torn"),
+    "6 stamped anew after acceptance": ("hot",),
+    "7 a lapsed lease still commits": ("ambush", "conditions"),
+    "8 no fence before taking back": ("ambush", "torn"),
+    "8 taken back by counting": ("torn",),
+    "10 drops rest on unsynced words": ("forgetting",),
+    "11 full although something is left": ("refilled",),
+}
+"""The same without a script: random runs alone find them too, after longer."""
 
 
 def test_every_breakage_has_its_place() -> None:
-    assert set(QUICK) | set(SLOW) == set(BREAKAGES)
-    assert not set(QUICK) & set(SLOW)
+    assert set(QUICK) == set(BREAKAGES)
+    assert set(AT_RANDOM) <= set(QUICK)
+    assert not set(COVERED) & set(BREAKAGES)
 
 
 @pytest.mark.timeout(24 * 3600 if SEEDS else 600)
@@ -52,18 +70,24 @@ def test_it_is_noticed(breakage: str) -> None:
 
 @pytest.mark.skipif(not SEEDS, reason="takes long: say for how many seeds with HOLDFAST_SIM_SEEDS")
 @pytest.mark.timeout(24 * 3600)
-@pytest.mark.parametrize("breakage", sorted(SLOW))
-def test_it_is_noticed_in_the_end(breakage: str) -> None:
-    _must_be_noticed(breakage, SLOW[breakage], SEEDS)
+@pytest.mark.parametrize("breakage", sorted(AT_RANDOM))
+def test_it_is_noticed_in_the_end_without_a_script(breakage: str) -> None:
+    _must_be_noticed(breakage, AT_RANDOM[breakage], SEEDS)
 
 
 def _must_be_noticed(breakage: str, profiles: tuple[str, ...], seeds: int) -> None:
     with BREAKAGES[breakage]():
-        for seed in range(seeds):
-            for profile in profiles:
-                try:
-                    replay(seed, profile)
-                except Failed as failure:
-                    print(f"{breakage}: {profile} {seed}, {failure.reason}")
-                    return
-    pytest.fail(f"nobody noticed within {seeds} seeds: {breakage}")
+        failure = _first_failure(profiles, seeds)
+    assert failure is not None, f"nobody noticed within {seeds} seeds: {breakage}"
+    print(f"{breakage}: {failure.profile} {failure.seed}, {failure.reason}")
+    assert failure.promise_broken, f"the server failed by itself: {failure}"
+
+
+def _first_failure(profiles: tuple[str, ...], seeds: int) -> Failed | None:
+    for seed in range(seeds):
+        for profile in profiles:
+            try:
+                replay(seed, profile)
+            except Failed as failure:
+                return failure
+    return None

@@ -10,14 +10,14 @@ import os
 
 import pytest
 
-from holdfast_server.testing.sim.plan import PROFILES
+from holdfast_server.testing.sim.plan import PROFILES, SCRIPTED_GEOMETRIES
 from holdfast_server.testing.sim.simulation import replay
 
 FIRST = int(os.environ.get("HOLDFAST_SIM_FIRST", "0"))
 SEEDS = int(os.environ.get("HOLDFAST_SIM_SEEDS", "0"))
-USUAL_SEEDS = {"any": 80, "large": 4}
+USUAL_SEEDS = {"any": 60, "large": 4, "ambush": 10, "forgetting": 8, **dict.fromkeys(SCRIPTED_GEOMETRIES, 4)}
 """Where no number is asked for."""
-OTHER_SEEDS = 20
+OTHER_SEEDS = 15
 
 
 @pytest.mark.timeout(24 * 3600 if SEEDS else 600)

@@ -192,6 +192,19 @@ def _large(rng: random.Random) -> Plan:
     )
 
 
+def _mended(rng: random.Random) -> Plan:
+    """Keys are repaired while they are being written, and nothing breaks: repair must not refuse anybody."""
+    return replace(
+        _calm(rng),
+        keys=("k", "l", "m"),
+        coordinators=3,
+        clients_per_coordinator=2,
+        steps=(6, 10),
+        pauses_seconds=(rng.choice((0.02, 0.1)),),
+        weights={"put": 2, "get": 1, "delete": 1, "heal": 3, "scan": 2},
+    )
+
+
 def _uploads(rng: random.Random) -> Plan:
     return replace(_any(rng), weights={"upload": 4, "get": 3, "put": 1, "delete": 1, "heal": rng.choice((0, 1))})
 
@@ -280,6 +293,8 @@ def _refilled(rng: random.Random) -> Plan:
 SCRIPTED_GEOMETRIES: Mapping[str, tuple[tuple[int, int], ...]] = {
     "lease": ((4, 2), (4, 1), (3, 1), (5, 2), (6, 2)),
     "take_back": ((4, 2), (4, 2), (4, 1), (3, 1), (5, 2), (6, 2)),
+    "weak_fence": ((4, 2),),
+    "twice": ((4, 2), (4, 2), (4, 1), (3, 1), (5, 2), (6, 2)),
     "late_commit": GEOMETRIES,
     "rebuild": ((4, 2), (4, 1), (3, 1), (5, 2), (6, 2)),
     "half_told": ((4, 2), (4, 1), (3, 1), (5, 2), (6, 2)),
@@ -321,6 +336,7 @@ PROFILES: Mapping[str, Callable[[random.Random], Plan]] = {
     "large": _large,
     "uploads": _uploads,
     "power": _power,
+    "mended": _mended,
     "ambush": _ambush,
     "forgetting": _forgetting,
     "refilled": _refilled,

@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager, contextmanager
 from holdfast_server.contract.geometry import Quorums
 from holdfast_server.heal.tombstones import TURN_MS
 from holdfast_server.objects import record
+from holdfast_server.objects.asking import DRIVE_CALL_TIMEOUT_SECONDS
 from holdfast_server.objects.healing import LARGE_WIDTH, OPERATION_DEADLINE_SECONDS
 from holdfast_server.objects.port import ObjectError
 from holdfast_server.testing.memory_drive import MemoryDrive
@@ -217,7 +218,7 @@ async def _take_back(stage: Stage) -> None:
     await stage.write(0, "put")
     await stage.settled()
     await stage.read(0)
-    copies = rng.randint(max(1, quorums.write_quorum - quorums.read_quorum + 1), quorums.write_quorum - 1)
+    copies = _tearable(stage)
     await stage.torn(1, "put" if copies >= quorums.data_shards and rng.random() < 0.5 else "delete", order[:copies])
     await asyncio.sleep(DEAD_SECONDS)
     step = rng.choice(("remove", "fence", "remove"))
@@ -229,6 +230,56 @@ async def _take_back(stage: Stage) -> None:
             trap.open()
     for node in range(stage.cluster.plan.coordinators):
         await stage.read(node)
+
+
+async def _weak_fence(stage: Stage) -> None:
+    """Rules 3 and 8: the same, where one of the drives that promise is a replacement, which takes repairs all the same,
+    and another's promise is not asked for."""
+    order = stage.order
+    holder, unasked, replaced = order[0], order[1], order[-1]
+    await stage.write(0, "put")
+    await stage.settled()
+    await stage.replace(replaced)
+    await stage.read(0)
+    await stage.torn(1, "delete", [holder])
+    await asyncio.sleep(DEAD_SECONDS)
+    with stage.trap("fence", [2], [unasked], loses=True), stage.trap("remove", [2]) as trap, stage.trap("note", [0]):
+        async with stage.meanwhile(stage.heal(2)):
+            await trap.sprung(DRIVE_CALL_TIMEOUT_SECONDS + SPRUNG_SECONDS)
+            with stage.sees(0, [holder, unasked, replaced]):
+                await stage.read(0)
+            trap.open()
+    for node in range(stage.cluster.plan.coordinators):
+        await stage.read(node)
+
+
+async def _twice(stage: Stage) -> None:
+    """Rule 6: a write that some drives took is made committed by a reader and overwritten; the others refuse it as
+    old."""
+    order, quorums, rng = stage.order, stage.quorums, stage.rng
+    await stage.write(0, "put")
+    await stage.settled()
+    copies = _tearable(stage)
+    kind = "put" if copies >= quorums.data_shards else "delete"
+    with stage.trap("commit", [1], order[copies:]) as trap:
+        async with stage.meanwhile(stage.write(1, kind)):
+            await trap.sprung(SPRUNG_SECONDS)
+            await asyncio.sleep(0.1)
+            with stage.sees(0, order[: copies + quorums.read_quorum - 1]):
+                await stage.read(0)
+            await stage.write(0, "put")
+            await asyncio.sleep(rng.uniform(0.0, 1.0))
+            await stage.read(2)
+            trap.open()
+    await stage.read(0)
+    await stage.read(2)
+
+
+def _tearable(stage: Stage) -> int:
+    """On how many drives a write may be that was not committed, so that a reader with some others in sight makes it."""
+    quorums = stage.quorums
+    least = max(1, quorums.write_quorum - quorums.read_quorum + 1)
+    return stage.rng.randint(least, quorums.write_quorum - 1)
 
 
 async def _late_commit(stage: Stage) -> None:
@@ -371,6 +422,8 @@ async def _predecessor(stage: Stage) -> None:
 SCRIPTS: Mapping[str, Script] = {
     "lease": _lease,
     "take_back": _take_back,
+    "weak_fence": _weak_fence,
+    "twice": _twice,
     "late_commit": _late_commit,
     "rebuild": _rebuild,
     "half_told": _half_told,

@@ -30,6 +30,8 @@ class Failed(AssertionError):
         super().__init__(f"seed {seed}, profile {profile}: {cause!r}\n{told}")
         self.seed = seed
         self.profile = profile
+        self.promise_broken = isinstance(cause, Violation)
+        """Else the server failed by itself."""
         self.checker = cause.checker if isinstance(cause, Violation) else type(cause).__name__
         self.reason = str(cause)
 
