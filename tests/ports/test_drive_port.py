@@ -6,6 +6,7 @@ import pytest
 import xxhash
 
 from holdfast_server.drives.port import (
+    HIDDEN_INDEX,
     CommitMode,
     CommitReply,
     CommitRequest,
@@ -786,6 +787,22 @@ async def test_marked_tombstones_are_given_only_when_asked_for(bench):
     await bench.drive.note(Register(SPACE, "a"), 50, True)
     assert await walk(bench.drive) == ["a", "b", "c"]
     assert await walk(bench.drive, tombstones=False) == ["b", "c"]
+
+
+async def test_what_is_hidden_is_passed_over_unless_asked_for(bench):
+    await fill(bench.drive, ["a/1", "a/2", "b/1", "c", "d"])
+    for key in ("a/1", "b/1", "c", "d"):
+        hidden = Held(50, False, b"marker", HIDDEN_INDEX, None)
+        await bench.drive.commit(CommitRequest(Register(SPACE, key), hidden, CommitMode.PLAIN))
+        if key != "d":
+            await bench.drive.note(Register(SPACE, key), 50, True)
+    assert await walk(bench.drive, tombstones=False) == ["a/2", "d"]  # of d it is not known yet
+    assert await walk(bench.drive, tombstones=False, delimiter=b"/") == ["a/", "d"]
+    assert await walk(bench.drive, tombstones=False, hidden=True) == ["a/1", "a/2", "b/1", "c", "d"]
+    assert await walk(bench.drive, tombstones=False, hidden=True, delimiter=b"/") == ["a/", "b/", "c", "d"]
+    assert await walk(bench.drive) == ["a/1", "a/2", "b/1", "c", "d"]
+    page = await bench.drive.tombstones(TombstoneRequest(Register(SPACE, ""), Register(SPACE, "z"), 0.0))
+    assert page.tombstones == (), "it is a record like others, and nobody drops it"
 
 
 async def test_an_entry_tells_whether_anything_is_in_doubt(bench):

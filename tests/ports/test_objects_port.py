@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from holdfast_server.clock.system import SystemClock
-from holdfast_server.objects.port import Attributes, Missing, Objects, PartRef, Record
+from holdfast_server.objects.port import NULL_VERSION, Attributes, Missing, Objects, PartRef, Record, Versioning
 from holdfast_server.testing.memory_cluster import MemoryCluster
 from holdfast_server.testing.memory_objects import MemoryObjects
 
@@ -33,13 +33,16 @@ class Counter:
 
 
 class GivenBody:
-    def __init__(self, data: bytes, piece_size: int = 70_001, refuse: bool = False) -> None:
+    def __init__(
+        self, data: bytes, piece_size: int = 70_001, refuse: bool = False, versioning: Versioning = Versioning.OFF
+    ) -> None:
         self.size_bytes: int | None = len(data)
         self.counter = Counter()
         self.digests = (self.counter,)
         self._data = data
         self._piece_size = piece_size
         self._refuse = refuse
+        self._versioning = versioning
 
     async def chunks(self) -> AsyncIterator[bytes]:
         for start in range(0, len(self._data), self._piece_size):
@@ -49,7 +52,12 @@ class GivenBody:
         assert bytes(self.counter.fed) == self._data
         if self._refuse:
             raise Refused
-        return Attributes(etag=f"etag-{len(self._data)}", headers={"content-type": "x/y"}, checksums={"CRC32": "AAAA"})
+        return Attributes(
+            etag=f"etag-{len(self._data)}",
+            headers={"content-type": "x/y"},
+            checksums={"CRC32": "AAAA"},
+            versioning=self._versioning,
+        )
 
 
 @pytest.fixture(params=["memory", "store"])
@@ -311,3 +319,84 @@ async def test_documents_are_kept_listed_and_conditional(objects: Objects) -> No
     await objects.delete_document("bucket/a")
     assert await objects.get_document("bucket/a") is None
     await objects.put_document("bucket/a", b"anew", absent)
+
+
+# -------------------------------------------------------------------- versions
+
+
+async def put_version(objects: Objects, key: str, data: bytes, suspended: bool = False) -> bytes:
+    versioning = Versioning.SUSPENDED if suspended else Versioning.ENABLED
+    made = await objects.put_object(BUCKET, key, GivenBody(data, versioning=versioning))
+    return version_of(made)
+
+
+def version_of(record: Record) -> bytes:
+    return NULL_VERSION if record.null else record.place
+
+
+async def versions(objects: Objects, **asked: object) -> list[tuple[str, bytes, bool, bool]]:
+    page = await objects.list_versions(BUCKET, **asked)  # type: ignore[arg-type]
+    return [(entry.key, version_of(entry.record), entry.record.marker, entry.latest) for entry in page.entries]
+
+
+async def test_versions_are_kept_marked_deleted_and_shown_again(objects: Objects) -> None:
+    await objects.put_object(BUCKET, "k", GivenBody(b"before"))
+    first = await put_version(objects, "k", b"first")
+    second = await put_version(objects, "k", b"second")
+    assert second < first, "ids sort the newest first"
+    marker = await objects.delete_object(BUCKET, "k", versioning=Versioning.ENABLED)
+    assert marker is not None
+    assert await versions(objects) == [
+        ("k", version_of(marker), True, True),
+        ("k", second, False, False),
+        ("k", first, False, False),
+        ("k", NULL_VERSION, False, False),
+    ]
+    current = await objects.head_object(BUCKET, "k")
+    assert current is not None
+    assert (current.marker, current.live) == (True, False)
+    assert (await objects.list_objects(BUCKET)).entries == []
+    old = await objects.open_object(BUCKET, "k", first)
+    assert old is not None
+    assert b"".join([bytes(chunk) async for chunk in old.chunks(0, 5)]) == b"first"
+    for version in (version_of(marker), second, NULL_VERSION):
+        gone = await objects.delete_version(BUCKET, "k", version)
+        assert gone is not None
+        assert version_of(gone) == version
+        assert await objects.delete_version(BUCKET, "k", version) is None
+        assert await objects.head_object(BUCKET, "k", version) is None
+    assert await read(objects, "k") == b"first"
+    assert await versions(objects) == [("k", first, False, True)]
+
+
+async def test_there_is_one_null_version(objects: Objects) -> None:
+    first = await put_version(objects, "k", b"first")
+    await put_version(objects, "k", b"null", suspended=True)
+    second = await put_version(objects, "k", b"second")
+    await put_version(objects, "k", b"other null", suspended=True)
+    shown = [(version, latest) for _, version, _, latest in await versions(objects)]
+    assert shown == [(NULL_VERSION, True), (second, False), (first, False)]
+    marker = await objects.delete_object(BUCKET, "k", versioning=Versioning.SUSPENDED)
+    assert marker is not None
+    assert marker.null
+    assert [version for _, version, _, _ in await versions(objects)] == [NULL_VERSION, second, first]
+
+
+async def test_versions_are_listed_by_pages_and_groups(objects: Objects) -> None:
+    for key in ("a", "d/1", "d/2", "e"):
+        for number in range(3):
+            await put_version(objects, key, b"%d" % number)
+    await objects.delete_object(BUCKET, "d/1", versioning=Versioning.ENABLED)
+    everything = await versions(objects)
+    assert [key for key, *_ in everything] == ["a"] * 3 + ["d/1"] * 4 + ["d/2"] * 3 + ["e"] * 3
+    found: list[tuple[str, bytes, bool, bool]] = []
+    page: list[tuple[str, bytes, bool, bool]] = await versions(objects, limit=2)
+    while page:
+        found += page
+        page = await versions(objects, limit=2, after=found[-1][0], after_version=found[-1][1])
+    assert found == everything
+    grouped = await objects.list_versions(BUCKET, delimiter="/", limit=4)
+    assert ([entry.key for entry in grouped.entries], grouped.prefixes, grouped.truncated) == (["a"] * 3, ["d/"], True)
+    behind = await objects.list_versions(BUCKET, delimiter="/", after="d/")
+    assert ([entry.key for entry in behind.entries], behind.prefixes, behind.truncated) == (["e"] * 3, [], False)
+    assert [key for key, *_ in await versions(objects, prefix="d/2")] == ["d/2"] * 3

@@ -82,6 +82,11 @@ class DriveStatus(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """About how many the drive holds; 0 if that is not known."""
 
 
+NO_SHARD = -1
+HIDDEN_INDEX = -2
+"""A value and no field of its own: what a pod of an earlier release passes on keeps it."""
+
+
 class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One record as a drive holds it."""
 
@@ -90,11 +95,18 @@ class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
     record: bytes
     """Opaque here; `objects/record.py` encodes it, the same bytes on every drive of the set."""
     shard_index: int
-    """Which shard of the erasure code this drive has: 0..N-1; -1 where there is no data."""
+    """Which shard of the erasure code this drive has: 0..N-1; `NO_SHARD` where there is no data, `HIDDEN_INDEX` where
+    there is none and the record hides its key."""
     inline: bytes | None
     """The shard block itself where the object is small; None where it is in files or was not asked for."""
     data_ids: tuple[bytes, ...] = ()
     """Shard files this record names, sixteen bytes each."""
+
+    @property
+    def hidden(self) -> bool:
+        """A listing passes over it as over a tombstone, unless it asks for such (`ScanRequest.hidden`); in all else
+        it is a record like others."""
+        return self.shard_index == HIDDEN_INDEX
 
 
 class QueryReply(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -185,6 +197,8 @@ class ScanRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tombstones: bool = True
     """False: registers whose newest record is a marked tombstone are passed over."""
     start_version: bytes = b""
+    hidden: bool = False
+    """Records that are hidden are shown like others."""
 
 
 class ScanEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):

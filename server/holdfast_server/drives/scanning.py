@@ -74,9 +74,14 @@ def _wanted(records: tuple[Held, ...], mark: int, request: ScanRequest, group: b
     if not records:
         return False
     newest = records[0]
-    if not newest.tombstone:
+    if not _absent(newest, request):
         return True
     if group:
         # An undecided delete over a version that lives: the group may well exist, so the doubt is shown.
-        return newest.stamp != mark and any(not record.tombstone for record in records)
+        return newest.stamp != mark and any(not _absent(record, request) for record in records)
     return request.tombstones or newest.stamp != mark
+
+
+def _absent(record: Held, request: ScanRequest) -> bool:
+    """For this walk."""
+    return record.tombstone or (record.hidden and not request.hidden)

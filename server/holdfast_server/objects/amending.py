@@ -10,17 +10,16 @@ Not here: what may be changed, and by whom (`api`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from holdfast_server.drives.port import Register
-from holdfast_server.erasure.codec import codec
 from holdfast_server.objects.erasure_set import RETRY_PAUSE_SECONDS
 from holdfast_server.objects.look_up import Located
 from holdfast_server.objects.port import Conflict
-from holdfast_server.objects.reading import join_inline
+from holdfast_server.objects.reading import recut_inline
 from holdfast_server.objects.record import Record
 
 if TYPE_CHECKING:
@@ -68,8 +67,4 @@ async def _commit(store: ObjectStore, register: Register, located: Located, foun
     async def refill(positions: Collection[int]) -> Collection[int]:
         return await store.healer.refill(into, list(positions), holders)
 
-    inline: Sequence[bytes] = ()
-    if found.inline and found.geometry is not None:
-        code = codec(found.geometry.data_shards, found.geometry.parity_shards)
-        inline = code.encode(b"".join(join_inline(code, found, holders)))
-    return await store.commit_object(register, into, amended, unchanged, refill, inline)
+    return await store.commit_object(register, into, amended, unchanged, refill, recut_inline(found, holders))

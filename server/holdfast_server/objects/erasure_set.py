@@ -33,7 +33,7 @@ from holdfast_server.drives.port import (
 from holdfast_server.objects import quorum, record
 from holdfast_server.objects.asking import Answers, ask, awake
 from holdfast_server.objects.background import Background
-from holdfast_server.objects.port import Condition, Conflict, OutOfSpace, Unavailable
+from holdfast_server.objects.port import OutOfSpace, Unavailable
 from holdfast_server.objects.record import Record
 from holdfast_server.placement.map import SetId
 
@@ -179,14 +179,6 @@ class ErasureSet:
 
     # ---------------------------------------------------------------- writing
 
-    async def write(
-        self, register: Register, condition: Condition | None, make_held: MakeHeld, refill: Refill | None = None
-    ) -> Committed:
-        """`commit`, or `commit_if` where there is a condition."""
-        if condition is None:
-            return await self.commit(register, make_held, refill)
-        return await self.commit_if(register, condition, make_held, refill)
-
     async def commit(
         self, register: Register, make_held: MakeHeld, refill: Refill | None = None, above: int = 0
     ) -> Committed:
@@ -217,20 +209,6 @@ class ErasureSet:
         # Nobody took it.  Clients retry a 503 by themselves, a 409 they do not: nothing was asked of the old version.
         raise Unavailable(f"{self.name}: other writes of {register.key!r} are under way")
 
-    async def commit_if(
-        self, register: Register, condition: Condition, make_held: MakeHeld, refill: Refill | None = None
-    ) -> Committed:
-        """A conditional write (rule 7).  Raises what `condition` raises, and the above."""
-        for attempt in range(CONDITION_ATTEMPTS):
-            if attempt:
-                await self._clock.sleep(RETRY_PAUSE_SECONDS * 2**attempt)
-            current = await self.read(register)
-            condition(current.record if current.record is not None and current.record.live else None)
-            promise = await self.promise(register, current)
-            if promise is not None:
-                return await self.commit_promised(promise, make_held, refill)
-        raise Conflict(f"{self.name}: another conditional write of {register.key!r} is under way")
-
     async def promise(self, register: Register, current: Current) -> Promise | None:
         """Have W full drives take no foreign write for `LEASE_SECONDS`, if nothing is newer than `current`.
 
@@ -247,6 +225,22 @@ class ErasureSet:
         if outcome is quorum.PrepareOutcome.FAILED:
             raise Unavailable(f"{self.name}: {len(replies)} drives answer, too few to promise a write")
         return None
+
+    async def clear_way(self, register: Register) -> None:
+        """See to a version that stands in the way of promises without being current: one that reached too few drives.
+
+        What can be made committed is (rule 5), whoever is still at it; what cannot is taken back once nothing of it
+        can be under way any more (rule 8).  Raises Unavailable.
+        """
+        replies = await self.query(register, with_inline=True)
+        found = quorum.versions(replies)
+        newest = max(found, default=0)
+        if newest <= quorum.decide_read(self.quorums, replies, final=True).stamp:
+            return
+        if len(quorum.holders(replies, newest)) >= quorum.copies_needed(self.quorums, found[newest]):
+            await self._repairer.roll_forward(self, register, newest, replies)
+        else:
+            await self._repairer.heal(self, register)
 
     async def commit_promised(
         self,

@@ -223,6 +223,8 @@ class Healer:
             async with self._large:
                 refilled = await job.bring_shards({p: targets[p] for p in without})
             answers.update(await ask({p: targets[p] for p in refilled}, commit))
+            # Overwritten meanwhile, or not brought whole: nobody will name these shards.
+            await job.discard({p: targets[p] for p in without if p not in refilled or _refused(answers.get(p))})
         return {p for p, reply in answers.items() if reply.status is CommitStatus.OK}
 
     async def _rebuild_rotten(self, erasure_set: ErasureSet, register: Register, have: Mapping[int, Held]) -> int:
@@ -243,6 +245,7 @@ class Healer:
             {p: drives[p] for p in brought},
             lambda p, drive: drive.commit(CommitRequest(register, have[p], CommitMode.HEAL)),
         )
+        await healthy.discard({p: drives[p] for p in rotten if p not in brought or _refused(replies.get(p))})
         return sum(1 for reply in replies.values() if reply.status is CommitStatus.OK)
 
     async def refill(self, erasure_set: ErasureSet, positions: list[int], have: Mapping[int, Held]) -> set[int]:
@@ -251,6 +254,11 @@ class Healer:
         job = _CopyJob(self._clock, erasure_set, have)
         async with self._large:
             return await job.bring_shards({p: drives[p] for p in positions if p in drives})
+
+
+def _refused(reply: CommitReply | None) -> bool:
+    """Whether it said that it did not take it; one that did not answer may have."""
+    return reply is not None and reply.status is not CommitStatus.OK
 
 
 def _noted(replies: quorum.Replies, stamp: int) -> set[int]:
@@ -287,7 +295,7 @@ class _CopyJob:
             self._reader = ShardReader(self._codec, sources, geometry.stripe_size_bytes, clock, lambda: None)
 
     def shard_index(self, position: int) -> int:
-        return (position + self._rotation) % self._set_size if self.held.shard_index >= 0 else -1
+        return (position + self._rotation) % self._set_size if self.held.shard_index >= 0 else self.held.shard_index
 
     async def held_for(self, positions: list[int]) -> dict[int, Held]:
         """The record as these positions are to hold it, inline shards rebuilt."""
@@ -319,6 +327,12 @@ class _CopyJob:
                 lacking = {p: drive for p, drive in lacking.items() if not await _has(drive, extent)}
             good -= await self._bring_extent(extent, lacking)
         return good
+
+    async def discard(self, targets: Mapping[int, Drive]) -> None:
+        """Remove what `bring_shards` staged; what a record has named by now stays."""
+        for extent in self.record.extents:
+            if extent.data_id and targets:
+                await ask(targets, lambda _, drive, data_id=extent.data_id: drive.discard(data_id))  # type: ignore[misc]
 
     async def _bring_extent(self, extent: Extent, targets: Mapping[int, Drive]) -> set[int]:
         """Returns the targets that failed."""

@@ -54,6 +54,8 @@ class Walk:
     page_size: int = MAX_SCAN_ENTRIES
     tombstones: bool = False
     """Deleted registers are found, too; not those inside a group.  For whoever merges sets that share keys."""
+    hidden: bool = False
+    """Delete markers count as what they are, versions like others."""
 
     def after(self, position: Position, group: bytes = b"") -> Walk:
         """The rest of the walk, after an entry."""
@@ -152,25 +154,28 @@ class SetWalk:
         return [item for item in await together(map(one, batch)) if item is not None]
 
     def _settled(self, entry: ScanEntry) -> Found | None:
-        if entry.newest.tombstone and (entry.group or not self._walk.tombstones):
+        if self._absent(entry) and (entry.group or not self._walk.tombstones):
             return None
         if entry.group:
             return Found(entry.register, None, entry.group)
         return Found(entry.register, record.decode(entry.newest.record))
+
+    def _absent(self, entry: ScanEntry) -> bool:
+        return entry.newest.tombstone or (entry.newest.hidden and not self._walk.hidden)
 
     async def _resolve(self, candidate: _Candidate) -> Found | None:
         """Read the register; within a group, look for its first live one."""
         first = min(candidate.entries, key=lambda entry: (entry.register.key.encode(), entry.register.version))
         register = first.register
         current = await self._set.read(register)
-        live = current.record is not None and current.record.live
+        live = current.record is not None and counts(current.record, self._walk)
         if not first.group:
             shown = live or (current.record is not None and self._walk.tombstones)
             return Found(register, current.record) if shown else None
         if live:
             return Found(register, None, first.group)
         position = (register.key.encode(), register.version)
-        inside = Walk(self._walk.space, first.group, b"", page_size=RESOLVE_WIDTH).after(position)
+        inside = Walk(self._walk.space, first.group, page_size=RESOLVE_WIDTH, hidden=self._walk.hidden).after(position)
         async with aclosing(SetWalk(self._set, inside).found()) as others:
             other = await anext(others, None)
         return Found(other.register, None, first.group) if other is not None else None
@@ -217,7 +222,7 @@ class SetWalk:
     def _agree(self, entries: Sequence[ScanEntry], lanes: int) -> bool:
         first = entries[0]
         stamp = first.newest.stamp
-        if first.group and first.newest.tombstone:
+        if first.group and self._absent(first):
             return False  # a deleted first key says nothing of the rest of its group
         if len(entries) != lanes:
             return False
@@ -262,7 +267,9 @@ class SetWalk:
         assert lane.next_start is not None
         walk = self._walk
         start, version = lane.next_start
-        request = ScanRequest(walk.space, walk.prefix, start, walk.delimiter, walk.page_size, walk.tombstones, version)
+        request = ScanRequest(
+            walk.space, walk.prefix, start, walk.delimiter, walk.page_size, walk.tombstones, version, walk.hidden
+        )
         return await bounded(lane.drive.scan(request))
 
     def _replace(self, lanes: list[_Lane], lane: _Lane, reached: Position, error: DriveError | None) -> None:
@@ -275,6 +282,11 @@ class SetWalk:
                 lane.take((), reached)
                 return
         raise Unavailable(f"{self._set.name}: too few drives can be listed ({error or 'healing'})")
+
+
+def counts(found: Record, walk: Walk) -> bool:
+    """Whether it is there, for this walk."""
+    return not found.deleted if walk.hidden else found.live
 
 
 def start_after(prefix: str, delimiter: str, after: str) -> tuple[bytes, bytes]:

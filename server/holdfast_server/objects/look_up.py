@@ -26,7 +26,7 @@ older map (`epochs`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from holdfast_server.clock.port import Clock
@@ -49,9 +49,12 @@ from holdfast_server.objects.erasure_set import (
 from holdfast_server.objects.port import Condition, Conflict, Unavailable
 from holdfast_server.objects.record import Kind, Record
 
+CLEAR_WAY_ATTEMPT = 2
+"""Until then it is more likely that others are writing than that something was left half done."""
+
 
 class Overtaken(Exception):
-    """Something newer than what the condition was judged by has come; nothing was written."""
+    """Something newer than what a write was judged by has come; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,23 @@ class Located:
     def live(self) -> Record | None:
         found = self.current.record
         return found if found is not None and found.live else None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is to take the place of what is current."""
+
+    into: ErasureSet
+    make_held: MakeHeld
+    refill: Refill | None = None
+    before: Callable[[], Awaitable[None]] | None = None
+    """Awaited under the promise, when nothing can change any more but by this write, and before any drive is given the
+    version.  May raise Overtaken, to have it planned anew, or anything to give it up."""
+    end: Callable[[], None] | None = None
+    """Called in any case, once the step was taken or given up."""
+
+
+Plan = Callable[[Located], Awaitable[Step]]
 
 
 class LookUp:
@@ -106,13 +126,22 @@ class LookUp:
         self, into: ErasureSet, condition: Condition | None, make_held: MakeHeld, refill: Refill | None = None
     ) -> Committed:
         """A write into one of the look-up sets.  Raises Unavailable, OutOfSpace, Conflict, what `condition` raises."""
+        if condition is not None:
+            allows = condition  # for the closure
+
+            async def plan(located: Located) -> Step:
+                allows(located.live)
+                return Step(into, make_held, refill)
+
+            return await self.update(plan)
+        self._require(into)
+        if len(self.sets) == 1:
+            return await into.commit(self.register, make_held, refill)
+        return await self._commit(into, make_held, refill)
+
+    def _require(self, into: ErasureSet) -> None:
         if into not in self.sets:
             raise Unavailable(f"{into.name} takes no writes of {self.register.key!r} any more")
-        if len(self.sets) == 1:
-            return await into.write(self.register, condition, make_held, refill)
-        if condition is None:
-            return await self._commit(into, make_held, refill)
-        return await self._commit_if(into, condition, make_held, refill)
 
     async def _commit(self, into: ErasureSet, make_held: MakeHeld, refill: Refill | None) -> Committed:
         others = self._others(into)
@@ -135,32 +164,55 @@ class LookUp:
             raise Unavailable(f"{erasure_set.name}: {len(replies)} drives answer, too few to order a write")
         return replies
 
-    async def _commit_if(
-        self, into: ErasureSet, condition: Condition, make_held: MakeHeld, refill: Refill | None
+    async def update(
+        self, plan: Plan, attempts: int = CONDITION_ATTEMPTS, with_inline: bool = False, spread: bool = False
     ) -> Committed:
-        for attempt in range(CONDITION_ATTEMPTS):
+        """A conditional write (rules 7 and S3): `plan` is given what is current and says what is to take its place, or
+        raises to refuse; nothing can come in between.  It may be asked again.
+
+        `with_inline`: it is given the small shards, too.  `spread`: many do this to one key, and nobody chose to be
+        conditional: they wait for different times before they try again.
+        Raises Unavailable, OutOfSpace, Conflict, what `plan` raises.
+        """
+        for attempt in range(attempts):
             if attempt:
-                await self._clock.sleep(RETRY_PAUSE_SECONDS * 2**attempt)
-            located = await self.read()
-            condition(located.live)
-            currents = dict(zip(self.sets, located.by_set, strict=True))
-            promise = await into.promise(self.register, currents[into])
-            if promise is None:
-                continue
-            expected = {other: currents[other].stamp for other in self._others(into)}
-
-            async def close_others(stamp: int, expected: dict[ErasureSet, int] = expected) -> None:
-                await together(self._close(other, expected[other], stamp) for other in expected)
-
-            highest = max(current.highest for current in currents.values())
+                share = 0.5 + self._clock.random_bytes(1)[0] / 256 if spread else 1.0
+                await self._clock.sleep(RETRY_PAUSE_SECONDS * 2**attempt * share)
+            if spread and attempt >= CLEAR_WAY_ATTEMPT:
+                await together(one.clear_way(self.register) for one in self.sets)
+            located = await self.read(with_inline)
             try:
-                committed = await into.commit_promised(promise, make_held, refill, above=highest, first=close_others)
+                step = await plan(located)
+                try:
+                    committed = await self._take(step, located)
+                finally:
+                    if step.end is not None:
+                        step.end()
             except Overtaken:
                 continue
-            # Where there was nothing, too: the fence has left a row there that nobody would ever come upon.
-            self._let_go_of(list(expected), committed.stamp)
-            return committed
+            if committed is not None:
+                return committed
         raise Conflict(f"another conditional write of {self.register.key!r} is under way")
+
+    async def _take(self, step: Step, located: Located) -> Committed | None:
+        """None if something is newer than `located`, or another writes."""
+        self._require(step.into)
+        currents = dict(zip(self.sets, located.by_set, strict=True))
+        promise = await step.into.promise(self.register, currents[step.into])
+        if promise is None:
+            return None
+        expected = {other: currents[other].stamp for other in self._others(step.into)}
+
+        async def first(stamp: int) -> None:
+            if step.before is not None:
+                await step.before()
+            await together(self._close(other, expected[other], stamp) for other in expected)
+
+        highest = max(current.highest for current in currents.values())
+        committed = await step.into.commit_promised(promise, step.make_held, step.refill, above=highest, first=first)
+        # Where there was nothing, too: the fence has left a row there that nobody would ever come upon.
+        self._let_go_of(list(expected), committed.stamp)
+        return committed
 
     async def _close(self, erasure_set: ErasureSet, expected: int, stamp: int) -> None:
         """Nothing newer than `expected` and older than `stamp` is, or ever will be, committed in that set.

@@ -22,7 +22,7 @@ from dataclasses import replace
 from holdfast_server.drives.port import Register
 from holdfast_server.objects.asking import together
 from holdfast_server.objects.erasure_set import ErasureSet
-from holdfast_server.objects.listing import RESOLVE_WIDTH, Found, Position, SetWalk, Walk
+from holdfast_server.objects.listing import RESOLVE_WIDTH, Found, Position, SetWalk, Walk, counts
 from holdfast_server.objects.look_up import LookUp
 from holdfast_server.objects.record import Kind
 
@@ -51,18 +51,20 @@ async def walk_placed(
     """The merged walk over the sets of a map in which a register may be in several of them.  See `walk_sets`."""
     async with aclosing(_merged(sets, replace(walk, tombstones=True))) as merged:
         async for same in merged:
-            found = await _judge_group(sets, walk, same, look_up) if same[0].group else await _judge(same, look_up)
+            found = (
+                await _judge_group(sets, walk, same, look_up) if same[0].group else await _judge(walk, same, look_up)
+            )
             if found is not None:
                 yield found
 
 
-async def _judge(same: Same, look_up: Callable[[Register], LookUp]) -> Found | None:
+async def _judge(walk: Walk, same: Same, look_up: Callable[[Register], LookUp]) -> Found | None:
     newest = max(same, key=_rank)
     assert newest.record is not None
     if newest.record.kind is Kind.MOVED:
-        live = (await look_up(newest.register).read()).live
-        return Found(newest.register, live) if live is not None else None
-    return newest if newest.record.live else None
+        current = (await look_up(newest.register).read()).current.record
+        return Found(newest.register, current) if current is not None and counts(current, walk) else None
+    return newest if counts(newest.record, walk) else None
 
 
 def _rank(found: Found) -> tuple[int, bool]:
@@ -75,9 +77,12 @@ async def _judge_group(
 ) -> Found | None:
     first = min((found.register for found in same), key=_position)
     placed = look_up(first)
-    if len(placed.sets) == 1 or (await placed.read()).live is not None:
+    if len(placed.sets) == 1:
         return Found(first, None, same[0].group)
-    below = Walk(walk.space, same[0].group, start=_position(first), page_size=RESOLVE_WIDTH)
+    current = (await placed.read()).current.record
+    if current is not None and counts(current, walk):
+        return Found(first, None, same[0].group)
+    below = Walk(walk.space, same[0].group, start=_position(first), page_size=RESOLVE_WIDTH, hidden=walk.hidden)
     async with aclosing(walk_placed(sets, below, look_up)) as others:
         found = await anext(others, None)
     return Found(found.register, None, same[0].group) if found is not None else None

@@ -36,6 +36,7 @@ from holdfast_server.objects.port import (
     ObjectError,
     PartRef,
     UploadInfo,
+    Versioning,
 )
 from holdfast_server.objects.record import Extent, Geometry, Kind, PartInfo, Record
 
@@ -154,7 +155,9 @@ class Uploads:
             promise = await erasure_set.promise(upload_register, current)
             if promise is None:
                 return None
-            return await self._complete(erasure_set, promise, register, template, refill, condition)
+            return await self._complete(
+                erasure_set, promise, register, template, refill, condition, attributes.versioning
+            )
 
         # From the promise on it runs to its end: a client that leaves must not leave the lease standing.
         return await self._store.background.shielded(commit())
@@ -167,9 +170,12 @@ class Uploads:
         template: Record,
         refill: Refill,
         condition: Condition | None,
+        versioning: Versioning,
     ) -> Record:
         try:
-            made = await self._store.commit_object(register, erasure_set, template, condition, refill)
+            made = await self._store.commit_object(
+                register, erasure_set, template, condition, refill, versioning=versioning
+            )
         except BaseException:
             erasure_set.release_later(promise)
             raise

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Protocol
+from enum import Enum, auto
+from typing import Final, Protocol
 
 import msgspec
 
@@ -49,6 +50,21 @@ class Digest(Protocol):
     def update(self, data: memoryview | bytes, /) -> object: ...
 
 
+class Versioning(Enum):
+    """What a write leaves of the version it takes the place of."""
+
+    OFF = auto()
+    """Nothing.  Never again once the bucket has kept versions (`versions`)."""
+    ENABLED = auto()
+    """All of it; the write makes a version with an id of its own."""
+    SUSPENDED = auto()
+    """All of it, but for the one version whose id is `null`: the write makes the new one."""
+
+
+NULL_VERSION: Final = b"null"
+"""Stands for the version that was written without an id of its own; every other is eight bytes (`Record.place`)."""
+
+
 class Attributes(msgspec.Struct, frozen=True):
     """What is stored beside the bytes."""
 
@@ -57,6 +73,8 @@ class Attributes(msgspec.Struct, frozen=True):
     checksums: dict[str, str] = {}
     modified_ms: int = 0
     """0: now."""
+    versioning: Versioning = Versioning.OFF
+    """As it is at the moment of the commit."""
 
 
 class Body(Protocol):
@@ -111,6 +129,22 @@ class Listing(msgspec.Struct, frozen=True):
     """Where the next page starts (exclusive: a key or a common prefix); None at the end."""
 
 
+class ListedVersion(msgspec.Struct, frozen=True):
+    key: str
+    record: Record
+    """An object or a delete marker."""
+    latest: bool
+    """The current one."""
+
+
+class VersionListing(msgspec.Struct, frozen=True):
+    entries: list[ListedVersion]
+    """By key, then the newest first."""
+    prefixes: list[str]
+    truncated: bool
+    """There is more, after the last entry or the last prefix, whichever is the greater."""
+
+
 class Reader(Protocol):
     """A version that is being read; holds on to what it needs until closed."""
 
@@ -130,13 +164,40 @@ class Objects(Protocol):
         self, bucket_id: bytes, key: str, body: Body, condition: Condition | None = None
     ) -> Record: ...
 
-    async def head_object(self, bucket_id: bytes, key: str) -> Record | None:
-        """The current version; None if absent or deleted.  Raises Unavailable."""
+    async def head_object(self, bucket_id: bytes, key: str, version: bytes | None = None) -> Record | None:
+        """The current version, or the one named; None if there is none.  A delete marker is returned as what it is
+        (`Record.marker`).  Raises Unavailable."""
 
-    async def open_object(self, bucket_id: bytes, key: str) -> Reader | None: ...
+    async def open_object(self, bucket_id: bytes, key: str, version: bytes | None = None) -> Reader | None:
+        """As `head_object`, to be read."""
 
-    async def delete_object(self, bucket_id: bytes, key: str, condition: Condition | None = None) -> Record | None:
-        """Absent afterwards.  Returns what was there, if that was looked at."""
+    async def delete_object(
+        self,
+        bucket_id: bytes,
+        key: str,
+        condition: Condition | None = None,
+        versioning: Versioning = Versioning.OFF,
+    ) -> Record | None:
+        """Absent afterwards.  Returns what was there, if that was looked at; where versions are kept, the delete
+        marker that hides it."""
+
+    async def delete_version(
+        self, bucket_id: bytes, key: str, version: bytes, condition: Condition | None = None
+    ) -> Record | None:
+        """Delete one version for good; if it was current, the newest of the others is.  Returns what was there."""
+
+    async def list_versions(
+        self,
+        bucket_id: bytes,
+        *,
+        prefix: str = "",
+        delimiter: str = "",
+        after: str = "",
+        after_version: bytes = b"",
+        limit: int = 1000,
+    ) -> VersionListing:
+        """All versions of all keys, delete markers too, after that version of that key; without a version, after the
+        whole key (or the common prefix that it is)."""
 
     async def amend_object(
         self, bucket_id: bytes, key: str, change: Callable[[Record], dict[str, str]]
@@ -206,6 +267,7 @@ class Objects(Protocol):
 
 
 __all__ = [
-    "Attributes", "Body", "Condition", "Conflict", "Digest", "Kind", "Listed", "Listing", "Missing", "ObjectError",
-    "Objects", "OutOfSpace", "PartRef", "Reader", "Record", "TooSlow", "Unavailable", "UploadInfo", "Vanished",
+    "NULL_VERSION", "Attributes", "Body", "Condition", "Conflict", "Digest", "Kind", "Listed", "ListedVersion",
+    "Listing", "Missing", "ObjectError", "Objects", "OutOfSpace", "PartRef", "Reader", "Record", "TooSlow",
+    "Unavailable", "UploadInfo", "Vanished", "VersionListing", "Versioning",
 ]  # fmt: skip

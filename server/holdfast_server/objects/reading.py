@@ -25,7 +25,7 @@ import xxhash
 
 from holdfast_server.clock.port import Clock
 from holdfast_server.drives.port import Drive, DriveError, DriveOffline, Held, ShardCorrupt, ShardMissing
-from holdfast_server.erasure.codec import Codec, CodingError
+from holdfast_server.erasure.codec import Codec, CodingError, codec
 from holdfast_server.memory.budget import Budget, Hold, Overloaded
 from holdfast_server.objects.asking import awake, bounded, let_go
 from holdfast_server.objects.port import Unavailable, Vanished
@@ -192,6 +192,15 @@ def join_inline(codec: Codec, record: Record, holders: Mapping[int, Held]) -> li
         return codec.join(blocks, record.size_bytes)
     except CodingError as error:
         raise Unavailable(str(error)) from error
+
+
+def recut_inline(record: Record, holders: Mapping[int, Held]) -> list[bytes]:
+    """The shards of an inline object, by index, cut from its bytes again; none where they are files.
+    Raises Unavailable."""
+    if not record.inline or record.geometry is None:
+        return []
+    code = codec(record.geometry.data_shards, record.geometry.parity_shards)
+    return code.encode(b"".join(join_inline(code, record, holders)))
 
 
 class ObjectReader:

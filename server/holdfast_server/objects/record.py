@@ -14,6 +14,7 @@ from enum import IntEnum
 import msgspec
 import xxhash
 
+from holdfast_server.clock.stamp import MAX_STAMP
 from holdfast_server.drives.port import Register
 
 MAGIC = b"HfR\x01"
@@ -25,11 +26,14 @@ INLINE_LIMIT_BYTES = 64 * 1024
 
 BUCKET_ID_SIZE_BYTES = 16
 SYSTEM_ID = bytes(BUCKET_ID_SIZE_BYTES)
+PLACE_SIZE_BYTES = 8
 
 OBJECT_SPACE = b"o"
 UPLOAD_SPACE = b"u"
 PART_SPACE = b"p"
 DOCUMENT_SPACE = b"d"
+VERSION_SPACE = b"v"
+"""Versions of objects that are not current (`versions`)."""
 
 
 class RecordCorrupt(ValueError):
@@ -72,6 +76,23 @@ class Geometry(msgspec.Struct, frozen=True, array_like=True):
     stripe_size_bytes: int = STRIPE_SIZE_BYTES
 
 
+class VersionInfo(msgspec.Struct, frozen=True, array_like=True):
+    """What a record says of itself as one of its key's versions; absent from what was written without versioning.
+    Fields are only ever appended."""
+
+    place: bytes = b""
+    """Where it stands among them, newest first, whether or not it is current: `place_of` the stamp with which it
+    became current first.  Empty in a template: of the stamp it is committed with."""
+    null: bool = False
+    """Its id is `null`: written while versioning was suspended.  (So is one without this struct.)"""
+    marker: bool = False
+    """A delete marker."""
+    null_place: bytes = b""
+    """Of the current version: where the one that is `null` rests, if another is."""
+    claimed: bool = False
+    """Of one that rests: somebody means to make it current again."""
+
+
 class Record(msgspec.Struct, frozen=True, array_like=True):
     kind: Kind
     stamp: int
@@ -89,10 +110,30 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     parts: tuple[PartInfo, ...] = ()
     body: bytes = b""
     """DOCUMENT: the document.  UPLOAD, TOMBSTONE: whatever the owner of the register wants to keep."""
+    version: VersionInfo | None = None
+
+    @property
+    def deleted(self) -> bool:
+        """A tombstone: nothing is kept."""
+        return self.kind in (Kind.TOMBSTONE, Kind.MOVED)
+
+    @property
+    def marker(self) -> bool:
+        """A delete marker: a version like others, that hides its key from whoever asks for no version."""
+        return self.version is not None and self.version.marker
 
     @property
     def live(self) -> bool:
-        return self.kind not in (Kind.TOMBSTONE, Kind.MOVED)
+        return not self.deleted and not self.marker
+
+    @property
+    def place(self) -> bytes:
+        """See `VersionInfo.place`."""
+        return (self.version.place if self.version is not None else b"") or place_of(self.stamp)
+
+    @property
+    def null(self) -> bool:
+        return self.version is None or self.version.null
 
     @property
     def inline(self) -> bool:
@@ -112,8 +153,14 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
 
 
+_UNVERSIONED = bytes((0x90 | (len(Record.__struct_fields__) - 1),))
+"""How an array begins that lacks the last field."""
+
+
 def encode(record: Record) -> bytes:
     body = _encoder.encode(record)
+    if record.version is None:
+        body = _UNVERSIONED + body[1:-1]  # what does not use it is, byte for byte, what it was before there was one
     return b"".join((MAGIC, xxhash.xxh3_64_digest(body), body))
 
 
@@ -134,6 +181,16 @@ def decode(data: bytes) -> Record:
 
 def object_register(bucket_id: bytes, key: str, version: bytes = b"") -> Register:
     return Register(OBJECT_SPACE + bucket_id, key, version)
+
+
+def version_register(bucket_id: bytes, key: str, place: bytes) -> Register:
+    """Where a version rests while it is not current."""
+    return Register(VERSION_SPACE + bucket_id, key, place)
+
+
+def place_of(stamp: int) -> bytes:
+    """Eight bytes that sort the newest first."""
+    return (MAX_STAMP - stamp).to_bytes(PLACE_SIZE_BYTES, "big")
 
 
 def upload_register(bucket_id: bytes, key: str, upload_id: bytes) -> Register:

@@ -16,9 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any, TypeVar
 
+import msgspec
+
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import HybridClock
-from holdfast_server.drives.port import MAX_SCAN_ENTRIES, Drive, Held, Register
+from holdfast_server.drives.port import HIDDEN_INDEX, MAX_SCAN_ENTRIES, NO_SHARD, Drive, Held, Register
 from holdfast_server.erasure.codec import Codec, codec
 from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.objects import quorum, record, resolving
@@ -42,10 +44,14 @@ from holdfast_server.objects.port import (
     PartRef,
     Reader,
     UploadInfo,
+    Versioning,
+    VersionListing,
 )
 from holdfast_server.objects.read_repair import ReadRepair
 from holdfast_server.objects.reading import ObjectReader, ShardReader, join_inline, order_sources, reserve_sources
-from holdfast_server.objects.record import INLINE_LIMIT_BYTES, Extent, Geometry, Kind, Record
+from holdfast_server.objects.record import INLINE_LIMIT_BYTES, Extent, Geometry, Kind, Record, VersionInfo, place_of
+from holdfast_server.objects.version_listing import list_versions
+from holdfast_server.objects.versions import Versions
 from holdfast_server.objects.writing import ShardWriter, Staged
 from holdfast_server.placement.map import PoolMap, SetId
 
@@ -80,6 +86,7 @@ class ObjectStore:
         self.read_repair = ReadRepair(self.background)
         self._sets: dict[SetId, ErasureSet] = {}
         self._uploads = Uploads(self)
+        self.versions = Versions(self)
 
     async def close(self) -> None:
         await self.background.close()
@@ -157,12 +164,20 @@ class ObjectStore:
         staged = await writer.write(body, targets, rotation, data_id, inline_limit_bytes)
         template = _record_of(kind, staged, code)
 
-        made = self.made(template, erasure_set, staged.positions, rotation, staged.inline)
+        def make(template: Record) -> Made:
+            return self.made(template, erasure_set, staged.positions, rotation, staged.inline)
 
         async def commit() -> Record:
             holding: frozenset[int] = frozenset()
             try:
-                committed = await self._commit(register, erasure_set, home is not None, condition, made)
+                versioning = staged.attributes.versioning
+                if versioning is Versioning.OFF:
+                    made = make(template)
+                    committed = await self._commit(register, erasure_set, home is not None, condition, made)
+                else:
+                    made, committed = await self._make_current(
+                        register, erasure_set, template, versioning, make, condition
+                    )
                 holding = committed.positions
             finally:
                 # Undecided, refused, or not by all: a drive that named the shards in a record keeps them
@@ -199,11 +214,34 @@ class ObjectStore:
         condition: Condition | None,
         refill: Refill,
         inline: Sequence[bytes] = (),
+        versioning: Versioning = Versioning.OFF,
     ) -> Record:
         """Commit an object whose shards are in place already, in the set where they are, or `inline`."""
-        made = self.made(template, into, rotation=self.rotation(register, into), inline=inline)
-        committed = await self._commit(register, into, False, condition, made, refill)
+
+        def make(template: Record) -> Made:
+            return self.made(template, into, rotation=self.rotation(register, into), inline=inline)
+
+        if versioning is not Versioning.OFF:
+            made, committed = await self._make_current(register, into, template, versioning, make, condition, refill)
+        else:
+            made = make(template)
+            committed = await self._commit(register, into, False, condition, made, refill)
         return made.record(committed.stamp)
+
+    async def _make_current(
+        self,
+        register: Register,
+        into: ErasureSet,
+        template: Record,
+        versioning: Versioning,
+        make: Callable[[Record], Made],
+        condition: Condition | None,
+        refill: Refill | None = None,
+    ) -> tuple[Made, Committed]:
+        """`_commit`, where what is current is kept."""
+        with self.epochs.writing():
+            write = self.versions.write(register, into, template, versioning, make, condition, refill)
+            return await self._timed(self.foreground.committed, write)
 
     async def _commit(
         self,
@@ -234,19 +272,21 @@ class ObjectStore:
         chosen = frozenset(range(size)) if positions is None else positions
         return Made(self.clock, template, chosen, size, rotation, inline)
 
-    async def head_object(self, bucket_id: bytes, key: str) -> Record | None:
-        return await self.live(record.object_register(bucket_id, key))
+    async def head_object(self, bucket_id: bytes, key: str, version: bytes | None = None) -> Record | None:
+        found = await self._timed(self.foreground.looked_up, self.versions.find(bucket_id, key, version))
+        return found.record if found is not None else None
 
     async def live(self, register: Register) -> Record | None:
         """The current version if it is not a tombstone."""
         return (await self._timed(self.foreground.looked_up, self.look_up(register).read())).live
 
-    async def open_object(self, bucket_id: bytes, key: str) -> Reader | None:
-        register = record.object_register(bucket_id, key)
-        located = await self._timed(self.foreground.looked_up, self.look_up(register).read(with_inline=True))
-        erasure_set, current, found = located.erasure_set, located.current, located.live
-        if found is None:
+    async def open_object(self, bucket_id: bytes, key: str, version: bytes | None = None) -> Reader | None:
+        looked_up = self.versions.find(bucket_id, key, version, with_inline=True)
+        version_found = await self._timed(self.foreground.looked_up, looked_up)
+        if version_found is None:
             return None
+        register, found = version_found.register, version_found.record
+        erasure_set, current = version_found.located.erasure_set, version_found.located.current
         if not found.size_bytes or found.geometry is None:
             return ObjectReader(found, None, [])
         code = codec(found.geometry.data_shards, found.geometry.parity_shards)
@@ -295,8 +335,16 @@ class ObjectStore:
         tombstone = self.made(Record(Kind.TOMBSTONE, 0), erasure_set)
         return await self.background.shielded(resolving.discard(self.healer, erasure_set, register, stuck, tombstone))
 
-    async def delete_object(self, bucket_id: bytes, key: str, condition: Condition | None = None) -> Record | None:
+    async def delete_object(
+        self,
+        bucket_id: bytes,
+        key: str,
+        condition: Condition | None = None,
+        versioning: Versioning = Versioning.OFF,
+    ) -> Record | None:
         register = record.object_register(bucket_id, key)
+        if versioning is not Versioning.OFF:
+            return await self.background.shielded(self._mark_deleted(register, versioning, condition))
         if condition is None:
             try:
                 there = (await self.look_up(register).read()).live
@@ -308,6 +356,35 @@ class ObjectStore:
                 return there
         await self.commit_record(register, Record(Kind.TOMBSTONE, 0), condition)
         return None
+
+    async def _mark_deleted(self, register: Register, versioning: Versioning, condition: Condition | None) -> Record:
+        into = self.set_of(register)
+        marker = Record(Kind.OBJECT, 0, version=VersionInfo(marker=True))
+        made, committed = await self._make_current(
+            register, into, marker, versioning, lambda template: self.made(template, into), condition
+        )
+        return made.record(committed.stamp)
+
+    async def delete_version(
+        self, bucket_id: bytes, key: str, version: bytes, condition: Condition | None = None
+    ) -> Record | None:
+        async def delete() -> Record | None:
+            with self.epochs.writing():
+                return await self.versions.delete(bucket_id, key, version, condition)
+
+        return await self.background.shielded(delete())
+
+    async def list_versions(
+        self,
+        bucket_id: bytes,
+        *,
+        prefix: str = "",
+        delimiter: str = "",
+        after: str = "",
+        after_version: bytes = b"",
+        limit: int = 1000,
+    ) -> VersionListing:
+        return await list_versions(self, bucket_id, prefix, delimiter, after, after_version, limit)
 
     async def amend_object(self, bucket_id: bytes, key: str, change: Change) -> Record | None:
         return await amend(self, record.object_register(bucket_id, key), change)
@@ -453,15 +530,19 @@ class Made:
         made = _stamped(self._template, stamp, self._modified_ms)
         encoded = record.encode(made)
         coded = bool(made.extents)
+        bare = HIDDEN_INDEX if made.marker else NO_SHARD
         held = {}
         for position in self._positions:
-            shard = (position + self._rotation) % self._set_size if coded else -1
+            shard = (position + self._rotation) % self._set_size if coded else bare
             inline = self._inline[shard] if self._inline else None
-            held[position] = Held(stamp, not made.live, encoded, shard, inline, made.data_ids)
+            held[position] = Held(stamp, made.deleted, encoded, shard, inline, made.data_ids)
         return made, held
 
 
 def _stamped(template: Record, stamp: int, modified_ms: int) -> Record:
+    version = template.version
+    if version is not None and not version.place:
+        version = msgspec.structs.replace(version, place=place_of(stamp))
     return Record(
         template.kind,
         stamp,
@@ -474,4 +555,5 @@ def _stamped(template: Record, stamp: int, modified_ms: int) -> Record:
         template.extents,
         template.parts,
         template.body,
+        version,
     )

@@ -34,6 +34,9 @@ PING_TIMEOUT_SECONDS = 2.0
 
 PUSHED_REPORT_ID = 0
 
+VERSIONS_FEATURE = "versions"
+"""It keeps versions of objects."""
+
 MAX_BLOCKS_PER_READ = 8
 """So that a reply of 1 MiB blocks fits into a frame."""
 
@@ -85,6 +88,8 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     """How many times the usual its requests wait for records now; None without requests (`heal.pacing`)."""
     heals: bool = False
     """Its healing worked within the last second: what is slow elsewhere may be slow because of it."""
+    features: tuple[str, ...] = ()
+    """What it understands that pods of earlier releases do not, and that is used only once every pod does."""
 
 
 class Request(msgspec.Struct, array_like=True, gc=False):

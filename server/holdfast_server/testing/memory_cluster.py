@@ -19,7 +19,7 @@ from holdfast_server.contract.config import ErasureConfig, KeyFiles, PoolConfig,
 from holdfast_server.drives import keys
 from holdfast_server.drives.port import Drive, DriveStatus, Register
 from holdfast_server.objects.erasure_set import ErasureSet
-from holdfast_server.objects.port import Attributes, Digest
+from holdfast_server.objects.port import Attributes, Digest, Versioning
 from holdfast_server.objects.record import object_register
 from holdfast_server.objects.store import ObjectStore
 from holdfast_server.placement.map import PoolMap
@@ -42,6 +42,7 @@ class BytesBody:
         failure: Exception | None = None,
         refusal: Exception | None = None,
         headers: dict[str, str] | None = None,
+        versioning: Versioning = Versioning.OFF,
     ) -> None:
         self.size_bytes: int | None = len(data)
         self._md5 = md5(usedforsecurity=False)
@@ -52,6 +53,7 @@ class BytesBody:
         self._failure = failure
         self._refusal = refusal
         self._headers = headers or {}
+        self._versioning = versioning
 
     async def chunks(self) -> AsyncIterator[bytes | memoryview]:
         view = memoryview(self._data)
@@ -64,7 +66,7 @@ class BytesBody:
         self.finished += 1
         if self._refusal is not None:
             raise self._refusal
-        return Attributes(etag=self._md5.hexdigest(), headers=self._headers)
+        return Attributes(etag=self._md5.hexdigest(), headers=self._headers, versioning=self._versioning)
 
 
 class HookedDrive:

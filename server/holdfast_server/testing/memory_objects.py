@@ -22,12 +22,16 @@ from holdfast_server.objects.port import (
     Body,
     Condition,
     Listed,
+    ListedVersion,
     Listing,
     Missing,
     PartRef,
     UploadInfo,
+    Versioning,
+    VersionListing,
 )
-from holdfast_server.objects.record import STRIPE_SIZE_BYTES, Extent, Kind, PartInfo, Record
+from holdfast_server.objects.record import STRIPE_SIZE_BYTES, Extent, Kind, PartInfo, Record, VersionInfo, place_of
+from holdfast_server.objects.versions import names
 
 UPLOAD_ID_SIZE_BYTES = 16
 READ_PIECE_SIZE_BYTES = 256 * 1024
@@ -64,7 +68,8 @@ class MemoryObjects:
     def __init__(self, clock: Clock, node: int = 0) -> None:
         self._clock = clock
         self._stamps = HybridClock(node)
-        self._objects: dict[ObjectKey, _Stored] = {}
+        self._versions: dict[ObjectKey, list[_Stored]] = {}
+        """Newest first; never empty."""
         self._uploads: dict[UploadKey, Record] = {}
         self._parts: dict[UploadKey, dict[int, _Stored]] = {}
         self._completed: dict[UploadKey, Record] = {}
@@ -83,12 +88,29 @@ class MemoryObjects:
     async def put_object(self, bucket_id: bytes, key: str, body: Body, condition: Condition | None = None) -> Record:
         self._enter("put_object")
         data, attributes = await _drain(body)
-        current = self._objects.get((bucket_id, key))
         if condition is not None:
-            condition(current.record if current else None)
+            condition(self._live(bucket_id, key))
         record = self._object_record(attributes, (len(data),))
-        self._objects[bucket_id, key] = _Stored(record, data)
+        return self._make_current(bucket_id, key, _Stored(record, data), attributes.versioning)
+
+    def _live(self, bucket_id: bytes, key: str) -> Record | None:
+        versions = self._versions.get((bucket_id, key))
+        return versions[0].record if versions and versions[0].record.live else None
+
+    def _make_current(self, bucket_id: bytes, key: str, stored: _Stored, versioning: Versioning) -> Record:
+        record = stored.record
+        if versioning is not Versioning.OFF:
+            null = versioning is Versioning.SUSPENDED
+            info = VersionInfo(place_of(record.stamp), null, record.marker)
+            record = msgspec.structs.replace(record, version=info)
+        kept = self._versions.get((bucket_id, key), []) if versioning is not Versioning.OFF else []
+        others = [one for one in kept if not (record.null and one.record.null)]
+        self._versions[bucket_id, key] = [_Stored(record, stored.data), *others]
         return record
+
+    def _find(self, bucket_id: bytes, key: str, version: bytes | None) -> _Stored | None:
+        versions = self._versions.get((bucket_id, key), [])
+        return next((one for one in versions if version is None or names(version, one.record)), None)
 
     def _object_record(
         self, attributes: Attributes, extents: tuple[int, ...], parts: tuple[PartInfo, ...] = ()
@@ -105,40 +127,101 @@ class MemoryObjects:
             parts=parts,
         )
 
-    async def head_object(self, bucket_id: bytes, key: str) -> Record | None:
+    async def head_object(self, bucket_id: bytes, key: str, version: bytes | None = None) -> Record | None:
         self._enter("head_object")
-        stored = self._objects.get((bucket_id, key))
+        stored = self._find(bucket_id, key, version)
         return stored.record if stored else None
 
-    async def open_object(self, bucket_id: bytes, key: str) -> MemoryReader | None:
+    async def open_object(self, bucket_id: bytes, key: str, version: bytes | None = None) -> MemoryReader | None:
         self._enter("open_object")
-        stored = self._objects.get((bucket_id, key))
+        stored = self._find(bucket_id, key, version)
         return MemoryReader(stored) if stored else None
 
-    async def delete_object(self, bucket_id: bytes, key: str, condition: Condition | None = None) -> Record | None:
+    async def delete_object(
+        self,
+        bucket_id: bytes,
+        key: str,
+        condition: Condition | None = None,
+        versioning: Versioning = Versioning.OFF,
+    ) -> Record | None:
         self._enter("delete_object")
-        stored = self._objects.get((bucket_id, key))
+        live = self._live(bucket_id, key)
         if condition is not None:
-            condition(stored.record if stored else None)
-        self._objects.pop((bucket_id, key), None)
-        return stored.record if stored else None
+            condition(live)
+        if versioning is Versioning.OFF:
+            self._versions.pop((bucket_id, key), None)
+            return live
+        marker = Record(Kind.OBJECT, self._stamp(), modified_ms=self._clock.now_ms(), version=VersionInfo(marker=True))
+        return self._make_current(bucket_id, key, _Stored(marker), versioning)
+
+    async def delete_version(
+        self, bucket_id: bytes, key: str, version: bytes, condition: Condition | None = None
+    ) -> Record | None:
+        self._enter("delete_version")
+        stored = self._find(bucket_id, key, version)
+        if condition is not None:
+            condition(stored.record if stored is not None and stored.record.live else None)
+        if stored is None:
+            return None
+        others = [one for one in self._versions.pop((bucket_id, key)) if one is not stored]
+        if others:
+            self._versions[bucket_id, key] = others
+        return stored.record
+
+    async def list_versions(
+        self,
+        bucket_id: bytes,
+        *,
+        prefix: str = "",
+        delimiter: str = "",
+        after: str = "",
+        after_version: bytes = b"",
+        limit: int = 1000,
+    ) -> VersionListing:
+        self._enter("list_versions")
+        entries: list[ListedVersion] = []
+        prefixes: list[str] = []
+        for key, versions in self._of_bucket(bucket_id):
+            common = _common_prefix(key, prefix, delimiter)
+            resumed = bool(after_version) and key == after
+            shown: list[ListedVersion | str] = []
+            if not key.startswith(prefix) or (key.encode() <= after.encode() and not resumed):
+                continue
+            if common:
+                if common != after and common not in prefixes:
+                    shown.append(common)
+            else:
+                at = next((n for n, one in enumerate(versions) if resumed and names(after_version, one.record)), -1)
+                shown += [ListedVersion(key, one.record, n == 0) for n, one in enumerate(versions) if n > at]
+            for item in shown:
+                if len(entries) + len(prefixes) == limit:
+                    return VersionListing(entries, prefixes, True)
+                if isinstance(item, ListedVersion):
+                    entries.append(item)
+                else:
+                    prefixes.append(item)
+        return VersionListing(entries, prefixes, False)
+
+    def _of_bucket(self, bucket_id: bytes) -> list[tuple[str, list[_Stored]]]:
+        mine = [(key, versions) for (bucket, key), versions in self._versions.items() if bucket == bucket_id]
+        return sorted(mine, key=lambda item: item[0].encode())
 
     async def amend_object(
         self, bucket_id: bytes, key: str, change: Callable[[Record], dict[str, str]]
     ) -> Record | None:
         self._enter("amend_object")
-        stored = self._objects.get((bucket_id, key))
-        if stored is None:
+        if (live := self._live(bucket_id, key)) is None:
             return None
-        record = msgspec.structs.replace(stored.record, headers=change(stored.record), stamp=self._stamp())
-        self._objects[bucket_id, key] = _Stored(record, stored.data)
+        versions = self._versions[bucket_id, key]
+        record = msgspec.structs.replace(live, headers=change(live), stamp=self._stamp())
+        self._versions[bucket_id, key] = [_Stored(record, versions[0].data), *versions[1:]]
         return record
 
     async def list_objects(
         self, bucket_id: bytes, *, prefix: str = "", delimiter: str = "", after: str = "", limit: int = 1000
     ) -> Listing:
         self._enter("list_objects")
-        found = {key: stored.record for (bucket, key), stored in self._objects.items() if bucket == bucket_id}
+        found = {key: live for key, _ in self._of_bucket(bucket_id) if (live := self._live(bucket_id, key)) is not None}
         return _page(found, prefix, delimiter, after, limit)
 
     # --- multipart
@@ -199,16 +282,16 @@ class MemoryObjects:
         attributes = assemble(
             upload, [(ref, each.record if each else None) for ref, each in zip(parts, stored, strict=True)]
         )
-        current = self._objects.get((bucket_id, key))
         if condition is not None:
-            condition(current.record if current else None)
+            condition(self._live(bucket_id, key))
         taken = [each for each in stored if each is not None]
         record = self._object_record(
             attributes,
             tuple(each.record.size_bytes for each in taken),
             tuple(_part_info(ref, each.record) for ref, each in zip(parts, taken, strict=True)),
         )
-        self._objects[bucket_id, key] = _Stored(record, b"".join(each.data for each in taken))
+        whole = _Stored(record, b"".join(each.data for each in taken))
+        record = self._make_current(bucket_id, key, whole, attributes.versioning)
         self._completed[where] = record
         del self._uploads[where], self._parts[where]
         return record

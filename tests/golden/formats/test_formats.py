@@ -38,7 +38,7 @@ from holdfast_server.drives.slot import SlotMemory
 from holdfast_server.heal.filling import Pass
 from holdfast_server.heal.scanner import ScanPass
 from holdfast_server.objects import record
-from holdfast_server.objects.record import Extent, Geometry, Kind, PartInfo, Record, RecordCorrupt
+from holdfast_server.objects.record import Extent, Geometry, Kind, PartInfo, Record, RecordCorrupt, VersionInfo
 from holdfast_server.peers import handshake, messages
 from holdfast_server.peers.frames import encode_frame
 from holdfast_server.peers.messages import Reply, Report, Request, Verb
@@ -64,6 +64,11 @@ RECORDS = {
     "part": Record(Kind.PART, 10, 4, 5, "e", {}, {}, Geometry(2, 2), (Extent(ID, 5),)),
     "document": Record(Kind.DOCUMENT, 11, 5, 2, body=b"{}"),
     "moved": Record(Kind.MOVED, 12, 6),
+    "delete marker": Record(Kind.OBJECT, 13, 7, version=VersionInfo(b"p" * 8, False, True, b"n" * 8)),
+    "resting version": Record(
+        Kind.OBJECT, 14, 8, 5, "e", {}, {}, Geometry(2, 2), (Extent(ID, 5),),
+        version=VersionInfo(b"p" * 8, True, claimed=True),
+    ),
 }  # fmt: skip
 BUCKET = BucketRecord(
     id=ID, name="logs", owner="root", region="us-east-1", created_ms=1, state="deleting", mark=b"m", marked_ms=2
@@ -87,13 +92,13 @@ CONFIG = ServerConfig(
 )  # fmt: skip
 HELLO = handshake.Hello("holdfast-peer", 1, "t-1", "main", 0, "logs-0", "main", 1, 2, b"n" * 32, 1)
 SPOKEN: dict[str, Any] = {
-    "report": Report(3, (STATUS,)),
+    "report": Report(3, (STATUS,), 1.5, True, ("versions",)),
     "query reply": port.QueryReply((HELD,), 5, 6, 7, True),
     "commit request": port.CommitRequest(REGISTER, HELD, CommitMode.HEAL, b"lease", 9),
     "commit reply": port.CommitReply(CommitStatus.NO_DATA, 9),
     "prepare reply": port.PrepareReply(PrepareStatus.MISMATCH, 9, False),
     "fence reply": port.FenceReply(True, False, 9),
-    "scan request": port.ScanRequest(b"o" + ID, b"p", b"s", b"/", 10, False, b"v"),
+    "scan request": port.ScanRequest(b"o" + ID, b"p", b"s", b"/", 10, False, b"v", True),
     "scan page": port.ScanPage((port.ScanEntry(REGISTER, HELD, 5, True, b"g/"),), b"n", False, b"v"),
     "slot memory": SlotMemory("main", 1, 2, ID, 1 << 59),
     "request": Request(9, Verb.QUERY, 1, (4, 5), (REGISTER, True)),
@@ -187,6 +192,13 @@ def test_a_report_from_before_pods_told_of_their_requests_is_read(golden: dict[s
     assert msgspec.msgpack.decode(data, type=Report) == Report(3, (STATUS,))
 
 
+def test_messages_from_before_there_were_versions_are_read(golden: dict[str, bytes]) -> None:
+    data = golden["message: scan request, before delete markers"]
+    asked = port.ScanRequest(b"o" + ID, b"p", b"s", b"/", 10, False, b"v")
+    assert msgspec.msgpack.decode(data, type=port.ScanRequest) == asked
+    assert msgspec.msgpack.decode(golden["message: report, before features"], type=Report) == Report(3, (STATUS,))
+
+
 @pytest.mark.parametrize("name", sorted(KEPT))
 def test_what_a_pod_keeps_on_its_drives_reads_back(name: str, golden: dict[str, bytes]) -> None:
     data = golden[f"kept: {name}"]
@@ -202,8 +214,8 @@ def test_documents_and_configuration_read_back(golden: dict[str, bytes]) -> None
 
 
 def test_a_record_of_a_newer_server_with_more_fields_is_read(golden: dict[str, bytes]) -> None:
-    body = msgspec.msgpack.encode([*msgspec.msgpack.decode(golden["record: object"][12:]), "of tomorrow"])
-    assert record.decode(record.MAGIC + xxhash.xxh3_64_digest(body) + body) == RECORDS["object"]
+    body = msgspec.msgpack.encode([*msgspec.msgpack.decode(golden["record: delete marker"][12:]), "of tomorrow"])
+    assert record.decode(record.MAGIC + xxhash.xxh3_64_digest(body) + body) == RECORDS["delete marker"]
 
 
 def test_documents_of_a_newer_server_with_more_fields_are_read() -> None:
@@ -245,7 +257,15 @@ def test_every_verb_keeps_its_number() -> None:
 
 def test_everything_that_is_spoken_may_grow() -> None:
     """A type that forbids fields it does not know would turn away a newer pod."""
-    kinds: list[Any] = [type(value) for value in SPOKEN.values()] + [Record, Extent, PartInfo, Geometry, Pass, ScanPass]
+    kinds: list[Any] = [type(value) for value in SPOKEN.values()] + [
+        Record,
+        VersionInfo,
+        Extent,
+        PartInfo,
+        Geometry,
+        Pass,
+        ScanPass,
+    ]
     for kind in kinds:
         assert kind.__struct_config__.array_like, kind
         assert not kind.__struct_config__.forbid_unknown_fields, kind

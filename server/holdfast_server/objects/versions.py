@@ -1,0 +1,392 @@
+"""The versions of an object: which is current, where the others rest, how one takes another's place.
+
+A key's *current* version is what it is without versioning: the record of the register (object space, key).  It is
+written under the quorum rules, read with one look-up, and listed by walking the object space; how many older
+versions there are is nobody's concern there.  A version that is not current *rests* in a register of its own:
+(version space, key, place), the place being the stamp with which it became current first, turned round, so that a walk
+meets the newest first.  Its record is the same bytes, naming the same shard files; no data moves.  A delete marker is a
+version without bytes, current or resting like others, that a listing passes over (`Held.hidden`).
+
+Every change of a versioned key's current version is a conditional write of its register (rule 7), so all of them stand
+in one line, and each knows exactly what it replaces.  docs/decisions/0009-versions.md has the argument for:
+
+- **Rest before replaced.**  Before anything takes the place of what is current, that is committed to its resting
+  register, conditionally like any other (rule 7); the promise for that is taken before the one for the key, so that a
+  version which was deleted meanwhile is not brought back.  Whoever reads what is current and *then* what rests misses
+  nothing; a copy of what is still current is the same version, not another.
+- **Deleting a version** is a tombstone in its resting register; of the current version, *first* that tombstone, so that
+  no copy of it can come to rest afterwards, then the next one (or a tombstone, if there is none) takes its place.  The
+  delete takes effect with that second step: until then the version is current and is served.
+- **Becoming current again**: the one that is next is *claimed* first, by a conditional write of its resting register.
+  Whoever deletes a claimed version writes the key's current version anew, as it is, so that the claim comes to nothing.
+- **`null`**: at most one version has no id of its own.  The current version's record says where it rests; a resting
+  `null` that is not the one so named is no version any more.  Writing another `null` thereby removes the old one in the
+  same moment; its space is given back afterwards, by the writer or the scanner.
+
+Not here: what S3 makes of it (`api`), when a bucket begins to keep versions (`api.versioning`), expiry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from holdfast_server.drives.port import Register
+from holdfast_server.objects import record
+from holdfast_server.objects.erasure_set import (
+    LEASED_ATTEMPTS,
+    RETRY_PAUSE_SECONDS,
+    Committed,
+    Current,
+    ErasureSet,
+    Promise,
+    Refill,
+)
+from holdfast_server.objects.listing import Walk
+from holdfast_server.objects.look_up import Located, LookUp, Overtaken, Plan, Step
+from holdfast_server.objects.port import NULL_VERSION, Condition, Conflict, ObjectError, Unavailable, Versioning
+from holdfast_server.objects.reading import recut_inline
+from holdfast_server.objects.record import Kind, Record, VersionInfo
+
+if TYPE_CHECKING:
+    from holdfast_server.objects.store import Made, ObjectStore
+
+BEHIND_ALL_PLACES = b"\xff" * (record.PLACE_SIZE_BYTES + 1)
+SUCCESSORS_PER_PAGE = 8
+
+MakeFrom = Callable[[Record], "Made"]
+
+
+class Changed(Exception):
+    """Something is not any more as it was when this was begun: look again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version, and where it is."""
+
+    register: Register
+    located: Located
+    record: Record
+    """An object or a delete marker."""
+
+    @property
+    def current(self) -> bool:
+        return self.register.space[:1] == record.OBJECT_SPACE
+
+
+class _Resting:
+    """A version on its way to rest: promised, not committed."""
+
+    def __init__(self, one: ErasureSet, promise: Promise, step: Step) -> None:
+        self._one = one
+        self._promise: Promise | None = promise
+        self._step = step
+
+    async def bring(self) -> None:
+        """Raises Unavailable, OutOfSpace."""
+        promise, self._promise = self._promise, None
+        assert promise is not None
+        await self._one.commit_promised(promise, self._step.make_held, self._step.refill)
+
+    def end(self) -> None:
+        if self._promise is not None:
+            self._one.release_later(self._promise)
+
+
+def names(version: bytes, found: Record) -> bool:
+    """Whether that version id is this version's."""
+    return found.null if version == NULL_VERSION else not found.null and found.place == version
+
+
+def null_rests(current: Record) -> bytes:
+    """Where the version `null` rests while `current` is current; empty where none does."""
+    return current.version.null_place if current.version is not None and not current.null else b""
+
+
+def rests(found: Record, current: Record) -> bool:
+    """Whether what lies in a resting register is one of the key's versions, and not the current one."""
+    if found.deleted or found.place <= current.place:
+        return False  # the current one's own copy, or what has become current since that was read
+    return not found.null or found.place == null_rests(current)
+
+
+def _with(found: Record, **changes: object) -> Record:
+    assert found.version is not None
+    return msgspec.structs.replace(found, version=msgspec.structs.replace(found.version, **changes))
+
+
+def _at_rest(found: Record) -> Record:
+    """As it is kept in its resting register."""
+    return msgspec.structs.replace(found, version=VersionInfo(place=found.place, null=found.null, marker=found.marker))
+
+
+def _null_place_beside(current: Record | None) -> bytes:
+    """Where `null` will rest once `current` has been replaced by a version that is not `null`."""
+    if current is None or current.deleted:
+        return b""
+    return current.place if current.null else null_rests(current)
+
+
+class Versions:
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    # ---------------------------------------------------------------- reading
+
+    async def find(
+        self, bucket_id: bytes, key: str, version: bytes | None = None, with_inline: bool = False
+    ) -> Version | None:
+        """The current version, or the one named.  Raises Unavailable."""
+        register = record.object_register(bucket_id, key)
+        located = await self._store.look_up(register).read(with_inline)
+        current = located.current.record
+        if current is None or current.deleted:
+            return None
+        if version is None or names(version, current):
+            return Version(register, located, current)
+        place = null_rests(current) if version == NULL_VERSION else version
+        if not place:
+            return None
+        # After what is current: what was replaced before that was read rests by now.
+        resting = record.version_register(bucket_id, key, place)
+        there = await self._store.look_up(resting).read(with_inline)
+        found = there.current.record
+        if found is None or found.deleted or not names(version, found):
+            return None
+        return Version(resting, there, found)
+
+    # ---------------------------------------------------------------- writing
+
+    async def write(
+        self,
+        register: Register,
+        into: ErasureSet,
+        template: Record,
+        versioning: Versioning,
+        make: MakeFrom,
+        condition: Condition | None,
+        refill: Refill | None = None,
+    ) -> tuple[Made, Committed]:
+        """Make a version current.  `make` turns a template into what the drives hold."""
+        null = versioning is Versioning.SUSPENDED
+        made: Made | None = None
+        replaced: Record | None = None
+
+        async def plan(located: Located) -> Step:
+            nonlocal made, replaced
+            if condition is not None:
+                condition(located.live)
+            replaced = located.current.record
+            info = VersionInfo(
+                null=null, marker=template.marker, null_place=b"" if null else _null_place_beside(replaced)
+            )
+            made = make(msgspec.structs.replace(template, version=info))
+            resting = await self._to_rest(register, located, null)
+            if resting is None:
+                return Step(into, made, refill)
+            return Step(into, made, refill, resting.bring, resting.end)
+
+        committed = await self._update(register, plan, spread=condition is None)
+        if null and replaced is not None and null_rests(replaced):
+            self._forget_later(_at(register, null_rests(replaced)))
+        assert made is not None
+        return made, committed
+
+    async def _update(self, register: Register, plan: Plan, spread: bool = True) -> Committed:
+        """`spread`: nobody set a condition, so that others write, too, is no conflict: it raises Unavailable."""
+        look_up = self._store.look_up(register)
+        if not spread:
+            return await look_up.update(plan, with_inline=True)
+        try:
+            return await look_up.update(plan, LEASED_ATTEMPTS, with_inline=True, spread=True)
+        except Conflict as error:
+            raise Unavailable(str(error)) from error
+
+    async def _to_rest(self, register: Register, located: Located, null: bool = False) -> _Resting | None:
+        """What brings the current version to rest; None where nothing is to be kept of it, or it rests already.
+
+        `null`: another `null` takes its place.  Raises Overtaken where somebody else is at it, Unavailable.
+        """
+        current = located.current.record
+        if current is None or current.deleted or (null and current.null):
+            return None
+        one, resting = located.erasure_set, _at(register, current.place)
+        template = _at_rest(current)
+        promise = await one.promise(resting, Current(None, 0))  # usually there is nothing
+        if promise is None:
+            there = await one.read(resting)
+            found = there.record
+            if found is not None and found.deleted and found.stamp > current.stamp:
+                return None  # it is being deleted, which takes effect with its being replaced
+            if found is not None and msgspec.structs.replace(found, stamp=current.stamp) == template:
+                return None
+            promise = await one.promise(resting, there)
+            if promise is None:
+                await one.clear_way(resting)
+                raise Overtaken
+        return _Resting(one, promise, self._step(resting, one, template, located))
+
+    # ---------------------------------------------------------------- deleting
+
+    async def delete(
+        self, bucket_id: bytes, key: str, version: bytes, condition: Condition | None = None
+    ) -> Record | None:
+        """What was there; None if nothing was.  Raises Unavailable, OutOfSpace, what `condition` raises."""
+        deleted: Record | None = None
+        for attempt in range(LEASED_ATTEMPTS):
+            if attempt:
+                await self._store.clock.sleep(RETRY_PAUSE_SECONDS * 2**attempt)
+            found = await self.find(bucket_id, key, version)
+            if condition is not None and deleted is None:
+                condition(found.record if found is not None and found.record.live else None)
+            if found is None:
+                return deleted
+            try:
+                if found.current:
+                    await self._delete_current(found, version)
+                    return found.record
+                await self._forget(found)
+            except Changed:
+                continue
+            deleted = found.record
+            if found.record.version is None or not found.record.version.claimed:
+                return deleted
+            # Somebody may be about to make it current: what is current now must not be what they go by.
+            await self._write_anew(record.object_register(bucket_id, key), found.record)
+        raise Unavailable(f"other writes of {key!r} are under way")
+
+    async def _forget(self, found: Version) -> None:
+        """A tombstone for what rests.  Raises Changed if it is not what was found any more."""
+        one = found.located.erasure_set
+
+        async def plan(located: Located) -> Step:
+            if located.current.stamp != found.record.stamp:
+                raise Changed
+            return Step(one, self._tombstone(one))
+
+        await self._alone(found.register, one).update(plan, LEASED_ATTEMPTS, spread=True)
+
+    async def _write_anew(self, register: Register, claimed: Record) -> None:
+        async def plan(located: Located) -> Step:
+            current = located.current.record
+            if current is None or current.deleted or current.place == claimed.place:
+                raise Changed  # nobody goes by it any more
+            return self._step(register, located.erasure_set, current, located)
+
+        try:
+            await self._update(register, plan)
+        except Changed:
+            return
+
+    async def _delete_current(self, found: Version, version: bytes) -> None:
+        register = found.register
+
+        async def plan(located: Located) -> Step:
+            current = located.current.record
+            if current is None or current.deleted or not names(version, current):
+                raise Changed
+            await self._bar(located.erasure_set, _at(register, current.place), current)
+            following = await self._following(register, current)
+            if following is None:
+                one = located.erasure_set
+                return Step(one, self._tombstone(one))
+            await self._claim(following)
+            null_place = b"" if following.record.null else null_rests(current)
+            template = _with(_at_rest(following.record), null_place=null_place)
+            return self._step(register, following.located.erasure_set, template, following.located)
+
+        await self._update(register, plan)
+
+    async def _bar(self, one: ErasureSet, resting: Register, current: Record) -> None:
+        """From now on the current version cannot come to rest."""
+        there = await one.read(resting)
+        if there.record is not None and there.record.deleted and there.stamp > current.stamp:
+            return
+        await one.commit(resting, self._tombstone(one), above=current.stamp)
+
+    async def _following(self, register: Register, current: Record) -> Version | None:
+        """The newest version that rests."""
+        walk = Walk(
+            record.VERSION_SPACE + register.space[1:],
+            register.key.encode(),
+            start=(register.key.encode(), current.place),
+            end=(register.key.encode(), BEHIND_ALL_PLACES),
+            page_size=SUCCESSORS_PER_PAGE,
+            hidden=True,
+        )
+        async with aclosing(self._store.walk(walk)) as everything:
+            async for found in everything:
+                if found.record is None or found.register.key != register.key or not rests(found.record, current):
+                    continue
+                located = await self._store.look_up(found.register).read(with_inline=True)
+                there = located.current.record
+                if there is not None and rests(there, current):
+                    return Version(found.register, located, there)
+        return None
+
+    async def _claim(self, found: Version) -> None:
+        """Raises Changed if it is not what was found any more."""
+        if found.record.version is not None and found.record.version.claimed:
+            return
+        one = found.located.erasure_set
+        template = _with(_at_rest(found.record), claimed=True)
+
+        async def plan(located: Located) -> Step:
+            if located.current.stamp != found.record.stamp:
+                raise Changed
+            return self._step(found.register, one, template, found.located)
+
+        await self._alone(found.register, one).update(plan, LEASED_ATTEMPTS, spread=True)
+
+    def _step(self, register: Register, into: ErasureSet, template: Record, source: Located) -> Step:
+        """Commit a version that there is already once more; its shards are where they were."""
+        holders = source.current.holders
+
+        async def refill(positions: Collection[int]) -> Collection[int]:
+            return await self._store.healer.refill(into, list(positions), holders)
+
+        rotation = self._store.rotation(register, into)
+        made = self._store.made(template, into, rotation=rotation, inline=recut_inline(template, holders))
+        return Step(into, made, refill)
+
+    def _tombstone(self, one: ErasureSet) -> Made:
+        return self._store.made(Record(Kind.TOMBSTONE, 0), one)
+
+    def _alone(self, resting: Register, one: ErasureSet) -> LookUp:
+        """What rests does so in one set: where its shards are."""
+        return LookUp(resting, [one], self._store.clock, self._store.background)
+
+    # ---------------------------------------------------------------- what is no version any more
+
+    def _forget_later(self, resting: Register) -> None:
+        self._store.background.spawn(self.forget_superseded(resting))
+
+    async def forget_superseded(self, resting: Register) -> bool:
+        """Give back the space of a resting `null` that another has replaced; whether it was one.
+
+        What is no version of its key any more never is again, so there is nothing to be raced.  Raises Unavailable.
+        """
+        look_up = self._store.look_up(resting)
+        located = await look_up.read()
+        found = located.current.record
+        if found is None or found.deleted or not found.null:
+            return False
+        current = (await self._store.look_up(record.object_register(resting.space[1:], resting.key)).read()).current
+        there = current.record
+        if there is not None and not there.deleted and found.place in (there.place, null_rests(there)):
+            return False
+        try:
+            await self._forget(Version(resting, located, found))
+        except (Changed, ObjectError):
+            return False
+        return True
+
+
+def _at(register: Register, place: bytes) -> Register:
+    """Where that version of an object's register rests."""
+    return record.version_register(register.space[1:], register.key, place)
