@@ -355,3 +355,28 @@ async def test_a_read_right_after_a_write_leaves_the_notes_to_its_coordinator(cl
     assert await cluster.get("k") == SMALL
     await cluster.settle()
     assert len(noted) == 4
+
+
+# -------------------------------------------------------------------- nothing is left lying about
+
+
+async def test_a_repair_overtaken_by_a_write_leaves_no_shards(cluster: MemoryCluster) -> None:
+    with cluster.away(3):
+        await cluster.put("k", BIG)
+        await cluster.settle()
+    sealed = False
+
+    async def overtake(position: int, verb: str, _: Any) -> None:
+        nonlocal sealed
+        if position == 3 and verb == "commit" and sealed:
+            cluster.hook = None
+            await cluster.put("k", SMALL)
+        sealed = sealed or (position == 3 and verb == "seal")
+
+    cluster.hook = overtake
+    await cluster.heal("k")
+    assert sealed
+    assert cluster.hook is None, "the write came between the shard and its record"
+    assert await cluster.get("k") == SMALL
+    await cluster.settle()
+    assert cluster.unnamed_shards() == set()
