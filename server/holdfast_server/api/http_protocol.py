@@ -171,7 +171,7 @@ class S3Protocol(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if not self._server.admit(self):
+        if not self._server.admit(self, secure=transport.get_extra_info("sslcontext") is not None):
             self.refuse(S3Error("SlowDown", "Too many connections."))
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -277,19 +277,22 @@ class S3Server(web.Server):
         answer_malformed: MalformedAnswer,
         refusal: RefusalBytes,
         max_connections: int,
+        secure_places: int,
         head_seconds: float,
         max_head_bytes: int,
         **options: object,
     ) -> None:
         super().__init__(handler)  # type: ignore[arg-type]
-        self.max_connections = max_connections
+        self._places_left = max_connections
+        self._secure_places = secure_places
         self.max_head_bytes = max_head_bytes
         self.refusal = refusal
         self._head_seconds = head_seconds
         self._answer_malformed = answer_malformed
         self._options = options
         self._buffer = memoryview(bytearray(READ_SIZE_BYTES))
-        self._open: set[S3Protocol] = set()
+        self._open: dict[S3Protocol, int] = {}
+        """How many places each takes.  One that is refused has its own until it is gone."""
         self._resting: dict[S3Protocol, None] = {}
         """Longest first."""
         self._arriving: dict[S3Protocol, float] = {}
@@ -300,21 +303,23 @@ class S3Server(web.Server):
         protocol = S3Protocol(self, self._answer_malformed, loop=asyncio.get_running_loop(), **self._options)
         return _InSmallPieces(protocol, self._buffer)
 
-    def admit(self, connection: S3Protocol) -> bool:
-        """A new connection; False if it is one too many and none rests."""
-        self._open.add(connection)
-        if len(self._open) > self.max_connections:
-            if not self._resting:
-                return False
+    def admit(self, connection: S3Protocol, *, secure: bool) -> bool:
+        """A new connection; False if there is no place for it and none rests.  One with TLS takes several places."""
+        places = self._secure_places if secure else 1
+        while self._places_left < places and self._resting:
             rested = next(iter(self._resting))
             self.lost(rested)
             rested.cut()
-        self._resting[connection] = None
-        return True
+        fits = self._places_left >= places
+        self._places_left -= places
+        self._open[connection] = places
+        if fits:
+            self._resting[connection] = None
+        return fits
 
     def lost(self, connection: S3Protocol) -> None:
         """It is closed; idempotent."""
-        self._open.discard(connection)
+        self._places_left += self._open.pop(connection, 0)
         self._resting.pop(connection, None)
         self._arriving.pop(connection, None)
 

@@ -140,6 +140,7 @@ class FrontEnd:
             self._answer_malformed,
             self._refusal,
             services.memory.limits.connections,
+            services.memory.limits.tls_connection_places,
             limits.head_seconds,
             limits.head_size_bytes,
             keepalive_timeout=limits.keepalive_seconds,

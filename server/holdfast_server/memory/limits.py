@@ -2,6 +2,7 @@
 
 Every part of the server that keeps bytes for somebody takes them out of one of these; `bound_bytes` is their
 sum, and the tests hold real pods under load against it.  docs/operations.md ("Memory") tells it to people.
+TLS takes more: what is encrypted exists twice, for as long as the socket has not taken it (`transport`).
 Pure.  Not here: who waits for whom (`ledger`).
 """
 
@@ -22,6 +23,10 @@ class MemoryLimits:
     """Open at once; an idle one has to give way to one more."""
     connection_bytes: int = 12 * KIB
     """Of an idle connection: socket, parser, task."""
+    tls_connection_places: int = 2
+    """How many of the connections one with TLS counts for."""
+    tls_connection_bytes: int = 60 * KIB
+    """Of an idle one with TLS that was used both ways: what the library keeps of each, on top of the above."""
     requests: int = 256
     """Worked on at once, but for those that stream.  Loki alone keeps some 180 in flight."""
     request_bytes: int = 128 * KIB
@@ -47,11 +52,28 @@ class MemoryLimits:
     """Requests of the admin API at once, whatever else goes on."""
     admin_request_bytes: int = 128 * KIB
 
+    # --- what TLS adds for clients
+    tls_handshakes: int = 128 + 32
+    """At once, of clients and of peers (`transport.listener`, `peers.server`)."""
+    tls_handshake_bytes: int = 160 * KIB
+    """Where the other end makes the most of it: a first message of 128 KiB."""
+    tls_session_bytes: int = 11 * MIB
+    """Sessions of clients that take no tickets: the library keeps 20,480 of 0.53 KiB."""
+    tls_waiting_bytes: int = 16 * KIB
+    """Of a request that waits: a record that has come in part."""
+    tls_request_bytes: int = 64 * KIB
+    """Of one that does not stream: its response, encrypted."""
+    tls_stream_bytes: int = 152 * KIB
+    """Of an upload: what came with one read and nobody has taken; of a download: what the socket has not taken."""
+
     # --- what peers can make a pod hold
     peer_request_bytes: int = 16 * MIB
     """Frames that came from all peers and are being served; above it, connections are read no further."""
     peer_answer_bytes: int = 16 * MIB
     """Blocks read for all peers, until they have taken them."""
+
+    tls_peer_bytes: int = 8 * MIB
+    """Of its connections to 15 other pods, two classes each way: what the library keeps, and a buffer to read into."""
 
     # --- what it does on its own account
     background_tasks: int = 1000
@@ -69,9 +91,9 @@ class MemoryLimits:
     allocator_bytes: int = 40 * MIB
     """Freed, but kept for the next use (`wiring.process`)."""
 
-    def parts(self, drives: int) -> dict[str, int]:
+    def parts(self, drives: int, *, tls: bool = False) -> dict[str, int]:
         """What each kind of use may take at most, in bytes, by name, in a pod with so many drives."""
-        return {
+        parts = {
             "process": self.process_bytes,
             "connections": self.connections * self.connection_bytes,
             "requests": self.requests * self.request_bytes,
@@ -89,7 +111,22 @@ class MemoryLimits:
             "tables": drives * self.table_bytes,
             "allocator": self.allocator_bytes,
         }
+        return parts | self._tls_parts() if tls else parts
 
-    def bound_bytes(self, drives: int) -> int:
+    def _tls_parts(self) -> dict[str, int]:
+        secure = self.connections // self.tls_connection_places
+        return {
+            "connections": max(
+                self.connections * self.connection_bytes, secure * (self.connection_bytes + self.tls_connection_bytes)
+            ),
+            "TLS handshakes": self.tls_handshakes * self.tls_handshake_bytes,
+            "TLS sessions": self.tls_session_bytes,
+            "TLS records": self.requests * self.tls_request_bytes
+            + 2 * self.waiting * self.tls_waiting_bytes
+            + self.streams * self.tls_stream_bytes,
+            "TLS to peers": self.tls_peer_bytes,
+        }
+
+    def bound_bytes(self, drives: int, *, tls: bool = False) -> int:
         """What a pod may take under any load."""
-        return sum(self.parts(drives).values())
+        return sum(self.parts(drives, tls=tls).values())

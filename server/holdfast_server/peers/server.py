@@ -1,6 +1,7 @@
 """The answering end: accepts peers' connections, lets them prove who they are, serves what they ask.
 
-Bounds: MAX_STRANGERS connections that have not finished their handshake (each for HANDSHAKE_TIMEOUT_SECONDS),
+Bounds: MAX_SHAKING_HANDS connections in their TLS handshake, then MAX_STRANGERS that have not proved who they are (each
+for HANDSHAKE_TIMEOUT_SECONDS),
 MAX_SERVED requests at a time on a connection and `peer_request_bytes` of frames on all of them (then a socket that
 brought one is read no further; each may always bring one, so that no peer keeps the others out), and
 `peer_answer_bytes` of blocks read for peers, until they have taken them.  An answer waits until the peer has taken
@@ -34,6 +35,8 @@ from holdfast_server.transport.listener import Admission, Listener
 log = logging.getLogger(__name__)
 
 MAX_STRANGERS = 64
+MAX_SHAKING_HANDS = 32
+"""Of connections in their TLS handshake."""
 MAX_SERVED = {ConnectionClass.CONTROL: 512, ConnectionClass.BULK: 64}
 CLOSE_TIMEOUT_SECONDS = 5.0
 
@@ -59,7 +62,10 @@ class PeerServer:
         self._me, self._key, self._dispatcher, self._report = me, key, dispatcher, report
         self._is_member, self._on_greeted, self._clock = is_member, on_greeted, clock
         self._listener = Listener(
-            lambda: Connection(self._connected), admission or Admission(), HANDSHAKE_TIMEOUT_SECONDS
+            lambda: Connection(self._connected),
+            admission or Admission(),
+            HANDSHAKE_TIMEOUT_SECONDS,
+            MAX_SHAKING_HANDS,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._strangers = 0

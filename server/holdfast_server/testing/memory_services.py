@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from holdfast_server.drives.port import Register
 from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.objects.port import Missing, Objects
 from holdfast_server.testing.memory_objects import MemoryObjects
+from holdfast_server.transport.listener import Admission
 
 ROOT_USER = "holdfast-root"
 ROOT_PASSWORD = "holdfast-root-password"
@@ -96,15 +98,24 @@ class Endpoint:
     port: int
     access_key: str = ROOT_USER
     secret_key: str = ROOT_PASSWORD
+    trust: ssl.SSLContext | None = None
+    """What a client verifies it with; None for one that is reached without TLS."""
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"http{'' if self.trust is None else 's'}://{self.host}:{self.port}"
 
 
 @contextmanager
-def served(services: Services, view: TenantView | None = None, decide: Decide = nothing_stuck) -> Iterator[Endpoint]:
-    """Serve from a thread with its own loop (uvloop, as pods do), so that blocking clients can be used."""
+def served(
+    services: Services,
+    view: TenantView | None = None,
+    decide: Decide = nothing_stuck,
+    tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
+) -> Iterator[Endpoint]:
+    """Serve from a thread with its own loop (uvloop, as pods do), so that blocking clients can be used.  `tls`: the
+    server's context and the clients', for a port that takes TLS, too."""
+    admission = Admission() if tls is None else Admission(tls=lambda: tls[0])
     ready = threading.Event()
     bound: list[int] = []
     stopper: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
@@ -112,7 +123,7 @@ def served(services: Services, view: TenantView | None = None, decide: Decide = 
     async def serve() -> None:
         stop = asyncio.Event()
         stopper.append((asyncio.get_running_loop(), stop))
-        front_end = await start(services, "127.0.0.1", 0, mounts_of(services, view, decide))
+        front_end = await start(services, "127.0.0.1", 0, mounts_of(services, view, decide), admission)
         bound.append(front_end.port)
         ready.set()
         await stop.wait()
@@ -123,7 +134,7 @@ def served(services: Services, view: TenantView | None = None, decide: Decide = 
     try:
         if not ready.wait(START_TIMEOUT_SECONDS):
             raise RuntimeError("the API did not start")
-        yield Endpoint("127.0.0.1", bound[0])
+        yield Endpoint("127.0.0.1", bound[0], trust=None if tls is None else tls[1])
     finally:
         loop, stop = stopper[0]
         loop.call_soon_threadsafe(stop.set)

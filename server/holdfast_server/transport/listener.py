@@ -6,7 +6,7 @@ begins with a handshake record, 16 03 and a minor version from 01 on; HTTP begin
 of such a size would be larger than any that begins a connection.  The bytes are looked at and left in the socket.
 
 Bounds: MAX_ARRIVING connections that have not said what they are, for `first_bytes_seconds` each, and
-MAX_SHAKING_HANDS in their TLS handshake, for `tls.HANDSHAKE_SECONDS`; one more takes the place of the oldest.
+`max_shaking_hands` in their TLS handshake, for `tls.HANDSHAKE_SECONDS`; one more takes the place of the oldest.
 
 Not here: what is spoken inside, and how many connections there may be (the protocols).
 """
@@ -57,13 +57,14 @@ class Listener:
         make_protocol: Callable[[], asyncio.BufferedProtocol],
         admission: Admission,
         first_bytes_seconds: float = FIRST_BYTES_SECONDS,
+        max_shaking_hands: int = MAX_SHAKING_HANDS,
     ) -> None:
         self._make_protocol, self._admission = make_protocol, admission
         self._first_bytes_seconds = first_bytes_seconds
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._arriving = _Few(MAX_ARRIVING)
-        self._shaking_hands = _Few(MAX_SHAKING_HANDS)
+        self._shaking_hands = _Few(max_shaking_hands)
         self._buffer = memoryview(bytearray(READ_SIZE_BYTES))
         """Of all its TLS connections."""
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from holdfast_operator.tls.minting import mint_authority, mint_leaf
+from holdfast_operator.tls.values import SubjectNames
 from holdfast_server.api import bucket_record
 from holdfast_server.api.admission import Ticket
 from holdfast_server.api.dispatch import Dispatcher
@@ -17,6 +21,7 @@ from holdfast_server.clock.system import SystemClock
 from holdfast_server.s3.request import Request, Response
 from holdfast_server.s3.signing import KeyPair, sign_headers
 from holdfast_server.testing.memory_services import ROOT_PASSWORD, ROOT_USER, Endpoint, memory_services, served
+from holdfast_server.transport.tls import client_facing_context
 
 IDLE_SECONDS = 0.5
 
@@ -89,6 +94,8 @@ class Wire:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.socket = socket.create_connection((endpoint.host, endpoint.port), timeout=10)
+        if endpoint.trust is not None:
+            self.socket = endpoint.trust.wrap_socket(self.socket, server_hostname=endpoint.host)
         self.reader = self.socket.makefile("rb")
 
     def __enter__(self) -> Wire:
@@ -112,6 +119,10 @@ class Wire:
             headers[name.lower()] = value.strip()
         length = 0 if method == "HEAD" or status in (100, 204, 304) else int(headers.get("content-length", 0))
         return Answer(status, headers, self.reader.read(length))
+
+    def end_sending(self) -> None:
+        """Of the socket: shutdown() of one with TLS would forget that it has TLS."""
+        socket.socket.shutdown(self.socket, socket.SHUT_WR)
 
     def closed(self) -> bool:
         """Whether the server ends the connection (waits for it, at most ten seconds)."""
@@ -155,6 +166,18 @@ def services():
     return memory_services(limits=Limits(read_idle_seconds=IDLE_SECONDS, write_idle_seconds=IDLE_SECONDS))
 
 
+@pytest.fixture(scope="session")
+def tls_contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's on loopback, and its clients'."""
+    folder, now, lifetime = tmp_path_factory.mktemp("tls"), datetime.now(UTC), timedelta(days=1)
+    authority = mint_authority("test", now, lifetime)
+    leaf = mint_leaf(authority, SubjectNames(("localhost",), ("127.0.0.1",)), now, lifetime)
+    (folder / "crt").write_text(leaf.certificate)
+    (folder / "key").write_text(leaf.key)
+    trust = ssl.create_default_context(cadata=authority.certificate)
+    return client_facing_context(folder / "crt", folder / "key"), trust
+
+
 @pytest.fixture(scope="module")
 def endpoint(services) -> Iterator[Endpoint]:
     with served(services) as served_endpoint:
@@ -174,7 +197,7 @@ def connect(endpoint: Endpoint):
     return lambda: Wire(endpoint)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_wire():
     """For tests that serve an API of their own."""
     return Wire

@@ -1,16 +1,30 @@
-"""Bad requests on a raw socket: the right code, nothing changed, the connection usable or closed, pod alive."""
+"""Bad requests on a raw socket, plain and with TLS: the right code, nothing changed, the connection usable or closed,
+pod alive."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import time
+from collections.abc import Iterator
 
 import pytest
 
+from holdfast_server.api.services import Limits
 from holdfast_server.s3.canonical import UNSIGNED_PAYLOAD
+from holdfast_server.testing.memory_services import Endpoint, memory_services, served
 
+IDLE_SECONDS = 0.5
 PUT = ("PUT", "/bucket/key")
+
+
+@pytest.fixture(scope="module", params=["plain", "TLS"])
+def endpoint(make_wire, tls_contexts, request: pytest.FixtureRequest) -> Iterator[Endpoint]:
+    services = memory_services(limits=Limits(read_idle_seconds=IDLE_SECONDS, write_idle_seconds=IDLE_SECONDS))
+    with served(services, tls=tls_contexts if request.param == "TLS" else None) as endpoint:
+        with make_wire(endpoint) as wire:
+            assert wire.ask("PUT", "/bucket").status == 200
+        yield endpoint
 
 
 @pytest.fixture(autouse=True)
@@ -83,10 +97,8 @@ def test_a_refused_upload_without_expect_gets_its_answer_and_is_cut(wire) -> Non
 
 
 def test_a_truncated_body_is_refused(wire) -> None:
-    import socket
-
     wire.send(wire.head(*PUT, {"content-length": "1000"}) + bytes(400))
-    wire.socket.shutdown(socket.SHUT_WR)
+    wire.end_sending()
     answer = wire.read()
     assert (answer.status, answer.code) == (400, "IncompleteBody")
     assert wire.closed()

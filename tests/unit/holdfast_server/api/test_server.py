@@ -347,6 +347,18 @@ def test_beyond_the_bound_an_idle_connection_gives_way(make_wire) -> None:
         assert second.read().status == 200
 
 
+def test_a_connection_with_tls_takes_the_places_of_two(make_wire, tls_contexts) -> None:
+    services = memory_services(memory=small_memory(connections=3))
+    with served(services, tls=tls_contexts) as endpoint, make_wire(endpoint) as first:
+        assert first.ask("PUT", "/bucket").status == 200
+        with make_wire(dataclasses.replace(endpoint, trust=None)) as plain:
+            assert plain.ask("HEAD", "/bucket").status == 200
+            assert first.ask("HEAD", "/bucket").status == 200
+            with make_wire(endpoint) as second:
+                assert second.ask("HEAD", "/bucket").status == 200
+                assert (plain.closed(), first.closed()) == (True, True)
+
+
 def test_who_waits_for_a_turn_gets_it_when_it_comes(make_wire) -> None:
     services = memory_services(memory=small_memory(10.0, requests=1))
     with served(services) as endpoint, make_wire(endpoint) as first, make_wire(endpoint) as second:
