@@ -245,7 +245,6 @@ class Healer:
             {p: drives[p] for p in brought},
             lambda p, drive: drive.commit(CommitRequest(register, have[p], CommitMode.HEAL)),
         )
-        await healthy.discard({p: drives[p] for p in rotten if p not in brought or _refused(replies.get(p))})
         return sum(1 for reply in replies.values() if reply.status is CommitStatus.OK)
 
     async def refill(self, erasure_set: ErasureSet, positions: list[int], have: Mapping[int, Held]) -> set[int]:
