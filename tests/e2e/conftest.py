@@ -1,7 +1,12 @@
-"""The end-to-end suite runs on the cluster in KUBECONFIG, which must have the operator; else on the stand-in."""
+"""The end-to-end suite runs on the cluster in KUBECONFIG, which must have the operator; else on the stand-in.
+
+HOLDFAST_NODE_POWER may hold a command that, followed by `on` or `off` and a node's name, starts or stops that node of
+the cluster in KUBECONFIG; without it nobody's node is touched, but for being cordoned.
+"""
 
 import os
 import secrets
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +35,11 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn | None
 
 @pytest.fixture(scope="session")
 def cluster(standin: StandIn | None) -> Iterator[Cluster]:
-    cluster = Cluster(Path(os.environ["KUBECONFIG"]) if standin is None else standin.kubeconfig)
+    if standin is not None:
+        cluster = Cluster(standin.kubeconfig)
+    else:
+        power = shlex.split(os.environ.get("HOLDFAST_NODE_POWER", ""))
+        cluster = Cluster(Path(os.environ["KUBECONFIG"]), power)
     yield cluster
     cluster.close()
 

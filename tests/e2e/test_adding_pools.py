@@ -13,6 +13,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+from kubernetes.client.exceptions import ApiException
 
 from holdfast_operator.testing.cluster import Cluster, wait_for
 
@@ -135,6 +136,10 @@ def test_a_pool_joins_under_traffic(cluster: Cluster, tenant: dict[str, Any]) ->
         assert {name: after[name] for name in before} == before, "a pod was restarted"
         assert len(after) == len(before) + 2
         assert used_bytes(endpoint, "more") > 10 * BODY_SIZE_BYTES, "nothing is written in the new pool"
+        with pytest.raises(ApiException) as refused:
+            cluster.patch_tenant(namespace, "store", {"spec": {"pools": [pool]}})
+        assert refused.value.status == 422
+        assert "cannot be left out" in str(refused.value.body)
 
 
 def pods(cluster: Cluster, namespace: str) -> dict[str, tuple[str, int]]:

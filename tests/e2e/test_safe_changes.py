@@ -49,8 +49,10 @@ def test_an_upgrade_a_change_of_configuration_and_a_restarted_operator_interrupt
             now = pods(cluster, store)
             return now.keys() == before.keys() and not set(now.values()) & set(before.values())
 
-        if standin is not None:
-            wait_for("the first pod to go", lambda: pods(cluster, store) != before)
+        wait_for("the first pod to go", lambda: pods(cluster, store) != before)
+        if standin is None:
+            cluster.kill_operator()
+        else:
             standin.kill_operator()
         wait_for("every pod to be replaced", rolled, 300)
         wait_for("the roll to end", lambda: settled(cluster, store))

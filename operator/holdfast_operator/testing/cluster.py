@@ -1,25 +1,32 @@
 """A cluster with the Holdfast operator in it, as the end-to-end suite uses one: real or stand-in, the same calls.
 
 Everything goes through the Kubernetes API.  The S3 endpoint is the Service's address where this machine can reach
-it (the stand-in), else a `kubectl port-forward` to it.
+it (the stand-in), else a `kubectl port-forward` to it.  What that API has no word for, the plug of a node, is pulled by
+an annotation on the stand-in and by a command of the caller's elsewhere.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
+from kubernetes.stream import stream
 
 WAIT_SECONDS = 180.0
 CONNECT_TIMEOUT_SECONDS = 2.0
+COMMAND_TIMEOUT_SECONDS = 240.0
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
+"""Where these are labels of a namespace, the API server refuses pods that ask for more than they need."""
 _TENANTS = ("holdfast.dev", "v1")
 
 
@@ -33,20 +40,22 @@ def wait_for(what: str, check: Callable[[], object], timeout_seconds: float = WA
 
 
 class Cluster:
-    def __init__(self, kubeconfig: Path) -> None:
+    def __init__(self, kubeconfig: Path, power_command: Sequence[str] = ()) -> None:
+        """`power_command`, followed by `on` or `off` and a node's name, pulls that node's plug or puts it back."""
         self.kubeconfig = kubeconfig
+        self._power_command = power_command
         self._api = config.new_client_from_config(str(kubeconfig))
         # Any: the client's annotations know only its own classes, not the plain dicts that it takes too.
         self.core: Any = client.CoreV1Api(self._api)
         self.apps: Any = client.AppsV1Api(self._api)
-        self._storage: Any = client.StorageV1Api(self._api)
+        self.storage: Any = client.StorageV1Api(self._api)
         self._custom: Any = client.CustomObjectsApi(self._api)
 
     def close(self) -> None:
         self._api.close()
 
     def make_namespace(self, name: str) -> None:
-        self.core.create_namespace({"metadata": {"name": name}})
+        self.core.create_namespace({"metadata": {"name": name, "labels": RESTRICTED}})
 
     def delete_namespace(self, name: str) -> None:
         self.core.delete_namespace(name)
@@ -58,8 +67,19 @@ class Cluster:
     def patch_tenant(self, namespace: str, name: str, patch: dict[str, Any]) -> None:
         self._custom.patch_namespaced_custom_object(*_TENANTS, namespace, "tenants", name, patch)
 
-    def delete_tenant(self, namespace: str, name: str) -> None:
-        self._custom.delete_namespaced_custom_object(*_TENANTS, namespace, "tenants", name)
+    def delete_tenant(self, namespace: str, name: str, *, orphan: bool = False) -> None:
+        """`orphan`: all that belongs to it stays, and belongs to nobody."""
+        policy = "Orphan" if orphan else "Background"
+        self._custom.delete_namespaced_custom_object(*_TENANTS, namespace, "tenants", name, propagation_policy=policy)
+
+    def has_tenant(self, namespace: str, name: str) -> bool:
+        try:
+            self.tenant(namespace, name)
+        except ApiException as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
 
     def tenant(self, namespace: str, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self._custom.get_namespaced_custom_object(*_TENANTS, namespace, "tenants", name)
@@ -84,18 +104,25 @@ class Cluster:
         """Whether the claims' storage class allows it; without a class, as on the stand-in, it does."""
         for claim in self.core.list_namespaced_persistent_volume_claim(namespace).items:
             if claim.spec.storage_class_name:
-                found = self._storage.read_storage_class(claim.spec.storage_class_name)
+                found = self.storage.read_storage_class(claim.spec.storage_class_name)
                 return bool(found.allow_volume_expansion)
         return True
 
     # --- its nodes
     @property
     def has_plugs(self) -> bool:
-        """Whether nodes can be cut off: those of the stand-in can."""
+        """Whether nodes can be cut off: those of the stand-in can, others by the command given."""
         nodes = self.core.list_node().items
-        return all("holdfast-local" in node.status.node_info.kubelet_version for node in nodes)
+        return bool(self._power_command) or all(
+            "holdfast-local" in node.status.node_info.kubelet_version for node in nodes
+        )
 
     def set_power(self, node: str, *, on: bool) -> None:
+        """Returns when the node is off; when it is put back, it may still be starting."""
+        if self._power_command:
+            command = [*self._power_command, "on" if on else "off", node]
+            subprocess.run(command, check=True, timeout=COMMAND_TIMEOUT_SECONDS)
+            return
         self.core.patch_node(node, {"metadata": {"annotations": {"holdfast.dev/power": None if on else "off"}}})
 
     def cordon(self, node: str, *, on: bool) -> None:
@@ -111,6 +138,44 @@ class Cluster:
                 return False
             raise
         return True
+
+    # --- its pods
+    def kill_operator(self) -> None:
+        """Delete the pods of the operator, without grace; its Deployment makes others."""
+        found = self.core.list_pod_for_all_namespaces(label_selector="app.kubernetes.io/name=holdfast-operator").items
+        if not found:
+            raise LookupError("no pod of the operator")
+        for pod in found:
+            self.core.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, grace_period_seconds=0)
+
+    def run_in(self, namespace: str, pod: str, command: Sequence[str]) -> str:
+        """What the command says, run in the pod's container; the stand-in cannot."""
+        # A client of its own: `stream` swaps the one it is given for a websocket while it runs.
+        with config.new_client_from_config(str(self.kubeconfig)) as api:
+            call = client.CoreV1Api(api).connect_get_namespaced_pod_exec
+            return str(stream(call, pod, namespace, command=list(command), stdout=True, stderr=True))
+
+    def pod_page(self, namespace: str, pod: str, path: str) -> str:
+        """What the pod answers on port 9000: asked directly, or through the API server where no route leads to it."""
+        address = self.core.read_namespaced_pod(pod, namespace).status.pod_ip
+        if _connects(address, 9000):
+            with urllib.request.urlopen(f"http://{address}:9000{path}", timeout=10) as answer:
+                return str(answer.read().decode())
+        page = self.core.connect_get_namespaced_pod_proxy_with_path(
+            f"{pod}:9000", namespace, path.lstrip("/"), _preload_content=False
+        )
+        return str(page.data.decode())
+
+    def table(self, namespace: str) -> list[dict[str, Any]]:
+        """Tenants as `kubectl get` shows them: column → cell."""
+        accept = "application/json;as=Table;v=v1;g=meta.k8s.io"
+        path = f"/apis/{'/'.join(_TENANTS)}/namespaces/{namespace}/tenants"
+        request = self._api.param_serialize(
+            "GET", path, header_params={"Accept": accept}, auth_settings=["BearerToken"]
+        )
+        found = json.loads(self._api.call_api(*request).read())
+        columns = [column["name"] for column in found["columnDefinitions"]]
+        return [dict(zip(columns, row["cells"], strict=True)) for row in found["rows"]]
 
     def secret(self, namespace: str, name: str) -> dict[str, str]:
         """Decoded; empty if there is none."""
