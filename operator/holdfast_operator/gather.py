@@ -226,7 +226,11 @@ class _Gathering:
             if given_name is not None:
                 secret = await self._kube.get(SECRET, self._tenant.namespace, given_name)
                 if secret is None:
-                    raise CredentialsFault("SecretMissing", f"Secret {given_name} does not exist")
+                    raise CredentialsFault(
+                        "SecretMissing",
+                        f"Secret {given_name} does not exist, which a secretRef of the spec names: make it, with "
+                        f"accessKey and secretKey{'; until then the former keys stay valid' if known else ''}",
+                    )
                 return _pair_of(secret)
             secret = await self._own_secret(own_name)
             if secret is None:

@@ -85,19 +85,19 @@ def plan_rollout(
     count = len(outdated)
     leaving = next((pod for pod in pods if pod.deleting), None)
     if leaving is not None:
-        return Wait(count, f"pod {leaving.name} is terminating")
+        return Wait(count, f"{_others(count)} pod {leaving.told} has ended and is back")
     down = next((pod for pod in outdated if not pod.ready), None)
     if down is not None:
         return ReplaceDownPod(down, count)
     expected = sum(pool.servers for pool in tenant.pools)
     starting = next((pod for pod in pods if not pod.ready), None)
     if starting is not None or len(pods) < expected:
-        name = starting.name if starting is not None else "one that is missing"
-        return Wait(count, f"waiting for pod {name} to become ready")
+        awaited = starting.told if starting is not None else "that is missing"
+        return Wait(count, f"{_others(count)} pod {awaited} is ready")
     if not redundancy.whole:
-        return Wait(count, "waiting for every drive to be whole")
+        return Wait(count, f"{_others(count)} every drive is whole")
     if redundancy.repair_queue_length:
-        return Wait(count, f"waiting for {redundancy.repair_queue_length} missed writes to be repaired")
+        return Wait(count, f"{_others(count)} {redundancy.repair_queue_length} missed writes are repaired")
     first = outdated[0]
     if tenant.tolerated_servers > 0:
         return EvictPod(first, count)
@@ -107,6 +107,12 @@ def plan_rollout(
         count,
         f"{count} pods await the new revision, and losing any interrupts service: set spec.allowDisruption",
     )
+
+
+def _others(count: int) -> str:
+    if count == 1:
+        return "1 pod is to be replaced, and left as it is until"
+    return f"{count} pods are to be replaced, and left as they are until"
 
 
 def disruption_allowed(tenant: TenantSpec, redundancy: Redundancy) -> bool:

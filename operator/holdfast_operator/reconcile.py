@@ -38,6 +38,7 @@ from holdfast_operator.metrics import OperatorMetrics
 from holdfast_operator.observe.claims import read_claims
 from holdfast_operator.observe.cluster import LiveObjects, list_live_objects
 from holdfast_operator.observe.health import HealthProbe
+from holdfast_operator.observe.hindrances import explain_pods
 from holdfast_operator.observe.pods import PodState, read_pods, read_stateful_sets
 from holdfast_operator.observe.redundancy import Redundancy, formatted_pools, merge_views
 from holdfast_operator.observe.trust import Reach
@@ -201,7 +202,8 @@ class Reconciler:
 
     async def _run_stages(self, key: TenantKey, tenant: TenantSpec, gathered: Gathered) -> PassFindings:
         live = await list_live_objects(self._ports.kube, tenant.namespace, tenant.name)
-        pods = read_pods(live.pods, tenant.name)
+        claims = read_claims(live.claims, tenant.name)
+        pods = explain_pods(read_pods(live.pods, tenant.name), claims, self._ports.now())
         tls = await self._tls.begin(tenant, gathered.ledger, live)
         views = await self._ports.health.ask_all(pods, tls.reach)
         redundancy = merge_views(gathered.ledger.pools, views, {(pod.pool, pod.ordinal): pod.node for pod in pods})
@@ -225,7 +227,6 @@ class Reconciler:
             tls=tls.tls,
         )
         rendered = render_tenant(request)
-        claims = read_claims(live.claims, tenant.name)
         trouble, growth = None, Growth()
         try:
             growth = await apply_growth(self._ports.kube, plan_growth(tenant, claims, _own_sets(live, tenant)))

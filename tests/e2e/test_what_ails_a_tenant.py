@@ -103,8 +103,7 @@ def test_a_change_that_cannot_work_is_told_takes_one_pod_at_most_and_can_be_take
 
 def test_claims_that_nobody_binds_are_named(store: Store) -> None:
     name = f"no-volumes-{store.namespace}"
-    provisions_none = {"metadata": {"name": name}, "provisioner": "kubernetes.io/no-provisioner"}
-    store.cluster.storage.create_storage_class(provisions_none)
+    store.cluster.make_class_without_volumes(name)
     try:
         claim = {"spec": {"resources": {"requests": {"storage": "1Gi"}}, "storageClassName": name}}
         store.tenant["spec"]["pools"][0]["volumeClaimTemplate"] = claim
@@ -115,7 +114,7 @@ def test_claims_that_nobody_binds_are_named(store: Store) -> None:
             "`kubectl describe pvc data0-store-pool-main-0` says why",
         )
     finally:
-        store.cluster.storage.delete_storage_class(name)
+        store.cluster.delete_class(name)
 
 
 def test_a_pool_that_holds_data_cannot_be_left_out_however_it_is_tried(store: Store) -> None:
@@ -140,6 +139,9 @@ def test_a_pool_that_holds_data_cannot_be_left_out_however_it_is_tried(store: St
     with cluster.endpoint(namespace, "store") as endpoint:
         assert s3(endpoint, keys).get_object(Bucket="first", Key="kept")["Body"].read() == b"here"
 
-    store.change(pools=[store.tenant["spec"]["pools"][0]])
+    # What it never took over does not go with it.
+    cluster.delete_tenant(namespace, "store")
+    wait_for("the Tenant to go", lambda: not cluster.has_tenant(namespace, "store"))
+    store.create()
     store.wait_settled()
     assert store.pods() == pods

@@ -24,6 +24,7 @@ from holdfast_local.kubelet.client import (
     SECRETS,
     SERVICES,
     STATEFUL_SETS,
+    STORAGE_CLASSES,
     ApiClient,
     ClientError,
 )
@@ -64,7 +65,7 @@ class Kubelet:
         self._node_names = node_names(node_count)
         self._informers = {
             resource: Informer(client, resource)
-            for resource in (PODS, SERVICES, CLAIMS, SECRETS, CONFIG_MAPS, STATEFUL_SETS, NODES)
+            for resource in (PODS, SERVICES, CLAIMS, SECRETS, CONFIG_MAPS, STATEFUL_SETS, NODES, STORAGE_CLASSES)
         }
         self._pods = self._informers[PODS]
         self._workers: dict[str, PodWorker] = {}
@@ -77,7 +78,8 @@ class Kubelet:
         live = LivePods()
         self._nodes = self._informers[NODES]
         self._heartbeat = Heartbeat(client, self._nodes)
-        self._scheduler = Scheduler(self._node_names, self._nodes, self._pods, self._informers[CLAIMS])
+        claims, classes = self._informers[CLAIMS], self._informers[STORAGE_CLASSES]
+        self._scheduler = Scheduler(self._node_names, self._nodes, self._pods, claims)
         (state_directory / "pods").mkdir(parents=True, exist_ok=True)
         self._context = PodContext(
             client=client,
@@ -109,7 +111,7 @@ class Kubelet:
             self._events,
         )
         self._sets = StatefulSetController(client, self._informers[STATEFUL_SETS], self._pods, self._informers[CLAIMS])
-        self._claims = ClaimController(client, self._informers[CLAIMS], self._pods, volumes_directory)
+        self._claims = ClaimController(client, claims, self._pods, classes, self._events, volumes_directory)
         for kind, resource in (("secrets", SECRETS), ("configmaps", CONFIG_MAPS)):
             self._informers[resource].on_change(self._volume_refresher(kind))
 

@@ -69,6 +69,7 @@ EVENTS = Resource("v1", "events")
 ENDPOINTS = Resource("v1", "endpoints")
 ENDPOINT_SLICES = Resource("discovery.k8s.io/v1", "endpointslices")
 NODES = Resource("v1", "nodes", namespaced=False)
+STORAGE_CLASSES = Resource("storage.k8s.io/v1", "storageclasses", namespaced=False)
 NAMESPACES = Resource("v1", "namespaces", namespaced=False)
 STATEFUL_SETS = Resource("apps/v1", "statefulsets")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from holdfast_local.kubelet.backoff import CrashBackoff
 from holdfast_local.kubelet.environment import ContainerConfigError, container_environment, expand_command
-from holdfast_local.kubelet.images import argument_vector
+from holdfast_local.kubelet.images import ImagePullError, argument_vector, pull
 from holdfast_local.kubelet.isolation import (
     Isolation,
     LaunchSpec,
@@ -84,8 +84,12 @@ class Container:
             while not self._stop.is_set():
                 try:
                     spec = await self._prepare()
+                except ImagePullError as error:
+                    self._note_hindrance("ErrImagePull", str(error))
+                    await self._pause(CONFIG_RETRY_SECONDS)
+                    continue
                 except (ContainerConfigError, OSError) as error:
-                    self._note_config_error(str(error))
+                    self._note_hindrance("CreateContainerConfigError", str(error))
                     await self._pause(CONFIG_RETRY_SECONDS)
                     continue
                 began = time.monotonic()
@@ -103,6 +107,7 @@ class Container:
 
     async def _prepare(self) -> LaunchSpec:
         """Everything the next start needs, read afresh: Secrets may have changed since the last one."""
+        pull(self.snapshot.image)
         pod, namespace = self._pod, self._pod["metadata"]["namespace"]
         lookup = self._context.lookup_in(namespace)
         folders = self._folders.prepare(pod, self._address, lookup)
@@ -242,8 +247,9 @@ class Container:
         self.snapshot.state = terminated(returncode, started_at, timestamp_now(), process_id)
         self._on_change()
 
-    def _note_config_error(self, message: str) -> None:
-        self.snapshot.state = waiting("CreateContainerConfigError", message)
+    def _note_hindrance(self, reason: str, message: str) -> None:
+        """What keeps the container from being started at all."""
+        self.snapshot.state = waiting(reason, message)
         self._event("Failed", f"Error: {message}", warning=True)
         self._on_change()
 

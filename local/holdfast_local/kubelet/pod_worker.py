@@ -7,6 +7,7 @@ status says that nothing runs).  A pod's address depends on its name alone, so a
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -30,6 +31,8 @@ from holdfast_local.kubelet.volumes import VolumeFolders, claim_names
 
 RETRY_SECONDS = 0.5
 CLAIM_POLL_SECONDS = 0.1
+CLAIM_PATIENCE_POLLS = 20
+"""After so many looks at claims that are not bound, the pod counts as one that finds no node."""
 
 logger = logging.getLogger(__name__)
 
@@ -175,10 +178,13 @@ class PodWorker:
                 return placement.node
             if placement.reason != told:
                 told = placement.reason
-                self._context.events.record("Pod", self._pod, "FailedScheduling", told, warning=True)
-                await self._insist("PATCH", PODS.path(*self.key, "status"), self._unscheduled(told), MERGE_PATCH)
+                await self._tell_unscheduled(told)
             await asyncio.sleep(RETRY_SECONDS)
         return ""
+
+    async def _tell_unscheduled(self, reason: str) -> None:
+        self._context.events.record("Pod", self._pod, "FailedScheduling", reason, warning=True)
+        await self._insist("PATCH", PODS.path(*self.key, "status"), self._unscheduled(reason), MERGE_PATCH)
 
     def _unscheduled(self, reason: str) -> Manifest:
         condition = {
@@ -206,14 +212,12 @@ class PodWorker:
 
     async def _wait_for_claims(self) -> None:
         """Until every claim is bound, so that no data folder appears without its claim."""
-        reported = False
-        while not self._stopping.is_set():
+        for look in itertools.count():
             unbound = [name for name in claim_names(self._pod) if not self._is_bound(name)]
-            if not unbound:
+            if not unbound or self._stopping.is_set():
                 return
-            if not reported:
-                reported = True
-                logger.debug("pod %s waits for claims %s", self.key[1], unbound)
+            if look == CLAIM_PATIENCE_POLLS:
+                await self._tell_unscheduled(self._context.scheduler.without_volumes().reason)
             await asyncio.sleep(CLAIM_POLL_SECONDS)
 
     def _is_bound(self, claim_name: str) -> bool:

@@ -155,6 +155,11 @@ class Scheduler:
             self._promised[uid_of(pod)] = (pod, placement.node)
         return placement
 
+    def without_volumes(self) -> Placement:
+        """For a pod with claims that nobody binds."""
+        reason = "pod has unbound immediate PersistentVolumeClaims"
+        return Placement(reason=f"0/{len(self._names)} nodes are available: {reason}.")
+
     def forget(self, pod_uid: str) -> None:
         """The pod is gone, or could not be bound."""
         self._promised.pop(pod_uid, None)

@@ -1,4 +1,4 @@
-"""The tenant's claims as the cluster shows them, reduced to what growing them needs.  Pure."""
+"""The tenant's claims as the cluster shows them, reduced to what growing them, and telling of them, needs.  Pure."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from holdfast_operator import labels
 from holdfast_operator.kube.port import Manifest
 from holdfast_operator.quantities import parse_quantity
 
+BOUND, LOST = "Bound", "Lost"
 _MOUNT_PENDING = "FileSystemResizePending"
 _TROUBLES = ("ControllerResizeError", "NodeResizeError", _MOUNT_PENDING, "Resizing")
 
@@ -32,6 +33,10 @@ class ClaimState:
     message: str = ""
     """Why it has not grown yet, in the cluster's words."""
     manifest: Manifest | None = None
+    phase: str = ""
+    """As Kubernetes has it: `Pending`, `Bound` or `Lost`; empty for a claim that nobody has looked at yet."""
+    storage_class: str = ""
+    """Empty where the claim names none."""
 
 
 def read_claims(manifests: Iterable[Manifest], tenant_name: str) -> tuple[ClaimState, ...]:
@@ -60,6 +65,8 @@ def _state(manifest: Manifest, pool: str, ordinal: int, requested: Decimal) -> C
         owners=frozenset(owner["uid"] for owner in metadata.get("ownerReferences") or []),
         message=next((_sentence(conditions[kind]) for kind in _TROUBLES if kind in conditions), ""),
         manifest=manifest,
+        phase=status.get("phase") or "",
+        storage_class=manifest["spec"].get("storageClassName") or "",
     )
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from holdfast_operator import labels
 from holdfast_operator.kube.port import Manifest
 
+_PULLING = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"})
+_STARTING = frozenset({"ContainerCreating", "PodInitializing"})
 REVISION_LABEL = "controller-revision-hash"
 
 
@@ -27,6 +30,13 @@ class PodState:
     """Where it runs; empty while it is not scheduled."""
     manifest: Manifest | None = None
     """The object itself, for deletion by uid."""
+    ends_at: datetime | None = None
+    """When a pod that is being deleted has to be gone."""
+
+    @property
+    def told(self) -> str:
+        """Its name, and why it is not ready if that is known."""
+        return f"{self.name} ({self.message})" if self.message else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,7 @@ def read_pods(manifests: Iterable[Manifest], tenant_name: str) -> tuple[PodState
                 message=_trouble(status),
                 node=(manifest.get("spec") or {}).get("nodeName") or "",
                 manifest=manifest,
+                ends_at=_moment(metadata.get("deletionTimestamp")),
             )
         )
     return tuple(sorted(pods, key=lambda pod: (pod.pool, pod.ordinal)))
@@ -83,18 +94,53 @@ def _condition(status: Mapping[str, Any], name: str) -> bool:
     )
 
 
+def _moment(text: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+
+
 def _trouble(status: Mapping[str, Any]) -> str:
     for container in status.get("containerStatuses") or []:
-        state = container.get("state") or {}
-        waiting = state.get("waiting") or {}
-        if waiting.get("reason") and waiting["reason"] != "ContainerCreating":
-            return _sentence(waiting)
-        if state.get("terminated"):
-            return _sentence(state["terminated"])
+        told = _container_trouble(container)
+        if told:
+            return told
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return _sentence(condition)
     return ""
+
+
+def _container_trouble(container: Mapping[str, Any]) -> str:
+    state = container.get("state") or {}
+    waiting = state.get("waiting") or {}
+    reason = waiting.get("reason") or ""
+    if reason in _PULLING:
+        return _pull_trouble(container.get("image") or "", reason, waiting.get("message") or "")
+    if reason == "CrashLoopBackOff":
+        # Its own message counts the seconds to the next attempt; why it ended is told of the last one.
+        ended = _ending((container.get("lastState") or {}).get("terminated") or {})
+        return f"{reason}: {ended or 'ends again and again'}; `kubectl logs --previous` has its last words"
+    if reason and reason not in _STARTING:
+        return _sentence(waiting)
+    return _ending(state.get("terminated") or {})
+
+
+def _pull_trouble(image: str, reason: str, message: str) -> str:
+    # The kubelet goes back and forth between two reasons; what went wrong is behind the second one's name in both.
+    _, found, cause = message.rpartition("ErrImagePull: ")
+    cause = "" if message.startswith("Back-off") and not found else cause
+    return f"image {image} cannot be pulled{': ' + cause if cause else f' ({reason})'}"
+
+
+def _ending(terminated: Mapping[str, Any]) -> str:
+    if not terminated:
+        return ""
+    if terminated.get("reason") == "OOMKilled":
+        return "OOMKilled: it needs more memory than its limit"
+    told = f"ended with exit code {terminated.get('exitCode', '?')}"
+    return f"{told}: {terminated['message']}" if terminated.get("message") else told
 
 
 def _sentence(source: Mapping[str, Any]) -> str:

@@ -252,6 +252,8 @@ def _progressing(findings: PassFindings) -> Finding:
         expected = sum(pool.servers for pool in findings.tenant.pools)
         named = ", ".join(missing[:TROUBLES_NAMED]) + (" and more" if len(missing) > TROUBLES_NAMED else "")
         message = f"{expected - len(missing)} of {expected} pods are ready; waiting for {named}"
+        if len(findings.pods) < expected:
+            message += "; if pods do not appear, `kubectl describe statefulset` says why"
         return Finding("Progressing", True, "PodsStarting", message)
     if findings.growing:
         return Finding("Progressing", True, "VolumesGrowing", findings.growing)
@@ -305,7 +307,7 @@ def _health(findings: PassFindings, degraded: Finding) -> str:
 
 
 def _pods_not_ready(findings: PassFindings) -> list[str]:
-    """The pods the spec asks for that are not ready, each with the kubelet's reason where it gives one."""
+    """The pods the spec asks for that are not ready, each with the reason where there is one."""
     found = {pod.name: pod for pod in findings.pods}
     missing = []
     for pool in findings.tenant.pools:
@@ -313,7 +315,7 @@ def _pods_not_ready(findings: PassFindings) -> list[str]:
             name = f"{labels.pod_name_prefix(findings.tenant.name, pool.name)}{ordinal}"
             pod = found.get(name)
             if pod is None or not pod.ready or pod.deleting:
-                missing.append(f"{name} ({pod.message})" if pod is not None and pod.message else name)
+                missing.append(pod.told if pod is not None else f"{name} (not there yet)")
     return missing
 
 

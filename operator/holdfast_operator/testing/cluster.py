@@ -28,6 +28,7 @@ COMMAND_TIMEOUT_SECONDS = 240.0
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
 """Where these are labels of a namespace, the API server refuses pods that ask for more than they need."""
 _TENANTS = ("holdfast.dev", "v1")
+_STORAGE_CLASSES = ("storage.k8s.io", "v1", "storageclasses")
 
 
 def wait_for(what: str, check: Callable[[], object], timeout_seconds: float = WAIT_SECONDS) -> None:
@@ -48,7 +49,7 @@ class Cluster:
         # Any: the client's annotations know only its own classes, not the plain dicts that it takes too.
         self.core: Any = client.CoreV1Api(self._api)
         self.apps: Any = client.AppsV1Api(self._api)
-        self.storage: Any = client.StorageV1Api(self._api)
+        self._storage: Any = client.StorageV1Api(self._api)
         self._custom: Any = client.CustomObjectsApi(self._api)
 
     def close(self) -> None:
@@ -104,9 +105,20 @@ class Cluster:
         """Whether the claims' storage class allows it; without a class, as on the stand-in, it does."""
         for claim in self.core.list_namespaced_persistent_volume_claim(namespace).items:
             if claim.spec.storage_class_name:
-                found = self.storage.read_storage_class(claim.spec.storage_class_name)
+                found = self._storage.read_storage_class(claim.spec.storage_class_name)
                 return bool(found.allow_volume_expansion)
         return True
+
+    def make_class_without_volumes(self, name: str) -> None:
+        """A StorageClass whose claims wait for volumes that somebody makes by hand."""
+        body = {"metadata": {"name": name}, "provisioner": "kubernetes.io/no-provisioner"}
+        self._custom.create_cluster_custom_object(
+            *_STORAGE_CLASSES,
+            body={"apiVersion": "/".join(_STORAGE_CLASSES[:2]), "kind": "StorageClass", **body},
+        )
+
+    def delete_class(self, name: str) -> None:
+        self._custom.delete_cluster_custom_object(*_STORAGE_CLASSES, name)
 
     # --- its nodes
     @property

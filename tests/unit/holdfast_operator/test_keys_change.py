@@ -246,7 +246,8 @@ async def test_a_secret_that_is_faulty_is_named_and_left_alone_and_its_keys_stay
 async def test_a_user_without_its_secret_holds_up_nobody_else(world: Any) -> None:
     users = [{"name": "absent", "secretRef": {"name": "nowhere"}}, {"name": "loki", "policies": ["readonly"]}]
     await world.start(users=users)
-    assert world.condition("CredentialsReady")["message"] == "Secret nowhere does not exist"
+    told = world.condition("CredentialsReady")["message"]
+    assert told.startswith("Secret nowhere does not exist, which a secretRef of the spec names: make it")
     assert world.condition("PoolsReady")["status"] == "True"
     assert {item["name"]: item["state"] for item in world.kube.tenant_status()["users"]} == {
         "absent": "Failed",

@@ -27,6 +27,7 @@ from holdfast_local.kubelet.client import (
     SECRETS,
     SERVICES,
     STATEFUL_SETS,
+    STORAGE_CLASSES,
     ApiClient,
     connect,
 )
@@ -153,6 +154,14 @@ class Demo:
         found = await self.client.get(SERVICES, NAMESPACE, "demo")
         assert found is not None
         return f"http://{found['spec']['clusterIP']}:9000"
+
+    async def told(self, ordinal: int, find: Callable[[Manifest], str]) -> str:
+        """What the pod's status says, once it says something."""
+
+        async def look() -> str:
+            return find((await self.pod(ordinal) or {}).get("status") or {})
+
+        return str(await self.until(look))
 
     async def pod(self, ordinal: int) -> Manifest | None:
         return await self.client.get(PODS, NAMESPACE, f"demo-{ordinal}")
@@ -399,3 +408,50 @@ async def test_a_pod_waits_for_the_node_its_volume_is_on(tmp_path: Path) -> None
         pod = await demo.pod(0)
         assert pod is not None
         assert pod["spec"]["nodeName"] == home
+
+
+def waiting_reason(status: Manifest) -> str:
+    containers = status.get("containerStatuses") or [{}]
+    state = (containers[0].get("state") or {}).get("waiting") or {}
+    return "" if state.get("reason") in (None, "ContainerCreating") else f"{state['reason']}: {state.get('message')}"
+
+
+async def test_an_image_of_nowhere_cannot_be_pulled_until_it_is_put_right(tmp_path: Path) -> None:
+    async with node(tmp_path / "s", Isolation.PREFIX.value) as demo:
+        await demo.start(1)
+        for image, ready in (("r.invalid/demo:2", 0), ("r.example/demo:2", 1)):
+            template = {
+                "spec": {"containers": [{**demo_set(1)["spec"]["template"]["spec"]["containers"][0], "image": image}]}
+            }
+            await demo.client.merge(STATEFUL_SETS, NAMESPACE, "demo", {"spec": {"template": template}})
+            await demo.client.delete(PODS, NAMESPACE, "demo-0")
+            if not ready:
+                told = await demo.told(0, waiting_reason)
+                assert told.startswith('ErrImagePull: failed to pull and unpack image "r.invalid/demo:2"')
+                continue
+
+            async def is_ready() -> bool:
+                pod = await demo.pod(0) or {"spec": {"containers": [{}]}}
+                return pod["spec"]["containers"][0].get("image") == image and await demo.ready_pods() == 1  # noqa: B023
+
+            await demo.until(is_ready)
+
+
+def unschedulable(status: Manifest) -> str:
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
+    scheduled = conditions.get("PodScheduled") or {}
+    return str(scheduled.get("message")) if scheduled.get("status") == "False" else ""
+
+
+async def test_a_claim_of_a_class_that_provisions_nothing_keeps_its_pod_from_a_node(tmp_path: Path) -> None:
+    async with node(tmp_path / "s", Isolation.PREFIX.value) as demo:
+        manual = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "manual"}}
+        await demo.client.create(STORAGE_CLASSES, {**manual, "provisioner": "kubernetes.io/no-provisioner"})
+        waiting = demo_set(1)
+        waiting["spec"]["volumeClaimTemplates"][0]["spec"]["storageClassName"] = "manual"
+        await demo.client.create(STATEFUL_SETS, waiting)
+        told = await demo.told(0, unschedulable)
+        assert told == "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."
+        claim = await demo.client.get(CLAIMS, NAMESPACE, "data-demo-0")
+        assert claim is not None
+        assert (claim.get("status") or {}).get("phase") != "Bound"

@@ -29,15 +29,42 @@ def test_pods_are_ordered_and_strangers_left_out() -> None:
     assert pods[0].ip == "127.77.0.3"
 
 
+def waiting(reason: str, message: str = "", **more: Any) -> dict[str, Any]:
+    state = {"waiting": {"reason": reason, "message": message}}
+    return {"containerStatuses": [{"image": "r.example/x:1", "state": state, **more}]}
+
+
+def ended(**terminated: Any) -> dict[str, Any]:
+    return {"containerStatuses": [{"state": {"terminated": terminated}}]}
+
+
 @pytest.mark.parametrize(
     ("status", "message"),
     [
+        (waiting("ErrImagePull", "not found"), "image r.example/x:1 cannot be pulled: not found"),
         (
-            {"containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}]},
-            "ImagePullBackOff: no such image",
+            waiting("ImagePullBackOff", 'Back-off pulling image "r.example/x:1": ErrImagePull: not found'),
+            "image r.example/x:1 cannot be pulled: not found",
         ),
-        ({"containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}, ""),
-        ({"containerStatuses": [{"state": {"terminated": {"reason": "OOMKilled"}}}]}, "OOMKilled"),
+        (
+            waiting("ImagePullBackOff", 'Back-off pulling image "r.example/x:1"'),
+            "image r.example/x:1 cannot be pulled (ImagePullBackOff)",
+        ),
+        (waiting("ContainerCreating"), ""),
+        (
+            waiting("CreateContainerConfigError", 'secret "x" not found'),
+            'CreateContainerConfigError: secret "x" not found',
+        ),
+        (
+            waiting("CrashLoopBackOff", "back-off 40s", lastState={"terminated": {"exitCode": 2, "reason": "Error"}}),
+            "CrashLoopBackOff: ended with exit code 2; `kubectl logs --previous` has its last words",
+        ),
+        (
+            waiting("CrashLoopBackOff", "back-off 5m0s", lastState={"terminated": {"reason": "OOMKilled"}}),
+            "CrashLoopBackOff: OOMKilled: it needs more memory than its limit; "
+            "`kubectl logs --previous` has its last words",
+        ),
+        (ended(reason="Error", exitCode=137), "ended with exit code 137"),
         (
             {
                 "conditions": [
@@ -49,7 +76,7 @@ def test_pods_are_ordered_and_strangers_left_out() -> None:
         ({}, ""),
     ],
 )
-def test_trouble_is_told_in_the_kubelets_words(status: dict[str, Any], message: str) -> None:
+def test_trouble_is_told_without_what_changes_by_itself(status: dict[str, Any], message: str) -> None:
     (state,) = read_pods([pod("logs-pool-main-0", **status)], "logs")
     assert state.message == message
 

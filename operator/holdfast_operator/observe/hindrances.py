@@ -1,0 +1,48 @@
+"""Why pods are not ready, as completely as the cluster's objects tell: where each is, and what its volumes wait for.
+
+A kubelet tells what hinders a container (`pods`), but not what hinders it itself: a node that is gone says nothing, a
+pod that cannot be placed for want of its volumes does not name them.  What only events say is pointed at with the
+command that shows it; the operator has no right to read events.
+
+Messages hold nothing that changes by itself (counts of restarts, seconds to the next attempt): each change of a message
+is a write of the status, and news to everybody who watches.  Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from holdfast_operator.observe.claims import BOUND, LOST, ClaimState
+from holdfast_operator.observe.pods import PodState
+
+END_PATIENCE = timedelta(seconds=30)
+"""How long after its time to end a pod may be there still before its node counts as silent."""
+
+
+def explain_pods(pods: Sequence[PodState], claims: Sequence[ClaimState], now: datetime) -> tuple[PodState, ...]:
+    """The same pods; the message of each that is not ready is complete."""
+    return tuple(pod if pod.ready and not pod.deleting else _explained(pod, claims, now) for pod in pods)
+
+
+def _explained(pod: PodState, claims: Sequence[ClaimState], now: datetime) -> PodState:
+    parts = [pod.message] if pod.message else []
+    if not pod.node:
+        own = [claim for claim in claims if (claim.pool, claim.ordinal) == (pod.pool, pod.ordinal)]
+        parts += [_claim_words(claim) for claim in own if claim.phase not in (BOUND, "")]
+    elif pod.ends_at is not None and now - pod.ends_at > END_PATIENCE:
+        parts.append(
+            f"was to end at {pod.ends_at:%H:%M:%S} UTC, which node {pod.node} has not confirmed; if that node is gone "
+            f"for good, `kubectl delete node {pod.node}`"
+        )
+    else:
+        parts.append(f"{'ending ' if pod.deleting else ''}on node {pod.node}")
+    return replace(pod, message="; ".join(parts))
+
+
+def _claim_words(claim: ClaimState) -> str:
+    kind = f" of storage class {claim.storage_class}" if claim.storage_class else ""
+    if claim.phase == LOST:
+        return f"claim {claim.name}{kind} has lost its volume"
+    return f"claim {claim.name}{kind} is not bound to a volume, `kubectl describe pvc {claim.name}` says why"

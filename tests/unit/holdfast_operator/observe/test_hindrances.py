@@ -1,0 +1,60 @@
+"""What a pod that is not ready waits for, beyond what its kubelet says."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from holdfast_operator.observe.claims import read_claims
+from holdfast_operator.observe.hindrances import explain_pods
+from holdfast_operator.observe.pods import read_pods
+
+NOW = datetime(2026, 11, 21, 3, 0, tzinfo=UTC)
+UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/4 nodes fit"}
+READY = {"type": "Ready", "status": "True"}
+
+
+def explained(node: str = "", ends_at: datetime | None = None, phase: str = "Bound", **status: Any) -> str:
+    labels = {"holdfast.dev/pool": "main"}
+    metadata: dict[str, Any] = {"name": "logs-pool-main-0", "labels": labels}
+    if ends_at is not None:
+        metadata["deletionTimestamp"] = ends_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    claims = [
+        {
+            "metadata": {"name": f"data0-logs-pool-main-{ordinal}", "labels": labels},
+            "spec": {"resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "fast"},
+            "status": {"phase": phase},
+        }
+        for ordinal in (0, 1)
+    ]
+    pods = read_pods([{"metadata": metadata, "spec": {"nodeName": node}, "status": status}], "logs")
+    (pod,) = explain_pods(pods, read_claims(claims, "logs"), NOW)
+    return pod.message
+
+
+def test_a_pod_that_waits_for_its_volume_names_the_claim_and_where_to_look() -> None:
+    told = explained(phase="Pending", conditions=[UNSCHEDULABLE])
+    assert told == (
+        "Unschedulable: 0/4 nodes fit; claim data0-logs-pool-main-0 of storage class fast is not bound to a volume, "
+        "`kubectl describe pvc data0-logs-pool-main-0` says why"
+    )
+    assert explained(phase="Lost").endswith("claim data0-logs-pool-main-0 of storage class fast has lost its volume")
+    assert explained(conditions=[UNSCHEDULABLE]) == "Unschedulable: 0/4 nodes fit", "bound claims are no news"
+
+
+def test_a_pod_whose_node_says_nothing_names_the_node() -> None:
+    assert explained(node="node-3", phase="Pending") == "on node node-3"
+    assert explained(node="node-3", ends_at=NOW + timedelta(seconds=20)) == "ending on node node-3"
+
+
+def test_a_pod_that_does_not_end_says_what_to_do() -> None:
+    told = explained(node="node-3", ends_at=NOW - timedelta(minutes=6))
+    assert told == (
+        "was to end at 02:54:00 UTC, which node node-3 has not confirmed; if that node is gone for good, "
+        "`kubectl delete node node-3`"
+    )
+    assert explained(node="node-3", ends_at=NOW - timedelta(minutes=6), conditions=[READY]) == told
+
+
+def test_a_pod_that_is_ready_is_not_explained() -> None:
+    assert explained(node="node-3", conditions=[READY]) == ""
