@@ -18,7 +18,9 @@ from holdfast_server.api.dispatch import Identify
 from holdfast_server.api.failures import RETRY_AFTER_SECONDS, to_s3_error
 from holdfast_server.api.identities import MAX_ACCESS_KEY_LENGTH, POLICY_PREFIX, USER_PREFIX, UserDocument
 from holdfast_server.api.services import DOCUMENTS_TOPIC, IncomingBody, Services
-from holdfast_server.auth.policy import PolicyError, Question, parse_policy
+from holdfast_server.auth.access import may_administer
+from holdfast_server.auth.policy import PolicyError, parse_policy
+from holdfast_server.auth.principal import ROOT_NAME
 from holdfast_server.auth.verified import Identity
 from holdfast_server.contract import names
 from holdfast_server.contract.admin import AdminError, Resealed, UserInfo, UserSpec
@@ -109,7 +111,13 @@ class AdminApi:
         await self._services.identities.refresh()
         return _json(
             [
-                UserInfo(access_key=user.access_key, name=user.name, policies=list(user.policies), enabled=user.enabled)
+                UserInfo(
+                    access_key=user.access_key,
+                    name=user.name,
+                    policies=list(user.policies),
+                    enabled=user.enabled,
+                    account=user.account,
+                )
                 for user in self._services.identities.users()
             ]
         )
@@ -131,6 +139,7 @@ class AdminApi:
             name=spec.name,
             policies=spec.policies,
             enabled=spec.enabled,
+            account=spec.account,
             changed_ms=self._services.clock.now_ms(),
         )
         return await self._put(USER_PREFIX + access_key, msgspec.json.encode(document))
@@ -166,12 +175,7 @@ class AdminApi:
 
 def _require(identity: Identity, action: str) -> None:
     """Root, or a user whose policies allow it (`consoleAdmin` allows all of it).  Raises AccessDenied."""
-    principal = identity.principal
-    if principal.is_root:
-        return
-    question = Question(action=action, resource="arn:aws:s3:::", principal_names=(), values=dict)
-    decisions = [policy.decide(question) for policy in principal.policies]
-    if "Deny" in decisions or "Allow" not in decisions:
+    if not may_administer(identity.principal, action):
         raise S3Error("AccessDenied")
 
 
@@ -189,6 +193,10 @@ def _check_user(access_key: str, spec: UserSpec, root_access_keys: frozenset[str
         faults.append(f"secretKey: must have {MIN_SECRET_KEY_LENGTH} to {MAX_SECRET_KEY_LENGTH} characters")
     if spec.name and (len(spec.name) > MAX_NAME_LENGTH or not _NAME.fullmatch(spec.name)):
         faults.append(f"name: must be at most {MAX_NAME_LENGTH} of A-Z a-z 0-9 _.@=+,-")
+    if spec.account and (
+        len(spec.account) > MAX_NAME_LENGTH or not _NAME.fullmatch(spec.account) or spec.account == ROOT_NAME
+    ):
+        faults.append(f"account: must be at most {MAX_NAME_LENGTH} of A-Z a-z 0-9 _.@=+,- and not {ROOT_NAME!r}")
     if len(spec.policies) > MAX_POLICIES_PER_USER:
         faults.append(f"policies: at most {MAX_POLICIES_PER_USER}")
     if faults:

@@ -15,12 +15,22 @@ from typing import Any
 
 import msgspec
 
+from holdfast_server.s3.acl import Grant
 from holdfast_server.s3.cors import CorsRule
 
 DOCUMENT_PREFIX = "bucket/"
 FORMAT = 1
 ACTIVE = "active"
 DELETING = "deleting"
+
+
+class PublicAccessBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bucket does not give to everybody, whatever its policy and grants say."""
+
+    block_public_acls: bool = False
+    ignore_public_acls: bool = False
+    block_public_policy: bool = False
+    restrict_public_buckets: bool = False
 
 
 class BucketRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +49,15 @@ class BucketRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     tags: dict[str, str] = {}
     cors: list[CorsRule] = []
+    account: str = ""
+    """Whom it belongs to; the tenant's own account where empty."""
+    policy: str = ""
+    """Its document, as it was put."""
+    ownership: str = ""
+    """Of its objects: BucketOwnerEnforced, BucketOwnerPreferred or ObjectWriter; the last where nothing was set."""
+    grants: list[Grant] | None = None
+    """None: the owner's full control alone."""
+    public_access_block: PublicAccessBlock | None = None
     unknown: dict[str, Any] = {}
     """Members of the document that only a later release knows; no member of it themselves."""
 

@@ -18,6 +18,7 @@ from holdfast_server.api import bucket_record
 from holdfast_server.api.bucket_record import ACTIVE, DELETING, BucketRecord, document_name
 from holdfast_server.api.buckets_cache import LEASE_SECONDS, BucketBusy, BucketGone
 from holdfast_server.api.call import Call, owner_element
+from holdfast_server.api.grants import grants_of_new_bucket, ownership_of_new_bucket
 from holdfast_server.api.identities import owner_id
 from holdfast_server.api.services import DOCUMENTS_TOPIC, Services
 from holdfast_server.objects.port import Condition, Missing, ObjectError, Record
@@ -40,16 +41,19 @@ REGION_HEADER = "x-amz-bucket-region"
 
 
 async def list_buckets(call: Call) -> Response:
-    """Root sees every bucket; a user those it made and those it may list."""
+    """Root sees every bucket; a user those of its account that it made or may list."""
     principal = call.verified.principal
+    if principal.is_anonymous:
+        raise S3Error("AccessDenied")
     owner = owner_id(principal)
     prefix = call.query.get("prefix", "")
     shown = [
         (bucket.name, bucket.created_ms)
         for bucket in await _all_buckets(call.services, prefix)
-        if bucket.owner == owner or call.may("s3:ListBucket", bucket.name)
+        if principal.is_root
+        or (bucket.account == principal.account and (bucket.owner == owner or call.may_in(bucket, "s3:ListBucket")))
     ]
-    return call.xml(list_buckets_xml(owner_element(owner), shown, call.services.region))
+    return call.xml(list_buckets_xml(owner_element(principal.account), shown, call.services.region))
 
 
 async def _all_buckets(services: Services, prefix: str) -> list[BucketRecord]:
@@ -69,27 +73,32 @@ async def create_bucket(call: Call) -> Response:
     if call.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true":
         raise S3Error("NotImplemented", "Object Lock is not implemented.", Header="x-amz-bucket-object-lock-enabled")
     _check_location(parse_create_bucket(await call.small_body(MAX_BUCKET_CONFIGURATION_SIZE_BYTES)), services.region)
+    account = call.verified.principal.account
+    ownership = ownership_of_new_bucket(call.headers.get("x-amz-object-ownership"), services.object_ownership)
     record = BucketRecord(
         id=services.clock.random_bytes(BUCKET_ID_SIZE_BYTES),
         name=name,
         owner=owner_id(call.verified.principal),
+        account=account,
+        ownership=ownership,
+        grants=grants_of_new_bucket(call, ownership, account),
         region=services.region,
         created_ms=services.clock.now_ms(),
     )
 
     def absent(current: Record | None) -> None:
         if current is not None:
-            _refuse_existing(bucket_record.decode(current.body), record.owner)
+            _refuse_existing(bucket_record.decode(current.body), record.account)
 
     await services.objects.put_document(document_name(name), bucket_record.encode(record), absent)
     await _changed(services, name)
     return Response(status=200, headers={"location": f"/{name}"})
 
 
-def _refuse_existing(existing: BucketRecord, owner: str) -> None:
+def _refuse_existing(existing: BucketRecord, account: str) -> None:
     if existing.deleting:
         raise BucketBusy(existing.name)
-    code = "BucketAlreadyOwnedByYou" if existing.owner == owner else "BucketAlreadyExists"
+    code = "BucketAlreadyOwnedByYou" if existing.account == account else "BucketAlreadyExists"
     raise S3Error(code, BucketName=existing.name)
 
 

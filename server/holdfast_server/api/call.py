@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
+from holdfast_server.api.access import bucket_facts, object_facts
 from holdfast_server.api.admission import Ticket
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.buckets_cache import WriteLease
 from holdfast_server.api.services import IncomingBody, Services
-from holdfast_server.auth.verified import VerifiedRequest, authorize, is_allowed
-from holdfast_server.objects.port import Objects
+from holdfast_server.auth.access import BucketFacts, authorize, is_allowed, looks_at_object
+from holdfast_server.auth.conditions import Values
+from holdfast_server.auth.principal import account_name, canonical_id
+from holdfast_server.auth.verified import VerifiedRequest
+from holdfast_server.objects.port import Objects, Record
 from holdfast_server.s3.checksums import HEADER_PREFIX
 from holdfast_server.s3.documents_out import XML_CONTENT_TYPE, Owner
 from holdfast_server.s3.errors import S3Error
@@ -39,6 +42,8 @@ class Call:
     services: Services
     ticket: Ticket
     request_id: str = ""
+    facts: BucketFacts | None = None
+    """Of the bucket in the request's address; None where there is none, or none yet."""
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -72,12 +77,27 @@ class Call:
         """The bucket to write to, for the time of the write.  Raises BucketGone, BucketBusy, Unavailable."""
         return self.services.buckets.writing(self.bucket_name)
 
-    def may(self, action: str, bucket: str, key: str = "") -> bool:
-        return is_allowed(self.verified, action, bucket, key)
+    def may(self, action: str, bucket: str, key: str = "", extra: Values | None = None) -> bool:
+        """In the request's own bucket."""
+        assert bucket == self.bucket_name
+        return is_allowed(self.verified, action, bucket, key, self.facts, extra=extra)
 
     def require(self, action: str, bucket: str, key: str = "") -> None:
-        """A second permission, beside that of the operation.  Raises AccessDenied."""
-        authorize(self.verified, bucket, key, action=action)
+        """A second permission in the request's own bucket, beside that of the operation.  Raises AccessDenied."""
+        assert bucket == self.bucket_name
+        authorize(self.verified, bucket, key, self.facts, action=action)
+
+    def may_in(self, bucket: BucketRecord, action: str) -> bool:
+        """In another bucket."""
+        return is_allowed(self.verified, action, bucket.name, "", bucket_facts(bucket, self.services.policies))
+
+    def require_of(self, bucket: BucketRecord, record: Record | None, action: str, key: str) -> None:
+        """A permission on an object of any bucket, which was looked up.  Raises AccessDenied."""
+        facts = bucket_facts(bucket, self.services.policies)
+        thing = None
+        if record is not None and looks_at_object(self.verified.principal, action, facts):
+            thing = object_facts(bucket, record)
+        authorize(self.verified, bucket.name, key, facts, thing, action)
 
     async def small_body(self, max_size_bytes: int, *, checksum_is_the_objects: bool = False) -> bytes:
         """A request document, decoded and verified.  Raises MaxMessageLengthExceeded and what payloads raise.
@@ -108,6 +128,6 @@ class Call:
         return Response(status=200, headers={"content-type": XML_CONTENT_TYPE, **headers}, body=document)
 
 
-def owner_element(owner: str) -> Owner:
-    """The owner as clients see it: S3's canonical ids are 64 hex digits."""
-    return Owner(id=hashlib.sha256(owner.encode()).hexdigest(), display_name=owner)
+def owner_element(account: str) -> Owner:
+    """An account as clients see it."""
+    return Owner(id=canonical_id(account), display_name=account_name(account))

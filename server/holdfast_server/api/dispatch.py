@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 from holdfast_server.api import (
+    bucket_policy,
     buckets,
     cors,
+    grants,
     listing,
     multipart,
     objects_copy,
@@ -21,13 +24,17 @@ from holdfast_server.api import (
     off_answers,
     tagging,
 )
+from holdfast_server.api.access import bucket_facts
 from holdfast_server.api.admission import Ticket
 from holdfast_server.api.audit_trail import ADMIN, Trail
+from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.buckets_cache import BucketBusy, BucketGone
 from holdfast_server.api.call import Call
 from holdfast_server.api.failures import RETRY_AFTER_SECONDS, to_s3_error
 from holdfast_server.api.services import IncomingBody, Services
-from holdfast_server.auth.verified import Authenticator, Identity, VerifiedRequest, authorize
+from holdfast_server.auth.access import looks_at_object
+from holdfast_server.auth.principal import account_id
+from holdfast_server.auth.verified import Authenticator, Identity, VerifiedRequest
 from holdfast_server.objects.port import Conflict, ObjectError
 from holdfast_server.s3.errors import S3Error, error_xml
 from holdfast_server.s3.operations import OPERATIONS
@@ -71,8 +78,20 @@ HANDLERS: Mapping[str, Handler] = {
     "GetObjectTagging": tagging.get_object_tagging,
     "PutObjectTagging": tagging.put_object_tagging,
     "DeleteObjectTagging": tagging.delete_object_tagging,
-    "GetBucketAcl": off_answers.get_bucket_acl,
-    "GetObjectAcl": off_answers.get_object_acl,
+    "GetBucketPolicy": bucket_policy.get_bucket_policy,
+    "PutBucketPolicy": bucket_policy.put_bucket_policy,
+    "DeleteBucketPolicy": bucket_policy.delete_bucket_policy,
+    "GetBucketPolicyStatus": bucket_policy.get_bucket_policy_status,
+    "GetPublicAccessBlock": bucket_policy.get_public_access_block,
+    "PutPublicAccessBlock": bucket_policy.put_public_access_block,
+    "DeletePublicAccessBlock": bucket_policy.delete_public_access_block,
+    "GetBucketAcl": grants.get_bucket_acl,
+    "PutBucketAcl": grants.put_bucket_acl,
+    "GetObjectAcl": grants.get_object_acl,
+    "PutObjectAcl": grants.put_object_acl,
+    "GetBucketOwnershipControls": grants.get_ownership_controls,
+    "PutBucketOwnershipControls": grants.put_ownership_controls,
+    "DeleteBucketOwnershipControls": grants.delete_ownership_controls,
     **dict.fromkeys(off_answers.OPERATIONS, off_answers.answer_off),
 }
 """Operation → handler; a test holds it against the table of operations."""
@@ -135,10 +154,8 @@ class Dispatcher:
             return operation, self._failed(error, request, request_id, trail)
 
     async def _serve(self, call: Call) -> Response:
-        verified = call.verified
-        name = verified.operation.name
-        if name not in _AUTHORIZED_PER_ITEM or verified.principal.is_anonymous:
-            authorize(verified, call.bucket_name, call.key)
+        name = call.verified.operation.name
+        call = await self._authorized(call)
         handler = HANDLERS.get(name)
         if handler is None:
             raise S3Error("NotImplemented", f"{name} is not implemented.")
@@ -152,6 +169,27 @@ class Dispatcher:
         except S3Error as error:
             raise self._hidden(error, call) from error
 
+    async def _authorized(self, call: Call) -> Call:
+        """The call with what its bucket is.  Raises AccessDenied, BucketGone, NoSuchKey, Unavailable."""
+        name = call.verified.operation.name
+        bucket: BucketRecord | None = None
+        if call.bucket_name and name != "CreateBucket":
+            bucket = await call.bucket()
+            call = replace(call, facts=bucket_facts(bucket, self._services.policies))
+            _check_expected_owner(call.headers.get("x-amz-expected-bucket-owner"), bucket)
+        if name in _AUTHORIZED_PER_ITEM:
+            return call
+        action = call.verified.operation.action_for(call.query)
+        asker = call.verified.principal
+        if bucket is None or call.facts is None or not looks_at_object(asker, action, call.facts):
+            call.require(action, call.bucket_name, call.key)
+        else:
+            record = await call.objects.head_object(bucket.id, call.key)
+            if record is None and call.may("s3:ListBucket", call.bucket_name):
+                raise S3Error("NoSuchKey", Key=call.key)
+            call.require_of(bucket, record, action, call.key)
+        return call
+
     async def _recover(self, call: Call) -> None:
         try:
             await buckets.recover_stale_mark(self._services, call.bucket_name)
@@ -160,8 +198,10 @@ class Dispatcher:
 
     def _hidden(self, error: S3Error, call: Call) -> S3Error:
         """Who may not list a bucket is not told which keys it lacks."""
-        if error.code == "NoSuchKey" and not call.may("s3:ListBucket", call.bucket_name):
-            return S3Error("AccessDenied")
+        if error.code == "NoSuchKey" and call.facts is not None:
+            asked_for = {"s3:prefix": (call.key,)}
+            if not call.may("s3:ListBucket", call.bucket_name, extra=asked_for):
+                return S3Error("AccessDenied")
         return error
 
     # --- who asks
@@ -200,6 +240,12 @@ class Dispatcher:
         if trail is not None:
             trail.error = told.code
         return error_response(told, request.raw_path, request_id, self._services.pod_name, request.method)
+
+
+def _check_expected_owner(expected: str | None, bucket: BucketRecord) -> None:
+    """`x-amz-expected-bucket-owner` is the number of an account.  Raises AccessDenied."""
+    if expected is not None and expected != account_id(bucket.account):
+        raise S3Error("AccessDenied")
 
 
 def conflict_error(operation: str, headers: Mapping[str, str]) -> S3Error:

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from holdfast_server.auth.builtin import builtin_policies
 from holdfast_server.auth.policy import Policy, PolicyError, parse_policy
-from holdfast_server.auth.principal import Credentials, Principal
+from holdfast_server.auth.principal import TENANT_ACCOUNT, Credentials, Principal, account_name, canonical_id
 from holdfast_server.clock.port import Clock
 from holdfast_server.objects.port import Condition, Conflict, ObjectError, Objects, Record, Unavailable
 
@@ -67,6 +67,8 @@ class UserDocument(msgspec.Struct, frozen=True, kw_only=True):
     """Of this document; fields are only ever appended, and a document of a later format is refused."""
     former: list[str] = []
     """Secrets of before that are valid too, sealed like `secret`."""
+    account: str = ""
+    """Its name; the tenant's own where empty."""
 
     @property
     def sealed(self) -> list[str]:
@@ -82,6 +84,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     policies: tuple[str, ...] = ()
     enabled: bool = True
     former_secret_keys: tuple[str, ...] = ()
+    account: str = ""
 
 
 class Resealed(msgspec.Struct, frozen=True):
@@ -158,6 +161,7 @@ class Identities:
         self._builtin = builtin_policies()
         self._policies: dict[str, Policy] = {}
         self._credentials: dict[str, Credentials] = {}
+        self._account_names: dict[str, str] | None = None
         self._allowance = float(LOOK_UPS_PER_SECOND)
         self._allowance_at = clock.monotonic_seconds()
         self._changes = 0
@@ -182,7 +186,9 @@ class Identities:
 
     def _credentials_of(self, user: User) -> Credentials:
         policies = [policy for name in user.policies if (policy := self.policy(name)) is not None]
-        principal = Principal(access_key=user.access_key, user_name=user.name, policies=tuple(policies))
+        principal = Principal(
+            access_key=user.access_key, user_name=user.name, account=user.account, policies=tuple(policies)
+        )
         return Credentials(secret_key=user.secret_key, principal=principal, former_secret_keys=user.former_secret_keys)
 
     @property
@@ -192,6 +198,16 @@ class Identities:
     def users(self) -> list[User]:
         """All but root, by access key."""
         return [self._users[key] for key in sorted(self._users)]
+
+    def account_of(self, canonical: str) -> str | None:
+        """The name for people of the account with that canonical id; None where there is none."""
+        return self._accounts().get(canonical)
+
+    def _accounts(self) -> dict[str, str]:
+        if self._account_names is None:
+            accounts = {TENANT_ACCOUNT, *(user.account for user in self._users.values())}
+            self._account_names = {canonical_id(account): account_name(account) for account in accounts}
+        return self._account_names
 
     def policy(self, name: str) -> Policy | None:
         """A built-in policy, or one that was put.  A name nobody defined grants nothing."""
@@ -265,7 +281,11 @@ class Identities:
 
     def _changed(self) -> None:
         self._changes += 1
+        self._forget()
+
+    def _forget(self) -> None:
         self._credentials.clear()
+        self._account_names = None
 
     def _decode(self, access_key: str, body: bytes) -> User | None:
         try:
@@ -283,6 +303,7 @@ class Identities:
             policies=tuple(document.policies),
             enabled=document.enabled,
             former_secret_keys=tuple(former),
+            account=document.account,
         )
 
     async def reseal(self) -> Resealed:
@@ -324,7 +345,7 @@ class Identities:
         parsed = {name: _parse(name, body) for name, body in policies.items()}
         self._users = {name: user for name, user in decoded.items() if user is not None}
         self._policies = {name: policy for name, policy in parsed.items() if policy is not None}
-        self._credentials.clear()
+        self._forget()
         self.loaded = True
 
     async def _read_all(self, prefix: str) -> dict[str, bytes]:

@@ -54,7 +54,7 @@ async def _page(call: Call, after: str, with_owner: bool) -> tuple[BucketRecord,
         objects=[_listed(entry) for entry in listing.entries],
         common_prefixes=listing.prefixes,
         is_truncated=listing.next_after is not None,
-        owner=owner_element(bucket.owner) if with_owner else None,
+        owner=owner_element(bucket.account) if with_owner else None,
     )
     return bucket, page, listing.next_after
 

@@ -9,12 +9,12 @@ from urllib.parse import quote
 import msgspec
 
 from holdfast_server.api.call import Call, owner_element
-from holdfast_server.api.objects_put import object_condition, require_tagging
+from holdfast_server.api.new_object import new_object_headers
+from holdfast_server.api.objects_put import object_condition
 from holdfast_server.api.payload_body import WireBody
 from holdfast_server.api.stored_headers import (
     checksum_elements,
     checksum_headers,
-    headers_to_keep,
     record_storage_class,
 )
 from holdfast_server.api.uploads import (
@@ -54,8 +54,7 @@ from holdfast_server.s3.request import Response
 
 async def create_multipart_upload(call: Call) -> Response:
     async with call.writing() as lease:
-        headers = headers_to_keep(call.headers)
-        require_tagging(call, headers)
+        headers = new_object_headers(call, lease.bucket)
         wanted = parse_upload_checksum(call.headers)
         notes = UploadNotes(wanted[0].name, wanted[1]) if wanted else UploadNotes()
         lease.confirm()
@@ -166,7 +165,7 @@ async def list_parts(call: Call) -> Response:
             bucket=call.bucket_name,
             key=call.key,
             upload=_listed(UploadInfo(call.key, upload_id, upload)),
-            owner=owner_element(bucket.owner),
+            owner=owner_element(bucket.account),
             parts=parts,
             part_number_marker=marker,
             max_parts=max_parts,
@@ -208,7 +207,7 @@ async def list_multipart_uploads(call: Call) -> Response:
             is_truncated=truncated,
             next_key_marker=next_key,
             next_upload_id_marker=next_upload,
-            owner=owner_element(bucket.owner),
+            owner=owner_element(bucket.account),
         )
     )
 

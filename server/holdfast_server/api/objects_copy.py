@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from holdfast_server.api.access import with_acl
 from holdfast_server.api.call import Call
 from holdfast_server.api.long_answers import QUIET_SECONDS, answer_patiently
+from holdfast_server.api.new_object import new_object_acl, require_tagging
 from holdfast_server.api.objects_get import NULL_VERSION
-from holdfast_server.api.objects_put import object_condition, require_tagging
+from holdfast_server.api.objects_put import object_condition
 from holdfast_server.api.payload_body import CopyBody
 from holdfast_server.api.reading_again import starting_again
 from holdfast_server.api.stored_headers import (
@@ -55,8 +57,10 @@ async def _copy_object(call: Call) -> Response:
         reader = await _open_source(call, source)
         headers = _copied_headers(call, reader.record, directive)
         if TAGS in headers and tagging_directive(call.headers) == "COPY":
-            call.require("s3:GetObjectTagging", source.bucket, source.key)
+            from_bucket = await call.services.buckets.get(source.bucket)
+            call.require_of(from_bucket, reader.record, "s3:GetObjectTagging", source.key)
         require_tagging(call, headers)
+        headers = with_acl(headers, lease.bucket, new_object_acl(call, lease.bucket, call.headers))
         condition = object_condition(parse_write_condition(call.headers))
         algorithm = _checksum_of_copy(call, reader.record)
         size_bytes = _copied_size(reader.record.size_bytes)
@@ -92,11 +96,11 @@ def _refuse_copy_onto_itself(call: Call, source: CopySource, directive: str) -> 
 
 
 async def _open_source(call: Call, source: CopySource) -> Reader:
-    call.require("s3:GetObject", source.bucket, source.key)
     if source.version_id not in (NULL_VERSION, ""):
         raise S3Error("NoSuchVersion", Key=source.key, VersionId=source.version_id)
     bucket = await call.services.buckets.get(source.bucket)
     reader = await call.objects.open_object(bucket.id, source.key)
+    call.require_of(bucket, reader.record if reader is not None else None, "s3:GetObject", source.key)
     if reader is None:
         raise S3Error("NoSuchKey", Key=source.key)
     check_copy_source(call.headers, reader.record.etag, reader.record.modified_ms)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from holdfast_server.api.call import Call
+from holdfast_server.api.new_object import new_object_headers
 from holdfast_server.api.payload_body import WireBody
-from holdfast_server.api.stored_headers import TAGS, checksum_headers, headers_to_keep
+from holdfast_server.api.stored_headers import checksum_headers
 from holdfast_server.objects.port import Condition, Record
 from holdfast_server.s3.conditions import WriteCondition, parse_write_condition
 from holdfast_server.s3.headers import quote_etag
@@ -25,16 +24,9 @@ def object_condition(wanted: WriteCondition | None) -> Condition | None:
     return check
 
 
-def require_tagging(call: Call, headers: Mapping[str, str]) -> None:
-    """Who writes an object with tags needs the permission to tag, too.  Raises AccessDenied."""
-    if TAGS in headers:
-        call.require("s3:PutObjectTagging", call.bucket_name, call.key)
-
-
 async def put_object(call: Call) -> Response:
     async with call.writing() as lease:
-        headers = headers_to_keep(call.headers)
-        require_tagging(call, headers)
+        headers = new_object_headers(call, lease.bucket)
         condition = object_condition(parse_write_condition(call.headers))
         payload = payload_of(call.headers, call.context)
         body = WireBody(payload, call.body, lease, headers)

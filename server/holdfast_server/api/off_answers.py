@@ -6,8 +6,7 @@ answer is "not configured".  Changing any of them is not implemented.
 
 from __future__ import annotations
 
-from holdfast_server.api.call import Call, owner_element
-from holdfast_server.api.objects_get import check_version
+from holdfast_server.api.call import Call
 from holdfast_server.s3 import documents_out
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.request import Response
@@ -15,13 +14,9 @@ from holdfast_server.s3.request import Response
 _NOT_CONFIGURED = {
     "GetBucketEncryption": "ServerSideEncryptionConfigurationNotFoundError",
     "GetBucketLifecycleConfiguration": "NoSuchLifecycleConfiguration",
-    "GetBucketOwnershipControls": "OwnershipControlsNotFoundError",
-    "GetBucketPolicy": "NoSuchBucketPolicy",
-    "GetBucketPolicyStatus": "NoSuchBucketPolicy",
     "GetBucketReplication": "ReplicationConfigurationNotFoundError",
     "GetBucketWebsite": "NoSuchWebsiteConfiguration",
     "GetObjectLockConfiguration": "ObjectLockConfigurationNotFoundError",
-    "GetPublicAccessBlock": "NoSuchPublicAccessBlockConfiguration",
 }
 _DOCUMENTS = {
     "GetBucketAccelerateConfiguration": documents_out.accelerate_xml,
@@ -41,16 +36,3 @@ async def answer_off(call: Call) -> Response:
     if code is not None:
         raise S3Error(code, BucketName=call.bucket_name)
     return call.xml(_DOCUMENTS[name]())
-
-
-async def get_bucket_acl(call: Call) -> Response:
-    bucket = await call.bucket()
-    return call.xml(documents_out.owner_acl_xml(owner_element(bucket.owner)))
-
-
-async def get_object_acl(call: Call) -> Response:
-    check_version(call)
-    bucket = await call.bucket()
-    if await call.objects.head_object(bucket.id, call.key) is None:
-        raise S3Error("NoSuchKey", Key=call.key)
-    return call.xml(documents_out.owner_acl_xml(owner_element(bucket.owner)))

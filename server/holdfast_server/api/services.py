@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from holdfast_server.api.access import PolicyShelf
 from holdfast_server.api.bucket_record import DOCUMENT_PREFIX
 from holdfast_server.api.buckets_cache import BucketCache
 from holdfast_server.api.identities import Identities
@@ -71,11 +72,15 @@ class Services:
     """Whether clients without TLS are turned away; asked for each request."""
     region: str = names.DEFAULT_REGION
     domains: tuple[str, ...] = ()
+    object_ownership: str = "BucketOwnerEnforced"
+    """Of a new bucket whose creator does not say; none is set where empty, and access control lists are in force."""
     pod_name: str = "holdfast"
     """Sent as x-amz-id-2, so that a client's log says which pod answered."""
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
     memory: PodMemory = field(default_factory=PodMemory)
+    policies: PolicyShelf = field(default_factory=PolicyShelf)
+    """Of buckets, parsed."""
     audit: AuditLog = field(default_factory=AuditLog)
     """The same as the object layer's."""
     drives_listed: Callable[[], int] = lambda: 1

@@ -31,6 +31,8 @@ _UNIMPLEMENTED = (
 
 TAGS = "x-holdfast-tags"
 """An object's tags as `tags.encode_tags` writes them, among its headers; never sent as such."""
+ACL = "x-holdfast-acl"
+"""An object's owner and grants (`api.access`), likewise."""
 _PRIVATE = "x-holdfast-"
 """What is kept among an object's headers for this layer alone."""
 

@@ -35,6 +35,10 @@ _STATEMENT_FIELDS = frozenset(
     ["Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Principal", "NotPrincipal", "Condition"]
 )
 _ACTION = re.compile(r"\*|[A-Za-z0-9-]+:[A-Za-z0-9*?]+")
+_PRINCIPAL_KINDS = frozenset({"AWS", "CanonicalUser", "Service", "Federated"})
+_PRINCIPAL = re.compile(r"\*|\d{12}|arn:aws:(iam|sts)::[\w-]*:(root|(user|role|assumed-role)/[\w+=,.@/-]+)|[\w+=,.@-]+")
+"""Everybody, an account by number or ARN, a user by ARN or (here alone) by its name."""
+_EXISTING_TAG = "s3:existingobjecttag/"
 _SERVICES = frozenset({"s3", "admin", "kms", "sts", "iam"})
 
 
@@ -50,7 +54,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     resource: str
     """`arn:aws:s3:::bucket/key`."""
     principal_names: tuple[str, ...] = ()
-    """ARN, name and account under which a bucket policy may name the asker; empty for anonymous."""
+    """Under which a bucket's policy may name the asker (`Principal.names`); empty for anonymous."""
     values: Callable[[], Values]
     """The request's condition values, made only when a condition or a variable asks for them."""
 
@@ -106,6 +110,15 @@ class Policy(msgspec.Struct, frozen=True):
 
     statements: tuple[Statement, ...]
 
+    @property
+    def asks_object_tags(self) -> bool:
+        """Whether a condition is about the tags of the object that is there."""
+        return any(
+            condition.key.startswith(_EXISTING_TAG)
+            for statement in self.statements
+            for condition in statement.conditions
+        )
+
     def decide(self, question: Question) -> str | None:
         """`Deny`, `Allow`, or None where no statement applies."""
         decision = None
@@ -160,6 +173,8 @@ def _statement(raw: object, where: str, bucket: str | None) -> Statement:
         resource_field, resources = _one_of(raw, where, "Resource", "NotResource")
         _check_resources(resources, f"{where}.{resource_field}", bucket)
     principals, principals_negated = _principals(raw, where, bucket)
+    if principals_negated and raw["Effect"] == ALLOW:
+        raise PolicyError(f"{where}.NotPrincipal: only a Deny can name everybody but some")
     return Statement(
         effect=raw["Effect"],
         actions=_patterns(actions, ignore_case=True),
@@ -221,17 +236,21 @@ def _principals(raw: dict[str, object], where: str, bucket: str | None) -> tuple
         return None, False
     if len(given) != 1:
         raise PolicyError(f"{where}.Principal: exactly one of Principal and NotPrincipal must be given")
-    value = raw[given[0]]
-    if isinstance(value, dict):
-        if set(value) != {"AWS"}:
-            raise PolicyError(f'{where}.{given[0]}: must be "*" or {{"AWS": …}}')
-        value = value["AWS"]
-        names = _strings(value, f"{where}.{given[0]}.AWS")
-    elif value == "*":
-        names = ["*"]
-    else:
-        raise PolicyError(f'{where}.{given[0]}: must be "*" or {{"AWS": …}}')
-    return tuple(names), given[0] == "NotPrincipal"
+    return tuple(_principal_names(raw[given[0]], f"{where}.{given[0]}")), given[0] == "NotPrincipal"
+
+
+def _principal_names(value: object, where: str) -> Iterator[str]:
+    """`"*"`, or lists by kind.  Services and federated users are nobody here: named, and never met."""
+    if value == "*":
+        yield "*"
+        return
+    if not isinstance(value, dict) or not value or not set(value) <= _PRINCIPAL_KINDS:
+        raise PolicyError(f'{where}: must be "*" or {{"AWS": …}}')
+    for kind, given in value.items():
+        for name in _strings(given, f"{where}.{kind}"):
+            if kind == "AWS" and not _PRINCIPAL.fullmatch(name):
+                raise PolicyError(f"{where}.{kind}: invalid principal {name!r}")
+            yield name if kind in ("AWS", "CanonicalUser") else f"{kind}:{name}"
 
 
 def _conditions(raw: object, where: str) -> Iterator[Condition]:

@@ -1,11 +1,8 @@
 """From a request to a verified one: the only door to the handlers.
 
 `Authenticator.authenticate` proves who asks (or that nobody claims to) and finds the operation;
-`authorize` then asks the policies.  Handlers take a `VerifiedRequest`, which only this module makes, so a
+`access` then decides what it may do.  Handlers take a `VerifiedRequest`, which only this module makes, so a
 handler that forgets to check a signature cannot be written.
-
-Order of authority: root may everything; otherwise a Deny in any of the user's policies or in the bucket's
-wins, then an Allow in any of them; anonymous requests have the bucket's policy alone.
 """
 
 from __future__ import annotations
@@ -15,14 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from holdfast_server.auth.conditions import Values
-from holdfast_server.auth.policy import ALLOW, DENY, S3_ARN_PREFIX, Policy, Question
-from holdfast_server.auth.principal import ACCOUNT_ID, ANONYMOUS, Credentials, Principal
+from holdfast_server.auth.principal import ANONYMOUS, Credentials, Principal
 from holdfast_server.s3 import operations, sigv2
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.operations import Operation
 from holdfast_server.s3.request import Request, Target, parse_query, parse_target, virtual_host_bucket
-from holdfast_server.s3.sigv4 import Claim, SigningContext, Verifier, anonymous_context, format_timestamp, parse_claim
+from holdfast_server.s3.sigv4 import Claim, SigningContext, Verifier, anonymous_context, parse_claim
 
 Lookup = Callable[[str], Credentials | None]
 """access key → what is known of it; answers from memory."""
@@ -62,6 +57,10 @@ class VerifiedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Decoded parameters."""
     headers: Mapping[str, str]
     """The request's headers; of a presigned URL with the `x-amz-*` parameters that stand for headers."""
+    request_tags: Mapping[str, str] | None = None
+    """The tags that its document asks for, once that was read; else those of its header count."""
+    auth_type: str = ""
+    """How it was signed, in the words of `s3:authType`."""
 
     @property
     def bucket(self) -> str:
@@ -133,6 +132,7 @@ class Authenticator:
             target=target,
             query=query,
             headers=headers,
+            auth_type="REST-QUERY-STRING" if identity.context.presigned else "REST-HEADER",
         )
 
 
@@ -146,80 +146,3 @@ def _with_hoisted(headers: Mapping[str, str], query: Mapping[str, str]) -> dict[
         and not lowered.startswith(_NOT_HOISTED)
     }
     return {**hoisted, **headers}
-
-
-def resource_arn(bucket: str, key: str = "") -> str:
-    """The resource policies speak about; the bare prefix for the service."""
-    return f"{S3_ARN_PREFIX}{bucket}/{key}" if key else S3_ARN_PREFIX + bucket
-
-
-def is_allowed(
-    verified: VerifiedRequest, action: str, bucket: str, key: str = "", bucket_policy: Policy | None = None
-) -> bool:
-    """Whether the sender may do `action` (`s3:ListBucket`) there; for filters and second checks."""
-    principal = verified.principal
-    if principal.is_root:
-        return True
-    cached: list[Values] = []
-
-    def values() -> Values:
-        if not cached:
-            cached.append(condition_values(verified))
-        return cached[0]
-
-    names: tuple[str, ...] = ()
-    if not principal.is_anonymous:
-        names = (principal.arn, principal.user_name, ACCOUNT_ID, f"arn:aws:iam::{ACCOUNT_ID}:root")
-    question = Question(action=action, resource=resource_arn(bucket, key), principal_names=names, values=values)
-    decisions = [policy.decide(question) for policy in principal.policies]
-    if bucket_policy is not None:
-        decisions.append(bucket_policy.decide(question))
-    return DENY not in decisions and ALLOW in decisions
-
-
-def authorize(
-    verified: VerifiedRequest,
-    bucket: str,
-    key: str = "",
-    bucket_policy: Policy | None = None,
-    action: str | None = None,
-) -> None:
-    """Raises AccessDenied unless the sender may do the operation's action (or `action`) there."""
-    wanted = verified.operation.action_for(verified.query) if action is None else action
-    if not is_allowed(verified, wanted, bucket, key, bucket_policy):
-        raise S3Error("AccessDenied")
-
-
-def condition_values(verified: VerifiedRequest) -> Values:
-    """The request's values that policies may ask for, under lower-case names."""
-    request, principal = verified.request, verified.principal
-    values: dict[str, str] = {
-        "aws:sourceip": request.remote,
-        "aws:securetransport": "true" if request.secure else "false",
-        "aws:currenttime": _iso(request.received_ms),
-        "aws:epochtime": str(request.received_ms // 1000),
-        "aws:principaltype": "Anonymous" if principal.is_anonymous else "User",
-    }
-    if not principal.is_anonymous:
-        values["aws:username"] = values["aws:userid"] = principal.user_name
-        values["aws:principalarn"] = principal.arn
-        values["s3:authtype"] = "REST-QUERY-STRING" if verified.context.presigned else "REST-HEADER"
-        values["s3:signatureversion"] = verified.context.version
-    for header, name in (("referer", "aws:referer"), ("user-agent", "aws:useragent")):
-        if header in request.headers:
-            values[name] = request.headers[header]
-    for parameter in ("prefix", "delimiter", "max-keys"):
-        if parameter in verified.query:
-            values[f"s3:{parameter}"] = verified.query[parameter]
-    if "versionId" in verified.query:
-        values["s3:versionid"] = verified.query["versionId"]
-    for name, value in verified.headers.items():
-        if name.startswith("x-amz-"):
-            values[f"s3:{name}"] = value
-    values["s3:x-amz-content-sha256"] = verified.context.payload_hash
-    return {name: (value,) for name, value in values.items()}
-
-
-def _iso(milliseconds: int) -> str:
-    text = format_timestamp(milliseconds)
-    return f"{text[:4]}-{text[4:6]}-{text[6:11]}:{text[11:13]}:{text[13:]}"

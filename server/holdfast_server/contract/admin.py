@@ -40,6 +40,8 @@ class UserSpec(_Struct, frozen=True, kw_only=True):
     enabled: bool = True
     former_secret_keys: list[str] = []
     """Of before, and valid too: while the secret of the same access key changes."""
+    account: str = ""
+    """Whom its buckets belong to; the tenant's own account where empty."""
 
 
 class UserInfo(_Struct, frozen=True, kw_only=True):
@@ -47,6 +49,7 @@ class UserInfo(_Struct, frozen=True, kw_only=True):
     name: str = ""
     policies: list[str] = []
     enabled: bool = True
+    account: str = ""
 
 
 class Resealed(_Struct, frozen=True, kw_only=True):

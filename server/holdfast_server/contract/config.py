@@ -115,6 +115,10 @@ class TlsConfig(_Struct, frozen=True, kw_only=True):
     """What becomes of clients without TLS at stage Required; probes are answered either way."""
 
 
+ObjectOwnership = Literal["BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"]
+DEFAULT_OBJECT_OWNERSHIP: ObjectOwnership = "BucketOwnerEnforced"
+
+
 class ServerConfig(_Struct, frozen=True, kw_only=True):
     version: int = names.CONFIG_VERSION
     tenant: TenantConfig
@@ -126,6 +130,9 @@ class ServerConfig(_Struct, frozen=True, kw_only=True):
     listen: Listen = Listen()
     tls: TlsConfig | None = None
     audit: AuditConfig | None = None
+    object_ownership: ObjectOwnership = DEFAULT_OBJECT_OWNERSHIP
+    """Of new buckets whose creator does not say.  Access control lists are in force but with BucketOwnerEnforced;
+    with ObjectWriter a new bucket has no ownership controls set, which means the same."""
 
 
 class ConfigError(ValueError):
@@ -150,6 +157,8 @@ def to_builtins(config: ServerConfig) -> dict[str, object]:
         if document[name] is None:
             # Unknown to the release before, which pods still run while a tenant is upgraded.
             del document[name]
+    if config.object_ownership == DEFAULT_OBJECT_OWNERSHIP:
+        del document["objectOwnership"]
     return document
 
 

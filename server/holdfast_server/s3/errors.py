@@ -9,6 +9,7 @@ from __future__ import annotations
 from holdfast_server.s3.xml_text import DECLARATION, escape
 
 _BAD_REQUEST: dict[str, str] = {
+    "AccessControlListNotSupported": "The bucket does not allow ACLs",
     "AuthorizationHeaderMalformed": "The authorization header you provided is invalid.",
     "AuthorizationQueryParametersError": "Query-string authentication parameters are invalid.",
     "BadRequest": "Bad Request",
@@ -18,6 +19,10 @@ _BAD_REQUEST: dict[str, str] = {
     "IllegalLocationConstraintException": "The specified location constraint is not valid for this endpoint.",
     "IncompleteBody": "You did not provide the number of bytes specified by the Content-Length HTTP header.",
     "InvalidArgument": "Invalid Argument",
+    "InvalidBucketAclWithBlockPublicAccessError": ("Bucket cannot have public ACLs set with BlockPublicAccess enabled"),
+    "InvalidBucketAclWithObjectOwnership": (
+        "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting"
+    ),
     "InvalidBucketName": "The specified bucket is not valid.",
     "InvalidDigest": "The Content-MD5 or checksum value that you specified is not valid.",
     "InvalidEncryptionAlgorithmError": "The encryption request that you specified is not valid.",
@@ -35,6 +40,8 @@ _BAD_REQUEST: dict[str, str] = {
     "InvalidToken": "The provided token is malformed or otherwise not valid.",
     "InvalidURI": "Couldn't parse the specified URI.",
     "KeyTooLongError": "Your key is too long.",
+    "MalformedACLError": "The ACL that you provided was not well formed or did not validate against our schema.",
+    "MalformedPOSTRequest": "The body of your POST request is not well-formed multipart/form-data.",
     "MalformedPolicy": "Policies must be valid JSON and the first byte must be '{'",
     "MalformedTrailerError": (
         "The request contained trailing data that was not well-formed or did not conform to our published schema."
@@ -49,6 +56,7 @@ _BAD_REQUEST: dict[str, str] = {
         "Your socket connection to the server was not read from or written to within the timeout period."
     ),
     "TooManyBuckets": "You have attempted to create more buckets than allowed.",
+    "UnresolvableGrantByEmailAddress": "The email address that you provided does not match any account on record.",
     "UnexpectedContent": "This request does not support content.",
     "XAmzContentSHA256Mismatch": "The provided 'x-amz-content-sha256' header does not match what was computed.",
 }

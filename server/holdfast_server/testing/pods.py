@@ -30,9 +30,11 @@ import yaml
 
 from holdfast_server.contract import geometry, names
 from holdfast_server.contract.config import (
+    DEFAULT_OBJECT_OWNERSHIP,
     CertificateFiles,
     ErasureConfig,
     KeyFiles,
+    ObjectOwnership,
     PoolConfig,
     ServerConfig,
     TenantConfig,
@@ -86,6 +88,7 @@ class PodProcesses:
     """What Python runs; `altered_server` stands in where a test alters the server."""
     tls: Mapping[str, str] | None = None
     """Texts of the files named above, the same for every pod; None for pods without TLS."""
+    object_ownership: ObjectOwnership = DEFAULT_OBJECT_OWNERSHIP
     processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -126,6 +129,7 @@ class PodProcesses:
             ],
             keys=keys,
             tls=self._write_certificates(),
+            object_ownership=self.object_ownership,
         )
         for pod in range(self.servers):
             path = self.directory / f"{self.prefix}{pod}" / "config.yaml"

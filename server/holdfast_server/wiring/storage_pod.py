@@ -26,6 +26,7 @@ from holdfast_server.admin.handler import AdminApi
 from holdfast_server.admin.overview import TenantView
 from holdfast_server.api import server as front_end
 from holdfast_server.api.buckets_cache import BucketCache
+from holdfast_server.api.grants import ownership_at_creation
 from holdfast_server.api.identities import Identities
 from holdfast_server.api.services import Services
 from holdfast_server.audit.log import AuditLog, sink_maker
@@ -331,6 +332,7 @@ class StoragePod:
             refuses_plaintext=inputs.tls.refuses_plaintext,
             region=inputs.config.region,
             domains=tuple(inputs.config.domains),
+            object_ownership=ownership_at_creation(inputs.config.object_ownership),
             pod_name=inputs.membership.pod,
             memory=self._memory,
             audit=self._audit,

@@ -91,7 +91,7 @@ def test_a_signature_that_does_not_hold_proves_no_account(audited: Endpoint, kep
     assert (forged["accessKey"], forged["account"], forged["error"]) == (ROOT_USER, "", "SignatureDoesNotMatch")
     assert (forged["bucket"], forged["key"], forged["operation"]) == ("bucket", "key", "unknown")
     assert (unknown["accessKey"], unknown["account"], unknown["error"]) == ("NOBODY", "", "InvalidAccessKeyId")
-    assert (anonymous["accessKey"], anonymous["account"], anonymous["status"]) == ("", "anonymous", 403)
+    assert (anonymous["accessKey"], anonymous["account"], anonymous["status"]) == ("", "anonymous", 404)
     assert (broken["error"], broken["bucket"], broken["key"]) == ("InvalidURI", "", "/%zz")
 
 

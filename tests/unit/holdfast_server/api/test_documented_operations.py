@@ -14,14 +14,12 @@ from holdfast_server.s3.operations import OPERATIONS, Operation
 DOCUMENT = Path(__file__).parents[4] / "docs" / "s3-compatibility.md"
 BEGIN = "<!-- operations: begin (written by tests/unit/holdfast_server/api/test_documented_operations.py) -->\n"
 END = "<!-- operations: end -->\n"
-OWNER_ACL = frozenset({"GetBucketAcl", "GetObjectAcl"})
-"""Answered with the one grant that holds here: the owner has full control."""
 
 
 def answer_of(row: Operation) -> str:
     if not row.implemented:
         return "501"
-    return "off" if row.name in off_answers.OPERATIONS | OWNER_ACL else "yes"
+    return "off" if row.name in off_answers.OPERATIONS else "yes"
 
 
 def request_of(row: Operation) -> str:

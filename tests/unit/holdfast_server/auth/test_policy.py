@@ -213,7 +213,7 @@ def test_a_bad_document_is_refused_with_its_field(raw, field):
         (document(statement(Resource=f"{ARN}b/*")), "Principal"),
         (document(statement(Resource=f"{ARN}other/*", Principal="*")), "Resource"),
         (document(statement(Resource="*", Principal="*")), "Resource"),
-        (document(statement(Resource=f"{ARN}b/*", Principal={"Service": "x"})), "Principal"),
+        (document(statement(Resource=f"{ARN}b/*", Principal={"Servant": "x"})), "Principal"),
         (document(statement(Resource=f"{ARN}b/*", Principal="anna")), "Principal"),
     ],
 )

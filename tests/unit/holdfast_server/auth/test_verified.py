@@ -2,10 +2,11 @@
 
 import pytest
 
+from holdfast_server.auth.access import BucketFacts, authorize, is_allowed
 from holdfast_server.auth.builtin import builtin_policies
 from holdfast_server.auth.policy import parse_policy
 from holdfast_server.auth.principal import Credentials, Principal
-from holdfast_server.auth.verified import Authenticator, VerifiedRequest, authorize, is_allowed
+from holdfast_server.auth.verified import Authenticator, VerifiedRequest
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.request import Request, fold_headers
 from holdfast_server.s3.signing import KeyPair, encode_path, presign_query, sign_headers
@@ -155,12 +156,12 @@ def test_the_bucket_policy_adds_and_takes():
         "loki-chunks",
     )
     for who in (None, "NONE", "LOKI"):
-        assert allowed(send(who), bucket_policy=everyone_reads)
+        assert allowed(send(who), facts=BucketFacts(policy=everyone_reads))
     assert not allowed(send(None))
-    assert not allowed(send(None, "PUT"), bucket_policy=everyone_reads)
-    assert not allowed(send("LOKI", "DELETE"), bucket_policy=everyone_reads)
+    assert not allowed(send(None, "PUT"), facts=BucketFacts(policy=everyone_reads))
+    assert not allowed(send("LOKI", "DELETE"), facts=BucketFacts(policy=everyone_reads))
     assert allowed(send("LOKI", "DELETE"))
-    assert allowed(send("ROOT", "DELETE"), bucket_policy=everyone_reads)
+    assert allowed(send("ROOT", "DELETE"), facts=BucketFacts(policy=everyone_reads))
 
 
 def test_conditions_see_the_request():
@@ -182,10 +183,10 @@ def test_conditions_see_the_request():
         "b",
     )
     good = send("NONE", bucket="b", key="", query="list-type=2&prefix=none%2Fx&max-keys=10", user_agent="test/1")
-    assert is_allowed(good, "s3:ListBucket", "b", "", policy)
+    assert is_allowed(good, "s3:ListBucket", "b", "", BucketFacts(policy=policy))
     for query in ("prefix=other%2Fx&max-keys=10", "prefix=none%2Fx&max-keys=11", "max-keys=1"):
         bad = send("NONE", bucket="b", key="", query=query, user_agent="test/1")
-        assert not is_allowed(bad, "s3:ListBucket", "b", "", policy)
+        assert not is_allowed(bad, "s3:ListBucket", "b", "", BucketFacts(policy=policy))
 
 
 def test_a_second_action_can_be_asked():

@@ -9,7 +9,8 @@ import pytest
 from botocore.config import Config
 
 from holdfast_server.auth.principal import Credentials, Principal
-from holdfast_server.auth.verified import Authenticator, condition_values
+from holdfast_server.auth.request_values import condition_values
+from holdfast_server.auth.verified import Authenticator
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.request import Request
 
@@ -74,8 +75,8 @@ def test_links_to_any_key_are_accepted(key: str) -> None:
     verified = verify("GET", link("get_object", Key=key))
     assert (verified.operation.name, verified.bucket, verified.key) == ("GetObject", "b", key)
     assert verified.principal is USER
-    assert condition_values(verified)["s3:signatureversion"] == ("AWS",)
-    assert condition_values(verified)["s3:authtype"] == ("REST-QUERY-STRING",)
+    assert condition_values(verified, "000000000000")["s3:signatureversion"] == ("AWS",)
+    assert condition_values(verified, "000000000000")["s3:authtype"] == ("REST-QUERY-STRING",)
 
 
 def test_every_kind_of_request_can_be_linked_to() -> None:

@@ -1,0 +1,82 @@
+"""What a request says about itself, under the names of AWS's condition keys (lower case).
+
+Global keys (`aws:…`) and those of Amazon S3 (`s3:…`) that can be told from a request alone; a key that is not here is
+absent, and a policy that asks for it is answered so.  Every `x-amz-*` header stands for itself (`s3:x-amz-acl`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from holdfast_server.auth.conditions import Values
+from holdfast_server.auth.principal import account_id
+from holdfast_server.auth.verified import VerifiedRequest
+from holdfast_server.s3.errors import S3Error
+from holdfast_server.s3.names import parse_copy_source
+from holdfast_server.s3.sigv4 import format_timestamp
+from holdfast_server.s3.tags import TAGGING_HEADER, parse_tagging_header
+
+_OF_HEADERS = {"referer": "aws:referer", "user-agent": "aws:useragent", "if-match": "s3:if-match",
+               "if-none-match": "s3:if-none-match"}  # fmt: skip
+_OF_PARAMETERS = {"prefix": "s3:prefix", "delimiter": "s3:delimiter", "max-keys": "s3:max-keys",
+                  "versionId": "s3:versionid"}  # fmt: skip
+
+
+def condition_values(
+    verified: VerifiedRequest, resource_account: str, object_tags: Mapping[str, str] | None = None
+) -> Values:
+    """`resource_account` is the number of the account that the bucket belongs to; `object_tags` those of the object
+    that is there, where they were looked at."""
+    request, principal = verified.request, verified.principal
+    values: dict[str, str] = {
+        "aws:sourceip": request.remote,
+        "aws:securetransport": "true" if request.secure else "false",
+        "aws:currenttime": _iso(request.received_ms),
+        "aws:epochtime": str(request.received_ms // 1000),
+        "aws:principaltype": "Anonymous",
+        "aws:resourceaccount": resource_account,
+        "s3:resourceaccount": resource_account,
+    }
+    if not principal.is_anonymous:
+        values["aws:principaltype"] = "Account" if principal.is_root else "User"
+        values["aws:username"] = values["aws:userid"] = principal.user_name
+        values["aws:principalarn"] = principal.arn
+        values["aws:principalaccount"] = account_id(principal.account)
+        values["s3:authtype"] = verified.auth_type
+        values["s3:signatureversion"] = verified.context.version
+    values.update((name, request.headers[header]) for header, name in _OF_HEADERS.items() if header in request.headers)
+    values.update((name, verified.query[query]) for query, name in _OF_PARAMETERS.items() if query in verified.query)
+    values.update((f"s3:{name}", value) for name, value in verified.headers.items() if name.startswith("x-amz-"))
+    values["s3:x-amz-content-sha256"] = verified.context.payload_hash
+    if "s3:x-amz-copy-source" in values:
+        values["s3:x-amz-copy-source"] = _copy_source(values["s3:x-amz-copy-source"])
+    found: dict[str, tuple[str, ...]] = {name: (value,) for name, value in values.items()}
+    found.update((f"s3:existingobjecttag/{key}".lower(), (value,)) for key, value in (object_tags or {}).items())
+    asked = _request_tags(verified)
+    found.update((f"s3:requestobjecttag/{key}".lower(), (value,)) for key, value in asked.items())
+    if asked:
+        found["s3:requestobjecttagkeys"] = tuple(asked)
+    return found
+
+
+def _request_tags(verified: VerifiedRequest) -> Mapping[str, str]:
+    if verified.request_tags is not None:
+        return verified.request_tags
+    try:
+        return parse_tagging_header(verified.headers.get(TAGGING_HEADER, ""))
+    except S3Error:
+        return {}  # refused by the handler
+
+
+def _copy_source(text: str) -> str:
+    """`bucket/key`, as policies write it."""
+    try:
+        source = parse_copy_source(text)
+    except S3Error:
+        return text
+    return f"{source.bucket}/{source.key}"
+
+
+def _iso(milliseconds: int) -> str:
+    text = format_timestamp(milliseconds)
+    return f"{text[:4]}-{text[4:6]}-{text[6:11]}:{text[11:13]}:{text[13:]}"
