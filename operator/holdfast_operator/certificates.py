@@ -4,7 +4,7 @@ Secrets: `<t>-ca` has the tenant's own authority, which vouches for its pods amo
 S3 endpoint in mode SelfSigned; it outlives the Tenant as its keys do.  `<t>-tls` is what pods mount: both pairs, and
 what verifies them.  What a user brings (mode Secret), or cert-manager makes, is checked first and copied there, so that
 pods have one place to look at, no mode change restarts them, and a broken renewal never reaches them: whatever was
-good goes on to be served until it ends, and the fault is told.
+good goes on to be served, also after its end, and the fault is told.
 
 Nothing is written here but a first `<t>-ca`, with a plain create: of two creators one wins.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from holdfast_operator import labels
 from holdfast_operator.desired import tls as manifests
@@ -68,7 +68,7 @@ async def gather_tls(
         return _tenant_tls(clients, clients_authority, peers, authority)
     except PairUnusable as error:
         trouble = (error.reason, str(error))
-        if kept is not None and not _usable(kept, ports.now):
+        if kept is not None and not _can_be_shown(kept, ports.now):
             kept = None
         return _tenant_tls(kept, served.get(manifests.AUTHORITY, ""), peers, authority, trouble)
 
@@ -133,10 +133,11 @@ def _tenant_tls(
     return TenantTls(clients, clients_authority, peers, authority.bundle, authority, trouble, expires)
 
 
-def _usable(pair: KeyCertificate, now: datetime) -> bool:
+def _can_be_shown(pair: KeyCertificate, now: datetime) -> bool:
+    """Also after its end: there is nothing better, and clients that do not verify, and pods that start, need some."""
     try:
-        check_pair(pair, (), "", now)
-    except PairUnusable:
+        check_pair(pair, (), "", min(now, read_certificate(pair.certificate).expires - timedelta(seconds=1)))
+    except (PairUnusable, ValueError):
         return False
     return True
 

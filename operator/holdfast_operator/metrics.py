@@ -1,8 +1,8 @@
 """What the operator counts about itself, and the endpoint that tells it: `GET /metrics` on a port of its own.
 
 A port of its own, because kopf's liveness endpoint serves nothing else.  Labels are bounded: outcomes, condition
-types and their three statuses; never the name of a Tenant, of which there may be thousands and which come and go.
-Which Tenant it is stands in its conditions, its events and the log.
+types and their three statuses, kinds of certificates; never the name of a Tenant, of which there may be thousands and
+which come and go.  Which Tenant it is stands in its conditions, its events and the log.
 
 Not here: anything about a store's drives or requests, which its pods tell themselves.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Literal, get_args
 
 from aiohttp import web
@@ -25,6 +26,7 @@ Outcome = Literal["done", "failed", "timed_out", "broken"]
 """`failed`: the API server could not be used; `broken`: our own mistake."""
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 STATUSES = ("True", "False", "Unknown")
+CERTIFICATES = ("clients", "peers", "authority")
 PASS_BUCKETS_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 PATH = "/metrics"
 
@@ -50,6 +52,7 @@ class OperatorMetrics:
             "holdfast_operator_listing_failures", "Attempts to list the Tenants that failed.", registry=self._registry
         )
         self._conditions: dict[object, Mapping[str, str]] = {}
+        self._certificates: dict[object, Mapping[str, datetime]] = {}
         self._lengths: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
         self._registry.register(_Gauges(self))
         ProcessCollector(registry=self._registry)
@@ -66,8 +69,13 @@ class OperatorMetrics:
         """What a pass found a Tenant to be."""
         self._conditions[key] = {str(one["type"]): str(one["status"]) for one in conditions}
 
+    def certificates_seen(self, key: object, ends: Mapping[str, datetime]) -> None:
+        """When each of a Tenant's certificates ends, by what it is for; of `CERTIFICATES`."""
+        self._certificates[key] = ends
+
     def tenant_gone(self, key: object) -> None:
         self._conditions.pop(key, None)
+        self._certificates.pop(key, None)
 
     def render(self) -> bytes:
         return generate_latest(self._registry)
@@ -82,6 +90,7 @@ class OperatorMetrics:
         yield GaugeMetricFamily("holdfast_operator_passes_running", "Passes under way.", running)
         yield GaugeMetricFamily("holdfast_operator_failing_tenants", "Tenants whose last pass failed.", failing)
         yield GaugeMetricFamily("holdfast_operator_tenants", "Tenants looked after.", len(self._conditions))
+        yield self._first_ends()
         by_condition = GaugeMetricFamily(
             "holdfast_operator_tenant_conditions", "Tenants by condition.", labels=("condition", "status")
         )
@@ -90,6 +99,18 @@ class OperatorMetrics:
             for status in STATUSES:
                 by_condition.add_metric((condition, status), tally[condition, status])
         yield by_condition
+
+    def _first_ends(self) -> Metric:
+        first = GaugeMetricFamily(
+            "holdfast_operator_certificate_expiry_timestamp_seconds",
+            "When the first of all Tenants' certificates of that kind ends.",
+            labels=("certificate",),
+        )
+        for kind in CERTIFICATES:
+            ends = [found[kind] for found in self._certificates.values() if kind in found]
+            if ends:
+                first.add_metric((kind,), min(ends).timestamp())
+        return first
 
 
 class _Gauges(Collector):

@@ -205,6 +205,7 @@ class Reconciler:
         claims = read_claims(live.claims, tenant.name)
         pods = explain_pods(read_pods(live.pods, tenant.name), claims, self._ports.now())
         tls = await self._tls.begin(tenant, gathered.ledger, live)
+        self._ports.metrics.certificates_seen(key, tls.ends())
         views = await self._ports.health.ask_all(pods, tls.reach)
         redundancy = merge_views(gathered.ledger.pools, views, {(pod.pool, pod.ordinal): pod.node for pod in pods})
         store = self._store(gathered, tenant, pods, tls.reach)
@@ -240,7 +241,7 @@ class Reconciler:
             trouble = Trouble("NameTaken", str(error))
         except (KubeRejected, KubeForbidden) as error:
             trouble = Trouble("ApplyFailed", str(error))
-        monitoring = await self._monitoring.settle(tenant, render_monitoring(tenant))
+        monitoring = await self._monitoring.settle(tenant, render_monitoring(tenant, tls.scraped(ledger)))
         network = await self._network.settle(tenant, render_network(tenant, self._operator_namespace))
         to_remount = pods_to_remount(tenant, claims, self._ports.now())
         step = await self._roll(key, tenant, pods, live.of_kind(STATEFUL_SET), redundancy, to_remount, tls.reach)

@@ -12,6 +12,7 @@ from datetime import datetime
 from holdfast_operator import labels
 from holdfast_operator.cert_manager import CertificateRequests
 from holdfast_operator.certificates import CertificatePorts, TlsFault, gather_tls
+from holdfast_operator.desired.monitoring import ScrapeTls
 from holdfast_operator.kube.port import SECRET, SERVICE, KubeClient, Manifest
 from holdfast_operator.ledger import Ledger
 from holdfast_operator.observe.cluster import LiveObjects
@@ -20,6 +21,7 @@ from holdfast_operator.observe.trust import PLAIN, Reach, Reaches
 from holdfast_operator.status.conditions import Finding
 from holdfast_operator.tenant.spec import TenantSpec
 from holdfast_operator.tls.condition import derive_tls, keeps_from_serving
+from holdfast_operator.tls.reading import read_certificate
 from holdfast_operator.tls.stages import advance_tls, speaks_tls
 from holdfast_operator.tls.values import CertificateMint, TenantTls
 
@@ -35,6 +37,8 @@ class TlsStep:
     trouble: tuple[str, str] | None
     reach: Reach
     """How pods are asked in this pass."""
+    cluster_domain: str
+    now: datetime
     spared: tuple[Manifest, ...] = ()
     """What is not rendered in this pass and must stay all the same."""
 
@@ -50,7 +54,24 @@ class TlsStep:
         return derive_tls(self.tenant, ledger, self.tls, self.trouble, _reports(views), messages)
 
     def keeps_from_serving(self, finding: Finding) -> bool:
-        return keeps_from_serving(finding, self.tls)
+        return keeps_from_serving(finding, self.tls, self.now)
+
+    def ends(self) -> dict[str, datetime]:
+        """When each certificate ends, for metrics."""
+        tls = self.tls
+        if tls is None:
+            return {}
+        ends = {"peers": tls.peers, "authority": tls.authority.signing}
+        if tls.clients is not None:
+            ends["clients"] = tls.clients
+        return {name: read_certificate(pair.certificate).expires for name, pair in ends.items()}
+
+    def scraped(self, ledger: Ledger) -> ScrapeTls | None:
+        """How Prometheus reaches the pods with TLS; None where it is to go without."""
+        if self.tls is None or self.tls.clients is None or not speaks_tls(ledger):
+            return None
+        name = labels.service_host(self.tenant.name, self.tenant.namespace, self.cluster_domain)
+        return ScrapeTls(name, has_authority=bool(self.tls.clients_authority))
 
 
 class TlsSteps:
@@ -73,12 +94,16 @@ class TlsSteps:
         except TlsFault as fault:
             mounted = live.by_key.get((SECRET.kind, labels.tls_secret_name(tenant.name)))
             spared = () if mounted is None else (mounted,)
-            return TlsStep(tenant, ledger, None, (fault.reason, str(fault)), PLAIN, spared)
-        return TlsStep(tenant, ledger, tls, request_trouble, self._reach(tenant, ledger, tls))
+            return TlsStep(
+                tenant, ledger, None, (fault.reason, str(fault)), PLAIN, self._cluster_domain, self._now(), spared
+            )
+        return TlsStep(
+            tenant, ledger, tls, request_trouble, self._reach(tenant, ledger, tls), self._cluster_domain, self._now()
+        )
 
     def _reach(self, tenant: TenantSpec, ledger: Ledger, tls: TenantTls | None) -> Reach:
-        """Without a certificate in the pods' Secret only probes are answered, without TLS."""
-        if tls is None or tls.clients is None or not speaks_tls(ledger):
+        """Without a certificate that holds only probes are answered, without TLS."""
+        if tls is None or tls.clients is None or tls.ended(self._now()) or not speaks_tls(ledger):
             return PLAIN
         name = labels.service_host(tenant.name, tenant.namespace, self._cluster_domain)
         return self._reaches.with_tls(tls.clients_authority, name)

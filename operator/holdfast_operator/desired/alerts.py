@@ -21,6 +21,7 @@ EVERY_TENANT = 'tenant=~".*"'
 """Matches series without the label, too."""
 
 _SET = "(namespace, tenant, pool, set)"
+_CERTIFICATE = "(namespace, tenant, certificate)"
 _ONLINE = f"max by {_SET} (holdfast_erasure_set_drives_online{{$tenant}})"
 _DRIVES = f"max by {_SET} (holdfast_erasure_set_drives{{$tenant}})"
 _READS = 'operation=~"GetObject|HeadObject|ListObjects.*"'
@@ -222,6 +223,26 @@ ALERTS = (
         "warning",
         "The pods have run {{ $value }} different versions for a day",
         "A roll has stopped half-way: the Tenant's Progressing condition says what it waits for.",
+    ),
+    Alert(
+        "HoldfastCertificateExpires",
+        f"min by {_CERTIFICATE} (holdfast_tls_certificate_expiry_timestamp_seconds{{$tenant}}) - time() < 7 * 86400",
+        "5m",
+        "critical",
+        "The certificate for {{ $labels.certificate }} ends in {{ $value | humanizeDuration }}",
+        "Clients that verify, and pods, will be cut off from the store. The Tenant's TLSReady says what keeps it from "
+        "being renewed.",
+    ),
+    Alert(
+        "HoldfastCertificateNotRenewed",
+        f"min by {_CERTIFICATE} ((holdfast_tls_certificate_expiry_timestamp_seconds{{$tenant}} - time()) / "
+        "(holdfast_tls_certificate_expiry_timestamp_seconds{$tenant}"
+        " - holdfast_tls_certificate_start_timestamp_seconds{$tenant})) < 0.2",
+        "1h",
+        "warning",
+        "The certificate for {{ $labels.certificate }} has {{ $value | humanizePercentage }} of its time left",
+        "The operator and cert-manager renew when a third is left. See TLSReady, the operator's log, and whether the "
+        "pods read their files; one that you bring is yours to replace.",
     ),
     Alert(
         "HoldfastAuditLost",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from holdfast_operator import labels
 from holdfast_operator.ledger import Ledger
@@ -41,6 +42,8 @@ def derive_tls(
     return Finding("TLSReady", True, "Serving", f"clients and pods use TLS{until}")
 
 
-def keeps_from_serving(finding: Finding, tls: TenantTls | None) -> bool:
-    """Whether clients are not served because of it: there is no certificate that could be shown."""
-    return finding.value is False and finding.reason != SWITCHING and (tls is None or tls.clients is None)
+def keeps_from_serving(finding: Finding, tls: TenantTls | None, now: datetime) -> bool:
+    """Whether clients are not served because of it: there is no certificate that could be shown, or it has ended."""
+    if finding.value is not False or finding.reason == SWITCHING:
+        return False
+    return tls is None or tls.clients is None or tls.ended(now)

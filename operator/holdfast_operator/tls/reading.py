@@ -71,9 +71,16 @@ def check_pair(pair: KeyCertificate, needed: Sequence[str], authority: str, now:
         raise PairUnusable("CertificateUnreadable", f"tls.crt holds no certificate in PEM form: {error}") from error
     try:
         key = serialization.load_pem_private_key(pair.key.encode(), password=None)
-    except (ValueError, TypeError) as error:
-        raise PairUnusable("KeyUnreadable", "tls.key holds no private key in PEM form without a password") from error
-    if _public(key.public_key()) != _public(read.certificate.public_key()):
+    except TypeError as error:
+        raise PairUnusable("KeyEncrypted", "tls.key has a password; give it without one") from error
+    except ValueError as error:
+        raise PairUnusable("KeyUnreadable", "tls.key holds no private key in PEM form") from error
+    own = _public(key.public_key())
+    if own != _public(read.certificate.public_key()):
+        if any(own == _public(one.public_key()) for one in read_chain(pair.certificate)[1:]):
+            raise PairUnusable(
+                "ChainOrder", "tls.crt must begin with the certificate of tls.key; those that signed it follow"
+            )
         raise PairUnusable("KeyMismatch", "tls.key is not the key of tls.crt")
     if read.expires <= now:
         raise PairUnusable("CertificateExpired", f"the certificate ended at {read.expires:%Y-%m-%d %H:%M} UTC")

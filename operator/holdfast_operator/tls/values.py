@@ -68,6 +68,10 @@ class TenantTls:
     expires: datetime | None = None
     """Of the clients' certificate."""
 
+    def ended(self, now: datetime) -> bool:
+        """Whether clients that verify can no longer connect."""
+        return self.expires is not None and self.expires <= now
+
 
 def joined(parts: Sequence[str]) -> str:
     """PEM texts one after the other, each ended by a newline."""

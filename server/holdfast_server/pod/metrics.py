@@ -11,8 +11,9 @@ others.  `server` is the pod's name; `pod` would collide with what a scraper add
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
+from types import MappingProxyType
 from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -28,6 +29,7 @@ from holdfast_server.contract.health import ClusterHealth, DriveHealth
 from holdfast_server.contract.wording import filled_fraction
 from holdfast_server.drives.disk_threads import CALL_BOUNDS_SECONDS, CallTimes
 from holdfast_server.memory.budget import Budget
+from holdfast_server.pod.tls_files import Validity
 
 DRIVE_STATES = ("ok", "healing", "blank", "offline", "faulty")
 _DRIVE = ("pool", "set", "position", "volume")
@@ -54,6 +56,8 @@ class PodView(NamedTuple):
     background_dropped: int
     """Courtesies (notes, read repairs) given up because too many were under way."""
     audit: Sequence[OutletCounts] = ()
+    certificates: Mapping[str, Validity] = MappingProxyType({})
+    """Those in force: of `clients`, of `peers`."""
 
 
 class PodCollector(Collector):
@@ -78,6 +82,7 @@ class PodCollector(Collector):
         yield from _healing(view)
         yield from _memory(view)
         yield from _audit(view.audit)
+        yield from _certificates(view.certificates)
 
 
 def _pod(view: PodView) -> Iterable[Metric]:
@@ -255,6 +260,20 @@ def _memory(view: PodView) -> Iterable[Metric]:
         "holdfast_background_dropped", "Notes and repairs given up because too many were under way.",
         view.background_dropped,
     )  # fmt: skip
+
+
+def _certificates(certificates: Mapping[str, Validity]) -> Iterable[Metric]:
+    label = ("certificate",)
+    begins = GaugeMetricFamily(
+        "holdfast_tls_certificate_start_timestamp_seconds", "When the certificate began to be valid.", labels=label
+    )
+    ends = GaugeMetricFamily(
+        "holdfast_tls_certificate_expiry_timestamp_seconds", "When the certificate ends.", labels=label
+    )
+    for name, validity in certificates.items():
+        begins.add_metric((name,), validity.begins)
+        ends.add_metric((name,), validity.expires)
+    return begins, ends
 
 
 def _audit(outlets: Sequence[OutletCounts]) -> Iterable[Metric]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,11 +28,24 @@ MAX_PEM_SIZE_BYTES = 1 << 20
 """What a Secret may hold."""
 
 
+class Validity(NamedTuple):
+    """Of a certificate, in seconds since 1970."""
+
+    begins: int
+    expires: int
+
+
 class _InForce(NamedTuple):
     clients: ssl.SSLContext
     peers_accepting: ssl.SSLContext
     peers_dialling: ssl.SSLContext
-    expires: int
+    certificates: Mapping[str, Validity]
+    """`clients` and `peers`."""
+
+    @property
+    def expires(self) -> int:
+        """When the first of them ends."""
+        return min(one.expires for one in self.certificates.values())
 
 
 class _Found(NamedTuple):
@@ -97,7 +110,7 @@ class TlsStore:
         return under_prefix(path, self._root_prefix)
 
     def _load(self, config: TlsConfig, contents: tuple[bytes, ...]) -> _InForce:
-        expires = []
+        certificates = {}
         for (field, path), content in zip(_files(config), contents, strict=True):
             if field.endswith("keyFile"):
                 continue
@@ -106,7 +119,9 @@ class TlsStore:
             except ValueError as error:
                 raise CertificateUnusable(f"{field}: {path}: no certificate in PEM form") from error
             if field.endswith("certificateFile"):
-                expires.append(int(chain[0].not_valid_after_utc.timestamp()))
+                begins, ends = chain[0].not_valid_before_utc, chain[0].not_valid_after_utc
+                validity = Validity(int(begins.timestamp()), int(ends.timestamp()))
+                certificates["peers" if "peers" in field else "clients"] = validity
         own, peers = config, config.peers
         try:
             clients = client_facing_context(self._path(own.certificate_file), self._path(own.key_file))
@@ -119,7 +134,7 @@ class TlsStore:
             raise CertificateUnusable(
                 f"tls.peers.certificateFile: {peers.certificate_file}: {_reason(error)}"
             ) from error
-        return _InForce(clients, accepting, dialling, min(expires))
+        return _InForce(clients, accepting, dialling, certificates)
 
     # --- what the listeners and diallers ask, for each connection
     def for_clients(self) -> Admission:
@@ -154,6 +169,10 @@ class TlsStore:
     def lacks_certificate(self) -> bool:
         """TLS is required and there is none, so that nobody can be served."""
         return self._config is not None and self._config.stage == "Required" and self._in_force is None
+
+    def certificates(self) -> Mapping[str, Validity]:
+        """Of those in force, `clients` and `peers`; empty without."""
+        return {} if self._in_force is None else self._in_force.certificates
 
     def health(self, dialled: Iterable[bool]) -> TlsHealth:
         """`dialled`: of each connection to a peer that is up, whether it has TLS."""

@@ -18,7 +18,7 @@ HANDSHAKE_SECONDS = 10.0
 def client_facing_context(certificate: Path, key: Path) -> ssl.SSLContext:
     """For the S3 listener: shows the certificate, asks for none."""
     context = _modern(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    _load(context, certificate, key)
     context.set_alpn_protocols(["http/1.1"])
     return context
 
@@ -30,7 +30,7 @@ def peer_accepting_context(certificate: Path, key: Path, authority: Path) -> ssl
     proves (`peers.handshake`)."""
     context = _modern(ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(certificate, key)
+    _load(context, certificate, key)
     context.load_verify_locations(authority)
     return context
 
@@ -38,9 +38,17 @@ def peer_accepting_context(certificate: Path, key: Path, authority: Path) -> ssl
 def peer_dialling_context(certificate: Path, key: Path, authority: Path) -> ssl.SSLContext:
     """For dialling a peer: its certificate must be of the tenant's authority and bear the name that was dialled."""
     context = _modern(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_cert_chain(certificate, key)
+    _load(context, certificate, key)
     context.load_verify_locations(authority)
     return context
+
+
+def _load(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    def refuse() -> str:
+        # Without this the library asks whoever sits at the terminal, and waits.
+        raise OSError("the key has a password")
+
+    context.load_cert_chain(certificate, key, refuse)
 
 
 def _modern(protocol: int) -> ssl.SSLContext:

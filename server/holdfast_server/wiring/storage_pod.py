@@ -382,6 +382,7 @@ class StoragePod:
             self._memory.budgets(),
             self.store.background.dropped,
             self._audit.counts(),
+            self._inputs.tls.certificates(),
         )
 
     def pod_health(self) -> PodHealth:

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives import serialization
+from prometheus_client.parser import text_string_to_metric_families
 
-from holdfast_operator.kube.port import CERTIFICATE, CONFIG_MAP, SECRET
+from holdfast_operator.kube.port import CERTIFICATE, CONFIG_MAP, SECRET, SERVICE_MONITOR
+from holdfast_operator.metrics import OperatorMetrics
 from holdfast_operator.tls.minting import mint_authority, mint_leaf
 from holdfast_operator.tls.reading import check_pair, read_certificate
 from holdfast_operator.tls.values import KeyCertificate, SubjectNames
@@ -50,6 +53,29 @@ def bring(world: Any, pair: KeyCertificate, authority: str, name: str = "mine") 
 def a_pair(*names: str, days: int = 90) -> tuple[KeyCertificate, str]:
     authority = mint_authority("theirs", NOW, 1000 * DAY)
     return mint_leaf(authority, SubjectNames(names or (HOST,)), NOW, days * DAY), authority.certificate
+
+
+def mint_for(now: datetime) -> tuple[KeyCertificate, str]:
+    authority = mint_authority("theirs", now, 1000 * DAY)
+    return mint_leaf(authority, SubjectNames((HOST,)), now, 90 * DAY), authority.certificate
+
+
+def now(world: Any) -> datetime:
+    return NOW + timedelta(seconds=world.seconds)
+
+
+def encrypted(key: str) -> str:
+    """The same with a password."""
+    private = serialization.load_pem_private_key(key.encode(), password=None)
+    return private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
+    ).decode()
+
+
+def value(metrics: OperatorMetrics, sample: str, **labels: str) -> float | None:
+    families = text_string_to_metric_families(metrics.render().decode())
+    found = [one.value for family in families for one in family.samples if (one.name, one.labels) == (sample, labels)]
+    return found[0] if found else None
 
 
 async def test_a_new_tenant_begins_with_tls(world: Any) -> None:
@@ -184,6 +210,92 @@ async def test_a_user_s_certificate_is_checked_first_and_a_broken_renewal_never_
     await world.run_pass()
     assert world.condition("TLSReady")["reason"] == "CertificateExpired"
     assert world.condition("Ready")["reason"] == "CertificateExpired"
+    ended = secret(world, "logs-tls")
+    assert ended["tls.crt"] == renewed.certificate, "pods go on to show it: there is nothing better"
+    assert world.pods.reach.scheme == "http", "pods are asked without what cannot be verified any more"
+    fresh, fresh_authority = mint_for(now(world))
+    bring(world, fresh, fresh_authority)
+    await world.run_passes(2)
+    assert world.condition("Ready")["status"] == "True"
+    assert world.pods.reach.scheme == "https"
+
+
+async def test_what_is_not_valid_yet_or_was_put_together_wrongly_is_told_and_the_pods_keep_theirs(world: Any) -> None:
+    await world.start(tls={"mode": "Secret", "secretRef": {"name": "mine"}})
+    good, authority = a_pair()
+    bring(world, good, authority)
+    await world.run_passes(2)
+    served = secret(world, "logs-tls")
+    pair, _ = a_pair()
+    early, early_authority = mint_for(now(world) + 10 * DAY)
+    for broken, trust, reason, words in [
+        (early, early_authority, "CertificateNotYetValid", "the certificate begins at 20"),
+        (KeyCertificate(pair.certificate, encrypted(pair.key)), "", "KeyEncrypted", "tls.key has a password"),
+        (KeyCertificate(pair.certificate, "nonsense"), "", "KeyUnreadable", "no private key in PEM form"),
+        (KeyCertificate("nonsense", pair.key), "", "CertificateUnreadable", "no certificate in PEM form"),
+        (KeyCertificate(authority + good.certificate, good.key), "", "ChainOrder", "must begin with the certificate"),
+        (good, "nonsense", "AuthorityUnreadable", "ca.crt holds no certificate"),
+        (good, a_pair()[1], "AuthorityMismatch", "not signed by any certificate of ca.crt"),
+    ]:
+        bring(world, broken, trust)
+        await world.run_pass()
+        condition = world.condition("TLSReady")
+        assert (condition["status"], condition["reason"]) == ("False", reason)
+        assert condition["message"].startswith("Secret mine: ")
+        assert words in condition["message"]
+        assert secret(world, "logs-tls") == served
+        assert world.condition("Ready")["status"] == "True"
+
+
+async def test_a_chain_is_served_whole(world: Any) -> None:
+    await world.start(tls={"mode": "Secret", "secretRef": {"name": "mine"}})
+    pair, authority = a_pair()
+    whole = KeyCertificate(pair.certificate + authority, pair.key)
+    bring(world, whole, authority)
+    await world.run_passes(2)
+    assert secret(world, "logs-tls")["tls.crt"] == whole.certificate
+
+
+async def test_prometheus_asks_with_tls_once_every_pod_has_it(world: Any) -> None:
+    metrics = {"serviceMonitor": {}}
+
+    def scraped() -> tuple[str, Any]:
+        (endpoint,) = world.kube.object(SERVICE_MONITOR, "logs")["spec"]["endpoints"]
+        return endpoint["scheme"], endpoint.get("tlsConfig")
+
+    await world.start(metrics=metrics)
+    assert scraped() == ("http", None)
+    slow = "logs-pool-main-2"
+    world.pods.stuck_tls[slow] = "Off"
+    world.change_spec(metrics=metrics, tls={"mode": "SelfSigned"})
+    await world.run_passes(3)
+    assert scraped() == ("http", None)
+    world.pods.stuck_tls.clear()
+    await world.run_passes(3)
+    by_authority = {"serverName": HOST, "ca": {"secret": {"name": "logs-tls", "key": "ca.crt"}}}
+    assert scraped() == ("https", by_authority)
+    pair, _ = a_pair()
+    bring(world, pair, "")
+    world.change_spec(metrics=metrics, tls={"mode": "Secret", "secretRef": {"name": "mine"}})
+    await world.run_passes(2)
+    assert scraped() == ("https", {"serverName": HOST}), "what the public authorities vouch for"
+    world.change_spec(metrics=metrics)
+    await world.run_passes(5)
+    assert scraped() == ("http", None)
+
+
+async def test_the_operator_tells_when_the_first_certificate_ends(world: Any) -> None:
+    def first(kind: str) -> float | None:
+        name = "holdfast_operator_certificate_expiry_timestamp_seconds"
+        return value(world.metrics, name, certificate=kind)
+
+    await world.start()
+    assert first("clients") is None
+    world.change_spec(tls={"mode": "SelfSigned"})
+    await world.run_passes(2)
+    served = secret(world, "logs-tls")
+    for kind, file in (("clients", "tls.crt"), ("peers", "peer.crt"), ("authority", "ca.crt")):
+        assert first(kind) == read_certificate(served[file]).expires.timestamp()
 
 
 async def test_cert_manager_is_asked_and_its_secret_taken(world: Any) -> None:

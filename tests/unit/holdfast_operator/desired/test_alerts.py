@@ -23,6 +23,10 @@ needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="pr
 POD = 'namespace="loki",tenant="logs",instance="a"'
 SET = f'{POD},pool="main",set="0"'
 DRIVE = f'{SET},position="0",volume="0"'
+CERTIFICATE = f'{POD},certificate="clients"'
+BEGINS, ENDS = (f"holdfast_tls_certificate_{end}_timestamp_seconds" for end in ("start", "expiry"))
+DAY = 86400
+"""Stories begin at the time 0."""
 MINUTES = 3000
 """How long each story goes on: two days."""
 
@@ -62,7 +66,10 @@ HEALTHY = {
     f'holdfast_s3_requests_total{{{POD},operation="PutObject",status="2xx"}}': rising(6000),
     f'holdfast_budget_refused_total{{{POD},budget="requests"}}': steady(9),
     f'holdfast_audit_dropped_total{{{POD},sink="webhook"}}': steady(9),
+    f"{ENDS}{{{CERTIFICATE}}}": steady(60 * DAY),
+    f"{BEGINS}{{{CERTIFICATE}}}": steady(-30 * DAY),
     'holdfast_operator_build_info{version="1"}': steady(1),
+    'holdfast_operator_certificate_expiry_timestamp_seconds{certificate="peers"}': steady(60 * DAY),
     "holdfast_operator_failing_tenants": steady(0),
     "holdfast_operator_queue_length": steady(0),
     'holdfast_operator_passes_total{outcome="done"}': rising(6),
@@ -118,6 +125,13 @@ STORIES: dict[str, Story] = {
         {'holdfast_build_info{namespace="loki",tenant="logs",instance="b",version="2"}': steady(1)}, 1441, set()
     ),
     "HoldfastAuditLost": ({f'holdfast_audit_dropped_total{{{POD},sink="webhook"}}': rising(1)}, 2, set()),
+    "HoldfastCertificateExpires": (
+        {f"{ENDS}{{{CERTIFICATE}}}": steady(6 * DAY), f"{BEGINS}{{{CERTIFICATE}}}": steady(-7 * DAY)}, 6, set()
+    ),
+    "HoldfastCertificateNotRenewed": ({f"{ENDS}{{{CERTIFICATE}}}": steady(7.4 * DAY)}, 62, set()),
+    "HoldfastTenantCertificateExpires": (
+        {'holdfast_operator_certificate_expiry_timestamp_seconds{certificate="peers"}': steady(6 * DAY)}, 16, set()
+    ),
     "HoldfastOperatorSilent": ({'holdfast_operator_build_info{version="1"}': None}, 16, set()),
     "HoldfastOperatorFailing": ({"holdfast_operator_failing_tenants": steady(1)}, 16, set()),
     "HoldfastOperatorBroken": ({'holdfast_operator_passes_total{outcome="broken"}': rising(1)}, 2, set()),

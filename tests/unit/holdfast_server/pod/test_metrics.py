@@ -21,6 +21,7 @@ from holdfast_server.contract.health import ClusterHealth, DriveHealth, SetHealt
 from holdfast_server.drives.disk_threads import CallTimes
 from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.pod.metrics import PeerView, PodCollector, PodView
+from holdfast_server.pod.tls_files import Validity
 
 ROOT = Path(__file__).resolve().parents[4]
 DRIVE = {"pool": "main", "set": "0", "position": "1", "volume": "0"}
@@ -62,7 +63,8 @@ def view() -> PodView:
     calls.failed = 1
     peers = [PeerView("logs-pool-main-0", True, 3), PeerView("logs-pool-main-2", False, 0)]
     cluster = ClusterHealth(healthy=True, epoch=2, sets=[one_set])
-    return PodView(state, cluster, peers, [calls], PodMemory().budgets(), 4)
+    certificates = {"clients": Validity(1000, 5000), "peers": Validity(2000, 9000)}
+    return PodView(state, cluster, peers, [calls], PodMemory().budgets(), 4, certificates=certificates)
 
 
 @pytest.fixture
@@ -119,6 +121,12 @@ def test_peers_and_epochs_are_told(samples: Samples) -> None:
     assert of(samples, "holdfast_peer_connected", server="logs-pool-main-0") == 1
     assert of(samples, "holdfast_peer_connected", server="logs-pool-main-2") == 0
     assert (of(samples, "holdfast_pool_map_epoch"), of(samples, "holdfast_pool_map_newest_epoch")) == (2, 3)
+
+
+def test_certificates_tell_when_they_begin_and_end(samples: Samples) -> None:
+    for name, begins, ends in (("clients", 1000, 5000), ("peers", 2000, 9000)):
+        assert of(samples, "holdfast_tls_certificate_start_timestamp_seconds", certificate=name) == begins
+        assert of(samples, "holdfast_tls_certificate_expiry_timestamp_seconds", certificate=name) == ends
 
 
 def test_every_series_is_there_once(exposition: str) -> None:

@@ -191,7 +191,7 @@ async def said(url: str, trust: ssl.SSLContext | None = None) -> str:
     async with aiohttp.ClientSession() as session:
         kind: Any = {"ssl": trust, "server_hostname": "logs.loki.svc"} if trust is not None else {}
         async with session.get(url, **kind) as answer:
-            assert answer.status == 403  # without a signature, whatever else
+            assert 400 <= answer.status < 500  # without a signature, whatever else
             return await answer.text()
 
 
