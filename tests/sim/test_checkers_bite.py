@@ -12,7 +12,8 @@ import os
 import pytest
 
 from holdfast_server.testing.sim.breakages import BREAKAGES, COVERED
-from holdfast_server.testing.sim.simulation import Failed, replay
+from holdfast_server.testing.sim.runs import replay
+from holdfast_server.testing.sim.simulation import Failed
 
 SEEDS = int(os.environ.get("HOLDFAST_SIM_SEEDS", "0"))
 USUAL_SEEDS = 60
@@ -41,6 +42,13 @@ QUICK = {
     "10 drops rest on unsynced words": ("forgetful",),
     "11 full although something is left": ("left_out",),
     "11 replacements know no before": ("predecessor",),
+    "12 objects are kept by the bucket's name": ("buckets",),
+    "12 nobody lets go of a bucket": ("buckets",),
+    "12 silent pods are not waited for": ("buckets",),
+    "12 leases do not lapse": ("buckets",),
+    "12 fences do not wait for confirmed writes": ("buckets",),
+    "13 reads do not start again": ("vanishing",),
+    "13 superseded shards go at once": ("large",),
     "- commits are not synced": ("power",),
 }
 AT_RANDOM = {

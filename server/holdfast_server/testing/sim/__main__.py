@@ -12,8 +12,8 @@ import sys
 import time
 from collections import Counter
 
-from holdfast_server.testing.sim.plan import PROFILES
-from holdfast_server.testing.sim.simulation import Failed, replay
+from holdfast_server.testing.sim.runs import RUNS, replay
+from holdfast_server.testing.sim.simulation import Failed
 
 
 def main() -> int:
@@ -21,11 +21,11 @@ def main() -> int:
     options.add_argument("--first", type=int, default=0)
     options.add_argument("--seeds", type=int, default=1000)
     options.add_argument("--minutes", type=float, default=0.0)
-    options.add_argument("--profile", choices=sorted(PROFILES), action="append")
+    options.add_argument("--profile", choices=sorted(RUNS), action="append")
     options.add_argument("--replay", type=int)
     options.add_argument("--stop-after", type=int, default=10, help="failures")
     chosen = options.parse_args()
-    profiles = chosen.profile or sorted(PROFILES)
+    profiles = chosen.profile or sorted(RUNS)
     if chosen.replay is not None:
         print(replay(chosen.replay, profiles[0]).told)
         return 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from holdfast_server.testing.sim.broken import Breakage, accepting, deciding, repairing
+from holdfast_server.testing.sim.broken import Breakage, accepting, deciding, repairing, serving
 
 BREAKAGES: Mapping[str, Breakage] = {
     "1 acknowledged one short of W": deciding.acknowledged_one_short,
@@ -37,6 +37,13 @@ BREAKAGES: Mapping[str, Breakage] = {
     "10 drops rest on unsynced words": repairing.drops_rest_on_unsynced_words,
     "11 full although something is left": repairing.full_although_something_is_left,
     "11 replacements know no before": repairing.replacements_know_no_before,
+    "12 objects are kept by the bucket's name": serving.objects_are_kept_by_the_buckets_name,
+    "12 nobody lets go of a bucket": serving.nobody_lets_go_of_a_bucket,
+    "12 silent pods are not waited for": serving.silent_pods_are_not_waited_for,
+    "12 leases do not lapse": serving.leases_do_not_lapse,
+    "12 fences do not wait for confirmed writes": serving.fences_do_not_wait_for_confirmed_writes,
+    "13 reads do not start again": serving.reads_do_not_start_again,
+    "13 superseded shards go at once": serving.superseded_shards_go_at_once,
     "- commits are not synced": accepting.commits_are_not_synced,
 }
 

@@ -1,0 +1,18 @@
+"""All profiles by name, whichever simulation runs them: one register's (`simulation`), or a bucket's (`buckets`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from holdfast_server.testing.sim import buckets, plan, simulation
+from holdfast_server.testing.sim.simulation import Outcome
+
+RUNS: Mapping[str, Callable[[int, str], Outcome]] = {
+    **dict.fromkeys(plan.PROFILES, simulation.replay),
+    **dict.fromkeys(buckets.PROFILES, buckets.replay),
+}
+
+
+def replay(seed: int, profile: str) -> Outcome:
+    """Run one seed.  Raises Failed."""
+    return RUNS[profile](seed, profile)
