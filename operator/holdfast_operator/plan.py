@@ -81,6 +81,10 @@ def plan_rollout(
     """
     outdated = [pod for pod in pods if pod.name in to_remount or _is_outdated(pod, stateful_sets)]
     if not outdated:
+        # Until its controller has looked at a changed template, nobody knows which pods are outdated.
+        unseen = next((state.pool for state in stateful_sets.values() if not state.update_revision), None)
+        if unseen is not None:
+            return Wait(0, f"the StatefulSet of pool {unseen} has changed, and its controller has not answered yet")
         return Nothing()
     count = len(outdated)
     leaving = next((pod for pod in pods if pod.deleting), None)

@@ -8,7 +8,7 @@ operator everything is looked at anew.  A pass returns when it wants to be run a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -39,7 +39,7 @@ from holdfast_operator.observe.claims import read_claims
 from holdfast_operator.observe.cluster import LiveObjects, list_live_objects
 from holdfast_operator.observe.health import HealthProbe
 from holdfast_operator.observe.hindrances import explain_pods
-from holdfast_operator.observe.pods import PodState, read_pods, read_stateful_sets
+from holdfast_operator.observe.pods import PodState, StatefulSetState, read_pods, read_stateful_sets
 from holdfast_operator.observe.redundancy import Redundancy, formatted_pools, merge_views
 from holdfast_operator.observe.trust import Reach
 from holdfast_operator.optional_objects import MONITORING, NETWORK, OptionalObjects
@@ -228,7 +228,7 @@ class Reconciler:
             tls=tls.tls,
         )
         rendered = render_tenant(request)
-        trouble, growth = None, Growth()
+        trouble, growth, sent = None, Growth(), list[Manifest]()
         try:
             growth = await apply_growth(self._ports.kube, plan_growth(tenant, claims, _own_sets(live, tenant)))
             manifests = without_refused(fit_to_live(rendered, live, growth), credentials)
@@ -244,7 +244,8 @@ class Reconciler:
         monitoring = await self._monitoring.settle(tenant, render_monitoring(tenant, tls.scraped(ledger)))
         network = await self._network.settle(tenant, render_network(tenant, self._operator_namespace))
         to_remount = pods_to_remount(tenant, claims, self._ports.now())
-        step = await self._roll(key, tenant, pods, live.of_kind(STATEFUL_SET), redundancy, to_remount, tls.reach)
+        stateful_sets = read_stateful_sets(live.of_kind(STATEFUL_SET), sent)
+        step = await self._roll(key, tenant, pods, stateful_sets, redundancy, to_remount, tls.reach)
 
         async def write(fresh: Ledger) -> None:
             # The rest of the Secrets was applied moments ago; only the ledger within them has changed.
@@ -322,13 +323,13 @@ class Reconciler:
         key: TenantKey,
         tenant: TenantSpec,
         pods: Sequence[PodState],
-        stateful_sets: Sequence[Manifest],
+        stateful_sets: Mapping[str, StatefulSetState],
         redundancy: Redundancy,
         to_remount: frozenset[str],
         reach: Reach,
     ) -> Step:
         """Take the next disruptive step, at most one."""
-        step = plan_rollout(tenant, pods, read_stateful_sets(stateful_sets), redundancy, to_remount)
+        step = plan_rollout(tenant, pods, stateful_sets, redundancy, to_remount)
         if isinstance(step, EvictPod):
             if not await self._ports.health.bears_absence(step.pod, reach):
                 return Wait(step.outdated, f"pod {step.pod.name} cannot be spared now")

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from holdfast_operator import labels
-from holdfast_operator.kube.port import Manifest
+from holdfast_operator.kube.port import STATEFUL_SET, Manifest
 
 _PULLING = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"})
 _STARTING = frozenset({"ContainerCreating", "PodInitializing"})
@@ -75,13 +75,15 @@ def read_pods(manifests: Iterable[Manifest], tenant_name: str) -> tuple[PodState
     return tuple(sorted(pods, key=lambda pod: (pod.pool, pod.ordinal)))
 
 
-def read_stateful_sets(manifests: Iterable[Manifest]) -> dict[str, StatefulSetState]:
-    """By pool name."""
+def read_stateful_sets(manifests: Iterable[Manifest], sent: Iterable[Manifest] = ()) -> dict[str, StatefulSetState]:
+    """By pool name.  `sent`: what was applied since the manifests were read, and is therefore not what they say."""
     states = {}
+    changed = {manifest["metadata"]["name"] for manifest in sent if manifest["kind"] == STATEFUL_SET.kind}
     for manifest in manifests:
         pool = labels.labels_of(manifest).get(labels.POOL_LABEL, "")
         status = manifest.get("status") or {}
         current = status.get("observedGeneration", -1) >= manifest["metadata"].get("generation", 0)
+        current = current and manifest["metadata"]["name"] not in changed
         revision = (status.get("updateRevision") or "") if current else ""
         states[pool] = StatefulSetState(pool=pool, update_revision=revision)
     return states

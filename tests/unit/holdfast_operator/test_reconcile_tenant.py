@@ -20,7 +20,7 @@ from holdfast_operator.kube.port import (
     STATEFUL_SET,
 )
 from holdfast_operator.ledger import decode_ledger
-from holdfast_operator.reconcile import MOVING_SECONDS, SETTLED_SECONDS, SILENCE_SECONDS
+from holdfast_operator.reconcile import MOVING_SECONDS, SETTLED_SECONDS, SILENCE_SECONDS, TenantKey
 
 
 def secret_values(world: Any, name: str) -> dict[str, str]:
@@ -402,6 +402,19 @@ async def test_a_pool_joins_without_touching_the_service(world: Any) -> None:
     assert served_config(world)["epoch"] == 3
     assert world.condition("Progressing")["reason"] == "Settled"
     assert world.kube.tenant_status()["pools"][1]["state"] == "Active"
+
+
+async def test_a_change_is_never_called_settled_before_it_is(world: Any) -> None:
+    """`kubectl wait --for=condition=Progressing=false` after a change must not return at once."""
+    await world.start()
+    assert world.condition("Progressing")["status"] == "False"
+    world.change_spec(image="holdfast:next")
+    for _ in range(3):
+        await world.reconciler.reconcile(TenantKey("loki", "logs"))
+        told = world.condition("Progressing")
+        assert told["observedGeneration"] == world.kube.objects["Tenant", "loki", "logs"]["metadata"]["generation"]
+        assert (told["status"], told["reason"]) == ("True", "RollWaiting"), "the controller has not seen it yet"
+        world.seconds += 1
 
 
 async def test_a_pool_cannot_be_left_out(world: Any) -> None:
