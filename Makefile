@@ -56,7 +56,7 @@ lint: $(STAMP)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-## make soak    the long tests: SOAK_MINUTES=30 of mixed faults, CRASH_ROUNDS=200 of kill -9, tree round trips
+## make soak    the long tests: SOAK_MINUTES=30 of mixed faults, CRASH_ROUNDS=200 of kill -9, trees, HOLDFAST_LOKI=binary
 CRASH_ROUNDS ?= 200
 soak: $(STAMP)
 	@$(BIN)/pytest tests/soak/soak_pods.py -v -s --log-cli-level INFO
@@ -65,6 +65,7 @@ soak: $(STAMP)
 	  $(BIN)/pytest tests/blackbox/test_listing_at_size.py -v -s
 	@HOLDFAST_TREE_SYSTEM_FILES=5000 HOLDFAST_TREE_SYSTEM_BYTES=2000000000 \
 	  $(BIN)/pytest tests/blackbox/test_tree_round_trip.py --timeout 7200 -v --durations=0
+	@$(BIN)/pytest tests/loki -v -s -rs
 
 ## make bench   figures of docs/benchmarks.md
 bench: $(RUNTIME)

@@ -159,6 +159,7 @@ class Trial:
     next_ns: int
     queries: int = 0
     requests: Counter[str] = field(default_factory=Counter)
+    metrics: set[str] = field(default_factory=set)
 
     def push(self, count: int) -> None:
         batch = self.ledger.batch(count, self.next_ns)
@@ -185,6 +186,7 @@ class Trial:
 
     def stop(self) -> None:
         self.requests.update(self.loki.store_requests())
+        self.metrics |= self.loki.metrics()
         self.loki.stop(wipe=True)
 
     def doomed(self) -> int:
@@ -195,6 +197,10 @@ class Trial:
 
 def gets(requests: dict[str, int]) -> int:
     return requests.get("GetObject", 0) + requests.get("get", 0)
+
+
+def uploads(requests: dict[str, int]) -> int:
+    return requests.get("PutObject", 0) + requests.get("upload", 0)
 
 
 @contextmanager
@@ -239,19 +245,30 @@ def test_every_line_comes_back_out_of_the_store(store: Store, client: str, loki_
         loki.configuration = store.configuration(client != "thanos")
         loki.start()
         trial.check("through the other client")
-    finally:
         trial.stop()
+        alerts = (EXAMPLES / "alerts.yaml").read_text()
+        assert set(re.findall(r"\bloki_\w+", alerts)) <= trial.metrics, "alerts on what this Loki does not have"
+    finally:
+        loki.stop(wipe=True)
         tell(store, trial)
 
 
 def killed_while_writing(store: Store, trial: Trial) -> None:
     for pod in (1, 2, 3):
         trial.push(LINES_PER_KILL)
-        with in_background(trial.loki.flush), store.killing(pod):
-            pass
+        killed_while_flushing(store, trial.loki, pod)
     trial.push(LINES_PER_KILL)
     trial.loki.flush()
     trial.check("after kills while writing", from_store=False)
+
+
+def killed_while_flushing(store: Store, loki: Loki, pod: int) -> None:
+    before = uploads(loki.store_requests())
+    with in_background(loki.flush):
+        wait_for("the first uploads", lambda: uploads(loki.store_requests()) > before)
+        with store.killing(pod):
+            at = uploads(loki.store_requests()) - before
+    print(f"  pod {pod} killed after {at} of {uploads(loki.store_requests()) - before} uploads of a flush", flush=True)
 
 
 def killed_while_reading(store: Store, trial: Trial) -> None:

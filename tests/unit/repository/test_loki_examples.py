@@ -101,6 +101,21 @@ def test_the_scheme_and_the_authority_belong_together(files: tuple[str, ...]) ->
         assert f"{mount['mountPath']}/ca.crt" in leaves(store)
 
 
+def test_the_commands_of_the_readme_name_what_there_is(tenant: dict[str, Any]) -> None:
+    text = (EXAMPLES / "README.md").read_text()
+    used = {name for name in re.findall(r" -f ([\w.-]+\.yaml)", text) if not name.startswith("your-values")}
+    there = {path.name for path in EXAMPLES.glob("*.yaml")}
+    assert used == there - {"alerts.yaml"}
+    assert set(re.findall(r"^\| `(\S+)` \|", text, re.MULTILINE)) == there
+    patches = re.findall(r"patch tenant logs --type merge -p '(.*)'", text)
+    assert len(patches) == 2
+    schema = yaml.safe_load((EXAMPLES.parents[1] / "crds" / "tenant.yaml").read_text())
+    properties = schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    for patch in patches:
+        for name, values in json.loads(patch)["spec"].items():
+            assert values.keys() <= properties[name]["properties"].keys()
+
+
 def test_a_field_that_nobody_has_tried_is_refused() -> None:
     values = given(("values.yaml",))
     with pytest.raises(ValueError, match=r"loki\.storage\.s3: disable_dualstack not known"):

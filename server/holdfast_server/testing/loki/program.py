@@ -173,6 +173,11 @@ class Loki:
         return [{name: one[name] for name in wanted} for one in found]
 
     # --- what it says of itself
+    def metrics(self) -> set[str]:
+        """Names of all metrics it has a sample of."""
+        matches = (_SAMPLE.match(line) for line in self._call("GET", "/metrics").decode().splitlines())
+        return {match[1] for match in matches if match is not None}
+
     def samples(self, metric: str) -> dict[str, float]:
         """Samples of a metric by their labels, as they stand in `/metrics`."""
         found: dict[str, float] = {}
