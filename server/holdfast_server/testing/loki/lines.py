@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-LOUD_STREAMS = 4
+LOUD_STREAMS = 3
 QUIET_STREAMS = 44
 LOUD_SHARE = 4
 """One line in as many goes to a quiet stream."""
