@@ -69,7 +69,7 @@ class CrashRounds:
         await self.make_bucket()
         for number in range(rounds):
             chance = random.Random(f"{self.seed}/{number}")
-            kind = chance.choice(kinds) if kinds else chance.choices(list(KINDS), [w for _, w in KINDS.values()])[0]
+            kind = self._kind_of(number, kinds, chance)
             self.story = [f"seed {self.seed}, round {number}: {kind}"]
             started = time.monotonic()
             try:
@@ -84,6 +84,14 @@ class CrashRounds:
             self.tally.seconds += time.monotonic() - started
             if self.tally.rounds % PROGRESS_ROUNDS == 0:
                 log.info("%s", self.summary())
+
+    def _kind_of(self, number: int, kinds: tuple[str, ...], chance: random.Random) -> str:
+        """Each kind once, so that the seldom ones are there in any long run; then drawn by their weights."""
+        once = sorted(kinds or KINDS)
+        random.Random(self.seed).shuffle(once)
+        if number < len(once):
+            return once[number]
+        return chance.choices(once, [KINDS[kind][1] for kind in once])[0]
 
     async def round(self, kind: str, chance: random.Random) -> None:
         """One round: break, start everything, check everything."""
