@@ -53,6 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="COUNT",
         help=f"how many nodes this machine plays, at most {MAX_NODES} (default: %(default)d)",
     )
+    serving = commands.add_parser("api", help="start the API server alone: no pods, no operator")
+    serving.add_argument("--port", type=int, default=None, help="of the API server (default: 6443, or a free one)")
     commands.add_parser("stop", help="end a running cluster; its data stay")
     commands.add_parser("status", help="say whether a cluster is running")
     for command in commands.choices.values():
@@ -81,6 +83,10 @@ def _execute(options: argparse.Namespace) -> None:
         print(stopping.stop(options.state))
     elif options.command == "status":
         print(stopping.status(options.state))
+    elif options.command == "api":
+        from holdfast_local.run.api_only import serve_api  # as below
+
+        asyncio.run(serve_api(options.state, options.port, Progress(sys.stdout)))
     else:
         from holdfast_local.run.command import run  # a second of imports that `stop` can do without
 

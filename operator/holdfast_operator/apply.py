@@ -4,6 +4,9 @@ Server-side apply, forced: the operator is right about every field it renders, a
 applied only if it is ours (labels, and no owner but this very Tenant); one that is not is refused, and nothing
 after it in the list is applied, so that a tenant never comes up in halves.  An object whose manifest has not
 changed and that still says everything the manifest says is left alone: an idle tenant costs no writes.
+
+Secrets and the pods' configuration are changed only in the very version that was read.  A pass that was held up (by a
+slow API server, a stopped process, another operator) must never put back keys, a ledger or an epoch that have moved on.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from dataclasses import dataclass
 from holdfast_operator import labels
 from holdfast_operator.growth import GrowClaim, GrowthStep, ReleaseClaims, RemakeStatefulSet, with_live_claims
 from holdfast_operator.kube.errors import KubeForbidden, KubeRejected
-from holdfast_operator.kube.port import POD, STATEFUL_SET, KubeClient, Manifest, kind_of
+from holdfast_operator.kube.port import CONFIG_MAP, POD, SECRET, STATEFUL_SET, KubeClient, Manifest, kind_of
 from holdfast_operator.observe.cluster import LiveObjects
 from holdfast_operator.sameness import covers
 from holdfast_operator.tenant.spec import TenantSpec
@@ -29,7 +32,9 @@ class ApplyRefused(Exception):
 async def apply_manifests(
     kube: KubeClient, tenant: TenantSpec, manifests: Sequence[Manifest], live: LiveObjects
 ) -> list[Manifest]:
-    """Apply in order; returns the manifests that had to be sent.  Raises ApplyRefused or KubeError."""
+    """Apply in order; returns the manifests that had to be sent, and `live` has what became of them.
+
+    Raises ApplyRefused or KubeError; KubeConflict where the world has moved on since `live` was read."""
     sent = []
     for manifest in manifests:
         key = (manifest["kind"], manifest["metadata"]["name"])
@@ -41,9 +46,17 @@ async def apply_manifests(
             check_ownership(existing, tenant)
         marked = with_manifest_hash(manifest)
         if existing is None or not covers(existing, marked):
-            await kube.apply(marked)
+            live.by_key[key] = await kube.apply(at_version_of(marked, existing))
             sent.append(manifest)
     return sent
+
+
+def at_version_of(manifest: Manifest, existing: Manifest | None) -> Manifest:
+    """The manifest, fit to change no other version than `existing` where that matters."""
+    if existing is None or manifest["kind"] not in (SECRET.kind, CONFIG_MAP.kind):
+        return manifest
+    version = existing["metadata"]["resourceVersion"]
+    return {**manifest, "metadata": {**manifest["metadata"], "resourceVersion": version}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,12 @@ from holdfast_operator.kube.port import TENANT, KubeClient
 from holdfast_operator.metrics import OperatorMetrics, Outcome
 from holdfast_operator.reconcile import TenantKey
 
-WORKERS = 4
+WORKERS = 32
+"""Passes at a time.  They mostly wait: for the API server, and for pods, of which silent ones are given seconds.  With
+few workers a handful of tenants whose pods hang would hold up all others."""
+SETTLE_SECONDS = 0.2
+"""A pass that something in the cluster led to waits that long for what comes with it: a StatefulSet that starts is a
+dozen changes."""
 PASS_TIMEOUT_SECONDS = 120.0
 LISTING_SECONDS = 60.0
 FIRST_RETRY_SECONDS = 1.0
@@ -110,6 +115,10 @@ class Controller:
     def trigger(self, namespace: str, name: str) -> None:
         """Something about this Tenant may have changed."""
         self._queue.add(TenantKey(namespace, name))
+
+    def trigger_soon(self, namespace: str, name: str) -> None:
+        """The same of what belongs to a Tenant; its changes come in flocks."""
+        self._queue.add_later(TenantKey(namespace, name), SETTLE_SECONDS)
 
     async def run(self) -> None:
         """Until cancelled."""

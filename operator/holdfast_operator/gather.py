@@ -6,6 +6,9 @@ has ever been more than an idea (claims, StatefulSets, its ConfigMap), nothing i
 ledger would orphan the data.  The first record is made with a plain create: if the Secret is there after all, the
 create fails and the pass is run again, so that a key in use is never replaced.
 
+All of it is one list: what follows from the record is written over the versions that were read with it, so that a pass
+that was overtaken changes nothing (`apply`).
+
 What other Secrets say is compared with the record, never believed blindly: one that is missing, incomplete or not ours
 is a fault with its name, and the keys of the record stay in force.  Only what is needed to begin at all (the first
 root pair) ends the pass.  Not here: what follows from a difference (`key_changes`).
@@ -65,19 +68,25 @@ class Gathered:
     """Name of the Secret → what is wrong with it; such a Secret is left as it is."""
     restored: tuple[str, ...] = ()
     """Names of Secrets that are gone and are written again."""
+    secrets: Mapping[str, Manifest] = field(default_factory=dict)
+    """The tenant's own Secrets as they were read, by name: the versions that what follows from them is written over."""
 
     def asks_for_new(self, secret_name: str) -> bool:
         return any(secret["metadata"]["name"] == secret_name for secret in self.wishes)
 
 
-async def gather_credentials(kube: KubeClient, tenant: TenantSpec, mint: KeyMint) -> Gathered:
-    """Raises CredentialsFault, or KubeError if the API server cannot be asked."""
-    return await _Gathering(kube, tenant, mint).run()
+async def gather_credentials(
+    kube: KubeClient, tenant: TenantSpec, mint: KeyMint, direct: KubeClient | None = None
+) -> Gathered:
+    """`direct`: asked for what must not be an old view, where `kube` may have one.
+
+    Raises CredentialsFault, or KubeError if the API server cannot be asked."""
+    return await _Gathering(kube, tenant, mint, direct or kube).run()
 
 
 class _Gathering:
-    def __init__(self, kube: KubeClient, tenant: TenantSpec, mint: KeyMint) -> None:
-        self._kube, self._tenant, self._mint = kube, tenant, mint
+    def __init__(self, kube: KubeClient, tenant: TenantSpec, mint: KeyMint, direct: KubeClient) -> None:
+        self._kube, self._tenant, self._mint, self._direct = kube, tenant, mint, direct
         self._own: dict[str, Manifest] = {}
         """The Secrets that carry the tenant's labels: one list, whatever the number of users."""
         self._wishes: list[Manifest] = []
@@ -111,6 +120,7 @@ class _Gathering:
             wishes=tuple(self._wishes),
             faults=self._faults,
             restored=tuple(self._restored),
+            secrets=self._own,
         )
 
     async def _users(self, known: Mapping[str, KeyHistory]) -> dict[str, KeyPair]:
@@ -131,8 +141,17 @@ class _Gathering:
         book = KeyBook(tenant_uid=tenant.uid, root=KeyHistory(current=root), peer=PeerKeys(own=identity.peer_key))
         manifest = secret_manifests.render_peer_secret(tenant, identity.tenant_id, book, Ledger())
         manifest["metadata"].pop("ownerReferences", None)
-        await self._kube.create(manifest)
-        return Gathered(identity.tenant_id, Ledger(), book, root, users, identity.peer_key, faults=self._faults)
+        self._own[manifest["metadata"]["name"]] = await self._kube.create(manifest)
+        return Gathered(
+            identity.tenant_id,
+            Ledger(),
+            book,
+            root,
+            users,
+            identity.peer_key,
+            faults=self._faults,
+            secrets=self._own,
+        )
 
     def _first_root(self) -> KeyPair:
         """Raises CredentialsFault where it was to be given."""
@@ -162,8 +181,8 @@ class _Gathering:
 
     async def _refuse_to_begin_again(self, name: str) -> None:
         tenant = self._tenant
-        claims = await self._kube.list_objects(CLAIM, tenant.namespace, labels.pod_labels(tenant.name))
-        sets = await self._kube.list_objects(STATEFUL_SET, tenant.namespace, labels.tenant_labels(tenant.name))
+        claims = await self._direct.list_objects(CLAIM, tenant.namespace, labels.pod_labels(tenant.name))
+        sets = await self._direct.list_objects(STATEFUL_SET, tenant.namespace, labels.tenant_labels(tenant.name))
         if claims or sets:
             raise CredentialsFault(
                 "PeerSecretLost",
@@ -254,6 +273,8 @@ class _Gathering:
             raise CredentialsFault(
                 "SecretNotOurs", f"Secret {name} exists but does not belong to tenant {self._tenant.name}"
             )
+        if secret is not None:
+            self._own[name] = secret
         return secret
 
 

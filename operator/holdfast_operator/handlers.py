@@ -1,7 +1,9 @@
-"""What kopf does here: it logs in and watches.  Every event leads to the same trigger; no logic lives here.
+"""What kopf does here: it logs in, watches Tenants, answers for the process's life and handles its signals.
 
-Only raw event handlers are registered.  They need no finalizer and leave no annotation on the Tenant, which
-timers, daemons and change handlers all would.
+Every event leads to the same trigger; no logic lives here.  Only a raw event handler is registered: it needs no
+finalizer and leaves no annotation on the Tenant, which timers, daemons and change handlers all would.  What belongs to
+a Tenant is watched by the mirrors that passes read from (`kube.cache`), which kopf has no equivalent of: its indices
+keep what was deleted while a watch was broken.
 """
 
 from __future__ import annotations
@@ -12,9 +14,8 @@ from typing import Any
 import kopf
 from kubernetes.aio.client import Configuration
 
-from holdfast_operator import labels
 from holdfast_operator.kube.login import connection_for_kopf
-from holdfast_operator.kube.port import POD, TENANT
+from holdfast_operator.kube.port import TENANT
 
 SERVER_TIMEOUT_SECONDS = 300
 """The API server ends each watch after that; then it is begun anew."""
@@ -22,13 +23,14 @@ CLIENT_TIMEOUT_SECONDS = 330
 """We end a watch that the server forgot to end."""
 CONNECT_TIMEOUT_SECONDS = 10
 
-Trigger = Callable[[str, str], None]
+Trigger = Callable[[str, str, str], None]
+"""Called with namespace, name and resourceVersion."""
 
 
 def build_registry(
     configuration: Configuration, trigger: Trigger, on_stop: Callable[[], object]
 ) -> kopf.OperatorRegistry:
-    """Handlers bound to `trigger(namespace, tenant_name)`; `on_stop` is called when kopf begins to end."""
+    """A handler bound to `trigger`; `on_stop` is called when kopf begins to end."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -36,15 +38,9 @@ def build_registry(
         return await connection_for_kopf(configuration)
 
     @kopf.on.event("holdfast.dev", "v1", TENANT.plural, registry=registry)
-    async def on_tenant(namespace: str | None, name: str | None, **_: Any) -> None:
+    async def on_tenant(namespace: str | None, name: str | None, meta: Any, **_: Any) -> None:
         if namespace and name:
-            trigger(namespace, name)
-
-    @kopf.on.event("", "v1", POD.plural, labels={labels.TENANT_LABEL: kopf.PRESENT}, registry=registry)
-    async def on_pod(namespace: str | None, meta: Any, **_: Any) -> None:
-        tenant_name = meta["labels"].get(labels.TENANT_LABEL)
-        if namespace and tenant_name:
-            trigger(namespace, tenant_name)
+            trigger(namespace, name, str(meta.get("resourceVersion") or ""))
 
     @kopf.on.cleanup(registry=registry)
     async def cleanup(**_: Any) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
+import socket
 import sys
 import time
 from contextlib import AsyncExitStack
@@ -21,9 +23,13 @@ import kopf
 
 from holdfast_operator.controller import Controller
 from holdfast_operator.handlers import build_registry, build_settings
+from holdfast_operator.kube.cache import MirroredKubeClient
 from holdfast_operator.kube.client import HttpKubeClient
 from holdfast_operator.kube.errors import KubeError
+from holdfast_operator.kube.fence import FencedKubeClient
 from holdfast_operator.kube.login import load_configuration
+from holdfast_operator.kube.port import TENANT
+from holdfast_operator.lease import Lease
 from holdfast_operator.logs import configure_logging
 from holdfast_operator.metrics import OperatorMetrics, serve_metrics
 from holdfast_operator.migration import command as convert_minio_tenant
@@ -62,28 +68,48 @@ async def run(settings: OperatorSettings) -> None:
     """Until a signal; raises LoginFailed if there is no way to the API server."""
     configuration = await load_configuration(settings.kubeconfig)
     metrics = OperatorMetrics(version("holdfast"))
-    async with HttpKubeClient(configuration) as kube, aiohttp.ClientSession() as session, AsyncExitStack() as stack:
+    api = HttpKubeClient(configuration, lambda verb, kind: metrics.kube_called(verb, kind.plural))
+    async with api, aiohttp.ClientSession() as session, AsyncExitStack() as stack:
         if settings.metrics_port is not None:
             await stack.enter_async_context(serve_metrics(metrics, None, settings.metrics_port))
+        lease = _lease(settings, api)
+        may_write = (lambda: lease.held) if lease is not None else (lambda: True)
+        metrics.working = may_write
+        writer = FencedKubeClient(api, may_write)
+        kube = MirroredKubeClient(
+            reader=api,
+            writer=writer,
+            source=api,
+            namespaces=settings.namespaces,
+            changed=lambda namespace, name: controller.trigger_soon(namespace, name),
+            monotonic=time.monotonic,
+        )
         ports = Ports(
             kube=kube,
             health=HttpHealthProbe(session),
-            store=lambda hosts, root, region, reach: HttpStoreClient(session, hosts, root, region, reach),
+            store=lambda hosts, root, region, reach: HttpStoreClient(session, hosts, root, region, reach, may_write),
             mint=system_mint(),
             now=lambda: datetime.now(UTC),
             monotonic=time.monotonic,
             metrics=metrics,
+            fresh_kube=writer,
         )
         reconciler = Reconciler(ports, settings.default_image, settings.cluster_domain, settings.own_namespace)
         controller = Controller(kube, reconciler.reconcile, settings.namespaces, metrics)
+
+        def on_tenant(namespace: str, name: str, version: str) -> None:
+            if not kube.knows(TENANT, namespace, name, version):
+                controller.trigger(namespace, name)
+
         clusterwide = not settings.namespaces
         liveness = settings.liveness_port
         logger.info("starting", extra={"fields": {"namespaces": settings.namespaces or "all"}})
         async with asyncio.TaskGroup() as group:
-            passes = group.create_task(controller.run(), name="passes")
+            work = controller.run() if lease is None else lease.work_while_held(controller.run)
+            passes = [group.create_task(work, name="passes"), group.create_task(kube.run(), name="mirrors")]
             # kopf handles the signals, stops the passes and returns; if the passes break, the group ends kopf.
             await kopf.operator(
-                registry=build_registry(configuration, controller.trigger, passes.cancel),
+                registry=build_registry(configuration, on_tenant, lambda: [task.cancel() for task in passes]),
                 settings=build_settings(clusterwide),
                 # Left out, kopf asks for the user's name and ends where /etc/passwd has none, as in most containers.
                 identity=cast(Any, IDENTITY),
@@ -93,3 +119,11 @@ async def run(settings: OperatorSettings) -> None:
                 liveness_endpoint=f"http://0.0.0.0:{liveness}/healthz" if liveness else None,
             )
     logger.info("stopped")
+
+
+def _lease(settings: OperatorSettings, api: HttpKubeClient) -> Lease | None:
+    if settings.lease is None:
+        return None
+    # A container that is started again in its pod is another one: the former may have calls under way.
+    identity = f"{socket.gethostname()}_{secrets.token_hex(4)}"
+    return Lease(api, *settings.lease, identity, lambda: datetime.now(UTC), time.monotonic)

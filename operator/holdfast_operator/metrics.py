@@ -51,8 +51,16 @@ class OperatorMetrics:
         self.listing_failures = Counter(
             "holdfast_operator_listing_failures", "Attempts to list the Tenants that failed.", registry=self._registry
         )
+        self._requests = Counter(
+            "holdfast_operator_kube_requests",
+            "Requests to the API server, by verb and kind; without those of kopf.",
+            ("verb", "kind"),
+            registry=self._registry,
+        )
         self._conditions: dict[object, Mapping[str, str]] = {}
         self._certificates: dict[object, Mapping[str, datetime]] = {}
+        self.working: Callable[[], bool] = lambda: True
+        """Whether this operator works, rather than standing by."""
         self._lengths: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
         self._registry.register(_Gauges(self))
         ProcessCollector(registry=self._registry)
@@ -64,6 +72,10 @@ class OperatorMetrics:
     def pass_ended(self, outcome: Outcome, seconds: float) -> None:
         self._passes.labels(outcome).inc()
         self._seconds.observe(seconds)
+
+    def kube_called(self, verb: str, kind: str) -> None:
+        """A request is made; both labels come from fixed sets."""
+        self._requests.labels(verb, kind).inc()
 
     def tenant_seen(self, key: object, conditions: Iterable[Mapping[str, Any]]) -> None:
         """What a pass found a Tenant to be."""
@@ -85,6 +97,9 @@ class OperatorMetrics:
         info = GaugeMetricFamily("holdfast_operator_build_info", "1; the label `version`.", labels=("version",))
         info.add_metric((self._version,), 1)
         yield info
+        yield GaugeMetricFamily(
+            "holdfast_operator_working", "1 if this operator works, 0 while it stands by.", int(self.working())
+        )
         waiting, running, failing = self._lengths()
         yield GaugeMetricFamily("holdfast_operator_queue_length", "Tenants that wait for a pass.", waiting)
         yield GaugeMetricFamily("holdfast_operator_passes_running", "Passes under way.", running)

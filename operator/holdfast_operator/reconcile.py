@@ -15,7 +15,16 @@ from typing import Any, Protocol
 
 from holdfast_operator import labels
 from holdfast_operator.announce import Announcer
-from holdfast_operator.apply import ApplyRefused, Growth, apply_growth, apply_manifests, fit_to_live, is_owned_by, prune
+from holdfast_operator.apply import (
+    ApplyRefused,
+    Growth,
+    apply_growth,
+    apply_manifests,
+    at_version_of,
+    fit_to_live,
+    is_owned_by,
+    prune,
+)
 from holdfast_operator.credentials import KeyPair
 from holdfast_operator.desired.monitoring import render_monitoring
 from holdfast_operator.desired.network import render_network
@@ -115,6 +124,13 @@ class Ports:
     monotonic: Callable[[], float]
     metrics: OperatorMetrics
     certificates: CertificateMint = field(default_factory=system_certificates)
+    fresh_kube: KubeClient | None = None
+    """The API server itself, where `kube` reads from memory."""
+
+    @property
+    def direct(self) -> KubeClient:
+        """For what must not be decided on an old view."""
+        return self.fresh_kube or self.kube
 
 
 class Reconciler:
@@ -176,15 +192,18 @@ class Reconciler:
         if parsed.spec is None:
             return derive_invalid_status(parsed.faults, generation, previous, now), SETTLED_SECONDS
         tenant = parsed.spec
+        # Before the record of keys is read, see `list_live_objects`.
+        live = await list_live_objects(self._ports.kube, tenant.namespace, tenant.name)
         try:
-            gathered = await gather_credentials(self._ports.kube, tenant, self._ports.mint)
+            gathered = await gather_credentials(self._ports.kube, tenant, self._ports.mint, self._ports.direct)
         except CredentialsFault as fault:
             finding = Finding("CredentialsReady", False, fault.reason, str(fault))
             return derive_stopped_status(finding, generation, previous, now), SETTLED_SECONDS
         contradictions = check_against_ledger(tenant, gathered.ledger)
         if contradictions:
             return derive_invalid_status(contradictions, generation, previous, now), SETTLED_SECONDS
-        findings = await self._run_stages(key, tenant, gathered)
+        live.by_key.update({(SECRET.kind, name): secret for name, secret in gathered.secrets.items()})
+        findings = await self._run_stages(key, tenant, gathered, live)
         await self._announcer.post(body, self._unasked_news(key, gathered))
         ready = sum(pod.ready and not pod.deleting for pod in findings.pods)
         if ready and self._keeps_silent(key, findings) and previous.get("conditions"):
@@ -200,8 +219,9 @@ class Reconciler:
         at = self._ports.monotonic()
         return at - self._silent_since.setdefault(key, at) < SILENCE_SECONDS
 
-    async def _run_stages(self, key: TenantKey, tenant: TenantSpec, gathered: Gathered) -> PassFindings:
-        live = await list_live_objects(self._ports.kube, tenant.namespace, tenant.name)
+    async def _run_stages(
+        self, key: TenantKey, tenant: TenantSpec, gathered: Gathered, live: LiveObjects
+    ) -> PassFindings:
         claims = read_claims(live.claims, tenant.name)
         pods = explain_pods(read_pods(live.pods, tenant.name), claims, self._ports.now())
         tls = await self._tls.begin(tenant, gathered.ledger, live)
@@ -228,9 +248,13 @@ class Reconciler:
             tls=tls.tls,
         )
         rendered = render_tenant(request)
+        sets = _own_sets(live, tenant)
+        if plan_growth(tenant, claims, sets):
+            direct = await list_live_objects(self._ports.direct, tenant.namespace, tenant.name)
+            claims, sets = read_claims(direct.claims, tenant.name), _own_sets(direct, tenant)
         trouble, growth, sent = None, Growth(), list[Manifest]()
         try:
-            growth = await apply_growth(self._ports.kube, plan_growth(tenant, claims, _own_sets(live, tenant)))
+            growth = await apply_growth(self._ports.kube, plan_growth(tenant, claims, sets))
             manifests = without_refused(fit_to_live(rendered, live, growth), credentials)
             sent = await apply_manifests(self._ports.kube, tenant, manifests, live)
             if sent:
@@ -250,7 +274,9 @@ class Reconciler:
         async def write(fresh: Ledger) -> None:
             # The rest of the Secrets was applied moments ago; only the ledger within them has changed.
             for render in (render_peer_copy, render_peer_secret):
-                await self._ports.kube.apply(render(tenant, credentials.tenant_id, credentials.book, fresh))
+                manifest = render(tenant, credentials.tenant_id, credentials.book, fresh)
+                place = (SECRET.kind, manifest["metadata"]["name"])
+                live.by_key[place] = await self._ports.kube.apply(at_version_of(manifest, live.by_key.get(place)))
 
         provisioner = self._provisioners[key]
         provisioned = await provisioner.run(tenant, credentials, ledger, store, write, writable=serving.writable)
@@ -330,6 +356,11 @@ class Reconciler:
     ) -> Step:
         """Take the next disruptive step, at most one."""
         step = plan_rollout(tenant, pods, stateful_sets, redundancy, to_remount)
+        if isinstance(step, EvictPod | ReplaceDownPod | InterruptPod):
+            # The view may be old, and a pod be gone, or new, that was to be replaced.
+            live = await list_live_objects(self._ports.direct, tenant.namespace, tenant.name)
+            pods, sets = read_pods(live.pods, tenant.name), read_stateful_sets(live.of_kind(STATEFUL_SET))
+            step = plan_rollout(tenant, pods, sets, redundancy, to_remount)
         if isinstance(step, EvictPod):
             if not await self._ports.health.bears_absence(step.pod, reach):
                 return Wait(step.outdated, f"pod {step.pod.name} cannot be spared now")

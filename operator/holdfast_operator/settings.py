@@ -25,6 +25,8 @@ class OperatorSettings:
     """The cluster's DNS domain, the last part of Service names."""
     own_namespace: str
     """Where the operator's own pod runs, for NetworkPolicies that let it in; empty if not told: any namespace."""
+    lease: tuple[str, str] | None
+    """Namespace and name of the Lease that says which of several operators works; None: this one does, always."""
     liveness_port: int | None
     """Port of `GET /healthz`; None for no such endpoint."""
     metrics_port: int | None
@@ -68,6 +70,13 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         metavar="NAME",
         help="where the operator's own pod runs, for network policies that let it in (default: any namespace)",
     )
+    parser.add_argument(
+        "--lease",
+        type=_namespaced_name,
+        default=None,
+        metavar="NAMESPACE/NAME",
+        help="work only while holding this Lease, and stand by otherwise (default: work always, as the only one)",
+    )
     parser.add_argument("--liveness", type=_port, default=None, metavar="PORT", help="serve GET /healthz on this port")
     parser.add_argument("--metrics", type=_port, default=None, metavar="PORT", help="serve GET /metrics on this port")
     parser.add_argument("--log-format", choices=("json", "text"), default="json")
@@ -79,6 +88,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         default_image=parsed.image,
         cluster_domain=parsed.cluster_domain,
         own_namespace=parsed.own_namespace,
+        lease=parsed.lease,
         liveness_port=parsed.liveness,
         metrics_port=parsed.metrics,
         log_format=parsed.log_format,
@@ -90,3 +100,10 @@ def _port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port")
     return int(text)
+
+
+def _namespaced_name(text: str) -> tuple[str, str]:
+    namespace, separator, name = text.partition("/")
+    if not separator or not namespace or not name or "/" in name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAMESPACE/NAME")
+    return namespace, name

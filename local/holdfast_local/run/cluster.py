@@ -27,7 +27,7 @@ from holdfast_local.kubelet.isolation import (
     installation_paths,
     require_loopback,
 )
-from holdfast_local.run.accounts import OPERATOR_NAMESPACE, Tokens
+from holdfast_local.run.accounts import OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, Tokens
 from holdfast_local.run.failure import RunFailed
 from holdfast_local.run.operator_process import OperatorProcess
 from holdfast_local.run.orphans import MARK
@@ -37,7 +37,8 @@ from holdfast_local.run.state_directory import StateDirectory
 HOST = "127.0.0.1"
 DEFAULT_PORT = 6443
 POD_GRACE_SECONDS = 30.0
-OPERATOR_COMMAND = ("holdfast-operator", "--all-namespaces", "--log-format", "text")
+OPERATOR_LEASE = f"{OPERATOR_NAMESPACE}/{OPERATOR_ACCOUNT}"
+OPERATOR_COMMAND = ("holdfast-operator", "--all-namespaces", "--log-format", "text", "--lease", OPERATOR_LEASE)
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ async def _run_locked(
         ):
             progress.line(f"node ready: {running.sentence}")
             submitter = Submitter(admin_client)
-            await _install(submitter, progress)
+            await install(submitter, progress)
             operator = cluster.operator_process(state, running, processes, progress)
             async with asyncio.TaskGroup() as group:
                 group.create_task(operator.run())
@@ -80,7 +80,8 @@ async def _run_locked(
     progress.line("Stopped.")
 
 
-async def _install(submitter: Submitter, progress: Progress) -> None:
+async def install(submitter: Submitter, progress: Progress) -> None:
+    """What an administrator installs before the first Tenant."""
     async with progress.step("CRD and the operator's account"):
         root = manifests_root()
         for document in [*crd_documents(root), *operator_documents(root)]:

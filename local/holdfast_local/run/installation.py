@@ -18,6 +18,7 @@ from holdfast_local.run.manifest_file import Document, load_documents
 
 SOURCE_ROOT = Path(__file__).resolve().parents[3]
 PACKAGED_ROOT = Path(__file__).resolve().parents[1] / "manifests"
+LEASE_ROLE = f"{OPERATOR_ACCOUNT}-lease"
 RBAC_API = "rbac.authorization.k8s.io/v1"
 
 
@@ -35,8 +36,9 @@ def crd_documents(source_root: Path) -> list[Document]:
 
 
 def operator_documents(source_root: Path) -> list[Document]:
-    """Namespace, ServiceAccount, ClusterRole and binding of the operator."""
-    rules = _load_rules(source_root / "charts" / "holdfast-operator" / "files" / "rules.yaml")
+    """Namespace, ServiceAccount, roles and bindings of the operator."""
+    files = source_root / "charts" / "holdfast-operator" / "files"
+    rules, lease_rules = _load_rules(files / "rules.yaml"), _load_rules(files / "lease-rules.yaml")
     subject = {"kind": "ServiceAccount", "name": OPERATOR_ACCOUNT, "namespace": OPERATOR_NAMESPACE}
     manifests: list[dict[str, Any]] = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR_NAMESPACE}},
@@ -56,6 +58,19 @@ def operator_documents(source_root: Path) -> list[Document]:
             "kind": "ClusterRoleBinding",
             "metadata": {"name": OPERATOR_ACCOUNT},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": OPERATOR_ACCOUNT},
+            "subjects": [subject],
+        },
+        {
+            "apiVersion": RBAC_API,
+            "kind": "Role",
+            "metadata": {"name": LEASE_ROLE, "namespace": OPERATOR_NAMESPACE},
+            "rules": lease_rules,
+        },
+        {
+            "apiVersion": RBAC_API,
+            "kind": "RoleBinding",
+            "metadata": {"name": LEASE_ROLE, "namespace": OPERATOR_NAMESPACE},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": LEASE_ROLE},
             "subjects": [subject],
         },
     ]

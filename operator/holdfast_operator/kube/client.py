@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+import msgspec
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 
@@ -24,12 +25,21 @@ from holdfast_operator.kube.errors import (
     KubeForbidden,
     KubeRejected,
     KubeUnavailable,
+    WatchExpired,
 )
-from holdfast_operator.kube.port import FIELD_MANAGER, POD, Kind, Manifest, kind_of
+from holdfast_operator.kube.port import FIELD_MANAGER, POD, Kind, Manifest, WatchEvent, kind_of
 
 CALL_TIMEOUT_SECONDS = 15.0
 LIST_PAGE_COUNT = 500
 """Objects asked for per page of a list, so that no answer grows with the cluster."""
+
+WATCH_PERIOD_SECONDS = 300
+"""The API server ends each watch after that; then it goes on from where it was."""
+WATCH_SILENCE_SECONDS = 90.0
+"""A watch on which nothing came for that long is begun anew: API servers send a bookmark about once a minute, and a
+connection that was cut without a word looks just like a quiet cluster."""
+MAX_WATCH_LINE_SIZE_BYTES = 16 * 1024 * 1024
+"""One event is one line; a Secret or ConfigMap is at most 1 MiB, base64 and managedFields add to it."""
 
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
@@ -39,11 +49,18 @@ _WRONG_TYPE_MARK = "failed to create typed patch object"
 """What server-side apply says of a field with a wrong type or name: a 500 on servers up to 1.36 at least."""
 
 
-class HttpKubeClient:
-    """See `port.KubeClient`.  Use as an async context manager; it owns its connection pool."""
+def ignore_call(verb: str, kind: Kind) -> None:
+    """Nobody counts."""
 
-    def __init__(self, configuration: Configuration) -> None:
+
+class HttpKubeClient:
+    """See `port.KubeClient` and `port.KubeWatcher`.  Use as an async context manager; it owns its connection pool.
+
+    `on_call(verb, kind)` is told of every request before it is made."""
+
+    def __init__(self, configuration: Configuration, on_call: Callable[[str, Kind], None] = ignore_call) -> None:
         self._api = ApiClient(configuration)
+        self._on_call = on_call
 
     async def __aenter__(self) -> HttpKubeClient:
         return self
@@ -53,6 +70,7 @@ class HttpKubeClient:
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
         try:
+            self._on_call("get", kind)
             return await self._call("GET", _path(kind, namespace, name))
         except _NotFound:
             return None
@@ -60,24 +78,70 @@ class HttpKubeClient:
     async def list_objects(
         self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None
     ) -> list[Manifest]:
+        selector = ",".join(f"{key}={value}" for key, value in (labels or {}).items())
+        return (await self.list_for_watch(kind, namespace, selector))[0]
+
+    async def list_for_watch(self, kind: Kind, namespace: str | None, selector: str) -> tuple[list[Manifest], str]:
         query = {"limit": str(LIST_PAGE_COUNT)}
-        if labels:
-            query["labelSelector"] = ",".join(f"{key}={value}" for key, value in labels.items())
+        if selector:
+            query["labelSelector"] = selector
         items: list[Manifest] = []
         while True:
+            self._on_call("list", kind)
             try:
                 page = await self._call("GET", _path(kind, namespace), query=query)
             except _NotFound as error:
                 raise KubeRejected(f"{kind.plural} are not served: {error}") from error
             items += [{**item, "apiVersion": kind.api_version, "kind": kind.kind} for item in page.get("items") or []]
-            more = (page.get("metadata") or {}).get("continue")
-            if not more:
-                return items
-            query["continue"] = more
+            metadata = page.get("metadata") or {}
+            if not metadata.get("continue"):
+                return items, str(metadata.get("resourceVersion") or "")
+            query["continue"] = metadata["continue"]
+
+    async def watch(
+        self, kind: Kind, namespace: str | None, selector: str, resource_version: str
+    ) -> AsyncIterator[WatchEvent]:
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(WATCH_PERIOD_SECONDS),
+        }
+        if selector:
+            query["labelSelector"] = selector
+        where = f"watch {_path(kind, namespace)}"
+        self._on_call("watch", kind)
+        try:
+            request = await self._api.param_serialize(
+                "GET",
+                _path(kind, namespace),
+                query_params=list(query.items()),
+                header_params={"Accept": _JSON},
+                auth_settings=["BearerToken"],
+            )
+            limits = aiohttp.ClientTimeout(
+                total=WATCH_PERIOD_SECONDS + CALL_TIMEOUT_SECONDS,
+                sock_connect=CALL_TIMEOUT_SECONDS,
+                sock_read=WATCH_SILENCE_SECONDS,
+            )
+            answer = await self._api.call_api(*request, _request_timeout=limits)
+            async with answer.response as response:
+                if response.status >= 300:
+                    raise _translated(response.status, await response.read(), where)
+                yield WatchEvent("BOOKMARK", {"metadata": {"resourceVersion": resource_version}})
+                async for line in _lines(response.content, where):
+                    yield _event(line, where)
+        except _NotFound as error:
+            raise KubeRejected(f"{kind.plural} are not served: {error}") from error
+        except ApiException as error:
+            raise _translated(error.status, error.body, where) from error
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise KubeUnavailable(f"{where}: {type(error).__name__}: {error}") from error
 
     async def create(self, manifest: Manifest) -> Manifest:
         kind, namespace = kind_of(manifest), manifest["metadata"]["namespace"]
         query = {"fieldManager": FIELD_MANAGER}
+        self._on_call("create", kind)
         try:
             return await self._call("POST", _path(kind, namespace), body=manifest, query=query)
         except _NotFound as error:
@@ -87,27 +151,32 @@ class HttpKubeClient:
         kind, metadata = kind_of(manifest), manifest["metadata"]
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         path = _path(kind, metadata["namespace"], metadata["name"])
+        self._on_call("apply", kind)
         try:
             return await self._call("PATCH", path, body=manifest, query=query, content_type=_APPLY)
         except _NotFound as error:
+            if metadata.get("resourceVersion"):
+                raise KubeConflict(str(error)) from error
             raise KubeRejected(str(error)) from error
 
-    async def patch_status(self, kind: Kind, namespace: str, name: str, patch: Manifest) -> None:
+    async def patch_status(self, kind: Kind, namespace: str, name: str, patch: Manifest) -> Manifest | None:
         path = _path(kind, namespace, name) + "/status"
         query = {"fieldManager": FIELD_MANAGER}
+        self._on_call("patch_status", kind)
         try:
-            await self._call("PATCH", path, body={"status": patch}, query=query, content_type=_MERGE)
+            return await self._call("PATCH", path, body={"status": patch}, query=query, content_type=_MERGE)
         except _NotFound:
-            return
+            return None
 
-    async def merge(self, manifest: Manifest, patch: Manifest) -> None:
+    async def merge(self, manifest: Manifest, patch: Manifest) -> Manifest:
         kind, metadata = kind_of(manifest), manifest["metadata"]
         path = _path(kind, metadata["namespace"], metadata["name"])
         query = {"fieldManager": FIELD_MANAGER}
         # The server takes a differing uid for an attempt to change it, which is a conflict.
         body = {**patch, "metadata": {**patch.get("metadata", {}), "uid": metadata["uid"]}}
+        self._on_call("merge", kind)
         try:
-            await self._call("PATCH", path, body=body, query=query, content_type=_MERGE)
+            return await self._call("PATCH", path, body=body, query=query, content_type=_MERGE)
         except _NotFound as error:
             raise KubeConflict(str(error)) from error
 
@@ -119,6 +188,7 @@ class HttpKubeClient:
             "preconditions": {"uid": metadata["uid"]},
             "propagationPolicy": "Orphan" if orphan else "Background",
         }
+        self._on_call("delete", kind)
         try:
             await self._call("DELETE", _path(kind, metadata["namespace"], metadata["name"]), body=options)
         except (_NotFound, KubeConflict):
@@ -130,6 +200,7 @@ class HttpKubeClient:
             "kind": "Eviction",
             "metadata": {"name": pod_name, "namespace": namespace},
         }
+        self._on_call("evict", POD)
         try:
             await self._call("POST", _path(POD, namespace, pod_name) + "/eviction", body=eviction)
         except _TooManyRequests as error:
@@ -184,6 +255,29 @@ def _path(kind: Kind, namespace: str | None, name: str | None = None) -> str:
     return path if name is None else f"{path}/{quote(name, safe='')}"
 
 
+async def _lines(content: aiohttp.StreamReader, where: str) -> AsyncIterator[bytes]:
+    """The stream's lines; aiohttp's own reader refuses those beyond its buffer."""
+    rest = b""
+    async for piece in content.iter_any():
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            if line:
+                yield line
+        if len(rest) > MAX_WATCH_LINE_SIZE_BYTES:
+            raise KubeUnavailable(f"{where}: a line is longer than {MAX_WATCH_LINE_SIZE_BYTES} bytes")
+
+
+def _event(line: bytes, where: str) -> WatchEvent:
+    try:
+        event = msgspec.json.decode(line)
+        kind, manifest = str(event["type"]), event["object"]
+    except (msgspec.MsgspecError, KeyError, TypeError) as error:
+        raise KubeUnavailable(f"{where}: an event cannot be read: {error}") from error
+    if kind == "ERROR":
+        raise WatchExpired(f"{where}: {manifest.get('code')} {manifest.get('message')}")
+    return WatchEvent(kind, manifest)
+
+
 def _decoded(payload: bytes, where: str) -> Manifest:
     try:
         value = json.loads(payload)
@@ -207,6 +301,8 @@ def _translated(status: int | None, body: Any, where: str) -> KubeError:
         return KubeForbidden(text)
     if status == 409:
         return KubeConflict(text)
+    if status == 410:
+        return WatchExpired(text)
     if status == 429:
         return _TooManyRequests(text)
     if status in (400, 405, 406, 413, 415, 422) or message.startswith(_WRONG_TYPE_MARK):

@@ -25,3 +25,7 @@ class KubeRejected(KubeError):
 
 class EvictionRefused(KubeError):
     """429 of the Eviction API: a disruption budget forbids it now; wait."""
+
+
+class WatchExpired(KubeError):
+    """410, or an error within the stream: what is known may have gaps; list again."""

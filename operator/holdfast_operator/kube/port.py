@@ -1,12 +1,12 @@
 """What the operator needs of Kubernetes, in eight verbs.
 
 Manifests are plain dicts as in YAML, with `apiVersion`, `kind` and `metadata`.  Every verb has a time limit
-and raises `KubeError` subclasses only.  There is no watch here: kopf watches, and the reconcile reads afresh.
+and raises `KubeError` subclasses only.  Watching is a port of its own: only the mirrors (`cache`) need it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +44,7 @@ INGRESS = Kind("networking.k8s.io/v1", "Ingress", "ingresses")
 NETWORK_POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 CERTIFICATE = Kind("cert-manager.io/v1", "Certificate", "certificates")
 EVENT = Kind("v1", "Event", "events")
+LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 
 KINDS: Mapping[tuple[str, str], Kind] = {
     (kind.api_version, kind.kind): kind
@@ -63,6 +64,7 @@ KINDS: Mapping[tuple[str, str], Kind] = {
         SERVICE_MONITOR,
         PROMETHEUS_RULE,
         EVENT,
+        LEASE,
     )
 }
 
@@ -89,13 +91,15 @@ class KubeClient(Protocol):
 
     async def apply(self, manifest: Manifest) -> Manifest:
         """Server-side apply as `FIELD_MANAGER`, forced: creates or updates, fields dropped from the manifest
-        are dropped from the object.  Idempotent."""
+        are dropped from the object.  Idempotent.  With `metadata.resourceVersion` only that very version is
+        changed: KubeConflict if it has changed since, or is gone."""
 
-    async def patch_status(self, kind: Kind, namespace: str, name: str, patch: Manifest) -> None:
-        """Merge-patch `/status`; nothing happens where the object is gone."""
+    async def patch_status(self, kind: Kind, namespace: str, name: str, patch: Manifest) -> Manifest | None:
+        """Merge-patch `/status`; None, and nothing happens, where the object is gone."""
 
-    async def merge(self, manifest: Manifest, patch: Manifest) -> None:
-        """Merge-patch exactly this object; KubeConflict if its name now belongs to another uid or to nobody."""
+    async def merge(self, manifest: Manifest, patch: Manifest) -> Manifest:
+        """Merge-patch exactly this object; KubeConflict if its name now belongs to another uid or to nobody, or if
+        the patch names a `metadata.resourceVersion` that is no longer the object's."""
 
     async def delete(self, manifest: Manifest, *, orphan: bool = False) -> None:
         """Delete exactly this object: if its name now belongs to another uid, nothing happens.  Idempotent.
@@ -104,3 +108,26 @@ class KubeClient(Protocol):
 
     async def evict(self, namespace: str, pod_name: str) -> None:
         """Ask for a voluntary end of a pod; EvictionRefused while a disruption budget forbids it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent:
+    """One change of one object."""
+
+    type: str
+    """`ADDED`, `MODIFIED`, `DELETED`, or `BOOKMARK`: nothing happened up to the object's resourceVersion."""
+    manifest: Manifest
+
+
+class KubeWatcher(Protocol):
+    """What a mirror is fed from."""
+
+    async def list_for_watch(self, kind: Kind, namespace: str | None, selector: str) -> tuple[list[Manifest], str]:
+        """All objects that the label selector selects, and the resourceVersion to watch from."""
+
+    def watch(
+        self, kind: Kind, namespace: str | None, selector: str, resource_version: str
+    ) -> AsyncIterator[WatchEvent]:
+        """First a BOOKMARK of `resource_version`, once the server has answered, then the changes after it, until the
+        server ends the stream.  WatchExpired: list again;
+        KubeUnavailable where the connection broke or nothing at all came for too long."""

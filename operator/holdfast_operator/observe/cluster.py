@@ -1,4 +1,9 @@
-"""Lists everything that carries the tenant's labels: one list per kind, all at once."""
+"""Lists everything that carries the tenant's labels: one list per kind, all at once.
+
+But for Secrets, which `gather` reads, and after these: an object that is written from the record of keys and the ledger
+must have been read before the record was.  Else a pass that was overtaken in between would take the new version for
+what its old record is to be written over.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,6 @@ from holdfast_operator.kube.port import (
     CONFIG_MAP,
     DISRUPTION_BUDGET,
     POD,
-    SECRET,
     SERVICE,
     SERVICE_ACCOUNT,
     STATEFUL_SET,
@@ -22,7 +26,7 @@ from holdfast_operator.kube.port import (
     Manifest,
 )
 
-OWNED_KINDS = (SECRET, SERVICE_ACCOUNT, CONFIG_MAP, SERVICE, DISRUPTION_BUDGET, STATEFUL_SET)
+OWNED_KINDS = (SERVICE_ACCOUNT, CONFIG_MAP, SERVICE, DISRUPTION_BUDGET, STATEFUL_SET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class LiveObjects:
     """What the cluster holds for the tenant."""
 
     by_key: dict[tuple[str, str], Manifest]
-    """(kind, name) → object, of the kinds the operator makes."""
+    """(kind, name) → object, of the kinds the operator makes; kept in step with what is written in the pass."""
     pods: tuple[Manifest, ...]
     claims: tuple[Manifest, ...] = ()
 

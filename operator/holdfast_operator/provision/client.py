@@ -7,7 +7,7 @@ answers 5xx, passes the call on.  What the store refuses is an error with the st
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -66,9 +66,17 @@ class HttpStoreClient:
     """See `StoreClient`; `hosts` are the addresses of pods that are Ready."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, hosts: Sequence[str], root: KeyPair, region: str, reach: Reach = PLAIN
+        self,
+        session: aiohttp.ClientSession,
+        hosts: Sequence[str],
+        root: KeyPair,
+        region: str,
+        reach: Reach = PLAIN,
+        may_call: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`may_call`: asked before each call; while it is false the store counts as unavailable."""
         self._session = session
+        self._may_call = may_call
         self._reach = reach
         self._hosts = tuple(hosts)
         self._signer = S3SigV4Auth(Credentials(root.access_key, root.secret_key), "s3", region)
@@ -123,6 +131,8 @@ class HttpStoreClient:
     async def _call(self, method: str, path: str, body: bytes = b"") -> bytes:
         last = "no pod is ready"
         for host in self._hosts:
+            if not self._may_call():
+                raise StoreUnavailable("not called: the operator's lease has run out")
             try:
                 status, answer = await self._send(host, method, path, body)
             except (TimeoutError, aiohttp.ClientError, OSError) as error:

@@ -29,6 +29,7 @@ class MemoryKubeClient:
         self.evictions_refused = False
         self._applied: dict[Key, Manifest] = {}
         self._uids = itertools.count(1)
+        self._versions = itertools.count(1)
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
         self._maybe_fail("get", kind.kind, name)
@@ -54,6 +55,9 @@ class MemoryKubeClient:
         key = self._note("apply", manifest)
         wanted = copy.deepcopy(manifest)
         existing = self.objects.get(key)
+        expected = wanted["metadata"].pop("resourceVersion", None)
+        if expected is not None and (existing is None or existing["metadata"]["resourceVersion"] != expected):
+            raise KubeConflict(f"{key[0]} {key[2]} has changed")
         if existing is None:
             stored = self._store(key, wanted)
         else:
@@ -62,19 +66,24 @@ class MemoryKubeClient:
         self._applied[key] = copy.deepcopy(manifest)
         return stored
 
-    async def patch_status(self, kind: Kind, namespace: str, name: str, patch: Manifest) -> None:
+    async def patch_status(self, kind: Kind, namespace: str, name: str, patch: Manifest) -> Manifest | None:
         self._maybe_fail("status", kind.kind, name)
         self.calls.append(("status", kind.kind, name))
         stored = self.objects.get((kind.kind, namespace, name))
         if stored is not None:
             stored["status"] = _merge_patched(stored.get("status") or {}, copy.deepcopy(patch))
+            self._count(stored)
+        return copy.deepcopy(stored)
 
-    async def merge(self, manifest: Manifest, patch: Manifest) -> None:
+    async def merge(self, manifest: Manifest, patch: Manifest) -> Manifest:
         key = self._note("merge", manifest)
         stored = self.objects.get(key)
         if stored is None or stored["metadata"]["uid"] != manifest["metadata"]["uid"]:
             raise KubeConflict(f"{key[0]} {key[2]} is another one now")
-        self._store(key, _merge_patched(copy.deepcopy(stored), copy.deepcopy(patch)))
+        expected = patch.get("metadata", {}).get("resourceVersion")
+        if expected is not None and expected != stored["metadata"]["resourceVersion"]:
+            raise KubeConflict(f"{key[0]} {key[2]} has changed")
+        return self._store(key, _merge_patched(copy.deepcopy(stored), copy.deepcopy(patch)))
 
     async def delete(self, manifest: Manifest, *, orphan: bool = False) -> None:
         key = self._note("orphan" if orphan else "delete", manifest)
@@ -147,7 +156,11 @@ class MemoryKubeClient:
                 value.setdefault("status", existing["status"])
         self.objects[key] = value
         kind_of(value)
+        self._count(value)
         return copy.deepcopy(value)
+
+    def _count(self, value: Manifest) -> None:
+        value["metadata"]["resourceVersion"] = str(next(self._versions))
 
 
 def _key(manifest: Manifest) -> Key:

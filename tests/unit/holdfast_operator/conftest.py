@@ -68,16 +68,24 @@ class World:
             key_pair=lambda: KeyPair(f"ACCESS{next(counter):04d}", f"secret-{next(counter):04d}"),
             peer_identity=lambda: PeerIdentity(f"tenant-id-{next(counter)}", f"peer-key-{next(counter):012d}"),
         )
-        ports = Ports(
-            kube=self.kube,
+        self.mint = mint
+        self.reconciler = Reconciler(self.ports(self.kube), "holdfast:test", "cluster.local")
+
+    def ports(self, kube: Any) -> Ports:
+        """Of an operator that reaches the cluster through `kube`."""
+        return Ports(
+            kube=kube,
             health=self.pods,
             store=self.store.connect,
-            mint=mint,
+            mint=self.mint,
             now=lambda: datetime(2026, 11, 20, tzinfo=UTC) + timedelta(seconds=self.seconds),
             monotonic=lambda: float(self.seconds),
             metrics=self.metrics,
         )
-        self.reconciler = Reconciler(ports, "holdfast:test", "cluster.local")
+
+    def body(self) -> Manifest:
+        """A Tenant, not made yet."""
+        return make_body()
 
     async def run_pass(self, name: str = "logs") -> float | None:
         self.seconds += 1
@@ -107,3 +115,9 @@ class World:
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+@pytest.fixture
+def new_world() -> type[World]:
+    """For tests that need many."""
+    return World

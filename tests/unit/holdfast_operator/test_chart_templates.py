@@ -32,6 +32,7 @@ OPERATOR_VALUES: dict[str, dict[str, Any]] = {
         "crds": {"install": False},
     },
     "everything": {
+        "replicas": 2,
         "image": {"repository": "r.example/op", "tag": "x", "digest": DIGEST, "pullPolicy": "Always"},
         "serverImage": {"repository": "r.example/server", "tag": "y", "digest": DIGEST},
         "imagePullSecrets": [{"name": "pull"}],
@@ -88,11 +89,18 @@ def test_the_operators_manifests_are_valid(values: dict[str, Any]) -> None:
         if document["apiVersion"] != MONITORING_GROUP:
             kubernetes_validate.validate(document, "1.37", strict=True)
     kinds = [document["kind"] for document in documents]
-    assert kinds.count("RoleBinding") == len(values.get("namespaces", []))
+    assert kinds.count("RoleBinding") == len(values.get("namespaces", [])) + 1
     assert kinds.count("ClusterRoleBinding") == (0 if values else 1)
     assert kinds.count("CustomResourceDefinition") == (0 if values else 1)
     (role,) = (document for document in documents if document["kind"] == "ClusterRole")
-    assert role["rules"] == yaml.safe_load((CHARTS / "holdfast-operator" / "files" / "rules.yaml").read_text())
+    files = CHARTS / "holdfast-operator" / "files"
+    assert role["rules"] == yaml.safe_load((files / "rules.yaml").read_text())
+    (deployment,) = (document for document in documents if document["kind"] == "Deployment")
+    assert deployment["spec"]["replicas"] == values.get("replicas", 1)
+    (own,) = (document for document in documents if document["kind"] == "Role")
+    assert own["rules"] == yaml.safe_load((files / "lease-rules.yaml").read_text())
+    command = deployment["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert f"--lease={own['metadata']['namespace']}/{deployment['metadata']['name']}" in command
 
 
 def test_the_operator_runs_its_own_image_and_gives_the_pods_theirs() -> None:
@@ -167,7 +175,7 @@ def test_monitoring_is_made_only_where_it_is_asked_for() -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        {"replicas": 2},
+        {"replicas": 0},
         {"image": {"repository": "x", "digest": "sha256:short"}},
         {"metrics": {"port": 8080}},
         {"metrics": {"port": 80}},
@@ -226,6 +234,8 @@ def test_kubectl_builds_the_kustomization() -> None:
         "CustomResourceDefinition",
         "Deployment",
         "Namespace",
+        "Role",
+        "RoleBinding",
         "Service",
         "ServiceAccount",
     ]

@@ -11,7 +11,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from holdfast_operator.kube.port import CLAIM, EVENT, KINDS
+from holdfast_operator.kube.cache import SCOPES
+from holdfast_operator.kube.port import CLAIM, EVENT, KINDS, LEASE
 from holdfast_operator.tenant import limits
 from holdfast_operator.tenant.parse import parse_tenant
 
@@ -153,9 +154,14 @@ def test_the_rules_cover_what_the_operator_does_and_no_wildcard() -> None:
     }
     assert not any("*" in part for grant in granted for part in grant)
     assert {verb for group, resource, verb in granted if resource == "events"} == {"create", "patch"}
-    assert {verb for group, resource, verb in granted if resource == "persistentvolumeclaims"} == {"list", "patch"}
+    claims = {verb for group, resource, verb in granted if resource == "persistentvolumeclaims"}
+    assert claims == {"list", "watch", "patch"}
+    assert not any(resource == "leases" for _, resource, _ in granted), "in its own namespace only"
+    for scope in SCOPES:
+        group = scope.kind.api_version.rpartition("/")[0]
+        assert {(group, scope.kind.plural, "list"), (group, scope.kind.plural, "watch")} <= granted
     for kind in KINDS.values():
-        if kind in (EVENT, CLAIM):
+        if kind in (EVENT, CLAIM, LEASE):
             continue
         group = kind.api_version.rpartition("/")[0]
         assert {(group, kind.plural, "get"), (group, kind.plural, "list")} <= granted
