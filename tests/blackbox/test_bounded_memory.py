@@ -7,12 +7,8 @@ no places, no bytes, no staged shards.  `HOLDFAST_MEMORY_TEST_MIB=5120` makes th
 from __future__ import annotations
 
 import asyncio
-import collections
 import hashlib
 import os
-import re
-import time
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,8 +19,8 @@ import pytest
 from botocore.config import Config
 
 from holdfast_server.memory.limits import KIB, MIB, MemoryLimits
-from holdfast_server.s3.signing import KeyPair, sign_headers
 from holdfast_server.testing.pods import PodProcesses
+from holdfast_server.testing.wire import Wire, counted, get, in_flight, peak_bytes, put, staged
 
 BUCKET = "memory"
 SERVERS = 4
@@ -46,7 +42,7 @@ def pods(directory: Path) -> Iterator[PodProcesses]:
     pods = PodProcesses(directory / "pods", servers=SERVERS, volumes=VOLUMES)
     try:
         asyncio.run(pods.start_all())
-        assert max(peaks(pods)) < IDLE_BOUND_BYTES
+        assert max(peak_bytes(pods)) < IDLE_BOUND_BYTES
         client(pods).create_bucket(Bucket=BUCKET)
         yield pods
     finally:
@@ -57,42 +53,13 @@ def pods(directory: Path) -> Iterator[PodProcesses]:
 async def bounded(pods: PodProcesses) -> AsyncIterator[None]:
     """Around every test."""
     yield
-    print(f"peaks {[peak // MIB for peak in peaks(pods)]} MiB, bound {BOUND_BYTES // MIB} MiB")
-    assert max(peaks(pods)) <= BOUND_BYTES
+    print(f"peaks {[peak // MIB for peak in peak_bytes(pods)]} MiB, bound {BOUND_BYTES // MIB} MiB")
+    assert max(peak_bytes(pods)) <= BOUND_BYTES
     async with asyncio.timeout(90):
         while await asyncio.to_thread(in_flight, pods):
             await asyncio.sleep(0.1)
         while staged(pods):
             await asyncio.sleep(0.1)
-
-
-def peaks(pods: PodProcesses) -> list[int]:
-    """The greatest resident size of every pod so far, in bytes."""
-    found = []
-    for process in pods.processes.values():
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        found.append(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * KIB)  # type: ignore[index]
-    return found
-
-
-def in_flight(pods: PodProcesses) -> float:
-    """Requests that some pod works on."""
-    total = 0.0
-    for pod in pods.processes:
-        with urllib.request.urlopen(f"{pods.endpoint(pod)}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
-        total += float(re.search(r"^holdfast_s3_requests_in_flight (\S+)", text, re.MULTILINE)[1])  # type: ignore[index]
-    return total
-
-
-def staged(pods: PodProcesses) -> list[Path]:
-    """Shards that no record names."""
-    return [
-        path
-        for pod in pods.processes
-        for volume in range(VOLUMES)
-        for path in (pods.drive_path(pod, volume) / "staging").iterdir()
-    ]
 
 
 def client(pods: PodProcesses, **config: Any) -> Any:
@@ -104,81 +71,14 @@ def client(pods: PodProcesses, **config: Any) -> Any:
     )  # fmt: skip
 
 
-class Wire:
-    """One connection to pod 0 that says exactly what a test wants."""
-
-    def __init__(self, pods: PodProcesses) -> None:
-        self._host = pods.address(0)
-        self._pair = KeyPair(pods.access_key, pods.secret_key)
-
-    async def __aenter__(self) -> Wire:
-        self.reader, self.writer = await asyncio.open_connection(self._host, 9000, limit=MIB)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.writer.transport.abort()
-
-    def head(self, method: str, path: str, query: str = "", **headers: str) -> bytes:
-        given = {"host": f"{self._host}:9000", **{name.replace("_", "-"): value for name, value in headers.items()}}
-        now_ms = time.time_ns() // 1_000_000
-        payload_hash = given.pop("x-amz-content-sha256", "UNSIGNED-PAYLOAD")
-        signed = sign_headers(self._pair, method, path, query, given, now_ms, payload_hash)
-        lines = "".join(f"{name}: {value}\r\n" for name, value in signed.items())
-        return f"{method} {path}{'?' + query if query else ''} HTTP/1.1\r\n{lines}\r\n".encode()
-
-    async def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and, of what is no 2xx, the body."""
-        lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
-        status = int(lines[0].split()[1])
-        body = await self.reader.readexactly(int(headers.get("content-length", "0"))) if status >= 300 else b""
-        return status, headers, body
-
-    async def take(self, size: int) -> None:
-        while size:
-            data = await self.reader.read(min(size, MIB))
-            assert data, "the answer ended early"
-            size -= len(data)
-
-
-async def put(pods: PodProcesses, key: str, size: int, expect: str = "") -> str:
-    """What came of it: the status, or the error's code."""
-    async with Wire(pods) as wire:
-        wire.writer.write(wire.head("PUT", f"/{BUCKET}/{key}", content_length=str(size)))
-        wire.writer.write(bytes(size))
-        status, headers, body = await wire.answer()
-        return outcome(status, headers, body)
-
-
-async def get(pods: PodProcesses, key: str, size: int) -> str:
-    async with Wire(pods) as wire:
-        wire.writer.write(wire.head("GET", f"/{BUCKET}/{key}"))
-        status, headers, body = await wire.answer()
-        if status == 200:
-            await wire.take(size)
-        return outcome(status, headers, body)
-
-
-def outcome(status: int, headers: dict[str, str], body: bytes) -> str:
-    if status == 200:
-        return "200"
-    assert status == 503
-    assert headers["retry-after"] == "1"
-    return re.search(rb"<Code>(\w+)</Code>", body)[1].decode()  # type: ignore[index]
-
-
-async def counted(work: Any) -> collections.Counter[str]:
-    return collections.Counter(await asyncio.gather(*work))
-
-
 @pytest.mark.timeout(240)
 async def test_five_hundred_uploads_and_downloads_at_once_are_served_or_told_to_slow_down(pods: PodProcesses) -> None:
-    written = await counted(put(pods, f"burst/{number}", CHUNK_BYTES) for number in range(500))
+    written = await counted(put(pods, f"/{BUCKET}/burst/{number}", CHUNK_BYTES) for number in range(500))
     print(f"written: {written}")
     assert set(written) <= {"200", "SlowDown"}
     assert written["200"]
-    assert await put(pods, "burst/0", CHUNK_BYTES) == "200"
-    read = await counted(get(pods, "burst/0", CHUNK_BYTES) for _ in range(500))
+    assert await put(pods, f"/{BUCKET}/burst/0", CHUNK_BYTES) == "200"
+    read = await counted(get(pods, f"/{BUCKET}/burst/0", CHUNK_BYTES) for _ in range(500))
     print(f"read: {read}")
     assert set(read) <= {"200", "SlowDown"}
     assert read["200"]
@@ -200,8 +100,8 @@ async def test_with_ordinary_retries_every_request_of_a_burst_succeeds(pods: Pod
 
 
 async def test_what_loki_reads_at_once_is_never_refused(pods: PodProcesses) -> None:
-    assert await put(pods, "chunk", CHUNK_BYTES) == "200"
-    assert await counted(get(pods, "chunk", CHUNK_BYTES) for _ in range(150)) == {"200": 150}
+    assert await put(pods, f"/{BUCKET}/chunk", CHUNK_BYTES) == "200"
+    assert await counted(get(pods, f"/{BUCKET}/chunk", CHUNK_BYTES) for _ in range(150)) == {"200": 150}
 
 
 @pytest.mark.timeout(3600)
@@ -219,7 +119,7 @@ async def test_a_large_object_goes_in_and_comes_out_beside_a_reader_that_takes_n
             assert (await slow.answer())[0] == 200
             nibbling = asyncio.ensure_future(nibble(slow))
             assert await asyncio.to_thread(read_digest, s3, "large") == digest
-            assert await put(pods, "small", 1000) == "200"
+            assert await put(pods, f"/{BUCKET}/small", 1000) == "200"
             await asyncio.to_thread(s3.upload_file, str(source), BUCKET, "parts")  # by parts, ten at a time
             assert await asyncio.to_thread(read_digest, s3, "parts") == digest
             assert not nibbling.done()
@@ -256,7 +156,7 @@ async def nibble(wire: Wire) -> None:
 
 async def test_clients_that_vanish_leave_nothing_behind(pods: PodProcesses) -> None:
     """The fixture waits until no request is under way and no shard is staged."""
-    assert await put(pods, "left", 8 * MIB) == "200"
+    assert await put(pods, f"/{BUCKET}/left", 8 * MIB) == "200"
 
     async def vanish(number: int) -> None:
         async with Wire(pods) as wire:
@@ -278,8 +178,8 @@ async def test_slow_uploads_do_not_keep_small_requests_out(pods: PodProcesses) -
     async with asyncio.TaskGroup() as group:
         stuck = [group.create_task(upload_slowly(pods, number)) for number in range(streams + 10)]
         await asyncio.sleep(2)
-        assert await put(pods, "quick", 4 * KIB) == "200"
-        assert await get(pods, "quick", 4 * KIB) == "200"
+        assert await put(pods, f"/{BUCKET}/quick", 4 * KIB) == "200"
+        assert await get(pods, f"/{BUCKET}/quick", 4 * KIB) == "200"
         for task in stuck:
             task.cancel()
 
@@ -295,12 +195,12 @@ async def upload_slowly(pods: PodProcesses, number: int) -> None:
 async def test_a_pod_that_hangs_does_not_let_data_for_it_pile_up(pods: PodProcesses) -> None:
     pods.suspend(3)
     try:
-        written = await counted(put(pods, f"hung/{number}", CHUNK_BYTES) for number in range(120))
+        written = await counted(put(pods, f"/{BUCKET}/hung/{number}", CHUNK_BYTES) for number in range(120))
     finally:
         pods.resume(3)
     print(f"written beside a hung pod: {written}")
     assert set(written) <= {"200", "SlowDown"}
-    assert max(peaks(pods)) <= BOUND_BYTES
+    assert max(peak_bytes(pods)) <= BOUND_BYTES
     await pods.wait_whole()
 
 

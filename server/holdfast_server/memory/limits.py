@@ -25,7 +25,7 @@ class MemoryLimits:
     """Of an idle connection: socket, parser, task."""
     tls_connection_places: int = 2
     """How many of the connections one with TLS counts for."""
-    tls_connection_bytes: int = 60 * KIB
+    tls_connection_bytes: int = 64 * KIB
     """Of an idle one with TLS that was used both ways: what the library keeps of each, on top of the above."""
     requests: int = 256
     """Worked on at once, but for those that stream.  Loki alone keeps some 180 in flight."""

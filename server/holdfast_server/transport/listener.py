@@ -5,8 +5,10 @@ connection, and a tenant can begin or cease to use TLS while it runs (docs/decis
 begins with a handshake record, 16 03 and a minor version from 01 on; HTTP begins with a letter, and a peer's frame
 of such a size would be larger than any that begins a connection.  The bytes are looked at and left in the socket.
 
-Bounds: MAX_ARRIVING connections that have not said what they are, for `first_bytes_seconds` each, and
-`max_shaking_hands` in their TLS handshake, for `tls.HANDSHAKE_SECONDS`; one more takes the place of the oldest.
+Bounds: MAX_ARRIVING connections that have not said what they are, or wait for their handshake, each for
+`first_bytes_seconds`; one more takes the place of the oldest.  `max_shaking_hands` in their TLS handshake, each for
+`tls.HANDSHAKE_SECONDS`; while others wait, CROWDED_SECONDS must do.  A burst of connections is served in turn, and
+those that come no further do not hold up the others for long.
 
 Not here: what is spoken inside, and how many connections there may be (the protocols).
 """
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 MAX_ARRIVING = 512
 MAX_SHAKING_HANDS = 128
 """Fewer: a handshake takes up to 160 KiB where the client makes the most of it."""
+CROWDED_SECONDS = 2.0
 BACKLOG = 1024
 FIRST_BYTES_SECONDS = 30.0
 ACCEPT_PAUSE_SECONDS = 0.5
@@ -64,7 +67,7 @@ class Listener:
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._arriving = _Few(MAX_ARRIVING)
-        self._shaking_hands = _Few(max_shaking_hands)
+        self._shaking_hands = _InTurn(max_shaking_hands)
         self._buffer = memoryview(bytearray(READ_SIZE_BYTES))
         """Of all its TLS connections."""
 
@@ -131,8 +134,9 @@ class Listener:
         """Raises OSError, TimeoutError."""
         task = asyncio.current_task()
         assert task is not None
+        async with asyncio.timeout(self._first_bytes_seconds):
+            await self._shaking_hands.enter(task)
         self._arriving.forget(task)
-        self._shaking_hands.add(task)
         connection = TlsConnection(self._make_protocol(), context, self._buffer, server_side=True)
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
@@ -143,6 +147,8 @@ class Listener:
         except BaseException:
             connection.abort()
             raise
+        finally:
+            self._shaking_hands.leave(task)
 
 
 class _Few:
@@ -163,6 +169,37 @@ class _Few:
 
     def forget(self, task: asyncio.Task[None]) -> None:
         self.tasks.pop(task, None)
+
+
+class _InTurn:
+    """Tasks of which there may be so many; others wait, and after a while those that take long have to go."""
+
+    def __init__(self, most: int) -> None:
+        self._places = asyncio.Semaphore(most)
+        self.tasks: dict[asyncio.Task[None], float] = {}
+        """Since when; the oldest first."""
+
+    async def enter(self, task: asyncio.Task[None]) -> None:
+        """The caller says how long it may take."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                async with asyncio.timeout(CROWDED_SECONDS):
+                    await self._places.acquire()
+                break
+            except TimeoutError:
+                self._end_oldest(loop.time() - CROWDED_SECONDS)
+        self.tasks[task] = loop.time()
+
+    def _end_oldest(self, begun_before: float) -> None:
+        for task, since in self.tasks.items():
+            if since <= begun_before and not task.cancelling():
+                task.cancel()
+                return
+
+    def leave(self, task: asyncio.Task[None]) -> None:
+        del self.tasks[task]
+        self._places.release()
 
 
 def _bound(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:

@@ -1,4 +1,4 @@
-"""What concerns the process as a whole: its memory allocator and its end.
+"""What concerns the process as a whole: its memory allocator, its open files and its end.
 
 glibc gives every buffer above 128 KiB back to the kernel when it is freed and takes it anew, page fault by
 page fault, which costs up to six times the work on it.  Larger thresholds keep what was used for the next
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import resource
 import signal
 
 _M_TRIM_THRESHOLD = -1
@@ -22,6 +23,8 @@ MMAP_THRESHOLD_BYTES = 1 << 30
 TRIM_THRESHOLD_BYTES = 64 << 20
 TOP_PAD_BYTES = 16 << 20
 ARENAS = 1
+OPEN_FILES = 1 << 16
+"""Connections, of which there may be some 4,000 before any has to give way, take descriptors that drives need, too."""
 
 
 def tune_allocator() -> bool:
@@ -40,6 +43,16 @@ def tune_allocator() -> bool:
     )
     taken = [set_option(name, value) for name, value in options]
     return taken == [1] * len(options)
+
+
+def raise_file_limit() -> int:
+    """As far as is allowed and of use; returns what it is now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft
 
 
 def stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:

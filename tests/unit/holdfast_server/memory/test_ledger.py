@@ -75,4 +75,4 @@ def test_never_more_is_granted_than_there_is_and_nobody_waits_for_nothing(steps:
 
 def test_a_pod_of_two_drives_stays_within_what_is_documented() -> None:
     assert MemoryLimits().bound_bytes(drives=2) <= 514 * MIB
-    assert MemoryLimits().bound_bytes(drives=2, tls=True) <= 644 * MIB
+    assert MemoryLimits().bound_bytes(drives=2, tls=True) <= 648 * MIB

@@ -69,6 +69,11 @@ class Door:
         inner: Any = self.listener
         return len(inner._arriving.tasks.keys() | inner._shaking_hands.tasks.keys())
 
+    @property
+    def shaking_hands(self) -> int:
+        inner: Any = self.listener
+        return len(inner._shaking_hands.tasks)
+
     async def until_busy(self, count: int) -> None:
         while self.busy != count:
             await asyncio.sleep(0.01)
@@ -94,10 +99,14 @@ OpenDoor = Callable[..., Any]
 async def open_door(contexts: Contexts) -> OpenDoor:
     @asynccontextmanager
     async def opened(
-        *, tls: bool, plain: bool = True, first_bytes_seconds: float = module.FIRST_BYTES_SECONDS
+        *,
+        tls: bool,
+        plain: bool = True,
+        first_bytes_seconds: float = module.FIRST_BYTES_SECONDS,
+        max_shaking_hands: int = MAX_SHAKING_HANDS,
     ) -> AsyncIterator[Door]:
         admission = Admission(tls=lambda: contexts[0] if tls else None, plain=lambda: plain)
-        listener = Listener(Echo, admission, first_bytes_seconds)
+        listener = Listener(Echo, admission, first_bytes_seconds, max_shaking_hands)
         door = Door(listener, await listener.start("127.0.0.1", 0), contexts[1])
         try:
             async with asyncio.timeout(WAIT_SECONDS):
@@ -190,16 +199,25 @@ async def test_a_client_that_vanishes_in_the_handshake_leaves_nothing(open_door:
 
 
 @pytest.mark.parametrize(("first", "most"), [(b"", MAX_ARRIVING), (HELLO, MAX_SHAKING_HANDS)], ids=["silent", "in TLS"])
-async def test_a_crowd_that_comes_no_further_keeps_nobody_out(open_door: OpenDoor, first: bytes, most: int) -> None:
+async def test_a_crowd_that_comes_no_further_keeps_nobody_out(
+    open_door: OpenDoor, first: bytes, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     require_files(3 * MAX_ARRIVING)
+    monkeypatch.setattr(module, "CROWDED_SECONDS", 0.5)
     async with open_door(tls=True) as door:
         crowd = [await door.connect(first) for _ in range(most + 50)]
-        await door.until_busy(most)
         assert await door.is_served(secure=True)
         assert await door.is_served(secure=False)
-        for reader, _ in crowd[:50]:
+        for reader, _ in crowd[: 50 if not first else 2]:
             assert await closed(reader)  # the oldest gave way
-        assert door.busy <= most
+        assert door.shaking_hands <= MAX_SHAKING_HANDS
+        assert door.busy <= MAX_ARRIVING + MAX_SHAKING_HANDS
+
+
+async def test_a_burst_of_honest_clients_is_served_in_turn(open_door: OpenDoor) -> None:
+    require_files(3 * MAX_ARRIVING)
+    async with open_door(tls=True, max_shaking_hands=5) as door:
+        assert all(await asyncio.gather(*(door.is_served(secure=True) for _ in range(60))))
 
 
 def require_files(count: int) -> None:
