@@ -232,10 +232,7 @@ class Identities:
             raise Unavailable("users are not loaded yet")
         async with asyncio.timeout(LOOK_UP_TIMEOUT_SECONDS):
             await self._read_user(access_key)
-            user = self._users.get(access_key)
-            if user is not None:
-                await self._read_policies_of(user)
-        return user is not None
+        return access_key in self._users
 
     def _take_allowance(self) -> bool:
         now = self._clock.monotonic_seconds()
@@ -248,11 +245,6 @@ class Identities:
         self._allowance -= 1
         return True
 
-    async def _read_policies_of(self, user: User) -> None:
-        for name in user.policies:
-            if self.policy(name) is None:
-                await self._read_policy(name)
-
     async def announced(self, names: list[str]) -> None:
         """Re-read these documents, of which some may be users or policies.  Raises Unavailable."""
         for name in names:
@@ -262,9 +254,20 @@ class Identities:
                 await self._read_policy(name.removeprefix(POLICY_PREFIX))
 
     async def _read_user(self, access_key: str) -> None:
-        document = await self._objects.get_document(USER_PREFIX + access_key)
+        """The user becomes known together with its policies: known without them, it would be refused what it may do
+        (403, which no client repeats) by a pod that has just started.  The user is read again after its policies, so
+        that what is taken over was current when the last call began."""
+        read: set[str] = set()
+        while True:
+            document = await self._objects.get_document(USER_PREFIX + access_key)
+            user = self._decode(access_key, document.body) if document is not None else None
+            missing = [name for name in user.policies if self.policy(name) is None] if user is not None else []
+            if read.issuperset(missing):
+                break
+            for name in missing:
+                await self._read_policy(name)
+                read.add(name)
         self._changed()
-        user = self._decode(access_key, document.body) if document is not None else None
         if user is not None:
             self._users[access_key] = user
         else:

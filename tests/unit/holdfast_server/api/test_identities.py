@@ -63,6 +63,51 @@ async def test_an_unknown_key_is_looked_up_directly() -> None:
     assert identities.credentials("late") is not None
 
 
+POLICY = b'{"Statement":{"Effect":"Allow","Action":"s3:PutObject","Resource":"arn:aws:s3:::b/*"}}'
+
+
+@pytest.mark.parametrize("way", ["looked up", "announced"])
+async def test_a_user_is_not_known_before_its_policies_are(way: str) -> None:
+    """A pod that has just started must not refuse what the user may do, while it reads the second document."""
+    objects = MemoryObjects(SystemClock())
+    identities = identities_over(objects)
+    await put_user(objects, identities, "alice", policies=["own", "nobody-defined-it"])
+    await objects.put_document("policy/own", POLICY)
+    seen: list[object] = []
+    objects.failure = lambda operation: seen.append(identities.credentials("alice"))
+    if way == "looked up":
+        assert await identities.look_up("alice")
+    else:
+        await identities.announced(["user/alice"])
+    assert len(seen) >= 3
+    assert set(seen) == {None}, "known with a part of its policies"
+    alice = identities.credentials("alice")
+    assert alice is not None
+    assert len(alice.principal.policies) == 1
+
+
+async def test_a_user_whose_policies_cannot_be_read_stays_unknown() -> None:
+    objects = MemoryObjects(SystemClock())
+    identities = identities_over(objects)
+    await put_user(objects, identities, "alice", policies=["own"])
+    await objects.put_document("policy/own", POLICY)
+    calls: list[str] = []
+
+    def fails(operation: str) -> None:
+        calls.append(operation)
+        if len(calls) == 2:
+            raise Unavailable("too few drives answer")
+
+    objects.failure = fails
+    with pytest.raises(Unavailable):
+        await identities.look_up("alice")
+    assert identities.credentials("alice") is None, "it would be refused what it may do"
+    assert await identities.look_up("alice")
+    alice = identities.credentials("alice")
+    assert alice is not None
+    assert len(alice.principal.policies) == 1
+
+
 async def test_guessed_keys_do_not_flood_the_drives() -> None:
     objects = MemoryObjects(SystemClock())
     asked: list[str] = []
