@@ -10,8 +10,10 @@ pod away everything has to be there: Loki answers a query whose chunks it cannot
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
+import signal
 import threading
 import time
 from collections import Counter
@@ -85,14 +87,16 @@ class Store:
         return bool(self.cluster.tenant(NAMESPACE, TENANT)["status"]["health"] == "Healthy")
 
     @contextmanager
-    def killing(self, pod: int) -> Iterator[None]:
-        """`kill -9` while the block runs; returns when the pod is back and nothing is missing anywhere."""
+    def killing(self, pod: int, when: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """`kill -9`, once `when` returns, and then the block; returns when the pod is back and everything is whole."""
         name = f"{PODS}{pod}"
-        before = self.standin.kill_pod(name)
+        process = self.standin.pod_pid(name)
+        when()
+        os.kill(process, signal.SIGKILL)
         try:
             yield
         finally:
-            self.standin.wait_restarted(name, before, SETTLE_SECONDS)
+            self.standin.wait_restarted(name, process, SETTLE_SECONDS)
             # First as the pods see it: the Tenant's status may still be that of before the kill.
             self.standin.wait_whole(SETTLE_SECONDS)
             wait_for("the Tenant to be whole", self.is_whole, SETTLE_SECONDS)
@@ -264,10 +268,13 @@ def killed_while_writing(store: Store, trial: Trial) -> None:
 
 def killed_while_flushing(store: Store, loki: Loki, pod: int) -> None:
     before = uploads(loki.store_requests())
-    with in_background(loki.flush):
-        wait_for("the first uploads", lambda: uploads(loki.store_requests()) > before)
-        with store.killing(pod):
-            at = uploads(loki.store_requests()) - before
+
+    def flush_has_begun() -> None:
+        loki.flush()
+        wait_for("the first upload", lambda: uploads(loki.store_requests()) > before)
+
+    with store.killing(pod, flush_has_begun):
+        at = uploads(loki.store_requests()) - before
     print(f"  pod {pod} killed after {at} of {uploads(loki.store_requests()) - before} uploads of a flush", flush=True)
 
 

@@ -71,7 +71,10 @@ def single_process(configuration: Mapping[str, Any], directory: Path, port: int,
                 "instance_addr": "127.0.0.1",
                 "ring": {"kvstore": {"store": "inmemory"}, "instance_addr": "127.0.0.1"},
             },
-            "ingester": {"lifecycler": {"min_ready_duration": "0s"}, "wal": {"dir": str(directory / "wal")}},
+            "ingester": {
+                "lifecycler": {"min_ready_duration": "0s"},
+                "wal": {"dir": str(directory / "wal"), "flush_on_shutdown": True},
+            },
             "ingester_client": {"grpc_client_config": {"max_send_msg_size": 1 << 26}},
             "compactor": {"compaction_interval": "15s", "retention_delete_delay": "5s"},
             "chunk_store_config": {"chunk_cache_config": {"embedded_cache": {"enabled": True, "max_size_items": 1}}},
@@ -151,7 +154,7 @@ class Loki:
         ledger.acknowledge(batch)
 
     def flush(self) -> None:
-        """Asks for every chunk to be written to the store."""
+        """Has every chunk written to the store, beginning now."""
         self._call("POST", "/flush")
 
     def query(self, run: str, first_ns: int, last_ns: int, kind: str = "kept") -> dict[str, list[Line]]:
