@@ -72,7 +72,11 @@ def test_root_keys_change_and_both_pairs_are_valid_meanwhile(cluster: Cluster, s
         # Announced means valid, on whichever pod the connection ends.
         for number in range(20):
             s3(endpoint, new).put_object(Bucket="first", Key=f"new/{number}", Body=b"x")
-        assert "valid until" in cluster.condition(store, "store", "CredentialsReady")["message"]
+        # Secrets are written in the middle of a pass, the status at its end.
+        wait_for(
+            "the condition to say so",
+            lambda: "valid until" in cluster.condition(store, "store", "CredentialsReady")["message"],
+        )
     assert told.failures == []
     with cluster.endpoint(store, "store") as endpoint:
         cluster.patch_tenant(store, "store", {"spec": {"keyOverlapSeconds": 0}})
