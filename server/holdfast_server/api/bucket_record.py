@@ -15,13 +15,22 @@ from typing import Any
 
 import msgspec
 
+from holdfast_server.objects.port import Versioning
 from holdfast_server.s3.acl import Grant
 from holdfast_server.s3.cors import CorsRule
 
 DOCUMENT_PREFIX = "bucket/"
 FORMAT = 1
+VERSIONED_FORMAT = 2
+"""Of a bucket that keeps versions: a release that knows nothing of them would overwrite one; so it refuses the bucket.
+"""
 ACTIVE = "active"
 DELETING = "deleting"
+
+ENABLED = "Enabled"
+SUSPENDED = "Suspended"
+PREPARING = "Preparing"
+"""As SUSPENDED; not every pod may have read so much yet (`versioning`)."""
 
 
 class PublicAccessBlock(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +56,8 @@ class BucketRecord(msgspec.Struct, frozen=True, kw_only=True):
     format: int = FORMAT
     """Of this document; fields are only ever appended, and a document of a later format is refused."""
 
+    versioning: str = ""
+    """ENABLED, SUSPENDED or PREPARING; empty where no versions were ever kept."""
     tags: dict[str, str] = {}
     cors: list[CorsRule] = []
     account: str = ""
@@ -55,6 +66,8 @@ class BucketRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Its document, as it was put."""
     ownership: str = ""
     """Of its objects: BucketOwnerEnforced, BucketOwnerPreferred or ObjectWriter; the last where nothing was set."""
+    ownership_by_default: bool = False
+    """Nobody asked for that ownership: `x-amz-acl: private`, which some clients send always, is let pass."""
     grants: list[Grant] | None = None
     """None: the owner's full control alone."""
     public_access_block: PublicAccessBlock | None = None
@@ -64,6 +77,13 @@ class BucketRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def deleting(self) -> bool:
         return self.state == DELETING
+
+    @property
+    def keeps(self) -> Versioning:
+        """What a write is to leave of what it takes the place of."""
+        if not self.versioning:
+            return Versioning.OFF
+        return Versioning.ENABLED if self.versioning == ENABLED else Versioning.SUSPENDED
 
 
 class BucketDocumentError(ValueError):
@@ -91,6 +111,8 @@ def decode(body: bytes) -> BucketRecord:
         found = msgspec.convert({**known, "unknown": unknown}, BucketRecord)
     except msgspec.MsgspecError as error:
         raise BucketDocumentError(str(error)) from error
-    if found.format > FORMAT:
-        raise BucketDocumentError(f"bucket {found.name!r} has format {found.format}, this server reads up to {FORMAT}")
+    if found.format > VERSIONED_FORMAT:
+        raise BucketDocumentError(
+            f"bucket {found.name!r} has format {found.format}, this server reads up to {VERSIONED_FORMAT}"
+        )
     return found

@@ -74,13 +74,15 @@ async def create_bucket(call: Call) -> Response:
         raise S3Error("NotImplemented", "Object Lock is not implemented.", Header="x-amz-bucket-object-lock-enabled")
     _check_location(parse_create_bucket(await call.small_body(MAX_BUCKET_CONFIGURATION_SIZE_BYTES)), services.region)
     account = call.verified.principal.account
-    ownership = ownership_of_new_bucket(call.headers.get("x-amz-object-ownership"), services.object_ownership)
+    asked_ownership = call.headers.get("x-amz-object-ownership")
+    ownership = ownership_of_new_bucket(asked_ownership, services.object_ownership)
     record = BucketRecord(
         id=services.clock.random_bytes(BUCKET_ID_SIZE_BYTES),
         name=name,
         owner=owner_id(call.verified.principal),
         account=account,
         ownership=ownership,
+        ownership_by_default=asked_ownership is None,
         grants=grants_of_new_bucket(call, ownership, account),
         region=services.region,
         created_ms=services.clock.now_ms(),
@@ -128,8 +130,8 @@ async def delete_bucket(call: Call) -> Response:
     services = call.services
     marked = await _mark(services, call.bucket_name)
     try:
-        await _let_go(services, marked)
-        if not await _is_empty(services, marked.id):
+        await let_go(services, marked)
+        if not await _is_empty(services, marked):
             raise S3Error("BucketNotEmpty", BucketName=marked.name)
         await _abort_uploads(services, marked.id)
         await services.objects.delete_document(document_name(marked.name), _still(marked))
@@ -172,8 +174,8 @@ def _is_stale(bucket: BucketRecord, now_ms: int) -> bool:
     return bucket.deleting and now_ms - bucket.marked_ms > STALE_MARK_MS
 
 
-async def _let_go(services: Services, marked: BucketRecord) -> None:
-    """Afterwards no pod commits into the bucket without having seen the mark."""
+async def let_go(services: Services, marked: BucketRecord) -> None:
+    """Afterwards no pod commits into the bucket without having read its document as it is now."""
     marked_at = services.clock.monotonic_seconds()
     async with asyncio.timeout(FENCE_TIMEOUT_SECONDS):
         await services.buckets.fence(marked.id)
@@ -183,8 +185,11 @@ async def _let_go(services: Services, marked: BucketRecord) -> None:
         await services.clock.sleep(max(0.0, LEASE_SECONDS + services.limits.operation_seconds - waited_seconds))
 
 
-async def _is_empty(services: Services, bucket_id: bytes) -> bool:
-    return not (await services.objects.list_objects(bucket_id, limit=1)).entries
+async def _is_empty(services: Services, bucket: BucketRecord) -> bool:
+    """Of versions and delete markers, too."""
+    if bucket.versioning:
+        return not (await services.objects.list_versions(bucket.id, limit=1)).entries
+    return not (await services.objects.list_objects(bucket.id, limit=1)).entries
 
 
 async def _abort_uploads(services: Services, bucket_id: bytes) -> None:

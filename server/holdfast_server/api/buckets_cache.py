@@ -23,7 +23,7 @@ from contextlib import asynccontextmanager
 from holdfast_server.api import bucket_record
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.clock.port import Clock
-from holdfast_server.objects.port import Objects, Unavailable
+from holdfast_server.objects.port import Objects, Unavailable, Versioning
 
 LEASE_SECONDS = 5.0
 """How long a read record may be used.  Longer: fewer reads; shorter: quicker deletes with a pod unreachable."""
@@ -62,6 +62,11 @@ class WriteLease:
     @property
     def bucket(self) -> BucketRecord:
         return self._entry.record
+
+    @property
+    def keeps(self) -> Versioning:
+        """What the write is to leave of what it takes the place of; to be asked once it is confirmed."""
+        return self.bucket.keeps
 
     async def renew(self) -> None:
         """Re-read the bucket if the lease has grown old or was fenced.  Raises BucketGone, BucketBusy,

@@ -23,6 +23,7 @@ from holdfast_server.api import (
     objects_put,
     off_answers,
     tagging,
+    versioning,
 )
 from holdfast_server.api.access import bucket_facts
 from holdfast_server.api.admission import Ticket
@@ -32,6 +33,7 @@ from holdfast_server.api.buckets_cache import BucketBusy, BucketGone
 from holdfast_server.api.call import Call
 from holdfast_server.api.failures import RETRY_AFTER_SECONDS, to_s3_error
 from holdfast_server.api.services import IncomingBody, Services
+from holdfast_server.api.version_ids import asked_version
 from holdfast_server.auth.access import looks_at_object
 from holdfast_server.auth.principal import account_id
 from holdfast_server.auth.verified import Authenticator, Identity, VerifiedRequest
@@ -85,6 +87,9 @@ HANDLERS: Mapping[str, Handler] = {
     "GetPublicAccessBlock": bucket_policy.get_public_access_block,
     "PutPublicAccessBlock": bucket_policy.put_public_access_block,
     "DeletePublicAccessBlock": bucket_policy.delete_public_access_block,
+    "GetBucketVersioning": versioning.get_bucket_versioning,
+    "PutBucketVersioning": versioning.put_bucket_versioning,
+    "ListObjectVersions": versioning.list_object_versions,
     "GetBucketAcl": grants.get_bucket_acl,
     "PutBucketAcl": grants.put_bucket_acl,
     "GetObjectAcl": grants.get_object_acl,
@@ -184,7 +189,7 @@ class Dispatcher:
         if bucket is None or call.facts is None or not looks_at_object(asker, action, call.facts):
             call.require(action, call.bucket_name, call.key)
         else:
-            record = await call.objects.head_object(bucket.id, call.key)
+            record = await call.objects.head_object(bucket.id, call.key, asked_version(call.query))
             if record is None and call.may("s3:ListBucket", call.bucket_name):
                 raise S3Error("NoSuchKey", Key=call.key)
             call.require_of(bucket, record, action, call.key)
@@ -260,7 +265,7 @@ def conflict_error(operation: str, headers: Mapping[str, str]) -> S3Error:
 
 def error_response(error: S3Error, raw_path: str, request_id: str, host_id: str, method: str) -> Response:
     """An S3 error as it is sent."""
-    headers = {"content-type": "application/xml"}
+    headers = {"content-type": "application/xml", **error.headers}
     if error.status == 503:
         headers["retry-after"] = str(RETRY_AFTER_SECONDS)
     if error.status == 304 or method == "HEAD":

@@ -21,7 +21,7 @@ from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.bucket_settings import change_bucket, current_bucket
 from holdfast_server.api.call import Call, owner_element
 from holdfast_server.api.new_object import refuse_acl, refuse_public
-from holdfast_server.api.objects_get import check_version
+from holdfast_server.api.version_ids import asked_version, present
 from holdfast_server.auth.principal import canonical_id
 from holdfast_server.objects.port import Record
 from holdfast_server.s3.acl import (
@@ -97,17 +97,15 @@ def _asked_grants(call: Call, body: bytes, account: str, bucket: BucketRecord) -
 
 
 async def get_object_acl(call: Call) -> Response:
-    check_version(call)
+    version = asked_version(call.query)
     bucket = await call.bucket()
-    record = await call.objects.head_object(bucket.id, call.key)
-    if record is None:
-        raise S3Error("NoSuchKey", Key=call.key)
+    record = present(await call.objects.head_object(bucket.id, call.key, version), call.key, version)
     acl = object_acl(bucket, record.headers)
     return call.xml(acl_xml(owner_element(acl.owner), acl.grants, call.services.identities.account_of))
 
 
 async def put_object_acl(call: Call) -> Response:
-    check_version(call)
+    version = asked_version(call.query)
     body = await call.small_body(MAX_ACL_SIZE_BYTES)
     async with call.writing() as lease:
         bucket = lease.bucket
@@ -118,8 +116,8 @@ async def put_object_acl(call: Call) -> Response:
             return with_acl(record.headers, bucket, ObjectAcl(owner=account, grants=grants))
 
         lease.confirm()
-        if await call.objects.amend_object(bucket.id, call.key, granted) is None:
-            raise S3Error("NoSuchKey", Key=call.key)
+        amended = await call.objects.amend_object(bucket.id, call.key, granted, version)
+        present(amended, call.key, version)
     return Response(status=200)
 
 

@@ -6,7 +6,6 @@ from holdfast_server.api.access import with_acl
 from holdfast_server.api.call import Call
 from holdfast_server.api.long_answers import QUIET_SECONDS, answer_patiently
 from holdfast_server.api.new_object import new_object_acl, require_tagging
-from holdfast_server.api.objects_get import NULL_VERSION
 from holdfast_server.api.objects_put import object_condition
 from holdfast_server.api.payload_body import CopyBody
 from holdfast_server.api.reading_again import starting_again
@@ -21,6 +20,7 @@ from holdfast_server.api.stored_headers import (
     with_tags,
 )
 from holdfast_server.api.uploads import open_upload, upload_algorithm, upload_id_of
+from holdfast_server.api.version_ids import parse_version_id, present, version_headers, version_id
 from holdfast_server.objects.port import Reader, Record
 from holdfast_server.s3.checksums import ALGORITHMS, Algorithm, find_algorithm
 from holdfast_server.s3.conditions import check_copy_source, parse_write_condition
@@ -39,6 +39,9 @@ _ILLEGAL = (
 _TOO_LARGE = (
     f"The specified copy source is larger than the maximum allowable size for a copy source: {MAX_PUT_SIZE_BYTES}"
 )
+
+
+_MARKER = "The source of a copy request may not specifically refer to a delete marker by version id."
 
 
 async def copy_object(call: Call) -> Response:
@@ -67,7 +70,8 @@ async def _copy_object(call: Call) -> Response:
         body = CopyBody(reader, 0, size_bytes, lease, headers, algorithm)
         await call.ticket.copy(size_bytes)
         record = await call.objects.put_object(lease.bucket.id, call.key, body, condition)
-    return call.xml(copy_object_xml(record.etag, record.modified_ms, checksum_elements(record.checksums)))
+    copied = copy_object_xml(record.etag, record.modified_ms, checksum_elements(record.checksums))
+    return call.xml(copied, **version_headers(record), **_source_headers(reader.record))
 
 
 async def _upload_part_copy(call: Call) -> Response:
@@ -85,24 +89,31 @@ async def _upload_part_copy(call: Call) -> Response:
         record = await call.objects.put_part(lease.bucket.id, call.key, upload_id, number, body)
     elements = checksum_elements(record.checksums)
     elements.pop("ChecksumType", None)
-    return call.xml(copy_part_xml(record.etag, record.modified_ms, elements))
+    copied = copy_part_xml(record.etag, record.modified_ms, elements)
+    return call.xml(copied, **_source_headers(reader.record))
+
+
+def _source_headers(source: Record) -> dict[str, str]:
+    return {} if source.version is None else {"x-amz-copy-source-version-id": version_id(source)}
 
 
 def _refuse_copy_onto_itself(call: Call, source: CopySource, directive: str) -> None:
-    same = (source.bucket, source.key) == (call.bucket_name, call.key)
+    same = (source.bucket, source.key, source.version_id) == (call.bucket_name, call.key, "")
     changes = directive == "REPLACE" or STORAGE_CLASS_HEADER in call.headers
     if same and not changes and "x-amz-website-redirect-location" not in call.headers:
         raise S3Error("InvalidRequest", _ILLEGAL)
 
 
 async def _open_source(call: Call, source: CopySource) -> Reader:
-    if source.version_id not in (NULL_VERSION, ""):
-        raise S3Error("NoSuchVersion", Key=source.key, VersionId=source.version_id)
+    version = parse_version_id(source.version_id) if source.version_id else None
     bucket = await call.services.buckets.get(source.bucket)
-    reader = await call.objects.open_object(bucket.id, source.key)
-    call.require_of(bucket, reader.record if reader is not None else None, "s3:GetObject", source.key)
-    if reader is None:
-        raise S3Error("NoSuchKey", Key=source.key)
+    reader = await call.objects.open_object(bucket.id, source.key, version)
+    found = reader.record if reader is not None and reader.record.live else None
+    call.require_of(bucket, found, "s3:GetObject" if version is None else "s3:GetObjectVersion", source.key)
+    if reader is not None and reader.record.marker and version is not None:
+        raise S3Error("InvalidRequest", _MARKER)
+    present(reader.record if reader is not None else None, source.key, version)
+    assert reader is not None
     check_copy_source(call.headers, reader.record.etag, reader.record.modified_ms)
     return reader
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.call import Call
 from holdfast_server.api.reading_again import starting_again
 from holdfast_server.api.stored_headers import checksum_headers, shown_headers, validators
-from holdfast_server.objects.port import Reader, Record, Unavailable
+from holdfast_server.api.version_ids import asked_version, present, version_headers
+from holdfast_server.objects.port import Objects, Reader, Record, Unavailable
 from holdfast_server.s3.conditions import check_read
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.headers import response_overrides
@@ -18,7 +20,6 @@ from holdfast_server.s3.names import parse_part_number
 from holdfast_server.s3.ranges import ByteRange, parse_range
 from holdfast_server.s3.request import BodyStream, Response
 
-NULL_VERSION = "null"
 WHOLE_SIZE_BYTES = 64 * 1024
 """Up to this size the answer is put together before it is sent."""
 
@@ -28,8 +29,9 @@ async def get_object(call: Call) -> Response:
 
 
 async def _get_object(call: Call) -> Response:
-    reader = await _open(call)
-    answer = _answer(call, reader.record)
+    bucket = await call.bucket()
+    reader = await open_version(call.objects, bucket, call.key, asked_version(call.query))
+    answer = _answer(call, reader.record, bucket)
     if isinstance(answer, Response):
         return answer
     status, headers, span = answer
@@ -47,12 +49,10 @@ async def _get_object(call: Call) -> Response:
 
 
 async def head_object(call: Call) -> Response:
-    check_version(call)
+    version = asked_version(call.query)
     bucket = await call.bucket()
-    record = await call.objects.head_object(bucket.id, call.key)
-    if record is None:
-        raise S3Error("NoSuchKey", Key=call.key)
-    answer = _answer(call, record)
+    record = present(await call.objects.head_object(bucket.id, call.key, version), call.key, version)
+    answer = _answer(call, record, bucket)
     if isinstance(answer, Response):
         return answer
     status, headers, span = answer
@@ -60,19 +60,11 @@ async def head_object(call: Call) -> Response:
     return Response(status=status, headers=headers)
 
 
-def check_version(call: Call) -> None:
-    """Objects have one version here, `null`.  Raises NoSuchVersion for any other."""
-    version_id = call.query.get("versionId", NULL_VERSION)
-    if version_id not in (NULL_VERSION, ""):
-        raise S3Error("NoSuchVersion", Key=call.key, VersionId=version_id)
-
-
-async def _open(call: Call) -> Reader:
-    check_version(call)
-    bucket = await call.bucket()
-    reader = await call.objects.open_object(bucket.id, call.key)
-    if reader is None:
-        raise S3Error("NoSuchKey", Key=call.key)
+async def open_version(objects: Objects, bucket: BucketRecord, key: str, version: bytes | None) -> Reader:
+    """Raises NoSuchKey, NoSuchVersion, and what S3 says of delete markers."""
+    reader = await objects.open_object(bucket.id, key, version)
+    present(reader.record if reader is not None else None, key, version)
+    assert reader is not None
     return reader
 
 
@@ -104,15 +96,15 @@ class _Begun:
             await closing()
 
 
-def _answer(call: Call, record: Record) -> Response | tuple[int, dict[str, str], ByteRange]:
+def _answer(call: Call, record: Record, bucket: BucketRecord) -> Response | tuple[int, dict[str, str], ByteRange]:
     """Status, headers and the bytes to send; a finished Response where nothing is to be sent."""
     try:
         check_read(call.headers, record.etag, record.modified_ms)
     except S3Error as error:
         if error.code != "NotModified":
             raise
-        return Response(status=304, headers=_cache_headers(record))
-    headers = {**_object_headers(record), **response_overrides(call.query)}
+        return Response(status=304, headers={**_cache_headers(record), **version_headers(record, bucket)})
+    headers = {**_object_headers(record), **version_headers(record, bucket), **response_overrides(call.query)}
     part = call.query.get("partNumber")
     span: ByteRange | None
     if part:

@@ -6,6 +6,7 @@ from holdfast_server.api.call import Call
 from holdfast_server.api.new_object import new_object_headers
 from holdfast_server.api.payload_body import WireBody
 from holdfast_server.api.stored_headers import checksum_headers
+from holdfast_server.api.version_ids import version_headers
 from holdfast_server.objects.port import Condition, Record
 from holdfast_server.s3.conditions import WriteCondition, parse_write_condition
 from holdfast_server.s3.headers import quote_etag
@@ -19,7 +20,7 @@ def object_condition(wanted: WriteCondition | None) -> Condition | None:
         return None
 
     def check(current: Record | None) -> None:
-        wanted.check(current.etag if current is not None else None)
+        wanted.check(current.etag if current is not None and current.live else None)
 
     return check
 
@@ -35,4 +36,5 @@ async def put_object(call: Call) -> Response:
             condition(await call.objects.head_object(lease.bucket.id, call.key))
         await call.ticket.stream(payload.size_bytes)
         record = await call.objects.put_object(lease.bucket.id, call.key, body, condition)
-    return Response(status=200, headers={"etag": quote_etag(record.etag), **checksum_headers(record.checksums)})
+    headers = {"etag": quote_etag(record.etag), **checksum_headers(record.checksums), **version_headers(record)}
+    return Response(status=200, headers=headers)

@@ -23,7 +23,6 @@ _DOCUMENTS = {
     "GetBucketLogging": documents_out.logging_xml,
     "GetBucketNotificationConfiguration": documents_out.notification_xml,
     "GetBucketRequestPayment": documents_out.request_payment_xml,
-    "GetBucketVersioning": documents_out.versioning_xml,
 }
 OPERATIONS = frozenset(_NOT_CONFIGURED) | frozenset(_DOCUMENTS)
 

@@ -64,7 +64,7 @@ class WireBody:
         elif self._algorithm is not None and self._extra is not None:
             checksums = {self._algorithm.name: encode_checksum(self._extra.digest()), TYPE: FULL_OBJECT}
         self._lease.confirm()
-        return Attributes(etag=result.md5_hex, headers=self._headers, checksums=checksums)
+        return Attributes(etag=result.md5_hex, headers=self._headers, checksums=checksums, versioning=self._lease.keeps)
 
 
 class CopyBody:
@@ -101,4 +101,6 @@ class CopyBody:
         if self._algorithm is not None and self._checksum is not None:
             checksums = {self._algorithm.name: encode_checksum(self._checksum.digest()), TYPE: FULL_OBJECT}
         self._lease.confirm()
-        return Attributes(etag=self._md5.digest().hex(), headers=self._headers, checksums=checksums)
+        return Attributes(
+            etag=self._md5.digest().hex(), headers=self._headers, checksums=checksums, versioning=self._lease.keeps
+        )

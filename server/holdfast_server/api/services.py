@@ -83,6 +83,8 @@ class Services:
     """Of buckets, parsed."""
     audit: AuditLog = field(default_factory=AuditLog)
     """The same as the object layer's."""
+    every_pod_keeps_versions: Callable[[], bool] = lambda: True
+    """Whether every pod of the tenant is reachable and of a release that knows of versions."""
     drives_listed: Callable[[], int] = lambda: 1
     """How many drives a listing reads pages from, over all erasure sets."""
 

@@ -6,8 +6,8 @@ import msgspec
 
 from holdfast_server.api.bucket_settings import change_bucket, current_bucket
 from holdfast_server.api.call import Call
-from holdfast_server.api.objects_get import check_version
 from holdfast_server.api.stored_headers import object_tags, with_tags
+from holdfast_server.api.version_ids import asked_version, present, version_headers
 from holdfast_server.objects.port import Record
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.request import Response
@@ -23,35 +23,32 @@ from holdfast_server.s3.tags import (
 
 async def get_object_tagging(call: Call) -> Response:
     """An object without tags has an empty set."""
-    check_version(call)
+    version = asked_version(call.query)
     bucket = await call.bucket()
-    record = await call.objects.head_object(bucket.id, call.key)
-    if record is None:
-        raise S3Error("NoSuchKey", Key=call.key)
-    return call.xml(tagging_xml(object_tags(record)))
+    record = present(await call.objects.head_object(bucket.id, call.key, version), call.key, version)
+    return call.xml(tagging_xml(object_tags(record)), **version_headers(record, bucket))
 
 
 async def put_object_tagging(call: Call) -> Response:
     tags = parse_tagging(await call.small_body(MAX_TAGGING_SIZE_BYTES), MAX_OBJECT_TAGS)
-    await _tag_object(call, tags)
-    return Response(status=200)
+    return Response(status=200, headers=await _tag_object(call, tags))
 
 
 async def delete_object_tagging(call: Call) -> Response:
-    await _tag_object(call, {})
-    return Response(status=204)
+    return Response(status=204, headers=await _tag_object(call, {}))
 
 
-async def _tag_object(call: Call, tags: Tags) -> None:
-    check_version(call)
+async def _tag_object(call: Call, tags: Tags) -> dict[str, str]:
+    """What the answer says of the version."""
+    version = asked_version(call.query)
 
     def tagged(record: Record) -> dict[str, str]:
         return with_tags(record.headers, tags)
 
     async with call.writing() as lease:
         lease.confirm()
-        if await call.objects.amend_object(lease.bucket.id, call.key, tagged) is None:
-            raise S3Error("NoSuchKey", Key=call.key)
+        amended = await call.objects.amend_object(lease.bucket.id, call.key, tagged, version)
+        return version_headers(present(amended, call.key, version), lease.bucket)
 
 
 async def get_bucket_tagging(call: Call) -> Response:

@@ -21,6 +21,7 @@ from holdfast_server.objects.look_up import Located
 from holdfast_server.objects.port import Conflict
 from holdfast_server.objects.reading import recut_inline
 from holdfast_server.objects.record import Record
+from holdfast_server.objects.versions import Changed, Version
 
 if TYPE_CHECKING:
     from holdfast_server.objects.store import ObjectStore
@@ -36,25 +37,37 @@ class _Overtaken(Exception):
     """The version that was read is not the current one any more."""
 
 
-async def amend(store: ObjectStore, register: Register, change: Change) -> Record | None:
-    """The version as it is now; None where there is none.  Raises Unavailable, OutOfSpace, Conflict, and what
-    `change` raises."""
+async def amend(
+    store: ObjectStore, bucket_id: bytes, key: str, change: Change, version: bytes | None = None
+) -> Record | None:
+    """The version as it is now; None where there is none, or it is a delete marker.  Raises Unavailable, OutOfSpace,
+    Conflict, and what `change` raises."""
     for attempt in range(AMEND_ATTEMPTS):
         if attempt:
             await store.clock.sleep(RETRY_PAUSE_SECONDS * 2**attempt)
-        located = await store.look_up(register).read(with_inline=True)
-        found = located.live
-        if found is None:
+        found = await store.versions.find(bucket_id, key, version, with_inline=True)
+        if found is None or found.record.marker:
             return None
-        headers = change(found)
-        if headers == found.headers:
-            return found
-        amended = msgspec.structs.replace(found, headers=headers)
+        headers = change(found.record)
+        if headers == found.record.headers:
+            return found.record
+        amended = msgspec.structs.replace(found.record, headers=headers)
         try:
-            return await store.background.shielded(_commit(store, register, located, found, amended))
-        except _Overtaken:
+            if found.current:
+                commit = _commit(store, found.register, found.located, found.record, amended)
+                return await store.background.shielded(commit)
+            now = await store.background.shielded(_rewrite(store, found, amended))
+        except (_Overtaken, Changed):
             continue
-    raise Conflict(f"other writes of {register.key!r} are under way")
+        if not found.claimed:
+            return now
+        # It may have become current as it was before: look again.
+    raise Conflict(f"other writes of {key!r} are under way")
+
+
+async def _rewrite(store: ObjectStore, found: Version, amended: Record) -> Record:
+    with store.epochs.writing():
+        return await store.versions.rewrite(found, amended)
 
 
 async def _commit(store: ObjectStore, register: Register, located: Located, found: Record, amended: Record) -> Record:

@@ -200,9 +200,14 @@ class Objects(Protocol):
         whole key (or the common prefix that it is)."""
 
     async def amend_object(
-        self, bucket_id: bytes, key: str, change: Callable[[Record], dict[str, str]]
+        self,
+        bucket_id: bytes,
+        key: str,
+        change: Callable[[Record], dict[str, str]],
+        version: bytes | None = None,
     ) -> Record | None:
-        """Give the current version other headers and leave everything else of it as it is, its time too.
+        """Give the current version, or the one named, other headers and leave everything else of it as it is, its
+        time too.  A delete marker is as if it were absent.
 
         `change` gets the version and returns its headers; it is pure, may raise to refuse, and may be called more
         than once.  Returns the version as it is now; None if absent.  Raises Conflict where other writes go on."""

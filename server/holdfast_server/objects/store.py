@@ -170,7 +170,7 @@ class ObjectStore:
         async def commit() -> Record:
             holding: frozenset[int] = frozenset()
             try:
-                versioning = staged.attributes.versioning
+                versioning = staged.attributes.versioning if kind is Kind.OBJECT else Versioning.OFF
                 if versioning is Versioning.OFF:
                     made = make(template)
                     committed = await self._commit(register, erasure_set, home is not None, condition, made)
@@ -386,8 +386,10 @@ class ObjectStore:
     ) -> VersionListing:
         return await list_versions(self, bucket_id, prefix, delimiter, after, after_version, limit)
 
-    async def amend_object(self, bucket_id: bytes, key: str, change: Change) -> Record | None:
-        return await amend(self, record.object_register(bucket_id, key), change)
+    async def amend_object(
+        self, bucket_id: bytes, key: str, change: Change, version: bytes | None = None
+    ) -> Record | None:
+        return await amend(self, bucket_id, key, change, version)
 
     async def list_objects(
         self, bucket_id: bytes, *, prefix: str = "", delimiter: str = "", after: str = "", limit: int = 1000

@@ -78,6 +78,10 @@ class Version:
     def current(self) -> bool:
         return self.register.space[:1] == record.OBJECT_SPACE
 
+    @property
+    def claimed(self) -> bool:
+        return self.record.version is not None and self.record.version.claimed
+
 
 class _Resting:
     """A version on its way to rest: promised, not committed."""
@@ -254,7 +258,7 @@ class Versions:
             except Changed:
                 continue
             deleted = found.record
-            if found.record.version is None or not found.record.version.claimed:
+            if not found.claimed:
                 return deleted
             # Somebody may be about to make it current: what is current now must not be what they go by.
             await self._write_anew(record.object_register(bucket_id, key), found.record)
@@ -270,6 +274,21 @@ class Versions:
             return Step(one, self._tombstone(one))
 
         await self._alone(found.register, one).update(plan, LEASED_ATTEMPTS, spread=True)
+
+    async def rewrite(self, found: Version, amended: Record) -> Record:
+        """Put another record in the place of one that rests, naming the same shards.  Raises Changed, Unavailable."""
+        one = found.located.erasure_set
+        step = self._step(found.register, one, amended, found.located)
+
+        async def plan(located: Located) -> Step:
+            if located.current.stamp != found.record.stamp:
+                raise Changed
+            return step
+
+        committed = await self._alone(found.register, one).update(plan, LEASED_ATTEMPTS, spread=True)
+        if found.claimed:
+            await self._write_anew(record.object_register(found.register.space[1:], found.register.key), found.record)
+        return msgspec.structs.replace(amended, stamp=committed.stamp)
 
     async def _write_anew(self, register: Register, claimed: Record) -> None:
         async def plan(located: Located) -> Step:
@@ -331,17 +350,9 @@ class Versions:
 
     async def _claim(self, found: Version) -> None:
         """Raises Changed if it is not what was found any more."""
-        if found.record.version is not None and found.record.version.claimed:
+        if found.claimed:
             return
-        one = found.located.erasure_set
-        template = _with(_at_rest(found.record), claimed=True)
-
-        async def plan(located: Located) -> Step:
-            if located.current.stamp != found.record.stamp:
-                raise Changed
-            return self._step(found.register, one, template, found.located)
-
-        await self._alone(found.register, one).update(plan, LEASED_ATTEMPTS, spread=True)
+        await self.rewrite(found, _with(_at_rest(found.record), claimed=True))
 
     def _step(self, register: Register, into: ErasureSet, template: Record, source: Located) -> Step:
         """Commit a version that there is already once more; its shards are where they were."""

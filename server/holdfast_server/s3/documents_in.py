@@ -69,6 +69,25 @@ def parse_create_bucket(body: bytes) -> str:
     return root.value("LocationConstraint") or ""
 
 
+class VersioningRequest(msgspec.Struct, frozen=True):
+    """PutBucketVersioning's body."""
+
+    enabled: bool
+    """Else suspended."""
+    mfa_delete: bool
+
+
+def parse_versioning(body: bytes) -> VersioningRequest:
+    """Raises MalformedXML, IllegalVersioningConfigurationException."""
+    root = _root(body, "VersioningConfiguration", MAX_BUCKET_CONFIGURATION_SIZE_BYTES)
+    status, mfa = root.value("Status"), root.value("MfaDelete") or "Disabled"
+    if status is None:
+        raise S3Error("IllegalVersioningConfigurationException")
+    if status not in ("Enabled", "Suspended") or mfa not in ("Enabled", "Disabled"):
+        raise S3Error("MalformedXML")
+    return VersioningRequest(status == "Enabled", mfa == "Enabled")
+
+
 def parse_delete(body: bytes) -> DeleteRequest:
     """DeleteObjects' keys in order: 1 to 1,000.  Raises MalformedXML, and KeyTooLongError for a key."""
     root = _root(body, "Delete", MAX_DELETE_SIZE_BYTES)

@@ -304,13 +304,25 @@ class DeleteFailure(msgspec.Struct, frozen=True):
     version_id: str = ""
 
 
-def delete_objects_xml(deleted: Iterable[tuple[str, str]], failed: Iterable[DeleteFailure], quiet: bool) -> bytes:
-    """DeleteObjects; `deleted` are (key, version id or empty); in quiet mode only failures are shown."""
+class DeletedObject(msgspec.Struct, frozen=True):
+    """One key, or one version of it, that DeleteObjects deleted."""
+
+    key: str
+    version_id: str = ""
+    """As it was asked for."""
+    marker_version_id: str = ""
+    """Of the delete marker that was made, or deleted."""
+
+
+def delete_objects_xml(deleted: Iterable[DeletedObject], failed: Iterable[DeleteFailure], quiet: bool) -> bytes:
+    """DeleteObjects; in quiet mode only failures are shown."""
     rows = []
     if not quiet:
         rows = [
-            f"<Deleted><Key>{escape(key)}</Key>{_optional('VersionId', version_id)}</Deleted>"
-            for key, version_id in deleted
+            f"<Deleted><Key>{escape(one.key)}</Key>{_optional('VersionId', one.version_id)}"
+            f"{'<DeleteMarker>true</DeleteMarker>' if one.marker_version_id else ''}"
+            f"{_optional('DeleteMarkerVersionId', one.marker_version_id)}</Deleted>"
+            for one in deleted
         ]
     rows += [
         f"<Error><Key>{escape(failure.key)}</Key>{_optional('VersionId', failure.version_id)}"

@@ -6,6 +6,8 @@ code and people search for the message.  Domain errors of other packages become 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from holdfast_server.s3.xml_text import DECLARATION, escape
 
 _BAD_REQUEST: dict[str, str] = {
@@ -16,6 +18,7 @@ _BAD_REQUEST: dict[str, str] = {
     "BadDigest": "The Content-MD5 or checksum value that you specified did not match what the server received.",
     "EntityTooLarge": "Your proposed upload exceeds the maximum allowed object size.",
     "EntityTooSmall": "Your proposed upload is smaller than the minimum allowed object size.",
+    "IllegalVersioningConfigurationException": "The versioning configuration specified in the request is invalid.",
     "IllegalLocationConstraintException": "The specified location constraint is not valid for this endpoint.",
     "IncompleteBody": "You did not provide the number of bytes specified by the Content-Length HTTP header.",
     "InvalidArgument": "Invalid Argument",
@@ -34,6 +37,7 @@ _BAD_REQUEST: dict[str, str] = {
     "InvalidPartOrder": (
         "The list of parts was not in ascending order. The parts list must be specified in order by part number."
     ),
+    "InvalidPolicyDocument": "The content of the form does not meet the conditions specified in the policy document.",
     "InvalidRequest": "Invalid Request",
     "InvalidStorageClass": "The storage class you specified is not valid.",
     "InvalidTag": "The tag provided was not a valid tag.",
@@ -48,6 +52,7 @@ _BAD_REQUEST: dict[str, str] = {
     ),
     "MalformedXML": ("The XML you provided was not well-formed or did not validate against our published schema"),
     "MaxMessageLengthExceeded": "Your request was too large.",
+    "MaxPostPreDataLengthExceededError": "Your POST request fields preceding the upload file were too large.",
     "MetadataTooLarge": "Your metadata headers exceed the maximum allowed metadata size.",
     "MissingRequestBodyError": "Request Body is empty",
     "MissingSecurityHeader": "Your request was missing a required header.",
@@ -146,7 +151,14 @@ class S3Error(Exception):
         self.status = status
         self.message = default if message is None else message
         self.extra = extra
+        self.headers: dict[str, str] = {}
+        """Of the response, beside those every error has."""
         super().__init__(f"{code}: {self.message}")
+
+    def with_headers(self, headers: Mapping[str, str]) -> S3Error:
+        """Itself, to be answered with these headers too."""
+        self.headers.update(headers)
+        return self
 
 
 def error_xml(error: S3Error, resource: str, request_id: str, host_id: str = "") -> bytes:

@@ -207,14 +207,19 @@ class MemoryObjects:
         return sorted(mine, key=lambda item: item[0].encode())
 
     async def amend_object(
-        self, bucket_id: bytes, key: str, change: Callable[[Record], dict[str, str]]
+        self,
+        bucket_id: bytes,
+        key: str,
+        change: Callable[[Record], dict[str, str]],
+        version: bytes | None = None,
     ) -> Record | None:
         self._enter("amend_object")
-        if (live := self._live(bucket_id, key)) is None:
+        stored = self._find(bucket_id, key, version)
+        if stored is None or stored.record.marker:
             return None
+        record = msgspec.structs.replace(stored.record, headers=change(stored.record), stamp=self._stamp())
         versions = self._versions[bucket_id, key]
-        record = msgspec.structs.replace(live, headers=change(live), stamp=self._stamp())
-        self._versions[bucket_id, key] = [_Stored(record, versions[0].data), *versions[1:]]
+        self._versions[bucket_id, key] = [_Stored(record, one.data) if one is stored else one for one in versions]
         return record
 
     async def list_objects(

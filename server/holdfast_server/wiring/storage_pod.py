@@ -49,7 +49,7 @@ from holdfast_server.objects.store import ObjectStore
 from holdfast_server.peers.channel import DialSettings
 from holdfast_server.peers.dispatch import Dispatcher, PeerServices
 from holdfast_server.peers.handshake import PodIdentity
-from holdfast_server.peers.messages import Report
+from holdfast_server.peers.messages import VERSIONS_FEATURE, Report
 from holdfast_server.peers.naming import Resolver
 from holdfast_server.peers.network import PeerNetwork
 from holdfast_server.peers.port import PeerError
@@ -292,7 +292,13 @@ class StoragePod:
     # --- reports
     def _report(self) -> Report:
         slowdown, heals = self._heal.pacer.told()
-        return msgspec.structs.replace(self.local.report(self._epoch), slowdown=slowdown, heals=heals)
+        return msgspec.structs.replace(
+            self.local.report(self._epoch), slowdown=slowdown, heals=heals, features=(VERSIONS_FEATURE,)
+        )
+
+    def _every_pod_keeps_versions(self) -> bool:
+        reports = [peer.link.report if peer.online else None for peer in self._network.peers]
+        return all(report is not None and VERSIONS_FEATURE in report.features for report in reports)
 
     def _peers_slowdowns(self) -> list[float]:
         reports = [peer.link.report for peer in self._network.peers if peer.online and peer.link.report is not None]
@@ -329,6 +335,7 @@ class StoragePod:
             cluster_health=self.cluster_health,
             announce=self._announce,
             fence_bucket_everywhere=self._fence_bucket_everywhere,
+            every_pod_keeps_versions=self._every_pod_keeps_versions,
             refuses_plaintext=inputs.tls.refuses_plaintext,
             region=inputs.config.region,
             domains=tuple(inputs.config.domains),

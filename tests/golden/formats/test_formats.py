@@ -73,6 +73,7 @@ RECORDS = {
 BUCKET = BucketRecord(
     id=ID, name="logs", owner="root", region="us-east-1", created_ms=1, state="deleting", mark=b"m", marked_ms=2
 )
+VERSIONED_BUCKET = msgspec.structs.replace(BUCKET, versioning="Enabled", format=bucket_record.VERSIONED_FORMAT)
 USER = UserDocument(secret="c2VjcmV0", name="app", policies=["readwrite"], enabled=False, changed_ms=3)
 CONFIG = ServerConfig(
     tenant=TenantConfig(id="t-1", name="logs", namespace="loki"),
@@ -119,6 +120,7 @@ def _examples() -> dict[str, bytes]:
     pack = msgspec.msgpack.encode
     found = {f"record: {name}": record.encode(value) for name, value in RECORDS.items()}
     found["document: bucket"] = bucket_record.encode(BUCKET)
+    found["document: bucket that keeps versions"] = bucket_record.encode(VERSIONED_BUCKET)
     found["document: user"] = msgspec.json.encode(USER)
     found["config"] = msgspec.json.encode(to_builtins(CONFIG))
     found |= {f"message: {name}": pack(value) for name, value in SPOKEN.items()}
@@ -209,6 +211,7 @@ def test_what_a_pod_keeps_on_its_drives_reads_back(name: str, golden: dict[str, 
 
 def test_documents_and_configuration_read_back(golden: dict[str, bytes]) -> None:
     assert bucket_record.decode(golden["document: bucket"]) == BUCKET
+    assert bucket_record.decode(golden["document: bucket that keeps versions"]) == VERSIONED_BUCKET
     assert msgspec.json.decode(golden["document: user"], type=UserDocument) == USER
     assert from_builtins(json.loads(golden["config"])) == CONFIG
 
@@ -238,8 +241,8 @@ def test_later_versions_are_refused_by_name(golden: dict[str, bytes]) -> None:
     newer[3] = 2
     with pytest.raises(RecordCorrupt, match="format version 2, this server reads 1"):
         record.decode(bytes(newer))
-    with pytest.raises(BucketDocumentError, match="'logs' has format 2, this server reads up to 1"):
-        bucket_record.decode(bucket_record.encode(msgspec.structs.replace(BUCKET, format=2)))
+    with pytest.raises(BucketDocumentError, match="'logs' has format 3, this server reads up to 2"):
+        bucket_record.decode(bucket_record.encode(msgspec.structs.replace(BUCKET, format=3)))
     with pytest.raises(ConfigError, match="version: 2 is not 1"):
         from_builtins({**json.loads(golden["config"]), "version": 2})
     assert identities.USER_FORMAT == 1

@@ -127,8 +127,8 @@ def test_a_read_that_fails_is_503_before_the_first_byte_and_a_cut_after(connect,
         assert wire.ask("PUT", "/bucket/broken", data).status == 200
         open_object = services.objects.open_object
 
-        async def broken(bucket_id: bytes, key: str):
-            return BrokenReader((await open_object(bucket_id, key)).record, first)
+        async def broken(bucket_id: bytes, key: str, version: bytes | None):
+            return BrokenReader((await open_object(bucket_id, key, version)).record, first)
 
         monkeypatch.setattr(services.objects, "open_object", broken)
         wire.send(wire.head("GET", "/bucket/broken"))

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast_server.s3 import documents_in, documents_out
-from holdfast_server.s3.documents_out import DeleteFailure, ListedObject, ListedPart, ListedUpload, ObjectPage, Owner
+from holdfast_server.s3.documents_out import (
+    DeletedObject,
+    DeleteFailure,
+    ListedObject,
+    ListedPart,
+    ListedUpload,
+    ObjectPage,
+    Owner,
+)
 from holdfast_server.s3.errors import ERRORS, S3Error, error_xml
 from holdfast_server.s3.xml_text import NAMESPACE, escape
 from holdfast_server.s3.xml_tree import parse
@@ -116,7 +124,9 @@ def test_every_other_answer_is_well_formed():
             next_upload_id_marker="id",
             owner=OWNER,
         ),
-        documents_out.delete_objects_xml([("k", "")], [DeleteFailure("q", "AccessDenied", "no & no")], quiet=False),
+        documents_out.delete_objects_xml(
+            [DeletedObject("k")], [DeleteFailure("q", "AccessDenied", "no & no")], quiet=False
+        ),
         documents_out.versioning_xml(),
         documents_out.request_payment_xml(),
         documents_out.accelerate_xml(),

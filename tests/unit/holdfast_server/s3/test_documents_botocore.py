@@ -7,7 +7,15 @@ import botocore.parsers
 import botocore.session
 
 from holdfast_server.s3 import documents_out
-from holdfast_server.s3.documents_out import DeleteFailure, ListedObject, ListedPart, ListedUpload, ObjectPage, Owner
+from holdfast_server.s3.documents_out import (
+    DeletedObject,
+    DeleteFailure,
+    ListedObject,
+    ListedPart,
+    ListedUpload,
+    ObjectPage,
+    Owner,
+)
 from holdfast_server.s3.errors import S3Error, error_xml
 
 OWNER = Owner("a" * 64, "root")
@@ -111,10 +119,12 @@ def test_copies_deletes_and_the_rest():
     part = read("UploadPartCopy", documents_out.copy_part_xml("e", WHEN_MS, {"ChecksumSHA1": "x"}))["CopyPartResult"]
     assert part["ChecksumSHA1"] == "x"
     failure = DeleteFailure("q", "AccessDenied", "Access Denied", "v")
-    deleted = read("DeleteObjects", documents_out.delete_objects_xml([("k", "")], [failure], quiet=False))
+    deleted = read("DeleteObjects", documents_out.delete_objects_xml([DeletedObject("k")], [failure], quiet=False))
     assert deleted["Deleted"] == [{"Key": "k"}]
     assert deleted["Errors"] == [{"Key": "q", "VersionId": "v", "Code": "AccessDenied", "Message": "Access Denied"}]
-    assert "Deleted" not in read("DeleteObjects", documents_out.delete_objects_xml([("k", "")], [], quiet=True))
+    assert "Deleted" not in read(
+        "DeleteObjects", documents_out.delete_objects_xml([DeletedObject("k")], [], quiet=True)
+    )
     acl = read("GetBucketAcl", documents_out.owner_acl_xml(OWNER))
     assert acl["Grants"][0]["Permission"] == "FULL_CONTROL"
     assert acl["Grants"][0]["Grantee"]["Type"] == "CanonicalUser"
