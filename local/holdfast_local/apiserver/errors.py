@@ -174,5 +174,10 @@ def too_many_requests(message: str, causes: Sequence[Cause] = ()) -> StatusError
     return StatusError(429, "TooManyRequests", message, details)
 
 
+def unreadable(message: str) -> StatusError:
+    """What server-side apply answers where an object does not fit its schema: 500, without a reason (up to 1.36)."""
+    return StatusError(500, "", message)
+
+
 def internal(message: str) -> StatusError:
     return StatusError(500, "InternalError", f"Internal error occurred: {message}")

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from holdfast_local.apiserver import errors
-from holdfast_local.apiserver.errors import Cause
+from holdfast_local.apiserver.errors import Cause, invalid_value
 from holdfast_local.apiserver.kinds.defaults import fill_builtin_defaults, first_status
 from holdfast_local.apiserver.kinds.definitions_of_customs import CLEANUP_FINALIZER, crd_status, validate_crd
-from holdfast_local.apiserver.kinds.rules import validate_builtin, validate_metadata
+from holdfast_local.apiserver.kinds.rules import IMMUTABLE, validate_builtin, validate_metadata
 from holdfast_local.apiserver.kinds.versions import from_storage, to_storage
 from holdfast_local.apiserver.ownership.apply import apply
 from holdfast_local.apiserver.ownership.managers import (
@@ -151,12 +151,19 @@ class Writer:
         if not isinstance(obj, dict) or not isinstance(obj.get("metadata"), dict):
             raise errors.bad_request("the patch leaves no object with metadata")
         _check_type(resource, obj)
+        if obj["metadata"].get("name") != name:
+            raise errors.bad_request(_misnamed(obj["metadata"].get("name"), name))
+        if obj["metadata"].get("uid") not in (None, "", old["metadata"]["uid"]):
+            raise errors.invalid(resource, name, [invalid_value("metadata.uid", obj["metadata"]["uid"], IMMUTABLE)])
         return self._change(resource, old, obj, subresource, options)
 
     def apply(
         self, resource: Resource, namespace: str, name: str, body: Object, options: WriteOptions, subresource: str = ""
     ) -> tuple[Object, bool]:
-        """Server-side apply; returns the object and whether it was created. StatusError 409 lists conflicts."""
+        """Server-side apply; returns the object and whether it was created.
+
+        Raises StatusError 409, which lists conflicts, and 500 for fields that the schema does not have so.
+        """
         if not body.get("apiVersion") or not body.get("kind"):
             raise errors.bad_request("the applied object must have apiVersion and kind")
         wanted = _decoded(resource, body)
@@ -164,8 +171,7 @@ class Writer:
             raise errors.bad_request("metadata.managedFields must be nil")
         _place(resource, wanted, namespace, name)
         drop_nulls(wanted, resource.schema)
-        self._prune(resource, wanted, options)
-        _check_types(resource, wanted)
+        _check_appliable(resource, wanted)
         manager = Manager(options.manager, APPLY, resource.api_version, subresource)
         stored = self.store.get(resource.storage, namespace, name)
         if stored is None:
@@ -226,12 +232,9 @@ class Writer:
         owners: Owners | None,
         options: WriteOptions,
     ) -> Object:
-        if obj["metadata"].get("name") != (old or obj)["metadata"].get("name"):
-            raise errors.invalid(resource, old["metadata"]["name"] if old else "", [_RENAMED])
         claimed = obj["metadata"].pop("managedFields", None)
         self._prune(resource, obj, options)
-        if not resource.custom:
-            drop_nulls(obj, resource.schema)
+        drop_nulls(obj, resource.schema)
         _check_types(resource, obj)
         obj = self._protected(resource, old, obj, subresource)
         fill_builtin_defaults(resource, obj)
@@ -315,7 +318,8 @@ class Writer:
             causes += validate(obj.get("status"), (resource.schema.get("properties") or {}).get("status", {}), "status")
         if resource.custom and not causes:
             causes += validate_rules(obj, old, resource.schema)
-        if not subresource:
+        if not subresource and not any(cause.reason == "FieldValueInvalid" for cause in causes):
+            # Rules may rely on values having the form that the schema asks for.
             causes += validate_builtin(resource, obj, old)
             if resource.storage == CRDS and not causes:
                 causes += validate_crd(obj, old)
@@ -343,9 +347,6 @@ class Writer:
             if _without_times(obj) == _without_times(old):
                 return old
         return from_storage(resource, self.store.put(resource.storage, stored_form))
-
-
-_RENAMED = Cause("metadata.name", "FieldValueInvalid", "Invalid value: field is immutable")
 
 
 def _revision(obj: Object) -> dict[str, str]:
@@ -389,6 +390,33 @@ def _check_types(resource: Resource, obj: Object) -> None:
         raise errors.invalid(resource, str(obj["metadata"].get("name", "")), wrong[:_MAX_CAUSES])
 
 
+def _check_appliable(resource: Resource, obj: Object) -> None:
+    """What is applied has to fit the schema before anything is merged; whoever does not is told 500, as by a real one.
+
+    Cuts nothing off: an unknown field is refused here whatever `fieldValidation` says.
+    """
+    metadata = obj["metadata"]
+    where = f"{metadata.get('namespace', '')}/{metadata['name']}; {resource.api_version}, Kind={resource.kind}"
+    unknown = prune(copy.deepcopy(obj), resource.schema) if resource.schema else []
+    if unknown:
+        raise errors.unreadable(
+            f"failed to create typed patch object ({where}): .{unknown[0]}: field not declared in schema"
+        )
+    for cause in validate(obj, resource.schema):
+        if cause.reason in ("FieldValueTypeInvalid", "FieldValueDuplicate"):
+            raise errors.unreadable(f"failed to create typed patch object ({where}): .{cause.sentence()}")
+        if not resource.custom and cause.message.rpartition(": ")[0].endswith("must be of type quantity"):
+            raise errors.unreadable(
+                f"failed to convert new object ({where}) to proper version: unable to convert unstructured object to "
+                f"{resource.api_version}, Kind={resource.kind}: quantities must match the regular expression "
+                "'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+            )
+
+
+def _misnamed(said: object, name: str) -> str:
+    return f"the name of the object ({said}) does not match the name on the URL ({name})"
+
+
 def _place(resource: Resource, obj: Object, namespace: str, name: str) -> None:
     """Name and namespace of the path win; a body that says otherwise is refused."""
     metadata = obj["metadata"]
@@ -401,8 +429,7 @@ def _place(resource: Resource, obj: Object, namespace: str, name: str) -> None:
     else:
         metadata.pop("namespace", None)
     if name and metadata.get("name") not in (None, "", name):
-        message = f"the name of the object ({metadata.get('name')}) does not match the name on the URL ({name})"
-        raise errors.bad_request(message)
+        raise errors.bad_request(_misnamed(metadata.get("name"), name))
     if name:
         metadata["name"] = name
 

@@ -65,7 +65,7 @@ class ClaimController:
         self._queue.mark(key)
 
     def _pod_changed(self, key: Key, pod: Manifest | None) -> None:
-        if pod is None:
+        if pod is None or not pod["spec"].get("nodeName"):
             for claim_key, claim in self._claims.items.items():
                 if is_terminating(claim):
                     self._queue.mark(claim_key)
@@ -110,7 +110,11 @@ class ClaimController:
 
     def _in_use(self, key: Key) -> bool:
         namespace, name = key
-        return any(pod_key[0] == namespace and name in claim_names(pod) for pod_key, pod in self._pods.items.items())
+        # A pod without a node has not begun to use it, and waits until it is gone and made anew.
+        return any(
+            pod_key[0] == namespace and pod["spec"].get("nodeName") and name in claim_names(pod)
+            for pod_key, pod in self._pods.items.items()
+        )
 
     def _remove_folder(self, key: Key) -> None:
         shutil.rmtree(self._volumes_directory / key[0] / key[1], ignore_errors=True)

@@ -20,6 +20,7 @@ from holdfast_local.kubelet.manifests import (
     LOG_PATH_ANNOTATION,
     Key,
     Manifest,
+    is_terminating,
     key_of,
     timestamp_now,
     uid_of,
@@ -222,7 +223,10 @@ class PodWorker:
 
     def _is_bound(self, claim_name: str) -> bool:
         claim = self._context.claims.items.get((self.key[0], claim_name))
-        return claim is not None and (claim.get("status") or {}).get("phase") == "Bound"
+        if claim is None or (claim.get("status") or {}).get("phase") != "Bound":
+            return False
+        # One that is on its way out is for the pods that use it already.
+        return not is_terminating(claim) or bool(self._pod["spec"].get("nodeName"))
 
     async def _annotate(self) -> None:
         """Tell the API server where the logs are, which serves them to `kubectl logs`."""

@@ -17,17 +17,25 @@ class StatefulSetController:
         self._queue = ReconcileQueue("statefulset", self.reconcile)
         sets.on_change(lambda key, _: self._queue.mark(key))
         pods.on_change(self._pod_changed)
+        claims.on_change(self._claim_changed)
 
     async def run(self) -> None:
         for informer in (self._sets, self._pods, self._claims):
             await informer.synced.wait()
         await self._queue.run()
 
+    def _claim_changed(self, key: Key, claim: Manifest | None) -> None:
+        if claim is None:  # a pod may wait for it
+            self._mark_namespace(key[0])
+
+    def _mark_namespace(self, namespace: str) -> None:
+        for set_key in self._sets.items:
+            if set_key[0] == namespace:
+                self._queue.mark(set_key)
+
     def _pod_changed(self, key: Key, pod: Manifest | None) -> None:
         if pod is None:  # its owner is not known any more: look at every set of the namespace
-            for set_key in self._sets.items:
-                if set_key[0] == key[0]:
-                    self._queue.mark(set_key)
+            self._mark_namespace(key[0])
             return
         for reference in pod["metadata"].get("ownerReferences") or []:
             if reference.get("kind") == "StatefulSet":

@@ -204,10 +204,12 @@ def _plan_replicas(
     replicas = _replica_count(statefulset)
     for ordinal in range(replicas):
         pod = by_ordinal.get(ordinal)
-        if pod is None:
+        if pod is None or _awaits_its_claims(pod):
+            # Also for a pod that is there already: its claim may have been on its way out when it was made.
             for claim in render_claims(statefulset, ordinal):
                 if claim["metadata"]["name"] not in existing_claims:
                     plan.create_claims.append(claim)
+        if pod is None:
             plan.create_pods.append(render_pod(statefulset, ordinal))
         elif _is_finished(pod) and not is_terminating(pod):
             plan.delete_pods.append(pod)
@@ -220,6 +222,10 @@ def _plan_replicas(
             plan.delete_pods.append(pod)
         if ordered:
             return  # the next lower one goes once this one is gone
+
+
+def _awaits_its_claims(pod: Mapping[str, Any]) -> bool:
+    return not pod["spec"].get("nodeName") and not is_terminating(dict(pod))
 
 
 def _plan_rolling_update(plan: Plan, statefulset: Mapping[str, Any], by_ordinal: Mapping[int, Manifest]) -> None:

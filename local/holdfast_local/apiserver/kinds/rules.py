@@ -28,6 +28,7 @@ _DNS_LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?\Z")
 _QUALIFIED_NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]\Z")
 _DATA_KEY = re.compile(r"[-._a-zA-Z0-9]+\Z")
 IMMUTABLE = "field is immutable"
+_OPERATORS = ("Equal", "Exists")
 _PATH_NAMED = ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
 
 
@@ -133,8 +134,9 @@ def _selector_matches_template(obj: Object) -> Iterator[Cause]:
 def _stateful_set(obj: Object, old: Object | None) -> Iterator[Cause]:
     yield from _selector_matches_template(obj)
     yield from _pod_spec(_at(obj, ("spec", "template", "spec")) or {}, "spec.template.spec")
-    if (_at(obj, ("spec", "replicas")) or 0) < 0:
-        yield invalid_value("spec.replicas", obj["spec"]["replicas"], "must be greater than or equal to 0")
+    for field in ("replicas", "minReadySeconds"):
+        if (_at(obj, ("spec", field)) or 0) < 0:
+            yield invalid_value(f"spec.{field}", obj["spec"][field], "must be greater than or equal to 0")
     if old is not None:
         before = {name: part for name, part in old["spec"].items() if name not in _STATEFUL_SET_MUTABLE}
         after = {name: part for name, part in obj["spec"].items() if name not in _STATEFUL_SET_MUTABLE}
@@ -154,11 +156,16 @@ def _workload(obj: Object, old: Object | None) -> Iterator[Cause]:
 def _pod_spec(spec: dict[str, Any], path: str) -> Iterator[Cause]:
     if not spec.get("containers"):
         yield required(f"{path}.containers")
+    for name in spec.get("nodeSelector") or ():
+        yield from _validate_label_name(f"{path}.nodeSelector", name)
+    for index, toleration in enumerate(spec.get("tolerations") or ()):
+        if toleration.get("operator", "Equal") not in _OPERATORS:
+            yield not_supported(f"{path}.tolerations[{index}].operator", toleration["operator"], _OPERATORS)
     volumes = {volume.get("name") for volume in spec.get("volumes") or ()}
     for group in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(group) or ()):
             place = f"{path}.{group}[{index}]"
-            if not container.get("image") and path != "spec.template.spec":
+            if not container.get("image"):
                 yield required(f"{place}.image")
             if not _DNS_LABEL.match(str(container.get("name", ""))):
                 yield invalid_value(f"{place}.name", container.get("name", ""), _LABEL_RULE)
@@ -209,6 +216,14 @@ def _service(obj: Object, old: Object | None) -> Iterator[Cause]:
             yield invalid_value(f"spec.ports[{index}].port", port.get("port"), "must be between 1 and 65535, inclusive")
         if len(ports) > 1 and not port.get("name"):
             yield required(f"spec.ports[{index}].name")
+        if port.get("nodePort") and spec.get("type") == "ClusterIP":
+            detail = "may not be used when `type` is 'ClusterIP'"
+            yield forbidden_field(f"spec.ports[{index}].nodePort", detail)
+    if spec.get("loadBalancerSourceRanges") and spec.get("type") != "LoadBalancer":
+        yield forbidden_field("spec.LoadBalancerSourceRanges", "may only be used when `type` is 'LoadBalancer'")
+    if spec.get("externalTrafficPolicy") and spec.get("type") not in ("LoadBalancer", "NodePort"):
+        detail = "may only be set for externally-accessible services"
+        yield invalid_value("spec.externalTrafficPolicy", spec["externalTrafficPolicy"], detail)
     before = _at(old, ("spec", "clusterIP")) if old else None
     if before and spec.get("clusterIP") != before and spec.get("type") != "ExternalName":
         yield invalid_value("spec.clusterIPs[0]", [spec.get("clusterIP")], "may not change once set")
@@ -224,7 +239,9 @@ def _claim(obj: Object, old: Object | None) -> Iterator[Cause]:
     if old is None:
         return
     before = _at(old, ("spec", "resources", "requests", "storage"))
-    if wanted is not None and before is not None and parse_quantity(wanted) < parse_quantity(before):
+    if not old["spec"].get("volumeName") and wanted != before:
+        yield forbidden_field("spec", _CLAIM_RULE)
+    elif wanted is not None and before is not None and parse_quantity(wanted) < parse_quantity(before):
         yield forbidden_field("spec.resources.requests.storage", "field can not be less than status.capacity")
     frozen_before = {k: v for k, v in old["spec"].items() if k not in ("resources", "volumeAttributesClassName")}
     frozen_after = {k: v for k, v in spec.items() if k not in ("resources", "volumeAttributesClassName")}
@@ -235,10 +252,12 @@ def _claim(obj: Object, old: Object | None) -> Iterator[Cause]:
         if "storageClassName" not in frozen_before:
             frozen_after.pop("storageClassName", None)
     if frozen_before != frozen_after:
-        detail = (
-            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
-        )
-        yield forbidden_field("spec", detail)
+        yield forbidden_field("spec", _CLAIM_RULE)
+
+
+_CLAIM_RULE = (
+    "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
+)
 
 
 def _data_holder(obj: Object, old: Object | None) -> Iterator[Cause]:
@@ -272,6 +291,25 @@ def _budget(obj: Object, old: Object | None) -> Iterator[Cause]:
     spec = obj.get("spec") or {}
     if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
         yield invalid_value("spec", {}, "minAvailable and maxUnavailable cannot be both set")
+    for field in ("minAvailable", "maxUnavailable"):
+        value = spec.get(field)
+        if isinstance(value, str) and not re.fullmatch("[0-9]+%", value):
+            detail = "a valid percent string must be a numeric string followed by an ending '%'"
+            yield invalid_value(f"spec.{field}", value, detail)
+        elif isinstance(value, int) and value < 0:
+            yield invalid_value(f"spec.{field}", value, "must be greater than or equal to 0")
+    policy = spec.get("unhealthyPodEvictionPolicy")
+    if policy is not None and policy not in _EVICTION_POLICIES:
+        yield not_supported("spec.unhealthyPodEvictionPolicy", policy, _EVICTION_POLICIES)
+
+
+_EVICTION_POLICIES = ("AlwaysAllow", "IfHealthyBudget")
+
+
+def _event(obj: Object, old: Object | None) -> Iterator[Cause]:
+    namespace = _at(obj, ("involvedObject", "namespace"))
+    if old is None and namespace and namespace != obj["metadata"].get("namespace"):
+        yield invalid_value("involvedObject.namespace", namespace, "does not match event.namespace")
 
 
 _RULES: dict[str, Callable[[Object, Object | None], Iterator[Cause]]] = {
@@ -287,4 +325,5 @@ _RULES: dict[str, Callable[[Object, Object | None], Iterator[Cause]]] = {
     "RoleBinding": _role_binding,
     "ClusterRoleBinding": _role_binding,
     "PodDisruptionBudget": _budget,
+    "Event": _event,
 }

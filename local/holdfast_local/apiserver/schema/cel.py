@@ -29,6 +29,8 @@ _KEYWORDS = frozenset(
 )
 _REASONS = ("FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate")
 ABSENT = object()
+NO_FIELD = "<nil>"
+"""How a real server calls the object as a whole."""
 
 
 @lru_cache(PROGRAM_CACHE_LENGTH)
@@ -108,13 +110,14 @@ def _cause(rule: Schema, value: Any, variables: dict[str, Any], path: str) -> Ca
         if isinstance(made, str) and made.strip():
             message = made
     reason = rule.get("reason") if rule.get("reason") in _REASONS else "FieldValueInvalid"
-    field = (path + rule.get("fieldPath", "")).lstrip(".")
+    field = (path + rule.get("fieldPath", "")).lstrip(".") or NO_FIELD
     heading = {
         "FieldValueForbidden": "Forbidden",
         "FieldValueRequired": "Required value",
         "FieldValueDuplicate": f"Duplicate value: {shown(value)}",
     }.get(str(reason))
-    sentence = f"{heading}: {message}" if heading else f"Invalid value: {shown(value)}: {message}"
+    told = "" if isinstance(value, dict | list) else f"{shown(value)}: "
+    sentence = f"{heading}: {message}" if heading else f"Invalid value: {told}{message}"
     return Cause(field, str(reason), sentence)
 
 

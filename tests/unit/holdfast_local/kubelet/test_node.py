@@ -455,3 +455,22 @@ async def test_a_claim_of_a_class_that_provisions_nothing_keeps_its_pod_from_a_n
         claim = await demo.client.get(CLAIMS, NAMESPACE, "data-demo-0")
         assert claim is not None
         assert (claim.get("status") or {}).get("phase") != "Bound"
+
+
+async def test_a_pod_that_is_made_anew_leaves_a_claim_that_goes_and_gets_another(tmp_path: Path) -> None:
+    async with node(tmp_path / "s", Isolation.PREFIX.value) as demo:
+        await demo.start(1)
+        before = await demo.client.get(CLAIMS, NAMESPACE, "data-demo-0")
+        assert before is not None
+        starts = demo.state / "volumes" / NAMESPACE / "data-demo-0" / "starts"
+        assert starts.exists()
+        await demo.client.delete(CLAIMS, NAMESPACE, "data-demo-0")
+        await demo.client.delete(PODS, NAMESPACE, "demo-0")
+
+        async def has_another() -> bool:
+            claim, pod = await demo.client.get(CLAIMS, NAMESPACE, "data-demo-0"), await demo.pod(0)
+            fresh = claim is not None and claim["metadata"]["uid"] != before["metadata"]["uid"]
+            return fresh and pod is not None and await demo.ready_pods() == 1
+
+        await demo.until(has_another)
+        assert starts.read_text() == "x", "an empty volume, which has seen one start"
