@@ -74,9 +74,10 @@ def plan_growth(
 
 def _steps(pool: PoolSpec, claims: Sequence[ClaimState], stateful_set: Manifest | None) -> list[GrowthStep]:
     wanted = parse_quantity(pool.claim.storage)
-    small: list[GrowthStep] = [GrowClaim(claim, pool.claim.storage) for claim in claims if claim.requested < wanted]
+    small = [claim for claim in claims if claim.requested < wanted]
     if small:
-        return small
+        # The API server lets no claim change that has no volume yet; it grows once it is bound.
+        return [GrowClaim(claim, pool.claim.storage) for claim in small if claim.capacity is not None]
     if stateful_set is None or template_storage(stateful_set) >= wanted:
         return []
     if stateful_set["metadata"].get("deletionTimestamp"):

@@ -45,8 +45,10 @@ _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 
-_WRONG_TYPE_MARK = "failed to create typed patch object"
+_WRONG_TYPE_MARKS = ("failed to create typed patch object", "failed to convert new object")
 """What server-side apply says of a field with a wrong type or name: a 500 on servers up to 1.36 at least."""
+_UID_FIELD = "metadata.uid"
+"""The field that is named where a patch is for an object that somebody has since made anew."""
 
 
 def ignore_call(verb: str, kind: Kind) -> None:
@@ -172,7 +174,7 @@ class HttpKubeClient:
         kind, metadata = kind_of(manifest), manifest["metadata"]
         path = _path(kind, metadata["namespace"], metadata["name"])
         query = {"fieldManager": FIELD_MANAGER}
-        # The server takes a differing uid for an attempt to change it, which is a conflict.
+        # The server takes a differing uid for an attempt to change it, and refuses.
         body = {**patch, "metadata": {**patch.get("metadata", {}), "uid": metadata["uid"]}}
         self._on_call("merge", kind)
         try:
@@ -291,20 +293,22 @@ def _decoded(payload: bytes, where: str) -> Manifest:
 def _translated(status: int | None, body: Any, where: str) -> KubeError:
     """A status code as one of our errors, with the server's own message."""
     try:
-        message = json.loads(body).get("message") or ""
+        said = json.loads(body)
+        message = said.get("message") or ""
+        fields = [cause.get("field") for cause in (said.get("details") or {}).get("causes") or ()]
     except (ValueError, TypeError, AttributeError):
-        message = ""
+        message, fields = "", []
     text = f"{where}: {status}" + (f": {message}" if message else "")
     if status == 404:
         return _NotFound(text)
     if status in (401, 403):
         return KubeForbidden(text)
-    if status == 409:
+    if status == 409 or (status == 422 and _UID_FIELD in fields):
         return KubeConflict(text)
     if status == 410:
         return WatchExpired(text)
     if status == 429:
         return _TooManyRequests(text)
-    if status in (400, 405, 406, 413, 415, 422) or message.startswith(_WRONG_TYPE_MARK):
+    if status in (400, 405, 406, 413, 415, 422) or message.startswith(_WRONG_TYPE_MARKS):
         return KubeRejected(text)
     return KubeUnavailable(text)

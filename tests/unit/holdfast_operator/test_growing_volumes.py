@@ -86,6 +86,21 @@ async def test_a_bigger_template_grows_claims_and_then_the_template_around_runni
     assert not [call for call in world.kube.calls if call[0] == "delete" or call[1] == "Pod"]
 
 
+async def test_a_claim_without_a_volume_is_left_alone_until_it_has_one(world: Any) -> None:
+    """A real API server refuses to change it, which is no word on whether volumes can grow."""
+    await started(world)
+    sets = uids(world, STATEFUL_SET)
+    claims(world)[3]["status"] = {"phase": "Pending"}
+    world.change_spec(pools=[pool("2Gi")])
+    await world.run_passes()
+    assert requested(world) == ["2Gi"] * 3 + ["1Gi"]
+    assert uids(world, STATEFUL_SET) == sets, "the template follows the claims"
+    mounted(world, "1Gi")
+    await world.run_passes()
+    assert requested(world) == ["2Gi"] * 4
+    assert uids(world, STATEFUL_SET) != sets
+
+
 async def test_the_status_says_which_volumes_still_grow_and_then_settles(world: Any) -> None:
     await started(world)
     world.change_spec(pools=[pool("2Gi")])

@@ -136,6 +136,16 @@ async def test_only_the_very_object_is_deleted(api: Any, kube: HttpKubeClient) -
     await kube.delete(SECRET_MANIFEST)
 
 
+async def test_a_patch_for_an_object_made_anew_is_a_conflict(api: Any, kube: HttpKubeClient) -> None:
+    """As Kubernetes 1.36 answers it."""
+    message = 'Secret "logs-root" is invalid: metadata.uid: Invalid value: "u1": field is immutable'
+    causes = [{"reason": "FieldValueInvalid", "message": "field is immutable", "field": "metadata.uid"}]
+    api[0].answer = lambda request: (422, {"message": message, "reason": "Invalid", "details": {"causes": causes}})
+    with pytest.raises(KubeConflict):
+        await kube.merge(SECRET_MANIFEST, {"metadata": {"annotations": {"a": None}}})
+    assert api[0].bodies[0]["metadata"]["uid"] == "u1"
+
+
 @pytest.mark.parametrize(
     ("status", "error"),
     [
@@ -172,15 +182,20 @@ async def test_an_eviction_refused_by_a_budget_is_told_apart(api: Any, kube: Htt
     assert api[0].requests[0].path == "/api/v1/namespaces/loki/pods/logs-pool-main-0/eviction"
 
 
-async def test_a_field_of_the_wrong_type_is_a_refusal_though_the_server_says_500(
-    api: Any, kube: HttpKubeClient
-) -> None:
-    said = (
+@pytest.mark.parametrize(
+    "said",
+    [
         "failed to create typed patch object (odd/t-pool-main; apps/v1, Kind=StatefulSet): "
-        '.spec.template.spec.containers[name="holdfast"].env[name="A"].value: expected string, got &3'
-    )
+        '.spec.template.spec.containers[name="holdfast"].env[name="A"].value: expected string, got &3',
+        "failed to convert new object (odd/t-pool-main; apps/v1, Kind=StatefulSet) to proper version: unable to "
+        "convert unstructured object to apps/v1, Kind=StatefulSet: quantities must match the regular expression …",
+    ],
+)
+async def test_a_field_of_the_wrong_type_is_a_refusal_though_the_server_says_500(
+    api: Any, kube: HttpKubeClient, said: str
+) -> None:
     api[0].answer = lambda request: (500, {"kind": "Status", "status": "Failure", "message": said, "code": 500})
-    with pytest.raises(KubeRejected, match="expected string"):
+    with pytest.raises(KubeRejected, match="Kind=StatefulSet"):
         await kube.apply(SECRET_MANIFEST)
 
 
