@@ -61,6 +61,9 @@ CRASH_ROUNDS ?= 200
 soak: $(STAMP)
 	@$(BIN)/pytest tests/soak/soak_pods.py -v -s --log-cli-level INFO
 	@HOLDFAST_CRASH_ROUNDS=$(CRASH_ROUNDS) $(BIN)/pytest tests/crash -v -s --log-cli-level INFO
+	@HOLDFAST_KILL_EVERY=1 $(BIN)/pytest tests/unit/holdfast_operator/test_killed_anywhere.py --timeout 3600 -v
+	@HOLDFAST_LOAD_TENANTS=200 HOLDFAST_LOAD_OUTAGE_SECONDS=60 HOLDFAST_LOAD_KILLS=100 HOLDFAST_LOAD_FREEZE=1 \
+	  $(BIN)/pytest tests/blackbox/test_operator_under_load.py -v --durations=0
 	@HOLDFAST_LISTING_KEYS=1000000 HOLDFAST_LISTING_WAIT_SECONDS=1200 \
 	  $(BIN)/pytest tests/blackbox/test_listing_at_size.py -v -s
 	@HOLDFAST_TREE_SYSTEM_FILES=5000 HOLDFAST_TREE_SYSTEM_BYTES=2000000000 \

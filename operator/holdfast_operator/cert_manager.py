@@ -21,14 +21,15 @@ class CertificateRequests:
 
     def __init__(self, kube: KubeClient, cluster_domain: str) -> None:
         self._kube, self._cluster_domain = kube, cluster_domain
-        self._bare: dict[str, int] = {}
-        """A Tenant's uid → the generation that has no request."""
+        self._bare: dict[tuple[str, str], tuple[str, int]] = {}
+        """A Tenant's namespace and name → its uid, and the generation that has no request."""
 
     async def settle(self, tenant: TenantSpec) -> tuple[str, str] | None:
         """Why it cannot be asked for, as reason and message; None where it could, or need not.  Raises
         KubeUnavailable or KubeConflict only."""
         wanted = render_certificate(tenant, self._cluster_domain)
-        if not wanted and self._bare.get(tenant.uid) == tenant.generation:
+        name, state = (tenant.namespace, tenant.name), (tenant.uid, tenant.generation)
+        if not wanted and self._bare.get(name) == state:
             return None
         try:
             found = await self._kube.list_objects(CERTIFICATE, tenant.namespace, labels.tenant_labels(tenant.name))
@@ -39,9 +40,9 @@ class CertificateRequests:
             if wanted:
                 return "CertificateNotApplied", f"{error}; it takes cert-manager, and the operator's right to its kind"
         if not wanted:
-            self._bare[tenant.uid] = tenant.generation
+            self._bare[name] = state
         return None
 
-    def forget(self, uid: str) -> None:
+    def forget(self, namespace: str, name: str) -> None:
         """The Tenant is gone."""
-        self._bare.pop(uid, None)
+        self._bare.pop((namespace, name), None)

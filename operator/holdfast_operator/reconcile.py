@@ -162,8 +162,8 @@ class Reconciler:
             self._written.pop(key, None)
             self._unchanged.pop(key, None)
             self._ports.metrics.tenant_gone(key)
-            for optional in (self._monitoring, self._network):
-                optional.forget(key.namespace, key.name)
+            for memory in (self._monitoring, self._network, self._tls):
+                memory.forget(key.namespace, key.name)
             return None
         previous = body.get("status") or {}
         status, delay = await self._pass(key, body, previous)

@@ -101,6 +101,10 @@ class TlsSteps:
             tenant, ledger, tls, request_trouble, self._reach(tenant, ledger, tls), self._cluster_domain, self._now()
         )
 
+    def forget(self, namespace: str, name: str) -> None:
+        """The Tenant is gone."""
+        self._requests.forget(namespace, name)
+
     def _reach(self, tenant: TenantSpec, ledger: Ledger, tls: TenantTls | None) -> Reach:
         """Without a certificate that holds only probes are answered, without TLS."""
         if tls is None or tls.clients is None or tls.ended(self._now()) or not speaks_tls(ledger):

@@ -4,8 +4,8 @@ Real: the operator's process with its chart's rights, and the stand-in's API ser
 (`holdfast_operator.testing.hollow_node`): pods are objects that answer health questions and provisioning, and bytes
 are kept by nobody.
 
-In `make test` with a dozen Tenants; in `make soak` with HOLDFAST_LOAD_TENANTS=200, 60 seconds without an API server
-and many more rounds of `kill -9`.
+In `make test` with a handful of Tenants; in `make soak` with HOLDFAST_LOAD_TENANTS=200, 60 seconds without an API
+server, a hundred rounds of `kill -9`, and an operator that is frozen (the rest of that: `test_lease`, in virtual time).
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ from holdfast_operator.testing.cut_line import CutLine
 from holdfast_operator.testing.hollow_node import HollowNode
 from holdfast_operator.testing.processes import ApiProcess, LocalProcess, OperatorProcesses, free_port
 
-TENANTS = int(os.environ.get("HOLDFAST_LOAD_TENANTS", "8"))
+TENANTS = int(os.environ.get("HOLDFAST_LOAD_TENANTS", "5"))
 OUTAGE_SECONDS = float(os.environ.get("HOLDFAST_LOAD_OUTAGE_SECONDS", "3"))
-KILLS = int(os.environ.get("HOLDFAST_LOAD_KILLS", "4"))
+KILLS = int(os.environ.get("HOLDFAST_LOAD_KILLS", "3"))
+FREEZE = "HOLDFAST_LOAD_FREEZE" in os.environ
+"""The lease of a frozen operator runs out in its own time, some twenty seconds."""
 SEED = int(os.environ.get("HOLDFAST_LOAD_SEED", "1"))
 NAMESPACES = 2
 WAIT_SECONDS = 300.0 + 5 * TENANTS
@@ -205,7 +207,7 @@ async def test_many_tenants_cost_nothing_at_rest_and_survive_a_bad_api_server(sc
 
 
 async def nothing_is_asked_at_rest(scene: Scene, operator: LocalProcess) -> None:
-    """Every Tenant is looked at twice more, and the API server is asked for the list of Tenants alone, now and then."""
+    """Every Tenant is looked at once more, and the API server is asked for the list of Tenants alone, now and then."""
 
     async def counts() -> tuple[float, float, float, int]:
         passes = await scene.metric(operator, "holdfast_operator_passes_total")
@@ -220,7 +222,7 @@ async def nothing_is_asked_at_rest(scene: Scene, operator: LocalProcess) -> None
     async def quiet() -> bool:
         before = await counts()
         async with asyncio.timeout(WAIT_SECONDS):
-            while (await counts())[0] < before[0] + 2 * TENANTS:
+            while (await counts())[0] < before[0] + TENANTS + 1:
                 await asyncio.sleep(0.5)
         after = await counts()
         return after[1] == before[1] and after[3] - before[3] <= after[2] - before[2] + 1
@@ -237,16 +239,19 @@ async def test_one_of_two_works_and_the_other_takes_over(scene: Scene) -> None:
     await scene.until("the second to stand by", lambda: stands_by(scene, second))
     assert await scene.metric(first, "holdfast_operator_working") == 1
 
-    first.send(signal.SIGSTOP)
-    await scene.change_all({"spec": {"buckets": [{"name": "first"}, {"name": "second"}]}})
-    await scene.until("the second to do it", scene.all_at_rest)
-    assert await scene.metric(second, "holdfast_operator_working") == 1
-    first.send(signal.SIGCONT)
-    await scene.until("the first to stand by", lambda: stands_by(scene, first))
+    if FREEZE:
+        first.send(signal.SIGSTOP)
+        await scene.change_all({"spec": {"buckets": [{"name": "first"}, {"name": "second"}]}})
+        await scene.until("the second to do it", scene.all_at_rest)
+        assert await scene.metric(second, "holdfast_operator_working") == 1
+        first.send(signal.SIGCONT)
+        await scene.until("the first to stand by", lambda: stands_by(scene, first))
+        first, second = second, first
 
-    await second.end()  # told to end, it gives the lease back
+    await first.end()  # told to end, it gives the lease back
     await scene.change_all({"spec": {"buckets": [{"name": "first"}, {"name": "third"}]}})
-    await scene.until("the first to do it again", scene.all_at_rest)
+    await scene.until("the other to do it", scene.all_at_rest)
+    assert await scene.metric(second, "holdfast_operator_working") == 1
     assert all("third" in store.buckets for store in scene.node.stores.values())
     assert await scene.identities() == identities
     assert scene.node.refused_keys == []

@@ -9,8 +9,9 @@ import ssl
 from dataclasses import dataclass
 from typing import Any
 
-MAX_KEPT = 256
-"""Tenants for which what verifies them is kept, and with it the connections that were made; others pay a handshake."""
+MAX_KEPT = 1024
+"""Tenants for which what verifies them is kept, some 20 KB each, and with it the connections that were made; others pay
+a handshake with every pod in every pass."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,3 +43,23 @@ async def test_a_node_with_two_pods_is_lost_with_both(world: Any) -> None:
         world.kube.object(POD, name)["spec"] = {"nodeName": "one" if name[-1] in "01" else name}
     await world.run_pass()
     assert world.kube.tenant_status()["pools"][0]["tolerates"] == {"drives": 3, "servers": 1, "nodes": 0}
+
+
+async def test_nothing_is_remembered_of_a_tenant_that_is_gone(world: Any) -> None:
+    await world.start()
+    assert held(world.reconciler)
+    world.kube.remove(("Tenant", "loki", "logs"))
+    await world.run_pass()
+    assert held(world.reconciler) == []
+
+
+def held(thing: Any, depth: int = 4) -> list[str]:
+    """Names of the dicts below an object that hold anything, but for what is bounded by itself."""
+    bounded = {"_allowances", "_posted", "_kept"}
+    found = []
+    for name, value in vars(thing).items():
+        if isinstance(value, dict) and value and name not in bounded:
+            found.append(name)
+        elif depth and type(value).__module__.startswith("holdfast_operator") and name not in ("_ports", "_kube"):
+            found += held(value, depth - 1) if hasattr(value, "__dict__") else []
+    return found
