@@ -17,6 +17,8 @@ from holdfast_operator.kube.port import (
     STATEFUL_SET,
     Kind,
 )
+from holdfast_operator.tenant.parse import parse_tenant
+from holdfast_operator.tls.names import client_names
 
 VERSIONS = ("1.27", "1.37")
 INGRESS_SPEC = {
@@ -92,6 +94,12 @@ async def test_an_ingress_leads_to_the_service_and_goes_when_it_is_not_wanted(wo
     assert world.kube.names(INGRESS) == []
     conditions = world.kube.tenant_status("logs")["conditions"]
     assert "NetworkReady" not in {condition["type"] for condition in conditions}
+
+
+def test_a_certificate_of_the_operators_vouches_for_the_names_of_the_ingress(tenant_body: Any) -> None:
+    tenant = parse_tenant(tenant_body(ingress=INGRESS_SPEC, tls={"mode": "SelfSigned"})).spec
+    assert tenant is not None
+    assert {"s3.example.com", "*.s3.example.com"} <= set(client_names(tenant, "cluster.local", ()).dns)
 
 
 async def test_a_network_policy_lets_in_pods_operator_and_the_named_clients(world: Any) -> None:
