@@ -49,7 +49,8 @@ def verify(binary: Path, configuration: Mapping[str, Any], directory: Path) -> s
 
 
 def single_process(configuration: Mapping[str, Any], directory: Path, port: int, grpc_port: int) -> dict[str, Any]:
-    """The configuration with what one process on loopback needs, and a compactor that does not wait for hours."""
+    """The configuration with what one process on loopback needs, the chart's own settings for how the store is asked,
+    and a compactor that does not wait for hours."""
     big = "100MB"
     return merged(
         configuration,
@@ -79,9 +80,11 @@ def single_process(configuration: Mapping[str, Any], directory: Path, port: int,
             "compactor": {"compaction_interval": "15s", "retention_delete_delay": "5s"},
             "chunk_store_config": {"chunk_cache_config": {"embedded_cache": {"enabled": True, "max_size_items": 1}}},
             "query_range": {"cache_results": False},
+            "storage_config": {"hedging": {"at": "250ms", "max_per_second": 20, "up_to": 3}},
             "limits_config": {
                 "ingestion_rate_mb": 100,
                 "ingestion_burst_size_mb": 200,
+                "split_queries_by_interval": "15m",
                 "per_stream_rate_limit": big,
                 "per_stream_rate_limit_burst": big,
                 "max_entries_limit_per_query": LINES_PER_QUERY,
