@@ -20,6 +20,7 @@ from botocore.credentials import Credentials
 
 from holdfast_operator.credentials import KeyPair
 from holdfast_operator.observe.trust import PLAIN, Reach
+from holdfast_operator.provision.bucket_settings import ABSENT_CODES
 from holdfast_server.contract import admin, names
 
 CALL_TIMEOUT_SECONDS = 10.0
@@ -50,6 +51,12 @@ class StoreClient(Protocol):
     async def create_bucket(self, name: str) -> None: ...
     async def delete_bucket(self, name: str) -> None:
         """StoreRefused with code BucketNotEmpty where it holds anything."""
+
+    async def bucket_setting(self, name: str, setting: str) -> bytes | None:
+        """The document of a sub-resource (`tagging`, `cors`, `policy`); None where there is none."""
+
+    async def put_bucket_setting(self, name: str, setting: str, document: bytes | None) -> None:
+        """None takes it away."""
 
     async def put_policy(self, name: str, document: Mapping[str, Any]) -> None: ...
     async def delete_policy(self, name: str) -> None: ...
@@ -90,6 +97,17 @@ class HttpStoreClient:
 
     async def delete_bucket(self, name: str) -> None:
         await self._delete(f"/{quote(name)}")
+
+    async def bucket_setting(self, name: str, setting: str) -> bytes | None:
+        try:
+            return await self._call("GET", f"/{quote(name)}?{setting}")
+        except StoreRefused as error:
+            if error.code in ABSENT_CODES:
+                return None
+            raise
+
+    async def put_bucket_setting(self, name: str, setting: str, document: bytes | None) -> None:
+        await self._call("DELETE" if document is None else "PUT", f"/{quote(name)}?{setting}", document or b"")
 
     async def put_policy(self, name: str, document: Mapping[str, Any]) -> None:
         await self._call("PUT", _admin_path("policies", name), msgspec.json.encode(document))

@@ -1,11 +1,14 @@
-"""Whether the store still has what was made in it: three questions, whatever the number of buckets and users.
+"""Whether the store still has what was made in it: three questions, whatever the number of buckets and
+users, and one more for each setting that a bucket declares.
 
-Looked at: that each bucket, policy and user is there, and a user's name, policies and whether it is enabled.  Not
+Looked at: that each bucket, policy and user is there, a user's name, policies and whether it is enabled, and what a
+bucket declares of its tags, CORS rules and policy (a question each).  Not
 looked at, because the store does not tell: a secret key and the text of a policy; those are made again now and then.
 """
 
 from __future__ import annotations
 
+from holdfast_operator.provision.bucket_settings import same
 from holdfast_operator.provision.client import StoreClient
 from holdfast_operator.provision.plan import ProvisionPlan
 from holdfast_operator.provision.policy import generated_policy_name
@@ -18,6 +21,13 @@ async def find_drift(plan: ProvisionPlan, store: StoreClient) -> tuple[str, ...]
     if plan.buckets:
         there = await store.bucket_names()
         found += [f"bucket {name} is gone" for name in plan.buckets if name not in there]
+        for name, settings in plan.settings:
+            if name in there:
+                found += [
+                    f"{setting} of bucket {name} was changed"
+                    for setting, document in settings.items()
+                    if not same(setting, document, await store.bucket_setting(name, setting))
+                ]
     wanted = [name for name, _ in plan.policies]
     wanted += [generated_policy_name(task.name) for task in plan.users if task.own_policy is not None]
     if wanted:

@@ -6,7 +6,7 @@ that is left stays `Pending` and the pass ends.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -52,7 +52,8 @@ def pending(plan: ProvisionPlan, message: str) -> Provisioned:
 async def execute(plan: ProvisionPlan, store: StoreClient) -> Provisioned:
     """Policies come before the users that have them, and departures last."""
     run = _Run(store)
-    buckets = [await run.item(name, store.create_bucket(name)) for name in plan.buckets]
+    settings = dict(plan.settings)
+    buckets = [await run.item(name, run.make_bucket(name, settings.get(name, {}))) for name in plan.buckets]
     policies = [await run.item(name, store.put_policy(name, document)) for name, document in plan.policies]
     users = [await run.item(task.name, run.make_user(task)) for task in plan.users]
     for name, keys in plan.departed_users:
@@ -113,6 +114,11 @@ class _Run:
         except StoreError as error:
             return ItemStatus(name, "Failed", str(error))
         return ItemStatus(name, "Ready")
+
+    async def make_bucket(self, name: str, settings: Mapping[str, bytes | None]) -> None:
+        await self._store.create_bucket(name)
+        for setting, document in settings.items():
+            await self._store.put_bucket_setting(name, setting, document)
 
     async def make_user(self, task: UserTask) -> None:
         if task.own_policy is not None:

@@ -16,6 +16,7 @@ import msgspec
 
 from holdfast_operator.credentials import KeyPair
 from holdfast_operator.ledger import Ledger
+from holdfast_operator.provision.bucket_settings import settings_of
 from holdfast_operator.provision.policy import generated_policy_name, render_policy
 from holdfast_operator.tenant.spec import TenantSpec
 from holdfast_operator.tenant_keys import TenantCredentials
@@ -44,6 +45,8 @@ class UserTask:
 @dataclass(frozen=True, slots=True)
 class ProvisionPlan:
     buckets: tuple[str, ...] = ()
+    settings: tuple[tuple[str, Mapping[str, bytes | None]], ...] = ()
+    """Of buckets that declare any: see `bucket_settings.settings_of`."""
     policies: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     users: tuple[UserTask, ...] = ()
     departed_users: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -94,6 +97,7 @@ def plan_provisioning(tenant: TenantSpec, credentials: TenantCredentials, ledger
     declared_policies = {policy.name for policy in tenant.policies}
     return ProvisionPlan(
         buckets=tuple(bucket.name for bucket in tenant.buckets),
+        settings=tuple((bucket.name, settings) for bucket in tenant.buckets if (settings := settings_of(bucket))),
         policies=tuple((policy.name, policy.document) for policy in tenant.policies),
         users=tuple(tasks),
         departed_users=tuple(

@@ -28,6 +28,7 @@ from holdfast_operator.tenant.spec import (
     AuditSpec,
     BucketGrant,
     BucketSpec,
+    CorsRule,
     IssuerSpec,
     Plaintext,
     PodSettings,
@@ -267,9 +268,35 @@ def _bucket(fields: Fields) -> BucketSpec:
     bucket = BucketSpec(
         name=fields.text("name", required=True, max_size=63, pattern=limits.BUCKET_NAME),
         deletion_policy=cast(Retention, fields.choice("deletionPolicy", _RETENTIONS, "Retain")),
+        tags=fields.text_mapping("tags") if fields.has("tags") else None,
+        cors=tuple(map(_cors_rule, fields.items("cors", max_count=limits.MAX_CORS_RULES)))
+        if fields.has("cors")
+        else None,
+        policy=fields.mapping("policy") if fields.has("policy") else None,
     )
+    if bucket.tags is not None and len(bucket.tags) > limits.MAX_BUCKET_TAGS:
+        fields.fault("tags", f"has {len(bucket.tags)} entries, at most {limits.MAX_BUCKET_TAGS} are allowed")
     fields.finish()
     return bucket
+
+
+def _cors_rule(fields: Fields) -> CorsRule:
+    rule = CorsRule(
+        id=fields.text("id", max_size=255),
+        allowed_origins=fields.texts("allowedOrigins", max_count=limits.MAX_CORS_ENTRIES),
+        allowed_methods=fields.texts("allowedMethods", max_count=len(limits.CORS_METHODS)),
+        allowed_headers=fields.texts("allowedHeaders", max_count=limits.MAX_CORS_ENTRIES),
+        expose_headers=fields.texts("exposeHeaders", max_count=limits.MAX_CORS_ENTRIES),
+        max_age_seconds=fields.integer("maxAgeSeconds", None, low=0, high=limits.MAX_CORS_AGE_SECONDS),
+    )
+    for name, given in (("allowedOrigins", rule.allowed_origins), ("allowedMethods", rule.allowed_methods)):
+        if not given:
+            fields.fault(name, "is required")
+    for index, method in enumerate(rule.allowed_methods):
+        if method not in limits.CORS_METHODS:
+            fields.fault(f"allowedMethods[{index}]", f"{method!r} is none of {', '.join(limits.CORS_METHODS)}")
+    fields.finish()
+    return rule
 
 
 def _policy(fields: Fields) -> PolicySpec:

@@ -58,10 +58,24 @@ class PoolSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class CorsRule:
+    allowed_origins: tuple[str, ...]
+    allowed_methods: tuple[str, ...]
+    allowed_headers: tuple[str, ...] = ()
+    expose_headers: tuple[str, ...] = ()
+    max_age_seconds: int | None = None
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class BucketSpec:
     name: str
     deletion_policy: Retention = "Retain"
     """What becomes of the bucket when it leaves the spec; `Delete` removes it only once it is empty."""
+    tags: Mapping[str, str] | None = None
+    """None: not managed; here and below, what is empty is taken away."""
+    cors: tuple[CorsRule, ...] | None = None
+    policy: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -312,7 +312,7 @@ class HollowNode:
             return web.Response(status=403, body=msgspec.json.encode(error))
         store = self.stores.setdefault((namespace, tenant), MemoryStore())
         body = await request.read()
-        answer = await _dispatch(store, request.method, request.path, body)
+        answer = await _dispatch(store, request.method, request.path, request.query_string, body)
         return web.Response(status=200, body=answer)
 
     def accepted_root_keys(self, namespace: str, tenant: str) -> set[str]:
@@ -325,13 +325,18 @@ class HollowNode:
         return {data[secrets.ACCESS_KEY].decode(), *(pair.access_key for pair in further.root)}
 
 
-async def _dispatch(store: MemoryStore, method: str, path: str, body: bytes) -> bytes:
+async def _dispatch(store: MemoryStore, method: str, path: str, setting: str, body: bytes) -> bytes:
     """The calls that `provision.client` makes."""
     if not path.startswith(names.ADMIN_PREFIX):
         bucket = unquote(path.strip("/"))
         if not bucket:
             listed = "".join(f"<Bucket><Name>{name}</Name></Bucket>" for name in sorted(await store.bucket_names()))
             return f"<R><Buckets>{listed}</Buckets></R>".encode()
+        if setting:
+            if method == "GET":
+                return await store.bucket_setting(bucket, setting) or b""
+            await store.put_bucket_setting(bucket, setting, body if method == "PUT" else None)
+            return b""
         await (store.create_bucket(bucket) if method == "PUT" else store.delete_bucket(bucket))
         return b""
     collection, _, name = path.removeprefix(names.ADMIN_PREFIX).strip("/").partition("/")

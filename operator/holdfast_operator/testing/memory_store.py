@@ -31,6 +31,8 @@ class MemoryStore:
     def __init__(self) -> None:
         self.buckets: dict[str, int] = {}
         """Name → number of objects."""
+        self.settings: dict[tuple[str, str], bytes] = {}
+        """(Bucket, sub-resource) → document."""
         self.policies: dict[str, Mapping[str, Any]] = {}
         self.users: dict[str, admin.UserSpec] = {}
         self.calls: list[str] = []
@@ -59,6 +61,17 @@ class MemoryStore:
         if self.buckets.get(name):
             raise StoreRefused("BucketNotEmpty", "the bucket is not empty")
         self.buckets.pop(name, None)
+
+    async def bucket_setting(self, name: str, setting: str) -> bytes | None:
+        self._look()
+        return self.settings.get((name, setting))
+
+    async def put_bucket_setting(self, name: str, setting: str, document: bytes | None) -> None:
+        self._note(f"put_bucket_setting {name} {setting}")
+        if document is None:
+            self.settings.pop((name, setting), None)
+        else:
+            self.settings[name, setting] = document
 
     async def put_policy(self, name: str, document: Mapping[str, Any]) -> None:
         self._note(f"put_policy {name}")

@@ -76,6 +76,28 @@ def test_defaults_are_filled_in(tenant_body: Any) -> None:
     assert tenant.tolerated_servers == 1
 
 
+def test_a_buckets_settings_are_read_and_their_absence_kept_apart_from_emptiness(tenant_body: Any) -> None:
+    rule = {"id": "app", "allowedOrigins": ["*"], "allowedMethods": ["GET"], "maxAgeSeconds": 5}
+    declared = {"name": "b01", "tags": {"a": "1"}, "cors": [rule], "policy": {"Statement": []}}
+    buckets = [declared, {"name": "b02", "tags": {}, "cors": [], "policy": {}}, {"name": "b03"}]
+    tenant = parse_tenant(tenant_body(buckets=buckets, users=[])).spec
+    assert tenant is not None
+    full, empty, absent = tenant.buckets
+    assert (full.tags, full.policy) == ({"a": "1"}, {"Statement": []})
+    assert full.cors is not None
+    assert (full.cors[0].id, full.cors[0].allowed_methods, full.cors[0].max_age_seconds) == ("app", ("GET",), 5)
+    assert (empty.tags, empty.cors, empty.policy) == ({}, (), {})
+    assert (absent.tags, absent.cors, absent.policy) == (None, None, None)
+    bad = [{"name": "b01", "tags": {"a": 1}, "cors": [{"allowedMethods": ["PATCH"], "more": 1}], "policy": []}]
+    assert faults_of(tenant_body(buckets=bad, users=[])) == [
+        "spec.buckets[0].tags.a: must be a string, not a number",
+        "spec.buckets[0].cors[0].allowedOrigins: is required",
+        "spec.buckets[0].cors[0].allowedMethods[0]: 'PATCH' is none of GET, PUT, POST, DELETE, HEAD",
+        "spec.buckets[0].cors[0].more: is not a field this operator knows",
+        "spec.buckets[0].policy: must be a mapping, not a list",
+    ]
+
+
 def test_all_faults_are_reported_at_once(tenant_body: Any) -> None:
     body = tenant_body(
         pools=[pool(servers=0, volumesPerServer="two", erasure={"parity": 99})],

@@ -1,0 +1,81 @@
+"""A bucket's declared tags, CORS rules and policy, as S3 takes and shows them.  Pure.
+
+A field that is not declared is not managed: clients may set it as they like.  One that is declared is kept as
+declared; declared empty, it is taken away.  What the store shows is compared by meaning, not by its text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from xml.etree import ElementTree
+
+from holdfast_operator.tenant.spec import BucketSpec, CorsRule
+
+TAGGING, CORS, POLICY = "tagging", "cors", "policy"
+"""The sub-resources."""
+ABSENT_CODES = frozenset({"NoSuchTagSet", "NoSuchCORSConfiguration", "NoSuchBucketPolicy"})
+
+_RULE_LISTS = (
+    ("AllowedHeader", "allowed_headers"),
+    ("AllowedMethod", "allowed_methods"),
+    ("AllowedOrigin", "allowed_origins"),
+    ("ExposeHeader", "expose_headers"),
+)
+
+
+def settings_of(bucket: BucketSpec) -> dict[str, bytes | None]:
+    """Sub-resource → the document to put there; None to take it away.  Only what is declared."""
+    wanted: dict[str, bytes | None] = {}
+    if bucket.tags is not None:
+        wanted[TAGGING] = _tagging(bucket.tags) if bucket.tags else None
+    if bucket.cors is not None:
+        wanted[CORS] = _cors(bucket.cors) if bucket.cors else None
+    if bucket.policy is not None:
+        wanted[POLICY] = json.dumps(bucket.policy, sort_keys=True).encode() if bucket.policy else None
+    return wanted
+
+
+def same(setting: str, wanted: bytes | None, there: bytes | None) -> bool:
+    """Whether what the store shows means what was put."""
+    if wanted is None or there is None:
+        return wanted is there
+    try:
+        if setting == POLICY:
+            return bool(json.loads(wanted) == json.loads(there))
+        return list(_leaves(ElementTree.fromstring(wanted))) == list(_leaves(ElementTree.fromstring(there)))
+    except (ValueError, ElementTree.ParseError):
+        return False
+
+
+def _leaves(element: ElementTree.Element, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every element by its path without namespaces, with its text."""
+    name = f"{path}/{element.tag.rpartition('}')[2]}"
+    yield name, (element.text or "").strip() if not len(element) else ""
+    for child in element:
+        yield from _leaves(child, name)
+
+
+def _tagging(tags: Mapping[str, str]) -> bytes:
+    root = ElementTree.Element("Tagging")
+    rows = ElementTree.SubElement(root, "TagSet")
+    for key in sorted(tags):
+        row = ElementTree.SubElement(rows, "Tag")
+        ElementTree.SubElement(row, "Key").text = key
+        ElementTree.SubElement(row, "Value").text = tags[key]
+    return ElementTree.tostring(root, encoding="utf-8")
+
+
+def _cors(rules: Sequence[CorsRule]) -> bytes:
+    root = ElementTree.Element("CORSConfiguration")
+    for rule in rules:
+        row = ElementTree.SubElement(root, "CORSRule")
+        if rule.id:
+            ElementTree.SubElement(row, "ID").text = rule.id
+        for element, name in _RULE_LISTS:
+            texts: Sequence[str] = getattr(rule, name)
+            for text in texts:
+                ElementTree.SubElement(row, element).text = text
+        if rule.max_age_seconds is not None:
+            ElementTree.SubElement(row, "MaxAgeSeconds").text = str(rule.max_age_seconds)
+    return ElementTree.tostring(root, encoding="utf-8")

@@ -1,0 +1,88 @@
+"""Declared settings of buckets against the real S3 API: put, shown, found alike, taken away."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from holdfast_operator.credentials import KeyPair
+from holdfast_operator.provision import client as store_client
+from holdfast_operator.provision.bucket_settings import CORS, POLICY, TAGGING, same, settings_of
+from holdfast_operator.provision.client import HttpStoreClient, StoreRefused
+from holdfast_operator.provision.drift import find_drift
+from holdfast_operator.provision.execute import execute
+from holdfast_operator.provision.plan import ProvisionPlan
+from holdfast_operator.tenant.spec import BucketSpec, CorsRule
+from holdfast_server.testing.memory_services import memory_services, served
+
+RULES = (
+    CorsRule(("https://*.example.org", "http://a"), ("GET", "PUT"), ("*",), ("ETag",), 60, "app"),
+    CorsRule(("*",), ("HEAD",)),
+)
+POLICY_DOCUMENT = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::b01/*"}],
+}
+DECLARED = BucketSpec("b01", tags={"team": "one + two", "ünï": ""}, cors=RULES, policy=POLICY_DOCUMENT)
+
+
+@pytest.fixture
+async def store(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HttpStoreClient]:
+    with served(memory_services()) as endpoint:
+        monkeypatch.setattr(store_client.names, "S3_PORT", endpoint.port)
+        async with aiohttp.ClientSession() as session:
+            root = KeyPair(endpoint.access_key, endpoint.secret_key)
+            yield HttpStoreClient(session, [endpoint.host], root, "us-east-1")
+
+
+def plan_of(bucket: BucketSpec) -> ProvisionPlan:
+    return ProvisionPlan(buckets=(bucket.name,), settings=((bucket.name, settings_of(bucket)),))
+
+
+async def test_what_is_declared_is_made_found_and_taken_away(store: HttpStoreClient) -> None:
+    outcome = await execute(plan_of(DECLARED), store)
+    assert [(item.name, item.state, item.message) for item in outcome.buckets] == [("b01", "Ready", "")]
+    assert await find_drift(plan_of(DECLARED), store) == ()
+    empty = BucketSpec("b01", tags={}, cors=(), policy={})
+    assert len(await find_drift(plan_of(empty), store)) == 3
+    assert (await execute(plan_of(empty), store)).complete
+    assert await find_drift(plan_of(empty), store) == ()
+    assert [await store.bucket_setting("b01", setting) for setting in (TAGGING, CORS, POLICY)] == [None, None, None]
+
+
+async def test_what_somebody_changed_is_found_by_its_name(store: HttpStoreClient) -> None:
+    await execute(plan_of(DECLARED), store)
+    await store.put_bucket_setting("b01", TAGGING, settings_of(BucketSpec("b01", tags={"team": "other"}))[TAGGING])
+    assert await find_drift(plan_of(DECLARED), store) == ("tagging of bucket b01 was changed",)
+    await store.put_bucket_setting("b01", POLICY, None)
+    assert "policy of bucket b01 was changed" in await find_drift(plan_of(DECLARED), store)
+    await execute(plan_of(DECLARED), store)
+    assert await find_drift(plan_of(DECLARED), store) == ()
+
+
+async def test_what_is_not_declared_is_left_alone(store: HttpStoreClient) -> None:
+    await execute(plan_of(DECLARED), store)
+    bare = BucketSpec("b01")
+    assert settings_of(bare) == {}
+    assert (await execute(plan_of(bare), store)).complete
+    assert await find_drift(plan_of(DECLARED), store) == ()
+
+
+async def test_what_the_store_refuses_is_told_of_the_bucket(store: HttpStoreClient) -> None:
+    elsewhere = {"Statement": {**POLICY_DOCUMENT["Statement"][0], "Resource": "arn:aws:s3:::other/*"}}  # type: ignore[dict-item]
+    outcome = await execute(plan_of(BucketSpec("b01", policy=elsewhere)), store)
+    assert outcome.buckets[0].state == "Failed"
+    assert "MalformedPolicy" in outcome.buckets[0].message
+    with pytest.raises(StoreRefused):
+        await store.put_bucket_setting("b01", TAGGING, b"<no>")
+
+
+def test_only_the_meaning_is_compared() -> None:
+    wanted = settings_of(DECLARED)
+    assert same(POLICY, wanted[POLICY], b' {"Statement": [{"Resource": "arn:aws:s3:::b01/*", "Principal": "*", '
+                b'"Action": "s3:GetObject", "Effect": "Allow"}], "Version": "2012-10-17"}')  # fmt: skip
+    assert not same(TAGGING, wanted[TAGGING], b"not xml")
+    assert not same(TAGGING, wanted[TAGGING], None)
+    assert same(TAGGING, None, None)
