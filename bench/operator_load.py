@@ -113,8 +113,15 @@ class Load:
         return [tenant(n, options.namespaces, options.servers, **changes) for n in range(options.tenants)]
 
     async def apply(self, **changes: Any) -> None:
-        for body in self._bodies(**changes):
-            await self._patiently(lambda body=body: self._kube.apply(body))
+        slots = asyncio.Semaphore(8)
+
+        async def one(body: dict[str, Any]) -> None:
+            async with slots:
+                await self._patiently(lambda: self._kube.apply(body))
+
+        async with asyncio.TaskGroup() as group:
+            for body in self._bodies(**changes):
+                group.create_task(one(body))
         await self._until(self._all_settled)
 
     async def delete(self) -> None:

@@ -92,10 +92,13 @@ class WorkQueue:
     def running(self) -> int:
         return len(self._running)
 
-    def close(self) -> None:
+    def clear(self) -> None:
+        """Forget what is due and what is planned."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        self._due.clear()
+        self._again.clear()
 
 
 class Controller:
@@ -109,26 +112,32 @@ class Controller:
         self._reconcile = reconcile
         self._namespaces = namespaces
         self._queue = WorkQueue()
+        self._is_working = False
         self._failures: dict[TenantKey, int] = {}
         metrics.watch_queue(lambda: (self._queue.waiting, self._queue.running, len(self._failures)))
 
     def trigger(self, namespace: str, name: str) -> None:
-        """Something about this Tenant may have changed."""
-        self._queue.add(TenantKey(namespace, name))
+        """Something about this Tenant may have changed.  Nothing happens while `run` does not run: it begins with all."""
+        if self._is_working:
+            self._queue.add(TenantKey(namespace, name))
 
     def trigger_soon(self, namespace: str, name: str) -> None:
         """The same of what belongs to a Tenant; its changes come in flocks."""
-        self._queue.add_later(TenantKey(namespace, name), SETTLE_SECONDS)
+        if self._is_working:
+            self._queue.add_later(TenantKey(namespace, name), SETTLE_SECONDS)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled; may be run again."""
+        self._is_working = True
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(WORKERS):
                     group.create_task(self._work())
                 group.create_task(self._list_now_and_then())
         finally:
-            self._queue.close()
+            self._is_working = False
+            self._queue.clear()
+            self._failures.clear()
 
     async def _work(self) -> None:
         while True:

@@ -120,7 +120,8 @@ class Lease:
             return "another who was first"
         spec = found.get("spec") or {}
         holder = str(spec.get("holderIdentity") or "")
-        if holder and not self._has_expired(found, spec):
+        # Our own, after an API server that was away for long, is ours still: identities are never used twice.
+        if holder not in ("", self._identity) and not self._has_expired(found, spec):
             return holder
         patch = self._claim(found, int(spec.get("leaseTransitions") or 0) + 1)
         try:

@@ -1,7 +1,7 @@
 """A node for thousands of pods: the StatefulSet controller, the volumes and the pods, without a process per pod.
 
 For tests of the operator under load.  Real in such a test: the operator's process, and the stand-in's API server with
-all its rules.  Played here, by one task: claims are bound at once, pods are made by ordinal and are Ready at once (or
+all its rules.  Played here: claims are bound at once, pods are made by ordinal and are Ready at once (or
 stay unready), a pod that is deleted is gone and made anew with the latest template, and each answers at an address of
 its own, port 9000, what a whole pod would: `/health/cluster` from the ConfigMap and the keys as they are in the
 cluster, and the calls of provisioning, which are refused to a root key that is not on record.
@@ -39,6 +39,8 @@ from holdfast_server.contract import admin, names
 from holdfast_server.contract.keys import decode_further_keys
 
 RETRY_SECONDS = 0.3
+WORKERS = 8
+"""StatefulSets that are seen to at a time; two that meet at one are told of a conflict by the API server."""
 MANAGER_OF_PODS = "holdfast.dev/tenant"
 SLOTS = range(100, 200)
 """Second numbers of the loopback addresses; a slot belongs to one node of this machine."""
@@ -110,7 +112,7 @@ class HollowNode:
                 try:
                     async with asyncio.TaskGroup() as group:
                         tasks = [group.create_task(node._follow(kind)) for kind in _WATCHED]
-                        tasks.append(group.create_task(node._work()))
+                        tasks += [group.create_task(node._work()) for _ in range(WORKERS)]
                         yield node
                         for task in tasks:
                             task.cancel()

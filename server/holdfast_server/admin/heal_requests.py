@@ -23,7 +23,6 @@ _SPACES = {
     "object": record.OBJECT_SPACE,
     "upload": record.UPLOAD_SPACE,
     "part": record.PART_SPACE,
-    "version": record.VERSION_SPACE,
     "document": record.DOCUMENT_SPACE,
 }
 

@@ -41,7 +41,6 @@ _KINDS = {
     record.UPLOAD_SPACE: "upload",
     record.PART_SPACE: "part",
     record.DOCUMENT_SPACE: "document",
-    record.VERSION_SPACE: "version",
 }
 
 log = logging.getLogger(__name__)
@@ -150,14 +149,6 @@ class RegisterHealing:
             await erasure_set.commit(part, self._store.made(Record(Kind.TOMBSTONE, 0), erasure_set))
             self.parts_ended += 1
         return await self._store.heal(erasure_set, part)
-
-    async def end_null(self, resting: Register) -> bool:
-        """Delete a version `null` that another has replaced; whether it was one."""
-        try:
-            return await self._store.forget_superseded(resting)
-        except (DriveError, ObjectError) as error:
-            log.info("%r could not be looked at now: %s", resting.key, error)
-            return False
 
     # ---------------------------------------------------------------- what is stuck
 

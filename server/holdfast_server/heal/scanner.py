@@ -5,7 +5,7 @@ In order of registers, then of folders:
   rebuilt from the others;
 - every register is compared with R other drives (`comparing`): one that some drive misses, or that nobody marked, is
   healed, so that a write whose coordinator died before its notes is found within a pass;
-- parts of uploads that have ended are deleted, and versions `null` that another has replaced;
+- parts of uploads that have ended are deleted;
 - objects and bytes are counted per bucket;
 - shard files that no record names, and staged leftovers, are given up when they are old.
 
@@ -87,8 +87,6 @@ class ScanState:
     not_whole: int = 0
     orphans: int = 0
     parts: int = 0
-    superseded: int = 0
-    """Versions `null`."""
 
 
 class Scanner:
@@ -125,7 +123,6 @@ class Scanner:
             page = await compare(erasure_set, drive, present.place, self._settings.scan_page, self._clock.now_ms())
             await self._heal(erasure_set, state, page.differing)
             await self._end_parts(erasure_set, state, page.own)
-            state.superseded += await self._end_nulls(page.own)
             state.pending.extend(page.own)
             state.following = page.following
         registers, read_bytes = await self._verify(drive, erasure_set, state, present)
@@ -216,16 +213,6 @@ class Scanner:
             await self._healing.heal(erasure_set, leaked)
             state.parts += len(leaked)
 
-    async def _end_nulls(self, entries: list[ScanEntry]) -> int:
-        """Give back what the writer of another `null` did not come to."""
-        ended = 0
-        for entry in entries:
-            if entry.register.space[:1] != record.VERSION_SPACE or entry.newest.tombstone:
-                continue
-            if record.decode(entry.newest.record).null:
-                ended += await self._healing.end_null(entry.register)
-        return ended
-
     # ---------------------------------------------------------------- folders
 
     async def _folder(self, drive: OwnDrive, state: ScanState, present: ScanPass) -> float | None:
@@ -296,12 +283,10 @@ class Scanner:
 
 
 def _count(usage: dict[bytes, Usage], entry: ScanEntry) -> None:
-    """Objects that are current, and the bytes of all versions."""
-    if entry.register.space[:1] not in (record.OBJECT_SPACE, record.VERSION_SPACE) or entry.newest.tombstone:
+    if entry.register.space[:1] != record.OBJECT_SPACE or entry.newest.tombstone:
         return
     if entry.mark and entry.newest.stamp != entry.mark:
         return  # undecided; the version below is as good as unknown here
-    held = record.decode(entry.newest.record)
     found = usage.setdefault(entry.register.space[1:], Usage())
-    found.objects += entry.register.space[:1] == record.OBJECT_SPACE and held.live
-    found.size_bytes += held.size_bytes
+    found.objects += 1
+    found.size_bytes += record.decode(entry.newest.record).size_bytes

@@ -374,11 +374,6 @@ class ObjectStore:
 
         return await self.background.shielded(delete())
 
-    async def forget_superseded(self, resting: Register) -> bool:
-        """Give back the space of a version `null` that another has replaced; whether it was one."""
-        with self.epochs.writing():
-            return await self.versions.forget_superseded(resting)
-
     async def list_versions(
         self,
         bucket_id: bytes,

@@ -375,7 +375,7 @@ class Versions:
     # ---------------------------------------------------------------- what is no version any more
 
     def _forget_later(self, resting: Register) -> None:
-        self._store.background.spawn(self._store.forget_superseded(resting))
+        self._store.background.spawn(self.forget_superseded(resting))
 
     async def forget_superseded(self, resting: Register) -> bool:
         """Give back the space of a resting `null` that another has replaced; whether it was one.

@@ -23,6 +23,7 @@ KEY = TenantKey("loki", "logs")
 @asynccontextmanager
 async def running(controller: Controller) -> AsyncIterator[None]:
     task = asyncio.create_task(controller.run())
+    await asyncio.sleep(0)  # it has begun
     try:
         yield
     finally:
@@ -142,3 +143,40 @@ async def test_a_pass_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> No
     async with running(controller):
         controller.trigger("loki", "logs")
         await until(lambda: starts >= 2)
+
+
+async def test_one_that_stands_by_keeps_nothing_and_begins_with_all() -> None:
+    kube = MemoryKubeClient()
+    kube.put({"apiVersion": "holdfast.dev/v1", "kind": "Tenant", "metadata": {"name": "logs", "namespace": "loki"}})
+    seen: list[TenantKey] = []
+
+    async def reconcile(key: TenantKey) -> float | None:
+        seen.append(key)
+        return 3600.0
+
+    metrics = OperatorMetrics("test")
+    controller = Controller(kube, reconcile, (), metrics)
+    controller.trigger("loki", "gone-meanwhile")
+    controller.trigger_soon("loki", "gone-meanwhile")
+    assert b"holdfast_operator_queue_length 0.0" in metrics.render()
+    for times in (1, 2):
+        async with running(controller):
+            await until(lambda times=times: seen == [KEY] * times)
+    assert b"holdfast_operator_queue_length 0.0" in metrics.render()
+
+
+async def test_tenants_whose_pods_hang_do_not_hold_up_the_others() -> None:
+    done: list[str] = []
+
+    async def reconcile(key: TenantKey) -> float | None:
+        if key.name.startswith("hangs"):
+            await asyncio.Event().wait()
+        done.append(key.name)
+        return None
+
+    controller = Controller(MemoryKubeClient(), reconcile, (), OperatorMetrics("test"))
+    async with running(controller):
+        for number in range(20):
+            controller.trigger("loki", f"hangs-{number}")
+        controller.trigger("loki", "logs")
+        await until(lambda: done == ["logs"])

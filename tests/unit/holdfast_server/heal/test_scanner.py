@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import msgspec
 import pytest
 
 from holdfast_server.drives.port import DriveOffline
@@ -14,14 +13,7 @@ from holdfast_server.heal.service import HealService
 from holdfast_server.heal.settings import HealSettings
 from holdfast_server.objects import record
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
-from holdfast_server.objects.port import Versioning
-from holdfast_server.objects.record import (
-    STRIPE_SIZE_BYTES,
-    VersionInfo,
-    object_register,
-    place_of,
-    version_register,
-)
+from holdfast_server.objects.record import STRIPE_SIZE_BYTES, object_register
 from holdfast_server.testing.memory_cluster import BUCKET, BytesBody, MemoryCluster
 
 SETTINGS = HealSettings(scan_page=4, width=3, returned_delay_seconds=1e12)
@@ -263,44 +255,3 @@ async def test_a_pass_is_spread_over_its_time(cluster: MemoryCluster) -> None:
     while healing.report().drives[0].scanner.last_pass_ended_ms == ended:
         await healing.heal_once()
     assert cluster.clock.monotonic_seconds() - began < 10, "asked for, it does not wait"
-
-
-async def test_a_replaced_null_version_whose_writer_died_is_given_back(cluster: MemoryCluster) -> None:
-    async def put(data: bytes, versioning: Versioning) -> None:
-        await cluster.store.put_object(BUCKET, "k", BytesBody(data, versioning=versioning))
-
-    await put(BIG, Versioning.SUSPENDED)
-    await put(b"kept", Versioning.ENABLED)
-    await put(BIG, Versioning.SUSPENDED)
-    await put(b"current", Versioning.ENABLED)
-    # Two that rest, one of which counts; as if nobody had cleared the other away.
-    await cluster.settle()
-    (counts,) = [entry.record for entry in (await cluster.store.list_versions(BUCKET)).entries if entry.record.null]
-    leaked = msgspec.structs.replace(counts, version=VersionInfo(place=place_of(counts.stamp - 5000), null=True))
-    register = version_register(BUCKET, "k", leaked.place)
-    one = cluster.set_of("k")
-    made = cluster.store.made(leaked, one, rotation=cluster.store.rotation(register, one))
-    await one.commit(register, made)
-    await cluster.settle()
-    healing = service(cluster, 0)
-    await scan_once(healing, cluster)
-    assert healing.work_of(0).scan.superseded == 1
-    gone = (await one.read(register)).record
-    assert gone is not None
-    assert gone.deleted
-    left = [entry.record.null for entry in (await cluster.store.list_versions(BUCKET)).entries]
-    assert left == [False, True, False]
-    assert await scan_once(healing, cluster) is None
-    assert healing.work_of(0).scan.superseded == 1
-
-
-async def test_usage_counts_current_objects_and_the_bytes_of_all_versions(cluster: MemoryCluster) -> None:
-    for _ in range(3):
-        await cluster.store.put_object(BUCKET, "k", BytesBody(b"12345", versioning=Versioning.ENABLED))
-    await cluster.store.put_object(BUCKET, "gone", BytesBody(b"12345", versioning=Versioning.ENABLED))
-    await cluster.store.delete_object(BUCKET, "gone", versioning=Versioning.ENABLED)
-    await cluster.settle()
-    healing = service(cluster, 0)
-    await scan_once(healing, cluster)
-    (told,) = healing.report().drives[0].usage
-    assert (told.objects, told.size_bytes) == (1, 20)
