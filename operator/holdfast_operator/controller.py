@@ -117,7 +117,7 @@ class Controller:
         metrics.watch_queue(lambda: (self._queue.waiting, self._queue.running, len(self._failures)))
 
     def trigger(self, namespace: str, name: str) -> None:
-        """Something about this Tenant may have changed.  Nothing happens while `run` does not run: it begins with all."""
+        """Something about this Tenant may have changed.  Nothing while `run` does not run: it begins with all."""
         if self._is_working:
             self._queue.add(TenantKey(namespace, name))
 
