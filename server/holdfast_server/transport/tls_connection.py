@@ -173,6 +173,9 @@ class TlsConnection(asyncio.BufferedProtocol):
         except ssl.SSLError as error:
             self._send_own_words()
             self._break_off(error)
+        except Exception:
+            self.abort()  # a mistake of the protocol's, which the loop logs
+            raise
         finally:
             self._delivering = False
 

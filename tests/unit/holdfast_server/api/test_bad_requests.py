@@ -109,6 +109,29 @@ def test_a_client_that_vanishes_leaves_nothing(connect) -> None:
         wire.send(wire.head(*PUT, {"content-length": "1000000"}) + bytes(400_000))
 
 
+def test_a_client_that_takes_nothing_is_cut_off(connect) -> None:
+    size = 32 << 20
+    with connect() as wire, connect() as other:
+        assert wire.ask("PUT", "/bucket/large", bytes(size)).status == 200
+        wire.send(wire.head("GET", "/bucket/large"))
+        assert b" 200 " in wire.reader.readline()
+        while in_flight(other):
+            time.sleep(0.05)
+        taken = 0
+        try:
+            while piece := wire.reader.read(1 << 20):
+                taken += len(piece)
+        except OSError:
+            pass
+        assert taken < size
+        assert other.ask("DELETE", "/bucket/large").status == 204
+
+
+def in_flight(wire) -> bool:
+    wire.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    return b"\nholdfast_s3_requests_in_flight 0.0\n" not in wire.read().body
+
+
 def test_a_client_that_stalls_is_told_and_cut(wire) -> None:
     wire.send(wire.head(*PUT, {"content-length": "1000"}) + bytes(400))
     answer = wire.read()
