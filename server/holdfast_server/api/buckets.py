@@ -21,6 +21,7 @@ from holdfast_server.api.call import Call, owner_element
 from holdfast_server.api.grants import grants_of_new_bucket, ownership_of_new_bucket
 from holdfast_server.api.identities import owner_id
 from holdfast_server.api.services import DOCUMENTS_TOPIC, Services
+from holdfast_server.auth.principal import ANONYMOUS
 from holdfast_server.objects.port import Condition, Missing, ObjectError, Record
 from holdfast_server.objects.record import BUCKET_ID_SIZE_BYTES
 from holdfast_server.s3.documents_in import MAX_BUCKET_CONFIGURATION_SIZE_BYTES, parse_create_bucket
@@ -44,7 +45,7 @@ async def list_buckets(call: Call) -> Response:
     """Root sees every bucket; a user those of its account that it made or may list."""
     principal = call.verified.principal
     if principal.is_anonymous:
-        raise S3Error("AccessDenied")
+        return call.xml(list_buckets_xml(owner_element(ANONYMOUS.user_name), []))
     owner = owner_id(principal)
     prefix = call.query.get("prefix", "")
     shown = [

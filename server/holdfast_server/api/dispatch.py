@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from holdfast_server.api import (
+    attributes,
     bucket_policy,
     buckets,
     cors,
@@ -22,6 +23,7 @@ from holdfast_server.api import (
     objects_get,
     objects_put,
     off_answers,
+    post_object,
     tagging,
     versioning,
 )
@@ -77,6 +79,8 @@ HANDLERS: Mapping[str, Handler] = {
     "GetBucketTagging": tagging.get_bucket_tagging,
     "PutBucketTagging": tagging.put_bucket_tagging,
     "DeleteBucketTagging": tagging.delete_bucket_tagging,
+    "GetObjectAttributes": attributes.get_object_attributes,
+    "PostObject": post_object.post_object,
     "GetObjectTagging": tagging.get_object_tagging,
     "PutObjectTagging": tagging.put_object_tagging,
     "DeleteObjectTagging": tagging.delete_object_tagging,
@@ -101,9 +105,10 @@ HANDLERS: Mapping[str, Handler] = {
 }
 """Operation → handler; a test holds it against the table of operations."""
 
-_AUTHORIZED_PER_ITEM = frozenset({"DeleteObjects", "ListBuckets"})
-"""Their handlers ask for every key, or show each caller what it may see."""
+_AUTHORIZED_PER_ITEM = frozenset({"DeleteObjects", "ListBuckets", "PostObject"})
+"""Their handlers ask for every key, show each caller what it may see, or learn from the body who asks."""
 
+_READS = frozenset({"GetObject", "HeadObject", "GetObjectTagging", "GetObjectAttributes", "GetObjectAcl"})
 _CHANGES_OF_BUCKETS = ("PutBucket", "DeleteBucket", "PutPublicAccessBlock", "DeletePublicAccessBlock")
 
 UNKNOWN_OPERATION = "unknown"
@@ -184,16 +189,32 @@ class Dispatcher:
             _check_expected_owner(call.headers.get("x-amz-expected-bucket-owner"), bucket)
         if name in _AUTHORIZED_PER_ITEM:
             return call
+        try:
+            await self._require_operation(call, bucket)
+        except S3Error as error:
+            await self._tell_absence(call, bucket, error)
+            raise
+        return call
+
+    async def _require_operation(self, call: Call, bucket: BucketRecord | None) -> None:
+        """The operation's own permission.  Raises AccessDenied, Unavailable."""
         action = call.verified.operation.action_for(call.query)
         asker = call.verified.principal
         if bucket is None or call.facts is None or not looks_at_object(asker, action, call.facts):
             call.require(action, call.bucket_name, call.key)
         else:
             record = await call.objects.head_object(bucket.id, call.key, asked_version(call.query))
-            if record is None and call.may("s3:ListBucket", call.bucket_name):
-                raise S3Error("NoSuchKey", Key=call.key)
             call.require_of(bucket, record, action, call.key)
-        return call
+
+    async def _tell_absence(self, call: Call, bucket: BucketRecord | None, error: S3Error) -> None:
+        """Who may not read an object, but may list it, is told where it is not there.  Raises NoSuchKey."""
+        if error.code != "AccessDenied" or bucket is None or call.verified.operation.name not in _READS:
+            return
+        if (
+            _may_list_key(call)
+            and await call.objects.head_object(bucket.id, call.key, asked_version(call.query)) is None
+        ):
+            raise S3Error("NoSuchKey", Key=call.key) from error
 
     async def _recover(self, call: Call) -> None:
         try:
@@ -203,10 +224,8 @@ class Dispatcher:
 
     def _hidden(self, error: S3Error, call: Call) -> S3Error:
         """Who may not list a bucket is not told which keys it lacks."""
-        if error.code == "NoSuchKey" and call.facts is not None:
-            asked_for = {"s3:prefix": (call.key,)}
-            if not call.may("s3:ListBucket", call.bucket_name, extra=asked_for):
-                return S3Error("AccessDenied")
+        if error.code == "NoSuchKey" and call.facts is not None and not _may_list_key(call):
+            return S3Error("AccessDenied")
         return error
 
     # --- who asks
@@ -245,6 +264,11 @@ class Dispatcher:
         if trail is not None:
             trail.error = told.code
         return error_response(told, request.raw_path, request_id, self._services.pod_name, request.method)
+
+
+def _may_list_key(call: Call) -> bool:
+    """Whether the asker may know that a key is, or is not, there."""
+    return call.may("s3:ListBucket", call.bucket_name, extra={"s3:prefix": (call.key,)})
 
 
 def _check_expected_owner(expected: str | None, bucket: BucketRecord) -> None:

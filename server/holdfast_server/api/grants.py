@@ -78,7 +78,7 @@ def _asked_grants(call: Call, body: bytes, account: str, bucket: BucketRecord) -
     owner, bucket_owner = canonical_id(account), canonical_id(bucket.account)
     find = call.services.identities.account_of
     if bucket.ownership == ENFORCED:
-        refuse_acl(call.headers, bucket_owner)
+        refuse_acl(call.headers, bucket)
         if not asks_for_acl(call.headers) and parse_acl(body, bucket_owner, find) != private(bucket_owner):
             raise S3Error("AccessControlListNotSupported")
         return private(bucket_owner)
@@ -142,14 +142,14 @@ async def put_ownership_controls(call: Call) -> Response:
     def change(bucket: BucketRecord) -> BucketRecord:
         if ownership == ENFORCED and bucket.grants is not None:
             raise S3Error("InvalidBucketAclWithObjectOwnership")
-        return msgspec.structs.replace(bucket, ownership=ownership)
+        return msgspec.structs.replace(bucket, ownership=ownership, ownership_by_default=False)
 
     await change_bucket(call, change)
     return Response(status=200)
 
 
 async def delete_ownership_controls(call: Call) -> Response:
-    await change_bucket(call, lambda bucket: msgspec.structs.replace(bucket, ownership=""))
+    await change_bucket(call, lambda bucket: msgspec.structs.replace(bucket, ownership="", ownership_by_default=False))
     return Response(status=204)
 
 

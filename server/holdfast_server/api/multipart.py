@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from holdfast_server.api.access import object_acl
 from holdfast_server.api.call import Call, owner_element
 from holdfast_server.api.new_object import new_object_headers
 from holdfast_server.api.objects_put import object_condition
@@ -167,7 +168,7 @@ async def list_parts(call: Call) -> Response:
             bucket=call.bucket_name,
             key=call.key,
             upload=_listed(UploadInfo(call.key, upload_id, upload)),
-            owner=owner_element(bucket.account),
+            owner=owner_element(object_acl(bucket, upload.headers).owner),
             parts=parts,
             part_number_marker=marker,
             max_parts=max_parts,

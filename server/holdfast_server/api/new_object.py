@@ -42,7 +42,7 @@ def new_object_acl(call: Call, bucket: BucketRecord, headers: Mapping[str, str])
     """Whose the object will be, and what others may do with it."""
     bucket_owner = canonical_id(bucket.account)
     if bucket.ownership == ENFORCED:
-        refuse_acl(headers, bucket_owner)
+        refuse_acl(headers, bucket)
         return ObjectAcl(owner=bucket.account, grants=private(bucket_owner))
     account = _owner_of(call.verified.principal, bucket, headers)
     owner = canonical_id(account)
@@ -72,12 +72,16 @@ def _owner_of(writer: Principal, bucket: BucketRecord, headers: Mapping[str, str
     return writer.account
 
 
-def refuse_acl(headers: Mapping[str, str], bucket_owner: str) -> None:
+def refuse_acl(headers: Mapping[str, str], bucket: BucketRecord) -> None:
     """With grants out of force a request may ask for what holds anyway, and for nothing else.
 
     Raises AccessControlListNotSupported."""
-    if not asks_for_acl(headers) or headers.get(CANNED_HEADER) in ("private", BUCKET_OWNER_FULL_CONTROL):
+    canned = headers.get(CANNED_HEADER)
+    if not asks_for_acl(headers) or canned == BUCKET_OWNER_FULL_CONTROL:
         return
+    if canned == "private" and bucket.ownership_by_default:
+        return
+    bucket_owner = canonical_id(bucket.account)
     try:
         grants = acl_of_headers(headers, bucket_owner, bucket_owner, lambda canonical: canonical)
     except S3Error as error:

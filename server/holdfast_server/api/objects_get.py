@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.call import Call
 from holdfast_server.api.reading_again import starting_again
-from holdfast_server.api.stored_headers import checksum_headers, shown_headers, validators
+from holdfast_server.api.stored_headers import checksum_headers, part_checksum_headers, shown_headers, validators
 from holdfast_server.api.version_ids import asked_version, present, version_headers
 from holdfast_server.objects.port import Objects, Reader, Record, Unavailable
 from holdfast_server.s3.conditions import check_read
@@ -113,6 +113,8 @@ def _answer(call: Call, record: Record, bucket: BucketRecord) -> Response | tupl
         span = _part_range(record, parse_part_number(part))
         if record.parts:
             headers["x-amz-mp-parts-count"] = str(len(record.parts))
+            if call.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED":
+                headers.update(part_checksum_headers(record, parse_part_number(part)))
     else:
         span = parse_range(call.headers.get("range"), record.size_bytes)
     if span is None:

@@ -101,6 +101,15 @@ def checksum_headers(checksums: Mapping[str, str]) -> dict[str, str]:
     return {ALGORITHMS[name].header: checksums[name], "x-amz-checksum-type": checksums.get(TYPE, FULL_OBJECT)}
 
 
+def part_checksum_headers(record: Record, number: int) -> dict[str, str]:
+    """`x-amz-checksum-*` of one part of an object."""
+    name = algorithm_of(record.checksums)
+    checksum = next((part.checksum for part in record.parts if part.number == number), "")
+    if not name or not checksum:
+        return {}
+    return {ALGORITHMS[name].header: checksum, "x-amz-checksum-type": record.checksums.get(TYPE, FULL_OBJECT)}
+
+
 def checksum_elements(checksums: Mapping[str, str]) -> dict[str, str]:
     """The same as XML elements."""
     name = algorithm_of(checksums)

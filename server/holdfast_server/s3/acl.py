@@ -31,11 +31,11 @@ GROUPS = (ALL_USERS, AUTHENTICATED_USERS, LOG_DELIVERY)
 PUBLIC_GROUPS = frozenset({ALL_USERS, AUTHENTICATED_USERS})
 
 _HEADERS = {
-    "x-amz-grant-full-control": FULL_CONTROL,
     "x-amz-grant-read": READ,
     "x-amz-grant-write": WRITE,
     "x-amz-grant-read-acp": READ_ACP,
     "x-amz-grant-write-acp": WRITE_ACP,
+    "x-amz-grant-full-control": FULL_CONTROL,
 }
 _CANNED: dict[str, tuple[tuple[str, str], ...]] = {
     "private": (),
@@ -112,7 +112,7 @@ def canned_acl(name: str, owner: str, bucket_owner: str) -> Grants:
         raise S3Error("NotImplemented", "The canned ACL aws-exec-read is for Amazon EC2 alone.", Header=CANNED_HEADER)
     if name not in _CANNED:
         raise S3Error("InvalidArgument", ArgumentName=CANNED_HEADER, ArgumentValue=name)
-    return (*private(owner), *[Grant(grantee, permission) for grantee, permission in _CANNED[name]])
+    return (*[Grant(grantee, permission) for grantee, permission in _CANNED[name]], *private(owner))
 
 
 def _grantees(text: str, header: str, find: Find) -> list[str]:

@@ -114,13 +114,14 @@ _IMPLEMENTED: tuple[Operation, ...] = (
     _object("PutObjectAcl", "PUT", "acl", versioned_action="s3:PutObjectVersionAcl"),
     _bucket("PutBucketOwnershipControls", "PUT", "ownershipControls"),
     _bucket("DeleteBucketOwnershipControls", "DELETE", "ownershipControls", action="s3:PutBucketOwnershipControls"),
+    _object("GetObjectAttributes", "GET", "attributes", versioned_action="s3:GetObjectVersionAttributes"),
+    _bucket("PostObject", "POST", action=_PUT),
 )
 
 _NOT_IMPLEMENTED: tuple[Operation, ...] = (
     _service("ListDirectoryBuckets", "GET", headers=("x-amz-directory-buckets",)),
     _object("WriteGetObjectResponse", "POST", headers=("x-amz-request-route",)),
     _bucket("WriteGetObjectResponse", "POST", headers=("x-amz-request-route",)),
-    _bucket("PostObject", "POST", action=_PUT),
     _bucket("CreateSession", "GET", "session"),
     _bucket("CreateBucketMetadataConfiguration", "POST", "metadataConfiguration"),
     _bucket("CreateBucketMetadataTableConfiguration", "POST", "metadataTable"),
@@ -164,7 +165,6 @@ _NOT_IMPLEMENTED: tuple[Operation, ...] = (
     _bucket("UpdateBucketMetadataJournalTableConfiguration", "PUT", "metadataJournalTable"),
     _object("DeleteObjectAnnotation", "DELETE", "annotation"),
     _object("GetObjectAnnotation", "GET", "annotation&annotationName"),
-    _object("GetObjectAttributes", "GET", "attributes", versioned_action="s3:GetObjectVersionAttributes"),
     _object("GetObjectLegalHold", "GET", "legal-hold"),
     _object("GetObjectRetention", "GET", "retention"),
     _object("GetObjectTorrent", "GET", "torrent", versioned_action="s3:GetObjectVersionTorrent"),

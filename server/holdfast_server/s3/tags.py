@@ -73,7 +73,7 @@ def parse_tagging_header(text: str) -> Tags:
             raise malformed from error
     if len({key for key, _ in pairs}) != len(pairs):
         raise malformed
-    return check_tags(pairs, MAX_OBJECT_TAGS)
+    return check_tags(sorted(pairs), MAX_OBJECT_TAGS)
 
 
 def check_tags(pairs: list[tuple[str, str]], most: int) -> Tags:

@@ -68,8 +68,12 @@ def test_an_expired_presigned_url_is_refused(wire, endpoint) -> None:
 def test_anonymous_requests_are_refused(wire) -> None:
     wire.send(b"GET /bucket/key HTTP/1.1\r\nHost: x\r\n\r\n")
     assert wire.read().code == "AccessDenied"
-    wire.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    wire.send(b"GET /no-bucket/key HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert wire.read().code == "NoSuchBucket"
+    wire.send(b"PUT /bucket HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
     assert wire.read().code == "AccessDenied"
+    wire.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"<Buckets></Buckets>" in wire.read().body
 
 
 def test_a_refused_upload_costs_its_head_only(wire) -> None:
