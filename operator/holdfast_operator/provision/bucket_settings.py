@@ -1,4 +1,4 @@
-"""A bucket's declared tags, CORS rules and policy, as S3 takes and shows them.  Pure.
+"""A bucket's declared versioning, tags, CORS rules and policy, as S3 takes and shows them.  Pure.
 
 A field that is not declared is not managed: clients may set it as they like.  One that is declared is kept as
 declared; declared empty, it is taken away.  What the store shows is compared by meaning, not by its text.
@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from holdfast_operator.tenant.spec import BucketSpec, CorsRule
 
-TAGGING, CORS, POLICY = "tagging", "cors", "policy"
+VERSIONING, TAGGING, CORS, POLICY = "versioning", "tagging", "cors", "policy"
 """The sub-resources."""
 ABSENT_CODES = frozenset({"NoSuchTagSet", "NoSuchCORSConfiguration", "NoSuchBucketPolicy"})
 
@@ -27,6 +27,8 @@ _RULE_LISTS = (
 def settings_of(bucket: BucketSpec) -> dict[str, bytes | None]:
     """Sub-resource → the document to put there; None to take it away.  Only what is declared."""
     wanted: dict[str, bytes | None] = {}
+    if bucket.versioning is not None:
+        wanted[VERSIONING] = _versioning(bucket.versioning)
     if bucket.tags is not None:
         wanted[TAGGING] = _tagging(bucket.tags) if bucket.tags else None
     if bucket.cors is not None:
@@ -54,6 +56,12 @@ def _leaves(element: ElementTree.Element, path: str = "") -> Iterator[tuple[str,
     yield name, (element.text or "").strip() if not len(element) else ""
     for child in element:
         yield from _leaves(child, name)
+
+
+def _versioning(status: str) -> bytes:
+    root = ElementTree.Element("VersioningConfiguration")
+    ElementTree.SubElement(root, "Status").text = status
+    return ElementTree.tostring(root, encoding="utf-8")
 
 
 def _tagging(tags: Mapping[str, str]) -> bytes:

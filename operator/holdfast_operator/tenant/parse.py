@@ -47,6 +47,7 @@ from holdfast_operator.tenant.spec import (
 from holdfast_server.contract import geometry, names
 
 _RETENTIONS = ("Retain", "Delete")
+_VERSIONING = ("Enabled", "Suspended")
 _RESERVED_ENVIRONMENT = ("POD_NAME", "POD_IP")
 
 
@@ -268,6 +269,7 @@ def _bucket(fields: Fields) -> BucketSpec:
     bucket = BucketSpec(
         name=fields.text("name", required=True, max_size=63, pattern=limits.BUCKET_NAME),
         deletion_policy=cast(Retention, fields.choice("deletionPolicy", _RETENTIONS, "Retain")),
+        versioning=fields.choice("versioning", _VERSIONING, "Suspended") if fields.has("versioning") else None,
         tags=fields.text_mapping("tags") if fields.has("tags") else None,
         cors=tuple(map(_cors_rule, fields.items("cors", max_count=limits.MAX_CORS_RULES)))
         if fields.has("cors")

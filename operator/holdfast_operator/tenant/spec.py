@@ -72,6 +72,8 @@ class BucketSpec:
     name: str
     deletion_policy: Retention = "Retain"
     """What becomes of the bucket when it leaves the spec; `Delete` removes it only once it is empty."""
+    versioning: str | None = None
+    """Enabled or Suspended; None: not managed."""
     tags: Mapping[str, str] | None = None
     """None: not managed; here and below, what is empty is taken away."""
     cors: tuple[CorsRule, ...] | None = None

@@ -52,6 +52,18 @@ async def test_what_is_declared_is_made_found_and_taken_away(store: HttpStoreCli
     assert [await store.bucket_setting("b01", setting) for setting in (TAGGING, CORS, POLICY)] == [None, None, None]
 
 
+async def test_declared_versioning_is_set_and_kept_as_declared(store: HttpStoreClient) -> None:
+    declared = BucketSpec("b01", versioning="Enabled")
+    outcome = await execute(plan_of(declared), store)
+    assert [(item.name, item.state, item.message) for item in outcome.buckets] == [("b01", "Ready", "")]
+    assert await find_drift(plan_of(declared), store) == ()
+    suspended = BucketSpec("b01", versioning="Suspended")
+    assert await find_drift(plan_of(suspended), store) == ("versioning of bucket b01 was changed",)
+    assert (await execute(plan_of(suspended), store)).complete
+    assert await find_drift(plan_of(suspended), store) == ()
+    assert await find_drift(plan_of(BucketSpec("b01")), store) == (), "what is not declared is left alone"
+
+
 async def test_what_somebody_changed_is_found_by_its_name(store: HttpStoreClient) -> None:
     await execute(plan_of(DECLARED), store)
     await store.put_bucket_setting("b01", TAGGING, settings_of(BucketSpec("b01", tags={"team": "other"}))[TAGGING])
