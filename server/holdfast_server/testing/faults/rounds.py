@@ -252,11 +252,8 @@ class CrashRounds:
         try:
             await self.pods.wait_healthy()
         except TimeoutError:
-            states = [
-                f"drive {drive['position']}: {drive['state']} {drive.get('message', '')}"
-                for drive in self.pods.health(0).get("drives", [])  # type: ignore[attr-defined]
-            ]
-            raise PromiseBroken("no write quorum after a restart: " + "; ".join(states)) from None
+            seen = [f"pod {pod}: {self.pods.health(pod)}\n{self.pods.log_tail(pod)}" for pod in self.pods.processes]
+            raise PromiseBroken("no write quorum after a restart:\n" + "\n".join(seen)) from None
         self.check_tables()
 
     def check_tables(self) -> None:
