@@ -46,7 +46,7 @@ from holdfast_server.testing.sim.history import (
 from holdfast_server.testing.sim.linearizability import MAX_CONFIGURATIONS, TooLong
 from holdfast_server.testing.sim.plan import Plan
 from holdfast_server.testing.sim.simulation import Failed, Outcome
-from holdfast_server.testing.unreliable_network import MAX_DELAY_SECONDS, Trap
+from holdfast_server.testing.unreliable_network import MAX_DELAY_SECONDS, Trap, Weather
 
 BUCKET = "bucket"
 NOT_EMPTY = "not empty"
@@ -55,11 +55,13 @@ PEER_LINKS = 1000
 """Pods are known to the network by their number above this; drives by their positions."""
 PEER_TIMEOUT_SECONDS = 10.0
 BODIES_SECONDS = 15.0
-"""No body takes longer."""
+"""No body takes longer, but one:"""
+SLOW_BODY_SECONDS = 60.0
+"""Longer than a bucket's delete waits for pods that do not answer."""
 BUCKET_LEASES_SECONDS = 200.0
 """Longer than a mark, a lease and a delete may last."""
 
-PROFILES = ("buckets", "vanishing")
+PROFILES = ("buckets", "late_puts", "vanishing")
 
 State = tuple[tuple[str, int], ...] | None
 """What is in the bucket; None: there is no bucket."""
@@ -82,7 +84,8 @@ class BucketPlan:
 
 
 def draw(rng: random.Random, profile: str) -> BucketPlan:
-    """`buckets`: they come and go, under faults; `vanishing`: objects are overwritten under their readers."""
+    """`buckets`: they come and go, under faults; `late_puts`: the same, and it begins with a put that is late;
+    `vanishing`: objects are overwritten under their readers."""
     if profile == "vanishing":
         base = replace(plans.draw(rng, "calm"), keys=("k",), coordinators=3, steps=(8, 12), pauses_seconds=(0.02, 0.1))
         base = replace(base, heal_every_seconds=0.003, long_pause=0.0, clients_per_coordinator=1, file_sized=0.8)
@@ -91,7 +94,6 @@ def draw(rng: random.Random, profile: str) -> BucketPlan:
             base=base, weights={"put": 2, "get": 5}, body_seconds=(0.0,), peer_cuts=0, reclaim_delay_seconds=0.0
         )
     quiet = rng.random() < 0.2
-    script = rng.random() < 0.3
     base = replace(
         plans.draw(rng, "calm" if quiet else "ambush"),
         keys=rng.choice((("k",), ("k", "l"))),
@@ -111,7 +113,7 @@ def draw(rng: random.Random, profile: str) -> BucketPlan:
         weights={"create": 4, "drop": 4, "put": 5, "delete": rng.choice((1, 3)), "get": 3, "list": 1},
         body_seconds=rng.choice(((0.0,), (0.0, 1.0, 4.0), (0.0, 6.0, 12.0))),
         peer_cuts=0 if quiet else rng.choice((0, 2, 4)),
-        late_put=script,
+        late_put=profile == "late_puts",
     )
 
 
@@ -229,7 +231,7 @@ class Clients:
             else:
                 await self.one(node, kind, rng.choice(base.keys))
 
-    async def one(self, node: int, kind: str, key: str) -> Operation:
+    async def one(self, node: int, kind: str, key: str, body_seconds: float | None = None) -> Operation:
         """One request; its operation stays open if the answer does not say what happened."""
         pod, history = self.pods.of(node), self.history
         number = history.next_number() if kind == "put" else 0
@@ -240,7 +242,7 @@ class Clients:
             body = contents(
                 number, FILE_SIZE_BYTES if self.rng.random() < self.plan.base.file_sized else INLINE_SIZE_BYTES
             )
-            seconds = self.rng.choice(self.plan.body_seconds)
+            seconds = self.rng.choice(self.plan.body_seconds) if body_seconds is None else body_seconds
             self.by_body[body] = number
         method, path = _request(kind, key)
         response = await pod.ask(method, path, body, seconds)
@@ -420,32 +422,36 @@ async def _run(plan: BucketPlan, history: History, rng: random.Random) -> None:
 
 
 async def _late_put(clients: Clients) -> None:
-    """A put that was confirmed, while the bucket is deleted; or one that failed, and arrives in the next of its name.
-
-    The pod of that put may be one that hears nothing of the others.
+    """A put is confirmed, or still arriving, while the bucket is deleted; or it failed, and its commits arrive in the
+    next bucket of that name.  Its pod may be one that hears nothing of the others.
     """
-    cluster, rng = clients.pods.cluster, clients.rng
-    everywhere = [drive.position for drive in cluster.drives]
-    trap = Trap(["commit"], [1], everywhere)
-    deaf = {(0, PEER_LINKS + 1)} if rng.random() < 0.4 else set()
-    cluster.network.traps.append(trap)
-    cluster.network.cut_requests |= deaf
+    cluster, rng, key = clients.pods.cluster, clients.rng, clients.plan.base.keys[0]
+    late = rng.choice(("confirmed", "confirmed", "arriving", "failed", "failed"))
+    deaf = {(0, PEER_LINKS + 1)} if late != "failed" and rng.random() < 0.5 else set()
+    trap = Trap(["commit"], [1], [drive.position for drive in cluster.drives])
+    cluster.network.weather, weather = Weather(usual_seconds=0.005), cluster.network.weather
     cluster.network.known_cut |= deaf
-    putting = asyncio.create_task(clients.one(1, "put", cluster.plan.keys[0]))
-    if await trap.sprung(BODIES_SECONDS) and rng.random() < 0.5:
-        await asyncio.wait([putting])
+    if late == "arriving":
+        putting = asyncio.create_task(clients.one(1, "put", key, SLOW_BODY_SECONDS if deaf else BODIES_SECONDS))
+        await asyncio.sleep(1.0)
+    else:
+        cluster.network.traps.append(trap)
+        putting = asyncio.create_task(clients.one(1, "put", key))
+        await trap.sprung(BODIES_SECONDS)
+        if late == "failed":
+            await asyncio.wait([putting])
     dropping = asyncio.create_task(clients.one(0, "drop", ""))
     await asyncio.wait([dropping], timeout=rng.uniform(0.5, 3.0))
-    if putting.done():
+    if late == "failed":
         await asyncio.wait([dropping])
         await clients.one(2, "create", "")
     trap.open()
-    cluster.network.traps.remove(trap)
     await asyncio.wait([putting, dropping])
-    cluster.network.cut_requests -= deaf
+    cluster.network.traps = [other for other in cluster.network.traps if other is not trap]
     cluster.network.known_cut -= deaf
     await cluster.network.drained()
-    await clients.one(2, "get", cluster.plan.keys[0])
+    await clients.one(2, "get", key)
+    cluster.network.weather = weather
 
 
 async def _reap(cluster: Cluster) -> None:

@@ -56,15 +56,15 @@ class Plan:
     fault_length_seconds: float = 0.3
     heal_every_seconds: float | None = None
     """The heal service of each pod looks at its queue so often (mean)."""
-    script: str = ""
-    """What the run begins with (`prefixes`)."""
+    scripts: tuple[str, ...] = ()
+    """What the run begins with (`prefixes`), one after the other."""
     ambushed: tuple[str, ...] = ()
     """Messages that the fault `ambush` waits for."""
 
     @property
     def calm(self) -> bool:
         """Nothing can go wrong, so nothing may be refused."""
-        trouble = self.faults or self.crash or self.cancel or self.weather.loss or self.weather.slow or self.script
+        trouble = self.faults or self.crash or self.cancel or self.weather.loss or self.weather.slow or self.scripts
         return not trouble
 
 
@@ -199,9 +199,11 @@ def _mended(rng: random.Random) -> Plan:
         keys=("k", "l", "m"),
         coordinators=3,
         clients_per_coordinator=2,
-        steps=(6, 10),
-        pauses_seconds=(rng.choice((0.02, 0.1)),),
-        weights={"put": 2, "get": 1, "delete": 1, "heal": 3, "scan": 2},
+        steps=(5, 8),
+        pauses_seconds=(0.03,),
+        long_pause=0.0,
+        weights={"put": 2, "get": 1, "delete": 1, "heal": 4},
+        weather=Weather(usual_seconds=0.02),
     )
 
 
@@ -294,6 +296,7 @@ SCRIPTED_GEOMETRIES: Mapping[str, tuple[tuple[int, int], ...]] = {
     "lease": ((4, 2), (4, 1), (3, 1), (5, 2), (6, 2)),
     "take_back": ((4, 2), (4, 2), (4, 1), (3, 1), (5, 2), (6, 2)),
     "weak_fence": ((4, 2),),
+    "early_heal": GEOMETRIES,
     "twice": ((4, 2), (4, 2), (4, 1), (3, 1), (5, 2), (6, 2)),
     "late_commit": GEOMETRIES,
     "rebuild": ((4, 2), (4, 1), (3, 1), (5, 2), (6, 2)),
@@ -320,10 +323,18 @@ def _scripted(script: str) -> Callable[[random.Random], Plan]:
             skews_ms=(0, 15_000, 0) if script == "late_commit" else (0, 0, 0),
             local_drives=False,
             faults=rng.choice(({}, {}, {"away": 1}, {"cut": 2})),
-            script=script,
+            scripts=(script,),
         )
 
     return draw_plan
+
+
+def _medley(rng: random.Random) -> Plan:
+    """Several scripts one after the other, each on what the one before has left."""
+    scripts = [script for script, geometries in SCRIPTED_GEOMETRIES.items() if (4, 2) in geometries]
+    return replace(
+        _scripted("late_commit")(rng), size=4, parity=2, scripts=tuple(rng.choices(scripts, k=rng.randint(2, 4)))
+    )
 
 
 PROFILES: Mapping[str, Callable[[random.Random], Plan]] = {
@@ -340,5 +351,6 @@ PROFILES: Mapping[str, Callable[[random.Random], Plan]] = {
     "ambush": _ambush,
     "forgetting": _forgetting,
     "refilled": _refilled,
+    "medley": _medley,
     **{script: _scripted(script) for script in SCRIPTED_GEOMETRIES},
 }

@@ -5,9 +5,9 @@ with just these drives in sight.  Random weather finds most of them within some 
 is written down here as the first steps of a run; the geometry, who plays which part, sizes and times are drawn, and
 afterwards the run goes on at random (`simulation`), the checkers judging all of it.
 
-A script is no test: it asserts nothing, and where the product does not let it have its way (it refuses a write that
-the script wanted to be taken) it goes on.  Everything it does to the network and the drives lies within what the rules
-assume: messages are held for less than `MAX_DELAY_SECONDS`, what is lost is within the budget.
+A script is no test: it expects nothing of its own, and where the product does not let it have its way (it refuses a
+write that the script wanted to be taken) it goes on.  Everything it does to the network and the drives lies within what
+the rules assume: messages are held for less than `MAX_DELAY_SECONDS`, what is lost is within the budget.
 
 Not here: which breakage each of them shows (docs/decisions/0005-what-the-checkers-catch.md).
 """
@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import asynccontextmanager, contextmanager
 
 from holdfast_server.contract.geometry import Quorums
+from holdfast_server.drives.port import DriveState
 from holdfast_server.heal.tombstones import TURN_MS
 from holdfast_server.objects import record
 from holdfast_server.objects.asking import DRIVE_CALL_TIMEOUT_SECONDS
@@ -28,7 +29,15 @@ from holdfast_server.objects.port import ObjectError
 from holdfast_server.testing.memory_drive import MemoryDrive
 from holdfast_server.testing.sim.cluster import SETTINGS, Cluster
 from holdfast_server.testing.sim.faults import Faults
-from holdfast_server.testing.sim.history import FILE_SIZE_BYTES, INLINE_SIZE_BYTES, History, Operation, Value
+from holdfast_server.testing.sim.history import (
+    DONE,
+    FILE_SIZE_BYTES,
+    INLINE_SIZE_BYTES,
+    History,
+    Operation,
+    Value,
+    Violation,
+)
 from holdfast_server.testing.sim.workload import BUCKET, Workload
 from holdfast_server.testing.unreliable_network import Trap, Weather
 
@@ -62,6 +71,20 @@ class Stage:
     async def read(self, node: int) -> Operation:
         await self._workload.get(self.cluster.coordinators[node], self.key)
         return self._history.operations[-1]
+
+    async def everyone_reads(self) -> None:
+        """Where all drives answer and none is being filled, every read can be decided."""
+        if any(drive.status().state is not DriveState.FULL for drive in self.cluster.drives):
+            return
+        for node in range(self.cluster.plan.coordinators):
+            if not (operation := await self.read(node)).certain:
+                raise Violation("Readable", f"all drives are up, yet: {operation.told()}")
+
+    def must_be_done(self, kind: str) -> None:
+        """The last of that kind: it met no other write, and all drives were up."""
+        last = [operation for operation in self._history.operations if operation.kind == kind][-1]
+        if last.result != DONE:
+            raise Violation("NeedlessRefusals", f"all drives are up, nobody else writes, yet: {last.told()}")
 
     async def settled(self) -> None:
         """The notes of all writes so far have arrived."""
@@ -185,9 +208,11 @@ Script = Callable[[Stage], Awaitable[None]]
 
 
 async def act(script: str, stage: Stage, weather: Weather) -> None:
-    """The script, in fine weather; then the weather of the plan."""
+    """The script, in fine weather; then everybody must be able to read, and the weather is that of the plan."""
     stage.cluster.network.weather = Weather(usual_seconds=0.005)
     await SCRIPTS[script](stage)
+    await stage.settled()
+    await stage.everyone_reads()
     stage.cluster.network.weather = weather
 
 
@@ -251,6 +276,22 @@ async def _weak_fence(stage: Stage) -> None:
             trap.open()
     for node in range(stage.cluster.plan.coordinators):
         await stage.read(node)
+
+
+async def _early_heal(stage: Stage) -> None:
+    """Rule 8: repair comes upon a write that some drives have taken and that is on its way to the others."""
+    order, quorums, rng = stage.order, stage.quorums, stage.rng
+    await stage.write(0, "put")
+    await stage.settled()
+    reached = order[: rng.randint(1, quorums.write_quorum - 1)]
+    with stage.trap("commit", [1], order[len(reached) :]) as trap:
+        async with stage.meanwhile(stage.write(1, "put")):
+            if await trap.sprung(SPRUNG_SECONDS):
+                await asyncio.sleep(0.2)
+                await stage.heal(2)
+                await asyncio.sleep(rng.uniform(0.0, 0.5))
+            trap.open()
+    stage.must_be_done("put")
 
 
 async def _twice(stage: Stage) -> None:
@@ -423,6 +464,7 @@ SCRIPTS: Mapping[str, Script] = {
     "lease": _lease,
     "take_back": _take_back,
     "weak_fence": _weak_fence,
+    "early_heal": _early_heal,
     "twice": _twice,
     "late_commit": _late_commit,
     "rebuild": _rebuild,

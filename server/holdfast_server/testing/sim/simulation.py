@@ -78,8 +78,8 @@ async def _run(plan: Plan, history: History, rng: random.Random) -> None:
     cluster = Cluster(plan, rng)
     workload = Workload(cluster, history, rng)
     faults = Faults(cluster, history, rng)
-    if plan.script:
-        await prefixes.act(plan.script, prefixes.Stage(cluster, history, workload, faults, rng), plan.weather)
+    for script in plan.scripts:
+        await prefixes.act(script, prefixes.Stage(cluster, history, workload, faults, rng), plan.weather)
     healing = [asyncio.create_task(_heal(cluster, node, rng)) for node in range(plan.coordinators)]
     try:
         async with asyncio.TaskGroup() as group:

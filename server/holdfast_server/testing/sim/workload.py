@@ -262,14 +262,14 @@ class Workload:
         for _ in range(rng.choice((1, 1, 2))):
             other = self._cluster.coordinators[rng.randrange(self._plan.coordinators)]
             if rng.random() < 0.25 or not upload.bodies:
-                endings.append(self._abort(other, upload))
+                endings.append((self._abort, other))
             else:
-                endings.append(self._complete(other, upload))
+                endings.append((self._complete, other))
         if rng.random() < 0.5:
-            await asyncio.gather(*endings)
+            await asyncio.gather(*(ending(other, upload) for ending, other in endings))
         else:
-            for ending in endings:
-                await ending
+            for ending, other in endings:
+                await ending(other, upload)
 
     async def _part(self, coordinator: Coordinator, upload: Upload, part: int) -> None:
         body = contents(upload.number * 10 + part, self._rng.choice((INLINE_SIZE_BYTES, FILE_SIZE_BYTES)))

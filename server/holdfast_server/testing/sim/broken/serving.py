@@ -35,7 +35,7 @@ def nobody_lets_go_of_a_bucket() -> AbstractContextManager[Any]:
     async def let_go(_: Services, __: BucketRecord) -> None:
         return
 
-    return mock.patch.object(buckets, "_let_go", let_go)
+    return mock.patch.object(buckets, "let_go", let_go)
 
 
 def silent_pods_are_not_waited_for() -> AbstractContextManager[Any]:
