@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from holdfast_operator.testing.cluster import Cluster, wait_for
-from holdfast_operator.testing.traffic import s3, traffic
+from holdfast_operator.testing.traffic import Traffic, s3, traffic
 from holdfast_operator.tls.reading import read_certificate
 
 pytestmark = [pytest.mark.timeout(900)]
@@ -46,6 +46,12 @@ def is_refused_by_any(endpoint: str, keys: dict[str, str]) -> bool:
     return any(is_refused(endpoint, keys) for _ in range(CONNECTIONS_THAT_MEET_EVERY_POD))
 
 
+def go_on(*clients: Traffic) -> None:
+    """Until each of them has done something since: on a busy machine a change may be quicker than a request."""
+    before = [one.done for one in clients]
+    wait_for("traffic after it", lambda: all(one.done > at + 1 for one, at in zip(clients, before, strict=True)))
+
+
 @pytest.mark.cluster
 def test_a_tenant_changes_over_is_renewed_and_changes_back_under_traffic(
     cluster: Cluster, tenant: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -60,7 +66,8 @@ def test_a_tenant_changes_over_is_renewed_and_changes_back_under_traffic(
         with traffic(plain, keys) as told:
             switch(cluster, namespace, {"mode": "SelfSigned", "plaintext": "Accepted"})
             wait_for("every pod to use TLS", lambda: is_settled(cluster, namespace, "Serving"), 600)
-        assert (told.failures, told.done > 3) == ([], True)
+            go_on(told)
+        assert told.failures == []
 
         given = cluster.secret(namespace, "store-user-app")
         assert given["AWS_ENDPOINT_URL_S3"] == f"https://store.{namespace}.svc.cluster.local:9000"
@@ -74,8 +81,8 @@ def test_a_tenant_changes_over_is_renewed_and_changes_back_under_traffic(
             wait_for("another certificate", lambda: certificate(cluster, namespace) not in ("", served["tls.crt"]))
             number = read_certificate(certificate(cluster, namespace)).certificate.serial_number
             wait_for("it to be shown", lambda: shown(plain) == number, 600)
+            go_on(plain_told, told)
         assert (plain_told.failures, told.failures) == ([], [])
-        assert min(plain_told.done, told.done) > 3
 
         client = s3(secure, given)
         upload = {"Bucket": "first", "Key": "parts", "UploadId": ""}
@@ -89,12 +96,14 @@ def test_a_tenant_changes_over_is_renewed_and_changes_back_under_traffic(
             wait_for("http to be refused", lambda: is_refused(plain, keys), 600)
             switch(cluster, namespace, {"mode": "SelfSigned", "plaintext": "Accepted"})
             wait_for("http to be taken again by every pod", lambda: not is_refused_by_any(plain, keys), 600)
-        assert (told.failures, told.done > 3) == ([], True)
+            go_on(told)
+        assert told.failures == []
 
         with traffic(plain, keys) as told:
             switch(cluster, namespace, {"mode": "Disabled", "plaintext": "Accepted"})
             wait_for("TLS to be off", lambda: is_settled(cluster, namespace, "Disabled"), 600)
-        assert (told.failures, told.done > 3) == ([], True)
+            go_on(told)
+        assert told.failures == []
     # What nobody needs any more goes with the pass after the one that tells it.
     wait_for("its Secret to go", lambda: "store-tls" not in cluster.names("secret", namespace))
     assert pods(cluster, namespace) == before
