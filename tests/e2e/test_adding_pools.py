@@ -128,7 +128,7 @@ def test_a_pool_joins_under_traffic(cluster: Cluster, tenant: dict[str, Any]) ->
             wait_for("the pool to be Active", lambda: states(cluster, namespace) == ["Active", "Active"], 300)
             wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"))
             joined_after = traffic.operations
-            wait_for("traffic on both pools", lambda: traffic.operations > joined_after + 200)
+            wait_for("traffic on both pools", lambda: traffic.operations > joined_after + 80, 300)
         assert not traffic.failures
         assert joined_after > 20, "the pool joined before anything was asked of the store"
         traffic.check_everything()

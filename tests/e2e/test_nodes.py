@@ -44,7 +44,7 @@ def test_a_node_without_power_interrupts_nobody(cluster: Cluster, store: str) ->
         assert "store-pool-main-2" in cluster.condition(store, "store", "Degraded")["message"]
         assert cluster.condition(store, "store", "Ready")["status"] == "True"
         before = told.done
-        wait_for("traffic without the node", lambda: told.done >= before + 40)
+        wait_for("traffic without the node", lambda: told.done >= before + 20, 300)
         cluster.set_power(node, on=True)
         wait_for("the Tenant to be whole", lambda: is_whole(cluster, store))
     assert told.failures == []
