@@ -19,7 +19,7 @@ from typing import Any
 from holdfast_local.kubelet.client import CLAIMS, ApiClient
 from holdfast_local.kubelet.events import EventRecorder
 from holdfast_local.kubelet.informer import Informer, ReconcileQueue
-from holdfast_local.kubelet.manifests import Key, Manifest, is_terminating
+from holdfast_local.kubelet.manifests import Key, Manifest, is_terminating, uid_of
 from holdfast_local.kubelet.volumes import claim_folder, claim_names
 
 PROTECTION_FINALIZER = "kubernetes.io/pvc-protection"
@@ -98,6 +98,10 @@ class ClaimController:
 
     async def _bind(self, key: Key, claim: Manifest) -> None:
         spec = claim["spec"]
+        if not spec.get("volumeName"):
+            # As after dynamic provisioning; there is no such PersistentVolume here, but only a claim that names one may
+            # grow.
+            await self._client.merge(CLAIMS, *key, {"spec": {"volumeName": f"pvc-{uid_of(claim)}"}})
         wanted = {
             "phase": "Bound",
             "accessModes": spec.get("accessModes") or ["ReadWriteOnce"],

@@ -464,6 +464,7 @@ async def test_a_pod_that_is_made_anew_leaves_a_claim_that_goes_and_gets_another
         assert before is not None
         starts = demo.state / "volumes" / NAMESPACE / "data-demo-0" / "starts"
         assert starts.exists()
+        assert before["spec"]["volumeName"] == f"pvc-{before['metadata']['uid']}"
         await demo.client.delete(CLAIMS, NAMESPACE, "data-demo-0")
         await demo.client.delete(PODS, NAMESPACE, "demo-0")
 
