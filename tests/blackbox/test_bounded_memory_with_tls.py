@@ -29,6 +29,7 @@ from holdfast_server.testing.pods import (
 )
 from holdfast_server.testing.wire import Wire, counted, get, in_flight, peak_bytes, put, staged
 
+pytestmark = pytest.mark.timeout(400)
 BUCKET = "memory"
 SERVERS = 2
 VOLUMES = 2
@@ -114,7 +115,6 @@ async def test_connections_that_stay_after_uploads_and_downloads_keep_little(pod
             wire.writer.transport.abort()
 
 
-@pytest.mark.timeout(300)
 async def test_a_burst_is_served_or_told_to_slow_down(pods: PodProcesses) -> None:
     written = await counted(put(pods, f"/{BUCKET}/burst/{number}", CHUNK_BYTES, patient=True) for number in range(150))
     read = await counted(get(pods, f"/{BUCKET}/o", MIB) for _ in range(250))

@@ -19,7 +19,7 @@ from holdfast_server.transport.listener import MAX_ARRIVING, MAX_SHAKING_HANDS, 
 NAME = "logs.loki.svc"
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 """The first bytes of a TLS handshake that says no more."""
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 90.0
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 

@@ -28,7 +28,7 @@ NAME = "logs.loki.svc"
 MIB = 1 << 20
 OVERHEAD_BYTES = 1024
 """Of a handful of records."""
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 90.0
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 

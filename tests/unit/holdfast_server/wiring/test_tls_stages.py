@@ -120,7 +120,7 @@ class Tenant:
         return {secure for pod in self.pods for secure in pod._dialled()}
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.02)
@@ -180,7 +180,7 @@ async def status(url: str, trust: ssl.SSLContext | None = None, session: aiohttp
 
 def shown_certificate(address: str, port: int, trust: ssl.SSLContext) -> str:
     with (
-        socket.create_connection((address, port), 5) as plain,
+        socket.create_connection((address, port), 60) as plain,
         trust.wrap_socket(plain, server_hostname="logs.loki.svc") as secure,
     ):
         assert secure.version() == "TLSv1.3"
