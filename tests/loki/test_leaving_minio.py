@@ -27,7 +27,7 @@ from holdfast_server.testing.loki.lines import NANOSECONDS, Ledger, Line, differ
 from holdfast_server.testing.loki.program import Loki
 from holdfast_server.testing.pods import PodProcesses
 
-pytestmark = [pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "loki"
