@@ -252,7 +252,7 @@ def test_ranges_conditions_and_overrides(s3, bucket: str) -> None:
         ({"IfNoneMatch": etag}, "304"),
         ({"IfMatch": '"other"'}, "PreconditionFailed"),
         ({"IfModifiedSince": datetime.datetime.now(datetime.UTC)}, "304"),
-        ({"VersionId": "abc"}, "NoSuchVersion"),
+        ({"VersionId": "abc"}, "InvalidArgument"),
         ({"PartNumber": 2}, "InvalidPartNumber"),
     ):
         with pytest.raises(ClientError) as raised:
@@ -332,7 +332,7 @@ def test_many_keys_are_deleted_at_once(s3, bucket: str) -> None:
     entries = [{"Key": f"k{number}"} for number in range(25)] + [{"Key": "versioned", "VersionId": "v1"}]
     answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": entries})
     assert len(answer["Deleted"]) == 25
-    assert [(failed["Key"], failed["Code"]) for failed in answer["Errors"]] == [("versioned", "NoSuchVersion")]
+    assert [(failed["Key"], failed["Code"]) for failed in answer["Errors"]] == [("versioned", "InvalidArgument")]
     assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
     assert "Deleted" not in s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "x"}], "Quiet": True})
 
@@ -432,7 +432,7 @@ def test_unconfigured_features_say_so(s3, bucket: str) -> None:
 def test_unimplemented_operations_change_nothing(s3, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="k", Body=b"1")
     for call in (
-        lambda: s3.put_object_acl(Bucket=bucket, Key="k", ACL="private"),
+        lambda: s3.put_bucket_replication(Bucket=bucket, ReplicationConfiguration={"Role": "r", "Rules": []}),
         lambda: s3.restore_object(Bucket=bucket, Key="k"),
         lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"2", ServerSideEncryption="AES256"),
     ):
