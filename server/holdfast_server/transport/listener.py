@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 MAX_ARRIVING = 512
 MAX_SHAKING_HANDS = 128
 """Fewer: a handshake takes up to 160 KiB where the client makes the most of it."""
-CROWDED_SECONDS = 2.0
+CROWDED_SECONDS = 5.0
 BACKLOG = 1024
 FIRST_BYTES_SECONDS = 30.0
 ACCEPT_PAUSE_SECONDS = 0.5
