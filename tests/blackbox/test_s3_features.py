@@ -23,6 +23,7 @@ from holdfast_server.admin.client import AdminClient
 from holdfast_server.auth.principal import account_id, canonical_id
 from holdfast_server.contract.admin import UserSpec
 from holdfast_server.contract.names import S3_PORT
+from holdfast_server.s3.acl import ALL_USERS
 from holdfast_server.s3.signing import KeyPair
 from holdfast_server.testing.memory_services import Endpoint, memory_services, served
 from holdfast_server.testing.pods import PodProcesses
@@ -427,6 +428,37 @@ def test_grants_let_others_in_and_objects_belong_to_who_wrote_them(endpoints, ot
     anna.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls=controls)
     assert anna.get_object(Bucket=bucket, Key="of-bert")["Body"].read() == b"b"
     refused("AccessDenied", berts.get_object, Bucket=bucket, Key="of-bert")
+
+
+def test_a_deny_on_granting_holds_for_writers_from_elsewhere(others) -> None:
+    anna, bert, _ = others
+    bucket = f"test-{uuid.uuid4().hex[:16]}"
+    anna.create_bucket(Bucket=bucket, ObjectOwnership="ObjectWriter")
+    put_policy(anna, bucket, statement("Allow", "s3:PutObject", bucket), statement("Deny", "s3:PutObjectAcl", bucket))
+    bert.put_object(Bucket=bucket, Key="k", Body=b"x", ACL="private")
+    refused("AccessDenied", bert.put_object, Bucket=bucket, Key="k", Body=b"y", ACL="public-read")
+    refused("AccessDenied", bert.put_object, Bucket=bucket, Key="k", Body=b"y", GrantRead=f'uri="{ALL_USERS}"')
+    assert bert.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x"
+
+
+def test_nobody_chooses_the_headers_of_a_public_object(s3, others, bucket: str) -> None:
+    nobody = others[2]
+    s3.put_object(Bucket=bucket, Key="k", Body=b"<script>", ContentType="text/plain")
+    put_policy(s3, bucket, statement("Allow", ["s3:GetObject", "s3:DeleteObject"], bucket))
+    assert nobody.get_object(Bucket=bucket, Key="k")["ContentType"] == "text/plain"
+    refused("InvalidRequest", nobody.get_object, Bucket=bucket, Key="k", ResponseContentType="text/html")
+    assert s3.get_object(Bucket=bucket, Key="k", ResponseContentType="text/html")["ContentType"] == "text/html"
+    wanted = {"Objects": [{"Key": "k"}]}
+    assert [one["Key"] for one in nobody.delete_objects(Bucket=bucket, Delete=wanted)["Deleted"]] == ["k"]
+    s3.delete_bucket_policy(Bucket=bucket)
+    refused("AccessDenied", nobody.delete_objects, Bucket=bucket, Delete=wanted)
+
+
+def test_a_copys_source_is_of_whom_it_should_be(s3, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    copy = {"Bucket": bucket, "Key": "c", "CopySource": {"Bucket": bucket, "Key": "k"}}
+    refused("AccessDenied", s3.copy_object, ExpectedSourceBucketOwner="123456789012", **copy)
+    s3.copy_object(ExpectedSourceBucketOwner=account_id(""), ExpectedBucketOwner=account_id(""), **copy)
 
 
 def test_accounts_do_not_see_each_others_buckets(s3, others) -> None:

@@ -18,10 +18,11 @@ from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.stored_headers import ACL, object_tags
 from holdfast_server.auth.access import BucketFacts, ObjectFacts
 from holdfast_server.auth.policy import Policy, PolicyError, parse_policy
-from holdfast_server.auth.principal import canonical_id
+from holdfast_server.auth.principal import account_id, canonical_id
 from holdfast_server.auth.publicness import is_public_policy
 from holdfast_server.objects.record import Record
 from holdfast_server.s3.acl import Grant, Grants, private
+from holdfast_server.s3.errors import S3Error
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,13 @@ def bucket_grants(bucket: BucketRecord) -> Grants:
     if bucket.grants is None or bucket.ownership == ENFORCED:
         return private(canonical_id(bucket.account))
     return tuple(bucket.grants)
+
+
+def check_expected_owner(expected: str | None, bucket: BucketRecord) -> None:
+    """`x-amz-expected-bucket-owner`, or its like for a copy's source, is the number of an account.  Raises
+    AccessDenied."""
+    if expected is not None and expected != account_id(bucket.account):
+        raise S3Error("AccessDenied")
 
 
 class ObjectAcl(msgspec.Struct, frozen=True, kw_only=True):

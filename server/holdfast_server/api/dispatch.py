@@ -27,7 +27,7 @@ from holdfast_server.api import (
     tagging,
     versioning,
 )
-from holdfast_server.api.access import bucket_facts
+from holdfast_server.api.access import bucket_facts, check_expected_owner
 from holdfast_server.api.admission import Ticket
 from holdfast_server.api.audit_trail import ADMIN, Trail
 from holdfast_server.api.bucket_record import BucketRecord
@@ -37,7 +37,6 @@ from holdfast_server.api.failures import RETRY_AFTER_SECONDS, to_s3_error
 from holdfast_server.api.services import IncomingBody, Services
 from holdfast_server.api.version_ids import asked_version
 from holdfast_server.auth.access import looks_at_object
-from holdfast_server.auth.principal import account_id
 from holdfast_server.auth.verified import Authenticator, Identity, VerifiedRequest
 from holdfast_server.objects.port import Conflict, ObjectError
 from holdfast_server.s3.errors import S3Error, error_xml
@@ -186,8 +185,10 @@ class Dispatcher:
         if call.bucket_name and name != "CreateBucket":
             bucket = await call.bucket()
             call = replace(call, facts=bucket_facts(bucket, self._services.policies))
-            _check_expected_owner(call.headers.get("x-amz-expected-bucket-owner"), bucket)
+            check_expected_owner(call.headers.get("x-amz-expected-bucket-owner"), bucket)
         if name in _AUTHORIZED_PER_ITEM:
+            if name == "DeleteObjects" and call.verified.principal.is_anonymous and not _is_shared(call):
+                raise S3Error("AccessDenied")  # before its document is taken
             return call
         try:
             await self._require_operation(call, bucket)
@@ -266,15 +267,13 @@ class Dispatcher:
         return error_response(told, request.raw_path, request_id, self._services.pod_name, request.method)
 
 
+def _is_shared(call: Call) -> bool:
+    return call.facts is not None and call.facts.shared
+
+
 def _may_list_key(call: Call) -> bool:
     """Whether the asker may know that a key is, or is not, there."""
     return call.may("s3:ListBucket", call.bucket_name, extra={"s3:prefix": (call.key,)})
-
-
-def _check_expected_owner(expected: str | None, bucket: BucketRecord) -> None:
-    """`x-amz-expected-bucket-owner` is the number of an account.  Raises AccessDenied."""
-    if expected is not None and expected != account_id(bucket.account):
-        raise S3Error("AccessDenied")
 
 
 def conflict_error(operation: str, headers: Mapping[str, str]) -> S3Error:

@@ -11,6 +11,7 @@ from holdfast_server.api.access import ENFORCED, PREFERRED, ObjectAcl, with_acl
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.call import Call
 from holdfast_server.api.stored_headers import TAGS, headers_to_keep
+from holdfast_server.auth.access import ObjectFacts, authorize
 from holdfast_server.auth.principal import Principal, canonical_id
 from holdfast_server.auth.publicness import are_public
 from holdfast_server.s3.acl import (
@@ -46,8 +47,7 @@ def new_object_acl(call: Call, bucket: BucketRecord, headers: Mapping[str, str])
         return ObjectAcl(owner=bucket.account, grants=private(bucket_owner))
     account = _owner_of(call.verified.principal, bucket, headers)
     owner = canonical_id(account)
-    if asks_for_acl(headers) and _needs_permission(call, bucket, headers):
-        call.require("s3:PutObjectAcl", call.bucket_name, call.key)
+    _require_granting(call, account, headers)
     grants = acl_of_headers(headers, owner, bucket_owner, call.services.identities.account_of)
     if grants is None:
         grants = private(owner)
@@ -55,13 +55,14 @@ def new_object_acl(call: Call, bucket: BucketRecord, headers: Mapping[str, str])
     return ObjectAcl(owner=account, grants=grants)
 
 
-def _needs_permission(call: Call, bucket: BucketRecord, headers: Mapping[str, str]) -> bool:
-    """Granting takes a permission of its own where policies decide.  A writer from elsewhere, let in by a grant, sets
-    the grants of what it owns."""
-    if headers.get(CANNED_HEADER) == "private":
-        return False
-    principal = call.verified.principal
-    return not principal.is_anonymous and principal.account == bucket.account
+def _require_granting(call: Call, account: str, headers: Mapping[str, str]) -> None:
+    """Granting takes a permission of its own.  A writer from elsewhere has it for what it will own, unless it is
+    denied.  Raises AccessDenied."""
+    asker = call.verified.principal
+    if not asks_for_acl(headers) or headers.get(CANNED_HEADER) == "private" or asker.is_anonymous:
+        return
+    thing = ObjectFacts(account=account, grants=private(canonical_id(account)))
+    authorize(call.verified, call.bucket_name, call.key, call.facts, thing, "s3:PutObjectAcl")
 
 
 def _owner_of(writer: Principal, bucket: BucketRecord, headers: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast_server.api.access import with_acl
+from holdfast_server.api.access import check_expected_owner, with_acl
 from holdfast_server.api.call import Call
 from holdfast_server.api.long_answers import QUIET_SECONDS, answer_patiently
 from holdfast_server.api.new_object import new_object_acl, require_tagging
@@ -107,6 +107,7 @@ def _refuse_copy_onto_itself(call: Call, source: CopySource, directive: str) -> 
 async def _open_source(call: Call, source: CopySource) -> Reader:
     version = parse_version_id(source.version_id) if source.version_id else None
     bucket = await call.services.buckets.get(source.bucket)
+    check_expected_owner(call.headers.get("x-amz-source-expected-bucket-owner"), bucket)
     reader = await call.objects.open_object(bucket.id, source.key, version)
     found = reader.record if reader is not None and reader.record.live else None
     call.require_of(bucket, found, "s3:GetObject" if version is None else "s3:GetObjectVersion", source.key)

@@ -104,7 +104,11 @@ def _answer(call: Call, record: Record, bucket: BucketRecord) -> Response | tupl
         if error.code != "NotModified":
             raise
         return Response(status=304, headers={**_cache_headers(record), **version_headers(record, bucket)})
-    headers = {**_object_headers(record), **version_headers(record, bucket), **response_overrides(call.query)}
+    overrides = response_overrides(call.query)
+    if overrides and call.verified.principal.is_anonymous:
+        # Whoever can write a link could have a public object served as a page of the store's own.
+        raise S3Error("InvalidRequest", "Request specific response headers cannot be used for anonymous GET requests.")
+    headers = {**_object_headers(record), **version_headers(record, bucket), **overrides}
     part = call.query.get("partNumber")
     span: ByteRange | None
     if part:
