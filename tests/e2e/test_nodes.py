@@ -59,9 +59,7 @@ def test_a_drained_node_gives_up_its_pod_once_and_no_second_goes_meanwhile(clust
             wait_for("the eviction", lambda: cluster.evict(store, "store-pool-main-1"))
             wait_for("Degraded", lambda: cluster.condition(store, "store", "Degraded")["status"] == "True")
             assert not cluster.evict(store, "store-pool-main-0"), "redundancy is reduced"
-            wait_for(
-                "the reason", lambda: "volume node affinity" in pending_reason(cluster, store) or moved(cluster, store)
-            )
+            wait_for("the reason", lambda: waits_for_its_volume(cluster, store) or moved(cluster, store))
         finally:
             cluster.cordon(node, on=False)
         wait_for("the Tenant to be whole", lambda: is_whole(cluster, store))
@@ -71,12 +69,13 @@ def test_a_drained_node_gives_up_its_pod_once_and_no_second_goes_meanwhile(clust
     assert told.failures == []
 
 
-def pending_reason(cluster: Cluster, namespace: str) -> str:
+def waits_for_its_volume(cluster: Cluster, namespace: str) -> bool:
     try:
         pod = cluster.core.read_namespaced_pod("store-pool-main-1", namespace)
     except ApiException:
-        return ""
-    return " ".join(condition.message or "" for condition in pod.status.conditions or [])
+        return False
+    told = " ".join(condition.message or "" for condition in pod.status.conditions or [])
+    return "PersistentVolume's node affinity" in told or "volume node affinity" in told  # older Kubernetes
 
 
 def moved(cluster: Cluster, namespace: str) -> bool:

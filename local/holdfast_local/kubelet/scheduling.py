@@ -98,7 +98,7 @@ def _hindrance(
     if any(node.labels.get(key) != value for key, value in selector.items()):
         return "node(s) didn't match Pod's node affinity/selector"
     if bound_to - {node.name}:
-        return "node(s) had volume node affinity conflict"
+        return "node(s) didn't match PersistentVolume's node affinity"
     here = [other for other, where in others if where == node.name]
     if any(_repels(pod, other, required=True) or _repels(other, pod, required=True) for other in here):
         return "node(s) didn't match pod anti-affinity rules"

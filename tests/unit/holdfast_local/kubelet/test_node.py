@@ -395,7 +395,8 @@ async def test_a_pod_waits_for_the_node_its_volume_is_on(tmp_path: Path) -> None
             found = await demo.pod(0)
             conditions = ((found or {}).get("status") or {}).get("conditions") or []
             return any(
-                c.get("reason") == "Unschedulable" and "volume node affinity" in c["message"] for c in conditions
+                c.get("reason") == "Unschedulable" and "PersistentVolume's node affinity" in c["message"]
+                for c in conditions
             )
 
         await demo.until(refused)

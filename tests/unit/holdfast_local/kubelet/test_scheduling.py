@@ -56,7 +56,7 @@ def test_pods_that_must_be_apart_wait_for_a_free_node_and_keep_others_away() -> 
         (NodeState("n", cordoned=True), {}, (), "were unschedulable"),
         (NodeState("n", taints=({"key": "a", "value": "b", "effect": "NoSchedule"},)), {}, (), "untolerated taint"),
         (NodeState("n"), {"nodeSelector": {"disk": "ssd"}}, (), "node affinity/selector"),
-        (NodeState("n"), {}, ("m",), "volume node affinity conflict"),
+        (NodeState("n"), {}, ("m",), "didn't match PersistentVolume's node affinity"),
     ],
 )
 def test_a_node_that_does_not_fit_is_not_taken(node: NodeState, spec: Manifest, bound: Any, reason: str) -> None:
