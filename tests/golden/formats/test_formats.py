@@ -20,7 +20,7 @@ import pytest
 import xxhash
 
 from holdfast_server.api import bucket_record, identities
-from holdfast_server.api.bucket_record import BucketDocumentError, BucketRecord
+from holdfast_server.api.bucket_record import BucketDocumentError, BucketRecord, PublicAccessBlock
 from holdfast_server.api.identities import UserDocument
 from holdfast_server.contract.config import (
     ConfigError,
@@ -42,6 +42,8 @@ from holdfast_server.objects.record import Extent, Geometry, Kind, PartInfo, Rec
 from holdfast_server.peers import handshake, messages
 from holdfast_server.peers.frames import encode_frame
 from holdfast_server.peers.messages import Reply, Report, Request, Verb
+from holdfast_server.s3.acl import Grant
+from holdfast_server.s3.cors import CorsRule
 
 FILE = Path(__file__).with_name("formats.json")
 
@@ -74,6 +76,18 @@ BUCKET = BucketRecord(
     id=ID, name="logs", owner="root", region="us-east-1", created_ms=1, state="deleting", mark=b"m", marked_ms=2
 )
 VERSIONED_BUCKET = msgspec.structs.replace(BUCKET, versioning="Enabled", format=bucket_record.VERSIONED_FORMAT)
+BUCKET_WITH_SETTINGS = msgspec.structs.replace(
+    BUCKET,
+    state="active",
+    tags={"team": "one"},
+    cors=[CorsRule(origins=["*"], methods=["GET"], headers=["x-*"], exposed=["ETag"], max_age_seconds=5, id="app")],
+    account="other",
+    policy='{"Statement": []}',
+    ownership="ObjectWriter",
+    grants=[Grant("http://acs.amazonaws.com/groups/global/AllUsers", "READ")],
+    public_access_block=PublicAccessBlock(ignore_public_acls=True),
+)
+USER_OF_AN_ACCOUNT = UserDocument(secret="c2VjcmV0", account="other")
 USER = UserDocument(secret="c2VjcmV0", name="app", policies=["readwrite"], enabled=False, changed_ms=3)
 CONFIG = ServerConfig(
     tenant=TenantConfig(id="t-1", name="logs", namespace="loki"),
@@ -121,7 +135,9 @@ def _examples() -> dict[str, bytes]:
     found = {f"record: {name}": record.encode(value) for name, value in RECORDS.items()}
     found["document: bucket"] = bucket_record.encode(BUCKET)
     found["document: bucket that keeps versions"] = bucket_record.encode(VERSIONED_BUCKET)
+    found["document: bucket with settings"] = bucket_record.encode(BUCKET_WITH_SETTINGS)
     found["document: user"] = msgspec.json.encode(USER)
+    found["document: user of an account"] = msgspec.json.encode(USER_OF_AN_ACCOUNT)
     found["config"] = msgspec.json.encode(to_builtins(CONFIG))
     found |= {f"message: {name}": pack(value) for name, value in SPOKEN.items()}
     found |= {f"kept: {name}": pack(value) for name, value in KEPT.items()}
@@ -211,6 +227,9 @@ def test_what_a_pod_keeps_on_its_drives_reads_back(name: str, golden: dict[str, 
 
 def test_documents_and_configuration_read_back(golden: dict[str, bytes]) -> None:
     assert bucket_record.decode(golden["document: bucket"]) == BUCKET
+    assert bucket_record.decode(golden["document: bucket with settings"]) == BUCKET_WITH_SETTINGS
+    account = msgspec.json.decode(golden["document: user of an account"], type=UserDocument)
+    assert account == USER_OF_AN_ACCOUNT
     assert bucket_record.decode(golden["document: bucket that keeps versions"]) == VERSIONED_BUCKET
     assert msgspec.json.decode(golden["document: user"], type=UserDocument) == USER
     assert from_builtins(json.loads(golden["config"])) == CONFIG
