@@ -40,7 +40,7 @@ from holdfast_server.contract.keys import decode_further_keys
 
 RETRY_SECONDS = 0.3
 WORKERS = 8
-"""StatefulSets that are seen to at a time; two that meet at one are told of a conflict by the API server."""
+"""StatefulSets that are seen to at a time, each by one."""
 MANAGER_OF_PODS = "holdfast.dev/tenant"
 SLOTS = range(100, 200)
 """Second numbers of the loopback addresses; a slot belongs to one node of this machine."""
@@ -93,6 +93,7 @@ class HollowNode:
         """Address → pod."""
         self._answers: dict[tuple[object, ...], bytes] = {}
         self._due: dict[Place, None] = {}
+        self._busy: set[Place] = set()
         self._wake = asyncio.Event()
         self._runner: web.AppRunner | None = None
 
@@ -175,11 +176,13 @@ class HollowNode:
     # --- what a StatefulSet controller and a kubelet do
     async def _work(self) -> None:
         while True:
-            while not self._due:
+            place = next((place for place in self._due if place not in self._busy), None)
+            if place is None:
                 self._wake.clear()
                 await self._wake.wait()
-            place = next(iter(self._due))
+                continue
             del self._due[place]
+            self._busy.add(place)
             try:
                 await self._settle(place)
             except KubeConflict:
@@ -187,6 +190,9 @@ class HollowNode:
             except KubeError:
                 self._mark(place)
                 await asyncio.sleep(RETRY_SECONDS)
+            finally:
+                self._busy.discard(place)
+                self._wake.set()
 
     async def _settle(self, place: Place) -> None:
         stateful_set = self.cluster.objects.get((STATEFUL_SET.kind, *place))
@@ -254,8 +260,8 @@ class HollowNode:
         """Pods whose StatefulSet is gone; the garbage collector marks them, the kubelet lets them go."""
         for kind, namespace, name in list(self.cluster.objects):
             if kind == POD.kind and namespace == place[0] and name.startswith(f"{place[1]}-"):
-                pod = self.cluster.objects[kind, namespace, name]
-                if pod["metadata"].get("deletionTimestamp"):
+                pod = self.cluster.objects.get((kind, namespace, name))
+                if pod is not None and pod["metadata"].get("deletionTimestamp"):
                     await self._kube.remove_pod(pod)
 
     async def _address(self, place: Place) -> str:
@@ -265,9 +271,9 @@ class HollowNode:
             return known
         number = len(self._addresses) + 1
         address = f"127.{self._slot}.{number >> 8}.{(number & 255)}"
+        self._addresses[place], self._owners[address] = address, place
         assert self._runner is not None
         await web.TCPSite(self._runner, address, names.S3_PORT, backlog=8).start()
-        self._addresses[place], self._owners[address] = address, place
         return address
 
     # --- what a pod answers

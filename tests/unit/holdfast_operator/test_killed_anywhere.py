@@ -26,14 +26,17 @@ from holdfast_operator.kube.port import CONFIG_MAP, SECRET, Manifest
 from holdfast_operator.reconcile import Reconciler, TenantKey
 from holdfast_server.contract.keys import decode_further_keys
 
-EVERY = int(os.environ.get("HOLDFAST_KILL_EVERY", "16"))
+EVERY = int(os.environ.get("HOLDFAST_KILL_EVERY", "20"))
 """Of the writes, every so manieth is tried; 1 (in `make soak`): each."""
 EVERY_SLEEP = 3 * EVERY
 SLEEPS = 150
 """The calls, reads among them, before which an operator falls asleep; a dozen passes make more, all alike."""
-SETTLING_PASSES = 12
+SETTLING_PASSES = 16
 LIMIT = 80
 """No change takes more writes."""
+
+
+pytestmark = pytest.mark.timeout(900)
 
 
 class Killed(BaseException):
@@ -182,10 +185,12 @@ def check(world: Any, witness: Witness, wanted: dict[str, Any] | None) -> None:
 
 
 async def settle(world: Any) -> None:
-    """Passes until nothing is under way; a conflict is met by another pass, as the controller does."""
-    for _ in range(SETTLING_PASSES):
+    """Passes until three in a row wrote nothing; a conflict is met by another pass, as the controller does."""
+    written: list[int] = []
+    while len(written) < SETTLING_PASSES and (len(written) < 4 or written[-4] != written[-1]):
         with contextlib.suppress(KubeError):
             await world.run_pass()
+        written.append(len(world.kube.calls) + len(world.store.calls))
 
 
 async def outcome_of(world: Any, change: Callable[[Any], Awaitable[None]]) -> tuple[dict[str, Any], int]:
@@ -283,7 +288,7 @@ async def test_an_operator_that_slept_through_the_work_of_another_puts_nothing_b
 
 
 async def passes(reconciler: Reconciler, world: Any) -> None:
-    for _ in range(SETTLING_PASSES):
+    for _ in range(8):
         with contextlib.suppress(KubeError):
             await reconciler.reconcile(TenantKey("loki", "logs"))
         world.pods.settle()
