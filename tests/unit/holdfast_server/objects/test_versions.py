@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import Callable
 from random import Random
@@ -424,3 +425,93 @@ async def test_coordinators_that_write_and_delete_at_the_same_time(
     for version in history.written:
         left = (await cluster.set_of("k").read(version_register(BUCKET, "k", version))).record
         assert left is None or left.deleted
+
+
+# -------------------------------------------------------------------- one change in the middle of another
+
+Between = Callable[[ObjectStore, dict[str, bytes]], Any]
+
+PAIRS: dict[str, tuple[Between, Between]] = {
+    "the next one goes while it is about to become current": (
+        lambda s, ids: s.delete_version(BUCKET, "k", ids["current"]),
+        lambda s, ids: s.delete_version(BUCKET, "k", ids["old"]),
+    ),
+    "what is to rest goes": (
+        lambda s, _: put(s, b"new"),
+        lambda s, ids: s.delete_version(BUCKET, "k", ids["current"]),
+    ),
+    "something new comes while the current one goes": (
+        lambda s, ids: s.delete_version(BUCKET, "k", ids["current"]),
+        lambda s, _: put(s, b"new"),
+    ),
+    "two that are null": (lambda s, _: put(s, b"new", SUSPENDED), lambda s, _: put(s, b"other", SUSPENDED)),
+    "the same goes twice": (
+        lambda s, ids: s.delete_version(BUCKET, "k", ids["current"]),
+        lambda s, ids: s.delete_version(BUCKET, "k", ids["current"]),
+    ),
+}
+
+
+async def insist(cluster: MemoryCluster, work: Callable[[], Any]) -> None:
+    """As a client does that gets a 503."""
+    for attempt in range(20):
+        try:
+            await work()
+            return
+        except ObjectError:
+            if attempt == 19:
+                raise
+            await cluster.clock.sleep(1)
+
+
+class Meddler:
+    """Holds up call n until it has done something else; that goes on if nobody waits for the call any more."""
+
+    def __init__(self, cluster: MemoryCluster, calls: int, work: Callable[[], Any]) -> None:
+        self._cluster = cluster
+        self._left = calls
+        self._work = work
+        self.task: asyncio.Task[None] | None = None
+
+    async def hook(self, position: int, verb: str, _: Any) -> None:
+        self._left -= 1
+        if self._left == -1:
+            self.task = asyncio.create_task(insist(self._cluster, self._work))
+            await asyncio.shield(self.task)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+async def test_a_change_in_the_middle_of_another(make_cluster: Callable[..., MemoryCluster], pair: str) -> None:
+    """At call n of the first, another coordinator does all of the second; for many n."""
+    outer, inner = PAIRS[pair]
+    n = -1
+    while True:
+        n += 1 if EVERY_CALL else 3
+        cluster = make_cluster()
+        ids = await shelf(cluster)
+        before = {one.version: one.data for one in await look(cluster.store)}
+        first, second = cluster.new_store(), cluster.new_store()
+        meddler = Meddler(cluster, n, functools.partial(inner, second, ids))
+        cluster.hook = meddler.hook
+        await insist(cluster, functools.partial(outer, first, ids))
+        cluster.hook = None
+        if meddler.task is None:
+            break
+        await meddler.task
+        await cluster.settle()
+        found = await look(cluster.store)
+        there = {one.version: one.data for one in found}
+        gone = {ids["current"]} if "goes" in pair else set()
+        gone |= {ids["old"]} if pair.startswith("the next") else set()
+        assert not gone & set(there), (n, "what was deleted is back")
+        kept = {version: data for version, data in before.items() if version not in (ids["current"], ids["old"])}
+        if "null" in pair:
+            kept.pop(NULL_VERSION)
+            assert there.pop(NULL_VERSION) in (b"new", b"other")
+            kept |= {version: before[version] for version in ids.values()}
+        elif not pair.startswith("the next"):
+            kept[ids["old"]] = before[ids["old"]]
+        made = [one.data for one in found if one.version not in before]
+        assert set(kept.items()) <= set(there.items()), (n, "what nobody touched is gone")
+        assert len(there) == len(kept) + len(made)
+        assert set(made) <= {b"new"}
