@@ -145,6 +145,7 @@ def _add_user(user: argparse.ArgumentParser) -> None:
     add.add_argument("--secret-stdin", action="store_true", help="read the secret key from standard input")
     add.add_argument("--policy", action="append", default=[], metavar="NAME", help="may be repeated")
     add.add_argument("--name", default="", help="for people and ARNs; default: the access key")
+    add.add_argument("--account", default="", metavar="NAME", help="whose its buckets are; default: the tenant's own")
     add.add_argument("--disabled", action="store_true", help="may do nothing")
     remove = _verb(verbs, "remove", _user_remove, "remove a user", "Remove a user; no error where there is none.")
     remove.add_argument("access_key", metavar="ACCESSKEY")
@@ -280,7 +281,13 @@ def _user_add(terminal: _Terminal) -> int:
         secret_key = secrets.token_urlsafe(SECRET_KEY_SIZE_BYTES)
     terminal.client.put_user(
         options.access_key,
-        UserSpec(secret_key=secret_key, name=options.name, policies=options.policy, enabled=not options.disabled),
+        UserSpec(
+            secret_key=secret_key,
+            name=options.name,
+            policies=options.policy,
+            enabled=not options.disabled,
+            account=options.account,
+        ),
     )
     terminal.say(f"user {options.access_key} is {'disabled' if options.disabled else 'in force'}")
     if not options.secret_stdin:

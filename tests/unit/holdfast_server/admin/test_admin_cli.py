@@ -280,13 +280,13 @@ def test_users_and_policies_come_and_go(tenant: Tenant, admin: Any, tmp_path: Pa
     document.write_text(json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
     assert admin("policy", "add", "mine", str(document))[0] == 0
     assert "mine" in admin("policy", "list")[1].splitlines()
-    code, text = admin("user", "add", "alice", "--policy", "mine", "--policy", "readonly")
+    code, text = admin("user", "add", "alice", "--policy", "mine", "--policy", "readonly", "--account", "team")
     assert code == 0, text
     secret = text.splitlines()[-1].rpartition(" ")[2]
     assert len(secret) >= 32
     assert "alice" in admin("user", "list")[1]
     (alice,) = [user for user in json.loads(admin("user", "list", "--json")[1]) if user["accessKey"] == "alice"]
-    assert alice["policies"] == ["mine", "readonly"]
+    assert (alice["policies"], alice["account"]) == (["mine", "readonly"], "team")
     code, text = admin("info", AWS_ACCESS_KEY_ID="alice", AWS_SECRET_ACCESS_KEY=secret)
     assert (code, "needs the root keys" in text) == (1, True)
     assert admin("user", "remove", "alice")[0] == 0
