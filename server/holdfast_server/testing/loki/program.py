@@ -32,6 +32,11 @@ START_TIMEOUT_SECONDS = 180.0
 STOP_TIMEOUT_SECONDS = 120.0
 CALL_TIMEOUT_SECONDS = 300.0
 LINES_PER_QUERY = 100_000
+CHART_DEFAULTS = {
+    "storage_config": {"hedging": {"at": "250ms", "max_per_second": 20, "up_to": 3}},
+    "limits_config": {"split_queries_by_interval": "15m"},
+}
+"""How the chart has the store asked, unless values say otherwise."""
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
@@ -53,7 +58,7 @@ def single_process(configuration: Mapping[str, Any], directory: Path, port: int,
     and a compactor that does not wait for hours."""
     big = "100MB"
     return merged(
-        configuration,
+        merged(CHART_DEFAULTS, configuration),
         {
             "target": "all",
             "analytics": {"reporting_enabled": False},
@@ -80,11 +85,9 @@ def single_process(configuration: Mapping[str, Any], directory: Path, port: int,
             "compactor": {"compaction_interval": "15s", "retention_delete_delay": "5s"},
             "chunk_store_config": {"chunk_cache_config": {"embedded_cache": {"enabled": True, "max_size_items": 1}}},
             "query_range": {"cache_results": False},
-            "storage_config": {"hedging": {"at": "250ms", "max_per_second": 20, "up_to": 3}},
             "limits_config": {
                 "ingestion_rate_mb": 100,
                 "ingestion_burst_size_mb": 200,
-                "split_queries_by_interval": "15m",
                 "per_stream_rate_limit": big,
                 "per_stream_rate_limit_burst": big,
                 "max_entries_limit_per_query": LINES_PER_QUERY,
