@@ -28,7 +28,7 @@ from holdfast_server.api.uploads import (
     upload_id_of,
     upload_notes,
 )
-from holdfast_server.api.version_ids import version_headers
+from holdfast_server.api.version_ids import written_headers
 from holdfast_server.objects.port import Attributes, PartRef, Record, UploadInfo
 from holdfast_server.s3.checksums import ALGORITHMS, Algorithm, parse_upload_checksum, requested_checksum
 from holdfast_server.s3.conditions import parse_write_condition
@@ -121,7 +121,7 @@ async def complete_multipart_upload(call: Call) -> Response:
     location = f"{scheme}://{call.headers.get('host', '')}/{call.bucket_name}/{quote(call.key)}"
     elements = checksum_elements(record.checksums)
     document_xml = complete_multipart_upload_xml(location, call.bucket_name, call.key, record.etag, elements)
-    return call.xml(document_xml, **version_headers(record))
+    return call.xml(document_xml, **written_headers(record))
 
 
 def _expected_checksums(headers: Mapping[str, str]) -> dict[str, str]:

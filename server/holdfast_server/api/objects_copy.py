@@ -20,7 +20,7 @@ from holdfast_server.api.stored_headers import (
     with_tags,
 )
 from holdfast_server.api.uploads import open_upload, upload_algorithm, upload_id_of
-from holdfast_server.api.version_ids import parse_version_id, present, version_headers, version_id
+from holdfast_server.api.version_ids import parse_version_id, present, version_id, written_headers
 from holdfast_server.objects.port import Reader, Record
 from holdfast_server.s3.checksums import ALGORITHMS, Algorithm, find_algorithm
 from holdfast_server.s3.conditions import check_copy_source, parse_write_condition
@@ -71,7 +71,7 @@ async def _copy_object(call: Call) -> Response:
         await call.ticket.copy(size_bytes)
         record = await call.objects.put_object(lease.bucket.id, call.key, body, condition)
     copied = copy_object_xml(record.etag, record.modified_ms, checksum_elements(record.checksums))
-    return call.xml(copied, **version_headers(record), **_source_headers(reader.record))
+    return call.xml(copied, **written_headers(record), **_source_headers(reader.record))
 
 
 async def _upload_part_copy(call: Call) -> Response:

@@ -6,7 +6,7 @@ from holdfast_server.api.call import Call
 from holdfast_server.api.new_object import new_object_headers
 from holdfast_server.api.payload_body import WireBody
 from holdfast_server.api.stored_headers import checksum_headers
-from holdfast_server.api.version_ids import version_headers
+from holdfast_server.api.version_ids import written_headers
 from holdfast_server.objects.port import Condition, Record
 from holdfast_server.s3.conditions import WriteCondition, parse_write_condition
 from holdfast_server.s3.headers import quote_etag
@@ -36,5 +36,5 @@ async def put_object(call: Call) -> Response:
             condition(await call.objects.head_object(lease.bucket.id, call.key))
         await call.ticket.stream(payload.size_bytes)
         record = await call.objects.put_object(lease.bucket.id, call.key, body, condition)
-    headers = {"etag": quote_etag(record.etag), **checksum_headers(record.checksums), **version_headers(record)}
+    headers = {"etag": quote_etag(record.etag), **checksum_headers(record.checksums), **written_headers(record)}
     return Response(status=200, headers=headers)

@@ -52,6 +52,11 @@ def version_headers(record: Record, bucket: BucketRecord | None = None) -> dict[
     return headers
 
 
+def written_headers(record: Record) -> dict[str, str]:
+    """What is said of a version that was just written; of `null` nothing, as S3 has it."""
+    return {} if record.null else version_headers(record)
+
+
 def present(record: Record | None, key: str, version: bytes | None) -> Record:
     """The object that was found.  Raises NoSuchKey, NoSuchVersion, and for a delete marker what S3 says of one."""
     if record is None:
