@@ -486,7 +486,7 @@ async def test_a_change_in_the_middle_of_another(make_cluster: Callable[..., Mem
     outer, inner = PAIRS[pair]
     n = -1
     while True:
-        n += 1 if EVERY_CALL else 3
+        n += 1 if EVERY_CALL else 7
         cluster = make_cluster()
         ids = await shelf(cluster)
         before = {one.version: one.data for one in await look(cluster.store)}
