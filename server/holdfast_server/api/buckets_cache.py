@@ -109,7 +109,8 @@ class BucketCache:
     async def entry(self, name: str, age_seconds: float) -> _Entry:
         """The cached reading if it is young enough, else a new one.  Raises BucketGone, Unavailable."""
         entry = self._entries.get(name)
-        if entry is None or not self.usable(entry, age_seconds):
+        # One that is being deleted may be gone by now, and another pod may have said so.
+        if entry is None or not self.usable(entry, age_seconds) or entry.record.deleting:
             entry = await self.read(name)
         return entry
 

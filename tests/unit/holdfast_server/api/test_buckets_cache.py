@@ -57,6 +57,15 @@ async def test_a_record_is_read_once_per_lease(fixture: Fixture) -> None:
     assert fixture.reads == 2
 
 
+async def test_a_bucket_that_is_being_deleted_is_looked_at_each_time(fixture: Fixture) -> None:
+    """It may be gone, and another pod may have said so already: seen absent stays absent."""
+    await fixture.store(msgspec.structs.replace(BUCKET, state=bucket_record.DELETING, mark=b"m" * 16))
+    assert (await fixture.cache.get("b")).deleting
+    await fixture.objects.delete_document(bucket_record.document_name("b"))
+    with pytest.raises(BucketGone):
+        await fixture.cache.get("b")
+
+
 async def test_absence_is_not_cached(fixture: Fixture) -> None:
     with pytest.raises(BucketGone):
         await fixture.cache.get("new")
