@@ -45,6 +45,7 @@ async def test_passes_are_counted_by_what_became_of_them(monkeypatch: pytest.Mon
 
     controller = Controller(MemoryKubeClient(), reconcile, (), metrics)
     task = asyncio.create_task(controller.run())
+    await asyncio.sleep(0)  # it has begun
     controller.trigger("loki", "logs")
     assert value(metrics, "holdfast_operator_queue_length") == 1
     async with asyncio.timeout(5):
