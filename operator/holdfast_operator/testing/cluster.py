@@ -165,7 +165,14 @@ class Cluster:
         # A client of its own: `stream` swaps the one it is given for a websocket while it runs.
         with config.new_client_from_config(str(self.kubeconfig)) as api:
             call = client.CoreV1Api(api).connect_get_namespaced_pod_exec
-            return str(stream(call, pod, namespace, command=list(command), stdout=True, stderr=True))
+            # Not preloaded: a stream that reads by itself leaves its socket open.
+            running = stream(
+                call, pod, namespace, command=list(command), stdout=True, stderr=True, _preload_content=False
+            )
+            running.run_forever(COMMAND_TIMEOUT_SECONDS)
+            said = str(running.read_all())
+            running.sock.shutdown()  # `close` does nothing once the other side has closed
+            return said
 
     def pod_page(self, namespace: str, pod: str, path: str) -> str:
         """What the pod answers on port 9000: asked directly, or through the API server where no route leads to it."""
