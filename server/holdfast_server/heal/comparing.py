@@ -115,9 +115,14 @@ def _others(erasure_set: ErasureSet, drive: Drive) -> dict[int, Drive]:
     return dict(sorted(full.items(), key=lambda item: (item[0] - drive.position) % size))
 
 
+def _others_wanted(erasure_set: ErasureSet) -> int:
+    """R others know of everything that was acknowledged; a drive that is alone missed nothing that anybody has."""
+    return min(erasure_set.quorums.read_quorum, erasure_set.quorums.set_size - 1)
+
+
 async def _scan(erasure_set: ErasureSet, drive: Drive, request: ScanRequest) -> Answers[ScanPage]:
     """The drive's own page and those of R others that are full."""
-    wanted = erasure_set.quorums.read_quorum
+    wanted = _others_wanted(erasure_set)
     spare = _others(erasure_set, drive)
     pages: Answers[ScanPage] = await ask({drive.position: drive}, lambda _, own: own.scan(request))
     if drive.position not in pages:
@@ -136,7 +141,7 @@ async def _scan(erasure_set: ErasureSet, drive: Drive, request: ScanRequest) -> 
 
 async def _space_after(erasure_set: ErasureSet, drive: Drive, after: bytes) -> bytes | None:
     """The next space that the drive or any of R full others has anything in."""
-    wanted = erasure_set.quorums.read_quorum
+    wanted = _others_wanted(erasure_set)
     asked = {drive.position: drive, **_others(erasure_set, drive)}
     lists = await ask(asked, lambda _, other: other.spaces(after, 1))
     if len(lists) - (drive.position in lists) < wanted:

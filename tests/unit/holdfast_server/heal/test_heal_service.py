@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -11,6 +12,7 @@ from holdfast_server.drives.port import Drive
 from holdfast_server.heal.service import HealService
 from holdfast_server.objects.record import object_register
 from holdfast_server.testing.memory_cluster import BUCKET, MemoryCluster
+from holdfast_server.testing.virtual_time import VirtualClock
 
 KEYS = [f"key-{number}" for number in range(40)]
 ENOUGH_SECONDS = 30
@@ -41,3 +43,23 @@ async def test_every_missed_write_is_made_good_whichever_drive_missed_it(cluster
         assert all(len(stamps) == 1 and stamps == held[0] for stamps in held), key
     healed = sum(service.work_of(0).queue.repaired for service in services)
     assert healed < 2 * len(KEYS), "one pod does the work, not each"
+
+
+@pytest.mark.parametrize(("set_size", "parity"), [(1, 0), (2, 1)])
+async def test_the_smallest_sets_have_their_passes_too(
+    set_size: int, parity: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A drive that is alone has nobody to be compared with, and must not wait for somebody."""
+    cluster = MemoryCluster(VirtualClock(), set_size, parity, 1)
+    await cluster.put("k", b"data")
+    services = [HealService(cluster.new_store(), only(drive), cluster.clock) for drive in cluster.drives]
+    with caplog.at_level(logging.INFO):
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(service.run()) for service in services]
+            await cluster.clock.sleep(ENOUGH_SECONDS)
+            for task in running:
+                task.cancel()
+    assert not [record for record in caplog.records if "healing will go on later" in record.message]
+    assert all(service.work_of(0).filling.done for service in services)
+    assert await cluster.get("k") == b"data"
+    await cluster.close()
