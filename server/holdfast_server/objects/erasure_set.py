@@ -44,6 +44,9 @@ LEASED_ATTEMPTS = 8
 CONDITION_ATTEMPTS = 4
 RETRY_PAUSE_SECONDS = 0.02
 LEASE_SECONDS = 10.0
+OFFERED_SECONDS = 20.0
+"""How old a stamp may be for its write still to be offered to drives: together with the deadline of a call and what
+clocks differ by, less than after what others take the coordinator for dead (`healing.OPERATION_DEADLINE_SECONDS`)."""
 
 UNMARKED_AFTER_SECONDS = 5.0
 """A committed version that nobody has marked by then: the coordinator died between its answer and its notes."""
@@ -307,6 +310,8 @@ class ErasureSet:
         refill: Refill | None,
     ) -> Answers[CommitReply]:
         made = make_held(stamp)
+        if not self._in_time(stamp):
+            raise Unavailable(f"{self.name}: the write of {register.key!r} took too long")
 
         def commit(position: int, drive: Drive) -> Awaitable[CommitReply]:
             return drive.commit(CommitRequest(register, made[position], mode, lease))
@@ -316,10 +321,13 @@ class ErasureSet:
         if without and refill is not None and len(_accepted(replies)) < self.quorums.write_quorum:
             # They said no and took nothing, so the same stamp may be offered once more.
             refilled = await refill(without)
-            again = await ask({p: targets[p] for p in refilled}, commit)
+            again = await ask({p: targets[p] for p in refilled if self._in_time(stamp)}, commit)
             replies.update(again)
             replies.errors.update(again.errors)
         return replies
+
+    def _in_time(self, stamp: int) -> bool:
+        return self._clock.now_ms() - stamp_ms(stamp) < OFFERED_SECONDS * 1000
 
     def _note(self, register: Register, stamp: int, replies: Mapping[int, CommitReply]) -> Committed:
         """Tell the holders that it is committed (rule 1), in the background."""

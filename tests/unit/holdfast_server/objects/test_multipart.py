@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from holdfast_server.drives.port import DriveOffline
-from holdfast_server.objects.port import Attributes, Conflict, Missing, ObjectError, PartRef
+from holdfast_server.objects import record
+from holdfast_server.objects.erasure_set import OFFERED_SECONDS
+from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
+from holdfast_server.objects.port import Attributes, Conflict, Missing, ObjectError, PartRef, Unavailable
 from holdfast_server.objects.record import Record
 from holdfast_server.testing.memory_cluster import BUCKET, BytesBody, MemoryCluster
 
@@ -98,6 +101,31 @@ async def test_drives_that_missed_parts_do_not_stop_completion(
         with cluster.away(*pair):
             assert await cluster.get("k") == WHOLE
     assert not cluster.unnamed_shards()
+
+
+async def test_a_write_that_takes_too_long_is_not_offered_any_more(cluster: MemoryCluster) -> None:
+    """Others take its coordinator for dead by then, and may have fenced the write and dropped what they know of it."""
+    upload = await start(cluster)
+    await upload_parts(cluster, upload, (0, 1, 2))
+    await cluster.settle()
+    began = cluster.clock.monotonic_seconds()
+    committed: list[float] = []
+
+    async def slow(_: int, verb: str, arguments: Any) -> None:
+        if verb in ("stage", "seal", "read_blocks"):
+            await cluster.clock.sleep(4)
+        elif verb == "commit" and arguments[0].register == record.object_register(BUCKET, "k"):
+            committed.append(cluster.clock.monotonic_seconds() - began)
+
+    cluster.hook = slow
+    with pytest.raises(Unavailable):
+        await complete(cluster, upload)
+    assert cluster.clock.monotonic_seconds() - began > OPERATION_DEADLINE_SECONDS
+    assert committed
+    assert max(committed) < OFFERED_SECONDS
+    cluster.hook = None
+    await complete(cluster, upload)
+    assert await cluster.get("k") == WHOLE
 
 
 async def test_completing_twice_is_completing_once(cluster: MemoryCluster) -> None:
