@@ -1,9 +1,9 @@
 """Whether the store still has what was made in it: three questions, whatever the number of buckets and
 users, and one more for each setting that a bucket declares.
 
-Looked at: that each bucket, policy and user is there, a user's name, policies and whether it is enabled, and what a
-bucket declares of its tags, CORS rules and policy (a question each).  Not
-looked at, because the store does not tell: a secret key and the text of a policy; those are made again now and then.
+Looked at: that each bucket, policy and user is there, a user's name, account, policies and whether it is enabled, and
+what a bucket declares (see `bucket_settings`; a question each).  Not looked at, because the store does not tell: a
+secret key and the text of a policy; those are made again now and then.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ async def find_drift(plan: ProvisionPlan, store: StoreClient) -> tuple[str, ...]
         users = await store.list_users()
         for task in plan.users:
             for key in task.keys:
-                info = UserInfo(access_key=key.access_key, name=task.name, policies=list(task.policies))
+                info = UserInfo(
+                    access_key=key.access_key, name=task.name, policies=list(task.policies), account=task.account
+                )
                 if users.get(key.access_key) != info:
                     what = "was changed" if key.access_key in users else "is gone"
                     found.append(f"user {task.name} {what}")

@@ -84,6 +84,7 @@ def user_spec(task: UserTask, key: UserKey) -> UserSpec:
         name=task.name,
         policies=list(task.policies),
         former_secret_keys=list(key.former_secret_keys),
+        account=task.account,
     )
 
 

@@ -36,6 +36,8 @@ class UserTask:
     name: str
     keys: tuple[UserKey, ...]
     """Several while keys change."""
+    account: str = ""
+    """The tenant's own if empty."""
     policies: tuple[str, ...] = ()
     own_policy: Mapping[str, Any] | None = None
     """The generated policy of its buckets, if it has any."""
@@ -87,6 +89,7 @@ def plan_provisioning(tenant: TenantSpec, credentials: TenantCredentials, ledger
             UserTask(
                 name=user.name,
                 keys=user_keys(credentials.user_pairs(user.name)),
+                account=user.account,
                 policies=(*user.policies, *own),
                 own_policy=render_policy(user.buckets) if user.buckets else None,
                 stale_access_keys=tuple(key for key in ledger.users.get(user.name, ()) if key not in in_use),

@@ -319,10 +319,13 @@ def _policy(fields: Fields) -> PolicySpec:
 def _user(fields: Fields) -> UserSpec:
     user = UserSpec(
         name=fields.text("name", required=True, max_size=40, pattern=limits.USER_NAME),
+        account=fields.text("account", max_size=limits.MAX_ACCOUNT_NAME_SIZE, pattern=limits.ACCOUNT_NAME),
         secret_name=_secret_reference(fields),
         policies=fields.texts("policies", max_count=limits.MAX_USER_POLICIES),
         buckets=tuple(_grant(grant) for grant in fields.items("buckets", max_count=limits.MAX_BUCKETS)),
     )
+    if user.account == limits.RESERVED_ACCOUNT:
+        fields.fault("account", f"{user.account!r} is how the tenant's own account is shown: leave the field out")
     fields.finish()
     return user
 

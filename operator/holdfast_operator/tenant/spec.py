@@ -89,6 +89,8 @@ class BucketGrant:
 @dataclass(frozen=True, slots=True)
 class UserSpec:
     name: str
+    account: str = ""
+    """Whom its buckets belong to; the tenant's own account if empty."""
     secret_name: str | None = None
     """A Secret of the namespace with `accessKey` and `secretKey`; generated as `<tenant>-user-<name>` if None."""
     policies: tuple[str, ...] = ()

@@ -105,7 +105,13 @@ class MemoryStore:
     async def list_users(self) -> dict[str, admin.UserInfo]:
         self._look()
         return {
-            key: admin.UserInfo(access_key=key, name=user.name, policies=user.policies, enabled=user.enabled)
+            key: admin.UserInfo(
+                access_key=key,
+                name=user.name,
+                policies=user.policies,
+                enabled=user.enabled,
+                account=user.account,
+            )
             for key, user in self.users.items()
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -20,6 +21,7 @@ from holdfast_operator.kube.port import (
     STATEFUL_SET,
 )
 from holdfast_operator.ledger import decode_ledger
+from holdfast_operator.provisioner import VERIFY_SECONDS
 from holdfast_operator.reconcile import MOVING_SECONDS, SETTLED_SECONDS, SILENCE_SECONDS, TenantKey
 
 
@@ -438,6 +440,21 @@ async def test_a_user_that_leaves_the_spec_leaves_the_store_and_its_secret_goes(
     assert world.store.policies == {}
     assert "logs-user-loki" not in world.kube.names(SECRET)
     assert decode_ledger(secret_values(world, "logs-peer")[LEDGER_KEY].encode()).users == {}
+
+
+async def test_a_users_account_is_carried_and_kept(world: Any) -> None:
+    await world.start(users=[{"name": "loki", "account": "team-a"}])
+    (key,) = world.store.users
+    assert world.store.users[key].account == "team-a"
+    world.store.users[key] = msgspec.structs.replace(world.store.users[key], account="team-b")
+    world.seconds += int(VERIFY_SECONDS)
+    await world.run_passes(2)
+    assert world.store.users[key].account == "team-a"
+    events = {item["message"] for (kind, _, _), item in world.kube.objects.items() if kind == "Event"}
+    assert "made again as declared: user loki was changed" in events
+    world.change_spec(users=[{"name": "loki"}])
+    await world.run_passes(2)
+    assert world.store.users[key].account == ""
 
 
 async def test_users_made_by_others_stay(world: Any) -> None:

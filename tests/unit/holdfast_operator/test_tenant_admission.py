@@ -146,6 +146,14 @@ def test_the_class_of_a_load_balancer_is_fixed_as_kubernetes_has_it() -> None:
         assert bool(validate_rules(new, old, SCHEMA)) != accepted, changed
 
 
+@pytest.mark.parametrize(("account", "accepted"), [("team-a", True), ("rooted", True), ("root", False)])
+def test_the_tenants_own_account_is_not_named(account: str, accepted: bool) -> None:
+    body = tenant(4, 2, None, None)
+    body["spec"]["users"] = [{"name": "a"}, {"name": "b", "account": account}]
+    causes = validate_rules(body, None, SCHEMA)
+    assert [cause.field for cause in causes] == ([] if accepted else ["spec.users[1].account"])
+
+
 def sized(storage: str, **spec: Any) -> dict[str, Any]:
     body = tenant(4, 2, None, None)
     claim = {"spec": {"resources": {"requests": {"storage": storage}}, **spec}}

@@ -94,10 +94,12 @@ def test_the_bounds_are_those_of_the_code() -> None:
     assert identity["supplementalGroups"]["maxItems"] == limits.MAX_GROUPS
     user = SPEC["users"]["items"]["properties"]
     assert user["policies"]["maxItems"] == limits.MAX_USER_POLICIES
+    assert user["account"]["maxLength"] == limits.MAX_ACCOUNT_NAME_SIZE
     for schema, pattern in (
         (POOL["name"], limits.DNS_LABEL),
         (SPEC["buckets"]["items"]["properties"]["name"], limits.BUCKET_NAME),
         (user["name"], limits.USER_NAME),
+        (user["account"], limits.ACCOUNT_NAME),
         (user["buckets"]["items"]["properties"]["name"], limits.BUCKET_NAME),
         (SPEC["policies"]["items"]["properties"]["name"], limits.POLICY_NAME),
         (SPEC["region"], limits.REGION),

@@ -98,6 +98,21 @@ def test_a_buckets_settings_are_read_and_their_absence_kept_apart_from_emptiness
     ]
 
 
+def test_a_users_account_is_read_and_checked_as_the_store_does(tenant_body: Any) -> None:
+    users = [{"name": "a", "account": "Team_A.1@=+,-"}, {"name": "b"}]
+    tenant = parse_tenant(tenant_body(users=users)).spec
+    assert tenant is not None
+    assert [user.account for user in tenant.users] == ["Team_A.1@=+,-", ""]
+    bad = ["root", "a b", "", 7, "a" * 129]
+    assert faults_of(tenant_body(users=[{"name": f"u{n}", "account": account} for n, account in enumerate(bad)])) == [
+        "spec.users[0].account: 'root' is how the tenant's own account is shown: leave the field out",
+        "spec.users[1].account: 'a b' does not match [A-Za-z0-9_.@=+,-]+",
+        "spec.users[2].account: '' does not match [A-Za-z0-9_.@=+,-]+",
+        "spec.users[3].account: must be a string, not a number",
+        "spec.users[4].account: is 129 characters long, at most 128 are allowed",
+    ]
+
+
 def test_all_faults_are_reported_at_once(tenant_body: Any) -> None:
     body = tenant_body(
         pools=[pool(servers=0, volumesPerServer="two", erasure={"parity": 99})],
