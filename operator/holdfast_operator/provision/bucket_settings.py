@@ -1,4 +1,4 @@
-"""A bucket's declared versioning, tags, CORS rules and policy, as S3 takes and shows them.  Pure.
+"""A bucket's declared versioning, object ownership, tags, CORS rules and policy, as S3 takes and shows them.  Pure.
 
 A field that is not declared is not managed: clients may set it as they like.  One that is declared is kept as
 declared; declared empty, it is taken away.  What the store shows is compared by meaning, not by its text.
@@ -12,9 +12,11 @@ from xml.etree import ElementTree
 
 from holdfast_operator.tenant.spec import BucketSpec, CorsRule
 
-VERSIONING, TAGGING, CORS, POLICY = "versioning", "tagging", "cors", "policy"
+VERSIONING, OWNERSHIP, TAGGING, CORS, POLICY = "versioning", "ownershipControls", "tagging", "cors", "policy"
 """The sub-resources."""
-ABSENT_CODES = frozenset({"NoSuchTagSet", "NoSuchCORSConfiguration", "NoSuchBucketPolicy"})
+ABSENT_CODES = frozenset(
+    {"NoSuchTagSet", "NoSuchCORSConfiguration", "NoSuchBucketPolicy", "OwnershipControlsNotFoundError"}
+)
 
 _RULE_LISTS = (
     ("AllowedHeader", "allowed_headers"),
@@ -25,10 +27,13 @@ _RULE_LISTS = (
 
 
 def settings_of(bucket: BucketSpec) -> dict[str, bytes | None]:
-    """Sub-resource → the document to put there; None to take it away.  Only what is declared."""
+    """Sub-resource → the document to put there; None to take it away.  Only what is declared, the policy last: it may
+    deny root the others."""
     wanted: dict[str, bytes | None] = {}
     if bucket.versioning is not None:
         wanted[VERSIONING] = _versioning(bucket.versioning)
+    if bucket.object_ownership is not None:
+        wanted[OWNERSHIP] = _ownership(bucket.object_ownership)
     if bucket.tags is not None:
         wanted[TAGGING] = _tagging(bucket.tags) if bucket.tags else None
     if bucket.cors is not None:
@@ -61,6 +66,13 @@ def _leaves(element: ElementTree.Element, path: str = "") -> Iterator[tuple[str,
 def _versioning(status: str) -> bytes:
     root = ElementTree.Element("VersioningConfiguration")
     ElementTree.SubElement(root, "Status").text = status
+    return ElementTree.tostring(root, encoding="utf-8")
+
+
+def _ownership(ownership: str) -> bytes:
+    root = ElementTree.Element("OwnershipControls")
+    rule = ElementTree.SubElement(root, "Rule")
+    ElementTree.SubElement(rule, "ObjectOwnership").text = ownership
     return ElementTree.tostring(root, encoding="utf-8")
 
 

@@ -53,7 +53,7 @@ class StoreClient(Protocol):
         """StoreRefused with code BucketNotEmpty where it holds anything."""
 
     async def bucket_setting(self, name: str, setting: str) -> bytes | None:
-        """The document of a sub-resource (`tagging`, `cors`, `policy`); None where there is none."""
+        """The document of a sub-resource (see `bucket_settings`); None where there is none."""
 
     async def put_bucket_setting(self, name: str, setting: str, document: bytes | None) -> None:
         """None takes it away."""

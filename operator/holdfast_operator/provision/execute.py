@@ -117,9 +117,16 @@ class _Run:
         return ItemStatus(name, "Ready")
 
     async def make_bucket(self, name: str, settings: Mapping[str, bytes | None]) -> None:
+        """A setting that is refused holds up none of the others; of several refusals the first is told."""
         await self._store.create_bucket(name)
+        refusals: list[StoreRefused] = []
         for setting, document in settings.items():
-            await self._store.put_bucket_setting(name, setting, document)
+            try:
+                await self._store.put_bucket_setting(name, setting, document)
+            except StoreRefused as error:
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]
 
     async def make_user(self, task: UserTask) -> None:
         if task.own_policy is not None:

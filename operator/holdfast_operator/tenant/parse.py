@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from holdfast_operator.tenant import limits
 from holdfast_operator.tenant.fields import Fault, Fields, is_address
@@ -45,9 +45,11 @@ from holdfast_operator.tenant.spec import (
     VolumeClaim,
 )
 from holdfast_server.contract import geometry, names
+from holdfast_server.contract.config import DEFAULT_OBJECT_OWNERSHIP, ObjectOwnership
 
 _RETENTIONS = ("Retain", "Delete")
 _VERSIONING = ("Enabled", "Suspended")
+_OBJECT_OWNERSHIPS: tuple[str, ...] = get_args(ObjectOwnership)
 _RESERVED_ENVIRONMENT = ("POD_NAME", "POD_IP")
 
 
@@ -270,6 +272,7 @@ def _bucket(fields: Fields) -> BucketSpec:
         name=fields.text("name", required=True, max_size=63, pattern=limits.BUCKET_NAME),
         deletion_policy=cast(Retention, fields.choice("deletionPolicy", _RETENTIONS, "Retain")),
         versioning=fields.choice("versioning", _VERSIONING, "Suspended") if fields.has("versioning") else None,
+        object_ownership=_object_ownership(fields),
         tags=fields.text_mapping("tags") if fields.has("tags") else None,
         cors=tuple(map(_cors_rule, fields.items("cors", max_count=limits.MAX_CORS_RULES)))
         if fields.has("cors")
@@ -280,6 +283,12 @@ def _bucket(fields: Fields) -> BucketSpec:
         fields.fault("tags", f"has {len(bucket.tags)} entries, at most {limits.MAX_BUCKET_TAGS} are allowed")
     fields.finish()
     return bucket
+
+
+def _object_ownership(fields: Fields) -> ObjectOwnership | None:
+    if not fields.has("objectOwnership"):
+        return None
+    return cast(ObjectOwnership, fields.choice("objectOwnership", _OBJECT_OWNERSHIPS, DEFAULT_OBJECT_OWNERSHIP))
 
 
 def _cors_rule(fields: Fields) -> CorsRule:

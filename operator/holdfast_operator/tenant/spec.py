@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from holdfast_server.contract import geometry, names
+from holdfast_server.contract.config import ObjectOwnership
 
 Spread = Literal["Preferred", "Required", "Disabled"]
 Access = Literal["ReadWrite", "ReadOnly"]
@@ -74,6 +75,8 @@ class BucketSpec:
     """What becomes of the bucket when it leaves the spec; `Delete` removes it only once it is empty."""
     versioning: str | None = None
     """Enabled or Suspended; None: not managed."""
+    object_ownership: ObjectOwnership | None = None
+    """None: not managed."""
     tags: Mapping[str, str] | None = None
     """None: not managed; here and below, what is empty is taken away."""
     cors: tuple[CorsRule, ...] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import kubernetes_validate
@@ -15,6 +15,7 @@ from holdfast_operator.kube.cache import SCOPES
 from holdfast_operator.kube.port import CLAIM, EVENT, KINDS, LEASE
 from holdfast_operator.tenant import limits
 from holdfast_operator.tenant.parse import parse_tenant
+from holdfast_server.contract.config import ObjectOwnership
 
 ROOT = Path(__file__).parents[3]
 CRD = yaml.safe_load((ROOT / "crds" / "tenant.yaml").read_text())
@@ -92,6 +93,8 @@ def test_the_bounds_are_those_of_the_code() -> None:
     identity = SPEC["securityContext"]["properties"]
     assert identity["runAsUser"]["maximum"] == limits.MAX_ID
     assert identity["supplementalGroups"]["maxItems"] == limits.MAX_GROUPS
+    ownership = SPEC["buckets"]["items"]["properties"]["objectOwnership"]
+    assert ownership["enum"] == list(get_args(ObjectOwnership))
     user = SPEC["users"]["items"]["properties"]
     assert user["policies"]["maxItems"] == limits.MAX_USER_POLICIES
     assert user["account"]["maxLength"] == limits.MAX_ACCOUNT_NAME_SIZE

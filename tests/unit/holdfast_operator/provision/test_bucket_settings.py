@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import get_args
 
 import aiohttp
 import pytest
 
 from holdfast_operator.credentials import KeyPair
 from holdfast_operator.provision import client as store_client
-from holdfast_operator.provision.bucket_settings import CORS, POLICY, TAGGING, same, settings_of
+from holdfast_operator.provision.bucket_settings import CORS, OWNERSHIP, POLICY, TAGGING, same, settings_of
 from holdfast_operator.provision.client import HttpStoreClient, StoreRefused
 from holdfast_operator.provision.drift import find_drift
 from holdfast_operator.provision.execute import execute
 from holdfast_operator.provision.plan import ProvisionPlan
 from holdfast_operator.tenant.spec import BucketSpec, CorsRule
+from holdfast_server.auth.principal import TENANT_ACCOUNT, canonical_id
+from holdfast_server.contract.config import ObjectOwnership
 from holdfast_server.testing.memory_services import memory_services, served
 
 RULES = (
@@ -25,6 +28,10 @@ POLICY_DOCUMENT = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::b01/*"}],
 }
+PUBLIC_GRANT = f"""<AccessControlPolicy><Owner><ID>{canonical_id(TENANT_ACCOUNT)}</ID></Owner><AccessControlList><Grant>
+<Grantee xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="Group">
+<URI>http://acs.amazonaws.com/groups/global/AllUsers</URI></Grantee><Permission>READ</Permission></Grant>
+</AccessControlList></AccessControlPolicy>""".encode()
 DECLARED = BucketSpec("b01", tags={"team": "one + two", "ünï": ""}, cors=RULES, policy=POLICY_DOCUMENT)
 
 
@@ -62,6 +69,28 @@ async def test_declared_versioning_is_set_and_kept_as_declared(store: HttpStoreC
     assert (await execute(plan_of(suspended), store)).complete
     assert await find_drift(plan_of(suspended), store) == ()
     assert await find_drift(plan_of(BucketSpec("b01")), store) == (), "what is not declared is left alone"
+
+
+async def test_declared_object_ownership_is_set_and_kept_as_declared(store: HttpStoreClient) -> None:
+    for ownership in get_args(ObjectOwnership):
+        declared = BucketSpec("b01", object_ownership=ownership)
+        assert (await execute(plan_of(declared), store)).complete
+        assert await find_drift(plan_of(declared), store) == ()
+        assert ownership.encode() in (await store.bucket_setting("b01", OWNERSHIP) or b"")
+    await store.put_bucket_setting("b01", OWNERSHIP, None)
+    assert await find_drift(plan_of(declared), store) == ("ownershipControls of bucket b01 was changed",)
+    assert (await execute(plan_of(BucketSpec("b01")), store)).complete
+    assert await store.bucket_setting("b01", OWNERSHIP) is None, "what is not declared is left alone"
+
+
+async def test_a_refused_setting_is_told_and_holds_up_no_other(store: HttpStoreClient) -> None:
+    await execute(plan_of(BucketSpec("b01", object_ownership="ObjectWriter")), store)
+    await store.put_bucket_setting("b01", "acl", PUBLIC_GRANT)
+    declared = BucketSpec("b01", object_ownership="BucketOwnerEnforced", tags={"a": "b"}, policy=POLICY_DOCUMENT)
+    outcome = await execute(plan_of(declared), store)
+    assert outcome.buckets[0].state == "Failed"
+    assert outcome.buckets[0].message.startswith("InvalidBucketAclWithObjectOwnership")
+    assert await find_drift(plan_of(declared), store) == ("ownershipControls of bucket b01 was changed",)
 
 
 async def test_what_somebody_changed_is_found_by_its_name(store: HttpStoreClient) -> None:

@@ -79,6 +79,7 @@ def test_defaults_are_filled_in(tenant_body: Any) -> None:
 def test_a_buckets_settings_are_read_and_their_absence_kept_apart_from_emptiness(tenant_body: Any) -> None:
     rule = {"id": "app", "allowedOrigins": ["*"], "allowedMethods": ["GET"], "maxAgeSeconds": 5}
     declared = {"name": "b01", "tags": {"a": "1"}, "cors": [rule], "policy": {"Statement": []}}
+    declared["objectOwnership"] = "ObjectWriter"
     buckets = [declared, {"name": "b02", "tags": {}, "cors": [], "policy": {}}, {"name": "b03"}]
     tenant = parse_tenant(tenant_body(buckets=buckets, users=[])).spec
     assert tenant is not None
@@ -88,6 +89,7 @@ def test_a_buckets_settings_are_read_and_their_absence_kept_apart_from_emptiness
     assert (full.cors[0].id, full.cors[0].allowed_methods, full.cors[0].max_age_seconds) == ("app", ("GET",), 5)
     assert (empty.tags, empty.cors, empty.policy) == ({}, (), {})
     assert (absent.tags, absent.cors, absent.policy) == (None, None, None)
+    assert (full.object_ownership, absent.object_ownership) == ("ObjectWriter", None)
     bad = [{"name": "b01", "tags": {"a": 1}, "cors": [{"allowedMethods": ["PATCH"], "more": 1}], "policy": []}]
     assert faults_of(tenant_body(buckets=bad, users=[])) == [
         "spec.buckets[0].tags.a: must be a string, not a number",
@@ -95,6 +97,9 @@ def test_a_buckets_settings_are_read_and_their_absence_kept_apart_from_emptiness
         "spec.buckets[0].cors[0].allowedMethods[0]: 'PATCH' is none of GET, PUT, POST, DELETE, HEAD",
         "spec.buckets[0].cors[0].more: is not a field this operator knows",
         "spec.buckets[0].policy: must be a mapping, not a list",
+    ]
+    assert faults_of(tenant_body(buckets=[{"name": "b01", "objectOwnership": "Mine"}], users=[])) == [
+        "spec.buckets[0].objectOwnership: 'Mine' is none of BucketOwnerEnforced, BucketOwnerPreferred, ObjectWriter"
     ]
 
 
