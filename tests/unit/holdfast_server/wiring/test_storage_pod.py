@@ -377,6 +377,6 @@ async def test_a_pod_that_was_told_to_end_serves_on_and_says_that_it_is_not_read
                 await asyncio.sleep(0.01)
             assert (told[0], "about to end" in told[1]) == (503, True)
             async with session.get(f"{url}/bucket") as answer:
-                assert (answer.status, answer.headers.get("Connection")) == (403, "close")
+                assert (answer.status, answer.headers.get("Connection")) == (404, "close")
             await serving
         assert await ready() == (0, "")
