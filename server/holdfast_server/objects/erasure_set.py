@@ -45,7 +45,7 @@ CONDITION_ATTEMPTS = 4
 RETRY_PAUSE_SECONDS = 0.02
 LEASE_SECONDS = 10.0
 OFFERED_SECONDS = 20.0
-"""How old a stamp may be for its write still to be offered to drives: together with the deadline of a call and what
+"""How long after its stamp was given a write is still offered to drives: together with the deadline of a call and what
 clocks differ by, less than after what others take the coordinator for dead (`healing.OPERATION_DEADLINE_SECONDS`)."""
 
 UNMARKED_AFTER_SECONDS = 5.0
@@ -193,9 +193,10 @@ class ErasureSet:
         highest = above
         restamps = 0
         for attempt in range(LEASED_ATTEMPTS):
+            until = self._offered_until()
             stamp = self.next_stamp(highest)
             targets = self._targets(make_held(stamp))
-            replies = await self._send(register, stamp, targets, make_held, CommitMode.PLAIN, b"", refill)
+            replies = await self._send(register, stamp, until, targets, make_held, CommitMode.PLAIN, b"", refill)
             outcome = quorum.judge_commit(self.quorums, targets, replies)
             if outcome is quorum.CommitOutcome.COMMITTED:
                 return self._note(register, stamp, replies)
@@ -257,6 +258,7 @@ class ErasureSet:
 
         `first` is given the stamp before any drive is; what it raises ends the write, nothing having changed.
         """
+        until = self._offered_until()
         stamp = self.next_stamp(max(promise.highest, above))
         made = make_held(stamp)
         taken: set[int] = set()
@@ -267,7 +269,7 @@ class ErasureSet:
             if first is not None:
                 await first(stamp)
             replies = await self._send(
-                promise.register, stamp, targets, make_held, CommitMode.CONDITIONAL, promise.lease, refill
+                promise.register, stamp, until, targets, make_held, CommitMode.CONDITIONAL, promise.lease, refill
             )
             taken = _accepted(replies)
             if quorum.judge_commit(self.quorums, targets, replies) is not quorum.CommitOutcome.COMMITTED:
@@ -303,6 +305,7 @@ class ErasureSet:
         self,
         register: Register,
         stamp: int,
+        until: float,
         targets: Mapping[int, Drive],
         make_held: MakeHeld,
         mode: CommitMode,
@@ -310,7 +313,7 @@ class ErasureSet:
         refill: Refill | None,
     ) -> Answers[CommitReply]:
         made = make_held(stamp)
-        if not self._in_time(stamp):
+        if self._clock.monotonic_seconds() >= until:
             raise Unavailable(f"{self.name}: the write of {register.key!r} took too long")
 
         def commit(position: int, drive: Drive) -> Awaitable[CommitReply]:
@@ -321,13 +324,15 @@ class ErasureSet:
         if without and refill is not None and len(_accepted(replies)) < self.quorums.write_quorum:
             # They said no and took nothing, so the same stamp may be offered once more.
             refilled = await refill(without)
-            again = await ask({p: targets[p] for p in refilled if self._in_time(stamp)}, commit)
+            in_time = self._clock.monotonic_seconds() < until
+            again = await ask({p: targets[p] for p in refilled if in_time}, commit)
             replies.update(again)
             replies.errors.update(again.errors)
         return replies
 
-    def _in_time(self, stamp: int) -> bool:
-        return self._clock.now_ms() - stamp_ms(stamp) < OFFERED_SECONDS * 1000
+    def _offered_until(self) -> float:
+        """Of a write that is stamped now; on the monotonic clock."""
+        return self._clock.monotonic_seconds() + OFFERED_SECONDS
 
     def _note(self, register: Register, stamp: int, replies: Mapping[int, CommitReply]) -> Committed:
         """Tell the holders that it is committed (rule 1), in the background."""
