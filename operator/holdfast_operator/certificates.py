@@ -11,13 +11,12 @@ Nothing is written here but a first `<t>-ca`, with a plain create: of two creato
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from holdfast_operator import labels
 from holdfast_operator.desired import tls as manifests
+from holdfast_operator.desired.secret_data import decoded
 from holdfast_operator.kube.port import SECRET, KubeClient, Manifest
 from holdfast_operator.ledger import Ledger
 from holdfast_operator.tenant.spec import TenantSpec
@@ -82,7 +81,7 @@ async def _brought(ports: CertificatePorts, tenant: TenantSpec) -> tuple[KeyCert
         raise PairUnusable("WaitingForCertificate", f"cert-manager has not made Secret {name} yet")
     if secret is None:
         raise PairUnusable("SecretMissing", f"Secret {name} does not exist")
-    values = _decoded(secret)
+    values = decoded(secret)
     missing = [key for key in (manifests.CERTIFICATE, manifests.KEY) if not values.get(key, "").strip()]
     if missing:
         raise PairUnusable("SecretIncomplete", f"Secret {name} lacks {' and '.join(missing)}")
@@ -160,14 +159,4 @@ async def _own_values(kube: KubeClient, tenant: TenantSpec, name: str) -> dict[s
         return None
     if not labels.is_labelled_for(secret, tenant.name):
         raise TlsFault("SecretNotOurs", f"Secret {name} exists but does not belong to tenant {tenant.name}")
-    return _decoded(secret)
-
-
-def _decoded(secret: Manifest) -> dict[str, str]:
-    values = {}
-    for key, text in (secret.get("data") or {}).items():
-        try:
-            values[key] = base64.b64decode(text or "").decode()
-        except (binascii.Error, UnicodeDecodeError):
-            continue  # told as missing, if it is one of those that are needed
-    return values
+    return decoded(secret)

@@ -16,8 +16,6 @@ root pair) ends the pass.  Not here: what follows from a difference (`key_change
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +26,7 @@ from holdfast_operator import labels
 from holdfast_operator.credentials import KeyPair, PeerIdentity
 from holdfast_operator.desired import paths
 from holdfast_operator.desired import secrets as secret_manifests
+from holdfast_operator.desired.secret_data import decoded
 from holdfast_operator.key_book import KeyBook, KeyBookError, KeyHistory, PeerKeys, decode_book
 from holdfast_operator.kube.port import CLAIM, CONFIG_MAP, SECRET, STATEFUL_SET, KubeClient, Manifest
 from holdfast_operator.ledger import Ledger, LedgerError, decode_ledger, ledger_of_config
@@ -103,7 +102,7 @@ class _Gathering:
         root = await self._pair(tenant.root_secret_name, root_name, known=known)
         if peer is None:
             return await self._begin(root, await self._users({}))
-        values = _decoded(peer)
+        values = decoded(peer)
         peer_key = values.get(secret_manifests.PEER_KEY, "").strip()
         tenant_id, ledger = await self._identity(peer_name, values)
         book = self._book(peer_name, values, root, peer_key)
@@ -279,23 +278,13 @@ class _Gathering:
 
 
 def _pair_of(secret: Manifest) -> KeyPair:
-    name, values = secret["metadata"]["name"], _decoded(secret)
+    name, values = secret["metadata"]["name"], decoded(secret)
     access_key = _required(values, name, secret_manifests.ACCESS_KEY, MIN_ACCESS_KEY_SIZE)
     if not _ACCESS_KEY.fullmatch(access_key):
         # As the storage pods have it: a signature could not carry other keys.
         message = f"Secret {name}: {secret_manifests.ACCESS_KEY} may have A-Z a-z 0-9 _ . @ + - only, at most 128"
         raise CredentialsFault("SecretInvalid", message)
     return KeyPair(access_key, _required(values, name, secret_manifests.SECRET_KEY, MIN_SECRET_KEY_SIZE))
-
-
-def _decoded(secret: Manifest) -> dict[str, str]:
-    values = {}
-    for key, text in (secret.get("data") or {}).items():
-        try:
-            values[key] = base64.b64decode(text or "").decode()
-        except (binascii.Error, UnicodeDecodeError):
-            continue  # reported as missing, if it is one of ours
-    return values
 
 
 def _required(values: Mapping[str, str], secret_name: str, key: str, min_size: int) -> str:

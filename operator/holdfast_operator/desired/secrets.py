@@ -6,12 +6,10 @@ without their keys would be lost, keys without data harm nobody.
 
 from __future__ import annotations
 
-import base64
-
 from holdfast_operator import labels
 from holdfast_operator.credentials import KeyPair
-from holdfast_operator.desired.metadata import render_metadata
 from holdfast_operator.desired.request import RenderRequest
+from holdfast_operator.desired.secret_data import render_secret
 from holdfast_operator.desired.tls import client_trust
 from holdfast_operator.key_book import KeyBook, encode_book, further_keys
 from holdfast_operator.kube.port import Manifest
@@ -34,7 +32,7 @@ FURTHER_KEY = "furtherKeys.json"
 def render_root_secret(request: RenderRequest) -> Manifest:
     tenant = request.tenant
     data = client_data(request, request.credentials.root)
-    return _secret(
+    return render_secret(
         tenant,
         labels.root_secret_name(tenant.name),
         data,
@@ -63,7 +61,7 @@ def _kept_secret(tenant: TenantSpec, name: str, tenant_id: str, book: KeyBook, l
         BOOK_KEY: encode_book(book).decode(),
         LEDGER_KEY: encode_ledger(ledger).decode(),
     }
-    return _secret(
+    return render_secret(
         tenant,
         name,
         data,
@@ -76,7 +74,7 @@ def render_user_secret(request: RenderRequest, user_name: str) -> Manifest:
     tenant = request.tenant
     data = client_data(request, request.credentials.users[user_name])
     name = labels.user_secret_name(tenant.name, user_name)
-    return _secret(tenant, name, data, labels.COMPONENT_CREDENTIALS, owned=True)
+    return render_secret(tenant, name, data, labels.COMPONENT_CREDENTIALS, owned=True)
 
 
 def client_data(request: RenderRequest, keys: KeyPair) -> dict[str, str]:
@@ -94,14 +92,4 @@ def client_data(request: RenderRequest, keys: KeyPair) -> dict[str, str]:
         "endpoint": endpoint,
         "insecure": "false" if secure else "true",
         **client_trust(request.tls),
-    }
-
-
-def _secret(tenant: TenantSpec, name: str, data: dict[str, str], component: str, *, owned: bool) -> Manifest:
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": render_metadata(tenant, name, component=component, owned=owned),
-        "type": "Opaque",
-        "data": {key: base64.b64encode(value.encode()).decode() for key, value in sorted(data.items())},
     }

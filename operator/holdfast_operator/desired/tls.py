@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-
 from holdfast_operator import labels
 from holdfast_operator.desired.metadata import render_metadata
+from holdfast_operator.desired.secret_data import render_secret
 from holdfast_operator.kube.port import CERTIFICATE as CERTIFICATE_KIND
 from holdfast_operator.kube.port import Manifest
 from holdfast_operator.ledger import Ledger
@@ -39,7 +38,7 @@ def render_authority_secret(tenant: TenantSpec, authority: Authority) -> Manifes
     if authority.coming is not None:
         data |= {COMING_CERTIFICATE: authority.coming.certificate, COMING_KEY: authority.coming.key}
     owned = tenant.claim_retention == "Delete"
-    return _secret(tenant, labels.authority_secret_name(tenant.name), data, labels.COMPONENT_KEPT, owned=owned)
+    return render_secret(tenant, labels.authority_secret_name(tenant.name), data, labels.COMPONENT_KEPT, owned=owned)
 
 
 def _tls_secret(tenant: TenantSpec, tls: TenantTls) -> Manifest:
@@ -51,7 +50,7 @@ def _tls_secret(tenant: TenantSpec, tls: TenantTls) -> Manifest:
     }
     if tls.clients is not None:
         data |= {CERTIFICATE: tls.clients.certificate, KEY: tls.clients.key}
-    return _secret(tenant, labels.tls_secret_name(tenant.name), data, labels.COMPONENT_CREDENTIALS, owned=True)
+    return render_secret(tenant, labels.tls_secret_name(tenant.name), data, labels.COMPONENT_CREDENTIALS, owned=True)
 
 
 def tls_config(tenant: TenantSpec, ledger: Ledger) -> config.TlsConfig | None:
@@ -109,13 +108,3 @@ def render_certificate(tenant: TenantSpec, cluster_domain: str) -> list[Manifest
             },
         }
     ]
-
-
-def _secret(tenant: TenantSpec, name: str, data: dict[str, str], component: str, *, owned: bool) -> Manifest:
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": render_metadata(tenant, name, component=component, owned=owned),
-        "type": "Opaque",
-        "data": {key: base64.b64encode(value.encode()).decode() for key, value in sorted(data.items())},
-    }

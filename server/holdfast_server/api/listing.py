@@ -5,7 +5,8 @@ from __future__ import annotations
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.call import Call, owner_element
 from holdfast_server.api.stored_headers import TYPE, algorithm_of, record_storage_class
-from holdfast_server.objects.port import Listed, Listing
+from holdfast_server.objects.port import Listing
+from holdfast_server.objects.record import Record
 from holdfast_server.s3.checksums import FULL_OBJECT
 from holdfast_server.s3.documents_out import ListedObject, ObjectPage, list_objects_v1_xml, list_objects_v2_xml
 from holdfast_server.s3.errors import S3Error
@@ -51,7 +52,7 @@ async def _page(call: Call, after: str, with_owner: bool) -> tuple[BucketRecord,
         delimiter=delimiter,
         max_keys=max_keys,
         encoding_type=encoding_type,
-        objects=[_listed(entry) for entry in listing.entries],
+        objects=[listed_object(entry.key, entry.record) for entry in listing.entries],
         common_prefixes=listing.prefixes,
         is_truncated=listing.next_after is not None,
         owner=owner_element(bucket.account) if with_owner else None,
@@ -59,11 +60,10 @@ async def _page(call: Call, after: str, with_owner: bool) -> tuple[BucketRecord,
     return bucket, page, listing.next_after
 
 
-def _listed(entry: Listed) -> ListedObject:
-    record = entry.record
+def listed_object(key: str, record: Record) -> ListedObject:
     algorithm = algorithm_of(record.checksums)
     return ListedObject(
-        key=entry.key,
+        key=key,
         modified_ms=record.modified_ms,
         etag=record.etag,
         size_bytes=record.size_bytes,

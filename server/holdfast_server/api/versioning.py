@@ -19,12 +19,11 @@ from holdfast_server.api.bucket_settings import change_bucket, current_bucket
 from holdfast_server.api.buckets import let_go
 from holdfast_server.api.buckets_cache import BucketGone
 from holdfast_server.api.call import Call, owner_element
-from holdfast_server.api.stored_headers import TYPE, algorithm_of, record_storage_class
+from holdfast_server.api.listing import listed_object
 from holdfast_server.api.version_ids import parse_version_id, version_id
 from holdfast_server.objects.port import ListedVersion, VersionListing
-from holdfast_server.s3.checksums import FULL_OBJECT
 from holdfast_server.s3.documents_in import MAX_BUCKET_CONFIGURATION_SIZE_BYTES, parse_versioning
-from holdfast_server.s3.documents_out import ListedObject, versioning_xml
+from holdfast_server.s3.documents_out import versioning_xml
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.names import parse_count, parse_encoding_type
 from holdfast_server.s3.request import Response
@@ -131,14 +130,5 @@ def _last_place(listing: VersionListing) -> tuple[str, str]:
 
 def _listed(entry: ListedVersion) -> ListedObjectVersion:
     record = entry.record
-    algorithm = algorithm_of(record.checksums)
-    shown = ListedObject(
-        key=entry.key,
-        modified_ms=record.modified_ms,
-        etag=record.etag,
-        size_bytes=record.size_bytes,
-        storage_class=record_storage_class(record),
-        checksum_algorithm=algorithm,
-        checksum_type=record.checksums.get(TYPE, FULL_OBJECT) if algorithm else "",
-    )
+    shown = listed_object(entry.key, record)
     return ListedObjectVersion(shown, version_id(record), entry.latest, record.marker)
