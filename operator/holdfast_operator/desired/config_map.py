@@ -38,6 +38,7 @@ def server_config(request: RenderRequest) -> config.ServerConfig:
         domains=list(tenant.domains),
         tls=tls_config(tenant, request.ledger),
         audit=_audit(tenant),
+        object_ownership=tenant.object_ownership,
         pools=[_pool(tenant, record, request.cluster_domain) for record in request.ledger.pools],
         keys=config.KeyFiles(
             root_user_file=f"{paths.KEYS_FOLDER}/{secrets.ACCESS_KEY}",

@@ -84,6 +84,7 @@ def parse_tenant(body: Mapping[str, Any]) -> Parsed:
         ),
         region=spec.text("region", names.DEFAULT_REGION, max_size=63, pattern=limits.REGION),
         domains=_domains(spec),
+        object_ownership=_object_ownership(spec) or DEFAULT_OBJECT_OWNERSHIP,
         root_secret_name=_secret_reference(root),
         users=tuple(_user(fields) for fields in spec.items("users", max_count=limits.MAX_USERS)),
         policies=policies,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from holdfast_server.contract import geometry, names
-from holdfast_server.contract.config import ObjectOwnership
+from holdfast_server.contract.config import DEFAULT_OBJECT_OWNERSHIP, ObjectOwnership
 
 Spread = Literal["Preferred", "Required", "Disabled"]
 Access = Literal["ReadWrite", "ReadOnly"]
@@ -211,6 +211,8 @@ class TenantSpec:
     domains: tuple[str, ...] = ()
     root_secret_name: str | None = None
     """A Secret of the namespace with `accessKey` and `secretKey`; generated as `<tenant>-root` if None."""
+    object_ownership: ObjectOwnership = DEFAULT_OBJECT_OWNERSHIP
+    """Of new buckets whose creator does not say."""
     users: tuple[UserSpec, ...] = ()
     policies: tuple[PolicySpec, ...] = ()
     buckets: tuple[BucketSpec, ...] = ()

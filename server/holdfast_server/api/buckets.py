@@ -76,7 +76,7 @@ async def create_bucket(call: Call) -> Response:
     _check_location(parse_create_bucket(await call.small_body(MAX_BUCKET_CONFIGURATION_SIZE_BYTES)), services.region)
     account = call.verified.principal.account
     asked_ownership = call.headers.get("x-amz-object-ownership")
-    ownership = ownership_of_new_bucket(asked_ownership, services.object_ownership)
+    ownership = ownership_of_new_bucket(asked_ownership, services.object_ownership())
     record = BucketRecord(
         id=services.clock.random_bytes(BUCKET_ID_SIZE_BYTES),
         name=name,

@@ -72,8 +72,9 @@ class Services:
     """Whether clients without TLS are turned away; asked for each request."""
     region: str = names.DEFAULT_REGION
     domains: tuple[str, ...] = ()
-    object_ownership: str = "BucketOwnerEnforced"
-    """Of a new bucket whose creator does not say; none is set where empty, and access control lists are in force."""
+    object_ownership: Callable[[], str] = lambda: "BucketOwnerEnforced"
+    """Of a new bucket whose creator does not say; none is set where empty, and access control lists are in force.
+    Asked for each new bucket: the configuration may change."""
     pod_name: str = "holdfast"
     """Sent as x-amz-id-2, so that a client's log says which pod answered."""
     limits: Limits = field(default_factory=Limits)

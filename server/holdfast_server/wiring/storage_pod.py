@@ -339,7 +339,7 @@ class StoragePod:
             refuses_plaintext=inputs.tls.refuses_plaintext,
             region=inputs.config.region,
             domains=tuple(inputs.config.domains),
-            object_ownership=ownership_at_creation(inputs.config.object_ownership),
+            object_ownership=lambda: ownership_at_creation(inputs.config.object_ownership),
             pod_name=inputs.membership.pod,
             memory=self._memory,
             audit=self._audit,

@@ -102,6 +102,12 @@ async def test_the_audit_log_reaches_the_pods_configuration(world: Any) -> None:
     assert "/etc/holdfast/audit" in [mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]]
 
 
+async def test_what_new_buckets_get_reaches_the_pods_configuration(world: Any) -> None:
+    await world.start(objectOwnership="ObjectWriter")
+    text = world.kube.objects["ConfigMap", "loki", "logs-config"]["data"]["config.yaml"]
+    assert "objectOwnership: ObjectWriter" in text
+
+
 async def test_a_bad_audit_url_is_named(world: Any) -> None:
     await world.start(audit={"webhook": {"url": "ftp://x"}}, metrics={"serviceMonitor": {"intervalSeconds": 1}})
     message = world.condition("SpecValid")["message"]

@@ -94,7 +94,7 @@ def test_the_bounds_are_those_of_the_code() -> None:
     assert identity["runAsUser"]["maximum"] == limits.MAX_ID
     assert identity["supplementalGroups"]["maxItems"] == limits.MAX_GROUPS
     ownership = SPEC["buckets"]["items"]["properties"]["objectOwnership"]
-    assert ownership["enum"] == list(get_args(ObjectOwnership))
+    assert ownership["enum"] == SPEC["objectOwnership"]["enum"] == list(get_args(ObjectOwnership))
     user = SPEC["users"]["items"]["properties"]
     assert user["policies"]["maxItems"] == limits.MAX_USER_POLICIES
     assert user["account"]["maxLength"] == limits.MAX_ACCOUNT_NAME_SIZE

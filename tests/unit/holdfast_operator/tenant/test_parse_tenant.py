@@ -21,6 +21,7 @@ FIELDS = [
     "imagePullSecrets",
     "region",
     "domains",
+    "objectOwnership",
     "rootCredentials",
     "users",
     "policies",
@@ -68,6 +69,7 @@ def test_defaults_are_filled_in(tenant_body: Any) -> None:
     tenant = parse_tenant(tenant_body()).spec
     assert tenant is not None
     assert tenant.region == "us-east-1"
+    assert tenant.object_ownership == "BucketOwnerEnforced"
     assert tenant.claim_retention == "Retain"
     assert (tenant.pools[0].quorums.set_size, tenant.pools[0].quorums.parity_shards) == (8, 4)
     assert tenant.pools[0].claim.access_modes == ("ReadWriteOnce",)
@@ -167,6 +169,7 @@ def test_all_faults_are_reported_at_once(tenant_body: Any) -> None:
         ({"policies": [{"name": "p"}]}, "spec.policies[0].document: is required"),
         ({"magic": {"mode": "SelfSigned"}}, "spec.magic: is not a field this operator knows"),
         ({"domains": ["-bad-"]}, "spec.domains[0]: '-bad-' is not a domain name"),
+        ({"objectOwnership": "Mine"}, "spec.objectOwnership: 'Mine' is none of"),
         ({"region": "Über"}, "spec.region: 'Über' does not match"),
         ({"imagePullPolicy": "Sometimes"}, "spec.imagePullPolicy: 'Sometimes' is none of"),
     ],

@@ -281,6 +281,17 @@ async def test_configuration_is_followed_and_a_pod_that_is_behind_coordinates_no
     assert await get(tenant.pod(3), "key") == b"one epoch behind is as good as none"
 
 
+async def test_what_new_buckets_get_follows_the_configuration(tenant: Tenant) -> None:
+    tenant.config["objectOwnership"] = "BucketOwnerPreferred"
+    tenant.publish()
+    await tenant.start(0)
+    services = tenant.pod(0)._services
+    assert services.object_ownership() == "BucketOwnerPreferred"
+    del tenant.config["objectOwnership"]
+    tenant.publish()
+    await until(lambda: services.object_ownership() == "BucketOwnerEnforced")
+
+
 async def test_a_pod_knows_by_itself_that_its_configuration_is_older_than_it_was(tenant: Tenant) -> None:
     await tenant.start(0, 1, 2, 3)
     await tenant.all_ok(0, 1, 2, 3)
