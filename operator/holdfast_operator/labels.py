@@ -91,6 +91,10 @@ def peer_copy_secret_name(tenant_name: str) -> str:
     return f"{peer_secret_name(tenant_name)}-copy"
 
 
+def accepted_spec_name(tenant_name: str) -> str:
+    return f"{tenant_name}-accepted-spec"
+
+
 def authority_secret_name(tenant_name: str) -> str:
     return f"{tenant_name}-ca"
 

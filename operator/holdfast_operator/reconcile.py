@@ -1,5 +1,7 @@
 """One pass over one Tenant: parse, gather, observe, advance, render, apply, plan, provision, derive, write.
 
+While a spec is refused, the same is done for the last one that was accepted, but no pod is replaced.
+
 Level-triggered: a pass looks at what is, never at what happened, and running it twice changes nothing the
 second time.  It keeps nothing between passes but what only spares calls (`provisioner`): after a restart of the
 operator everything is looked at anew.  A pass returns when it wants to be run again.
@@ -14,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from holdfast_operator import labels
+from holdfast_operator.accepted_spec import choose_spec, render_accepted_spec
 from holdfast_operator.announce import Announcer
 from holdfast_operator.apply import (
     ApplyRefused,
@@ -42,7 +45,7 @@ from holdfast_operator.key_rotation import (
 )
 from holdfast_operator.kube.errors import EvictionRefused, KubeForbidden, KubeRejected
 from holdfast_operator.kube.port import SECRET, STATEFUL_SET, TENANT, KubeClient, Manifest
-from holdfast_operator.ledger import Ledger, advance_pools, check_against_ledger
+from holdfast_operator.ledger import Ledger, advance_pools
 from holdfast_operator.metrics import OperatorMetrics
 from holdfast_operator.observe.claims import read_claims
 from holdfast_operator.observe.cluster import LiveObjects, list_live_objects
@@ -55,6 +58,7 @@ from holdfast_operator.optional_objects import MONITORING, NETWORK, OptionalObje
 from holdfast_operator.plan import (
     EvictPod,
     InterruptPod,
+    Nothing,
     ReplaceDownPod,
     Step,
     Wait,
@@ -68,7 +72,7 @@ from holdfast_operator.status.conditions import Finding
 from holdfast_operator.status.derive import (
     PassFindings,
     Trouble,
-    derive_invalid_status,
+    derive_refused_status,
     derive_silent_status,
     derive_status,
     derive_stopped_status,
@@ -76,9 +80,8 @@ from holdfast_operator.status.derive import (
 from holdfast_operator.status.events import TenantEvent, condition_events
 from holdfast_operator.status.patch import merge_patch
 from holdfast_operator.status.progress import PROGRESS_SECONDS, only_progress
-from holdfast_operator.tenant.parse import parse_tenant
 from holdfast_operator.tenant.spec import TenantSpec
-from holdfast_operator.tenant_keys import CredentialsFault, TenantCredentials
+from holdfast_operator.tenant_keys import TenantCredentials
 from holdfast_operator.tls.condition import SWITCHING
 from holdfast_operator.tls.minting import system_certificates
 from holdfast_operator.tls.stages import speaks_tls
@@ -188,26 +191,43 @@ class Reconciler:
     async def _pass(self, key: TenantKey, body: Manifest, previous: dict[str, Any]) -> tuple[dict[str, Any], float]:
         generation = body["metadata"].get("generation", 0)
         now = _timestamp(self._ports.now())
-        parsed = parse_tenant(body)
-        if parsed.spec is None:
-            return derive_invalid_status(parsed.faults, generation, previous, now), SETTLED_SECONDS
-        tenant = parsed.spec
         # Before the record of keys is read, see `list_live_objects`.
-        live = await list_live_objects(self._ports.kube, tenant.namespace, tenant.name)
-        try:
-            gathered = await gather_credentials(self._ports.kube, tenant, self._ports.mint, self._ports.direct)
-        except CredentialsFault as fault:
-            finding = Finding("CredentialsReady", False, fault.reason, str(fault))
-            return derive_stopped_status(finding, generation, previous, now), SETTLED_SECONDS
-        contradictions = check_against_ledger(tenant, gathered.ledger)
-        if contradictions:
-            return derive_invalid_status(contradictions, generation, previous, now), SETTLED_SECONDS
+        live = await list_live_objects(self._ports.kube, key.namespace, key.name)
+        choice = await choose_spec(self._ports.kube, body, self._gather)
+        status: dict[str, Any] | None = None
+        delay = SETTLED_SECONDS
+        if choice.trouble is not None:
+            finding = Finding("CredentialsReady", False, choice.trouble.reason, str(choice.trouble))
+            status = derive_stopped_status(finding, generation, previous, now)
+        elif choice.tenant is not None and choice.gathered is not None:
+            accepted = render_accepted_spec(choice.tenant, body["spec"]) if not choice.faults else None
+            status, delay = await self._care(key, body, choice.tenant, choice.gathered, live, accepted)
+        if choice.faults:
+            status = derive_refused_status(choice.faults, status, generation, previous, now)
+        assert status is not None  # without a tenant there are faults
+        return status, delay
+
+    async def _gather(self, tenant: TenantSpec) -> Gathered:
+        return await gather_credentials(self._ports.kube, tenant, self._ports.mint, self._ports.direct)
+
+    async def _care(
+        self,
+        key: TenantKey,
+        body: Manifest,
+        tenant: TenantSpec,
+        gathered: Gathered,
+        live: LiveObjects,
+        accepted: Manifest | None,
+    ) -> tuple[dict[str, Any], float]:
+        """Everything for a spec that can be honoured.  `accepted` is the record of it to be written; None while it
+        stands in for one that is refused."""
+        previous, now = body.get("status") or {}, _timestamp(self._ports.now())
         live.by_key.update({(SECRET.kind, name): secret for name, secret in gathered.secrets.items()})
-        findings = await self._run_stages(key, tenant, gathered, live)
+        findings = await self._run_stages(key, tenant, gathered, live, accepted)
         await self._announcer.post(body, self._unasked_news(key, gathered))
         ready = sum(pod.ready and not pod.deleting for pod in findings.pods)
         if ready and self._keeps_silent(key, findings) and previous.get("conditions"):
-            return derive_silent_status(ready, generation, previous, now), MOVING_SECONDS
+            return derive_silent_status(ready, tenant.generation, previous, now), MOVING_SECONDS
         status = derive_status(findings, previous, now)
         return status, _next_delay(status)
 
@@ -220,7 +240,12 @@ class Reconciler:
         return at - self._silent_since.setdefault(key, at) < SILENCE_SECONDS
 
     async def _run_stages(
-        self, key: TenantKey, tenant: TenantSpec, gathered: Gathered, live: LiveObjects
+        self,
+        key: TenantKey,
+        tenant: TenantSpec,
+        gathered: Gathered,
+        live: LiveObjects,
+        accepted: Manifest | None,
     ) -> PassFindings:
         claims = read_claims(live.claims, tenant.name)
         pods = explain_pods(read_pods(live.pods, tenant.name), claims, self._ports.now())
@@ -247,7 +272,8 @@ class Reconciler:
             disruption_allowed=disruption_allowed(tenant, serving),
             tls=tls.tls,
         )
-        rendered = render_tenant(request)
+        # The record comes first: what is acted on is accepted.
+        rendered = [*([accepted] if accepted is not None else []), *render_tenant(request)]
         sets = _own_sets(live, tenant)
         if plan_growth(tenant, claims, sets):
             direct = await list_live_objects(self._ports.direct, tenant.namespace, tenant.name)
@@ -260,7 +286,7 @@ class Reconciler:
             if sent:
                 applied = [f"{manifest['kind']}/{manifest['metadata']['name']}" for manifest in sent]
                 _log(key, "applied", objects=applied)
-            await prune(self._ports.kube, tenant, [*rendered, *tls.spared], live)
+            await prune(self._ports.kube, tenant, [*rendered, *tls.spared, *_record(live, tenant)], live)
         except ApplyRefused as error:
             trouble = Trouble("NameTaken", str(error))
         except (KubeRejected, KubeForbidden) as error:
@@ -269,7 +295,9 @@ class Reconciler:
         network = await self._network.settle(tenant, render_network(tenant, self._operator_namespace))
         to_remount = pods_to_remount(tenant, claims, self._ports.now())
         stateful_sets = read_stateful_sets(live.of_kind(STATEFUL_SET), sent)
-        step = await self._roll(key, tenant, pods, stateful_sets, redundancy, to_remount, tls.reach)
+        step: Step = Nothing()
+        if accepted is not None:
+            step = await self._roll(key, tenant, pods, stateful_sets, redundancy, to_remount, tls.reach)
 
         async def write(fresh: Ledger) -> None:
             # The rest of the Secrets was applied moments ago; only the ledger within them has changed.
@@ -397,6 +425,12 @@ def _own_sets(live: LiveObjects, tenant: TenantSpec) -> dict[str, Manifest]:
         for manifest in live.of_kind(STATEFUL_SET)
         if is_owned_by(manifest, tenant.uid)
     }
+
+
+def _record(live: LiveObjects, tenant: TenantSpec) -> list[Manifest]:
+    """That of the accepted spec, as it is."""
+    found = live.by_key.get((SECRET.kind, labels.accepted_spec_name(tenant.name)))
+    return [] if found is None else [found]
 
 
 def _endpoint(tenant: TenantSpec, ledger: Ledger, cluster_domain: str) -> str:

@@ -2,7 +2,7 @@
 
 `Ready` means that clients are served: everything declared exists and every set takes writes.  The loss of a pod
 within what the geometry bears leaves `Ready` true and makes `Degraded` true, at once and until every drive is
-whole again.  A spec that is refused leaves the running tenant, and what is said of it, as it was.
+whole again.  While a spec is refused, what is said is said of the last one that was accepted.
 """
 
 from __future__ import annotations
@@ -117,20 +117,22 @@ def derive_status(findings: PassFindings, previous: Mapping[str, Any], now: str)
     }
 
 
-def derive_invalid_status(
-    faults: Sequence[Fault], generation: int, previous: Mapping[str, Any], now: str
+def derive_refused_status(
+    faults: Sequence[Fault], told: Mapping[str, Any] | None, generation: int, previous: Mapping[str, Any], now: str
 ) -> dict[str, Any]:
-    """The status when the spec is refused: the previous one, with `SpecValid` and `Ready` false.
+    """The status while the spec is refused: `told`, what a pass over the last accepted one found, or what was said
+    before where there was none (None); with `SpecValid` and `Ready` false.
 
     The generation counts as observed: it was read and judged.
     """
     message = "; ".join(str(fault) for fault in faults)
+    care = "kept as the last accepted spec has it" if told is not None else "left as it is, and not looked after"
     replaced = [
         Finding("SpecValid", False, "Invalid", message),
-        Finding("Ready", False, "SpecInvalid", "the spec is refused; what runs is left as it is"),
-        Finding("Progressing", False, "SpecInvalid", "nothing is done before the spec is put right"),
+        Finding("Ready", False, "SpecInvalid", f"the spec is refused; what runs is {care}"),
+        Finding("Progressing", False, "SpecInvalid", "nothing is changed before the spec is put right"),
     ]
-    return _with_conditions(replaced, generation, previous, now)
+    return _with_conditions(replaced, generation, previous, now, told)
 
 
 def derive_stopped_status(condition: Finding, generation: int, previous: Mapping[str, Any], now: str) -> dict[str, Any]:
@@ -158,13 +160,18 @@ def derive_silent_status(ready_pods: int, generation: int, previous: Mapping[str
 
 
 def _with_conditions(
-    replaced: Sequence[Finding], generation: int, previous: Mapping[str, Any], now: str
+    replaced: Sequence[Finding],
+    generation: int,
+    previous: Mapping[str, Any],
+    now: str,
+    told: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    before = previous.get("conditions") or []
-    changed = derive_conditions(replaced, before, generation, now)
+    """`told`, or what was said before, with some conditions replaced."""
+    base = previous if told is None else told
+    changed = derive_conditions(replaced, previous.get("conditions") or [], generation, now)
     names = {condition["type"] for condition in changed}
-    kept = [condition for condition in before if condition.get("type") not in names]
-    return {**previous, "observedGeneration": generation, "conditions": [*changed, *kept]}
+    kept = [condition for condition in base.get("conditions") or [] if condition.get("type") not in names]
+    return {**base, "observedGeneration": generation, "conditions": [*changed, *kept]}
 
 
 def _ready(parts: Sequence[Finding]) -> Finding:

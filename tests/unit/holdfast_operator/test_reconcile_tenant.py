@@ -43,7 +43,13 @@ async def test_a_tenant_becomes_ready_with_everything_it_declares(world: Any) ->
     await world.start()
     assert world.kube.names(SERVICE) == ["logs", "logs-console", "logs-pods"]
     assert world.kube.names(STATEFUL_SET) == ["logs-pool-main"]
-    assert world.kube.names(SECRET) == ["logs-peer", "logs-peer-copy", "logs-root", "logs-user-loki"]
+    assert world.kube.names(SECRET) == [
+        "logs-accepted-spec",
+        "logs-peer",
+        "logs-peer-copy",
+        "logs-root",
+        "logs-user-loki",
+    ]
     assert world.kube.names(SERVICE_ACCOUNT) == world.kube.names(DISRUPTION_BUDGET) == ["logs"]
     status = world.kube.tenant_status()
     values = {condition["type"]: condition["status"] for condition in status["conditions"]}
