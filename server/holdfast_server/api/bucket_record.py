@@ -18,6 +18,7 @@ import msgspec
 from holdfast_server.objects.port import Versioning
 from holdfast_server.s3.acl import Grant
 from holdfast_server.s3.cors import CorsRule
+from holdfast_server.s3.lifecycle import MINIMUM_SIZES, LifecycleRule
 
 DOCUMENT_PREFIX = "bucket/"
 FORMAT = 1
@@ -71,6 +72,9 @@ class BucketRecord(msgspec.Struct, frozen=True, kw_only=True):
     grants: list[Grant] | None = None
     """None: the owner's full control alone."""
     public_access_block: PublicAccessBlock | None = None
+    lifecycle: list[LifecycleRule] = []
+    lifecycle_minimum_size: str = MINIMUM_SIZES[0]
+    """Of transitions, which do not exist here; kept because clients read it back."""
     unknown: dict[str, Any] = {}
     """Members of the document that only a later release knows; no member of it themselves."""
 

@@ -10,6 +10,7 @@ import msgspec
 
 from holdfast_server.api.access import object_acl
 from holdfast_server.api.call import Call, owner_element
+from holdfast_server.api.lifecycle import abort_of, expiry_of
 from holdfast_server.api.new_object import new_object_headers
 from holdfast_server.api.objects_put import object_condition
 from holdfast_server.api.payload_body import WireBody
@@ -60,8 +61,10 @@ async def create_multipart_upload(call: Call) -> Response:
         wanted = parse_upload_checksum(call.headers)
         notes = UploadNotes(wanted[0].name, wanted[1]) if wanted else UploadNotes()
         lease.confirm()
+        begun_ms = call.services.clock.now_ms()
         upload_id = await call.objects.create_upload(lease.bucket.id, call.key, headers, msgspec.json.encode(notes))
     answer = call.xml(create_multipart_upload_xml(call.bucket_name, call.key, encode_upload_id(upload_id)))
+    answer.headers.update(abort_of(lease.bucket, call.key, begun_ms))
     if wanted:
         answer.headers["x-amz-checksum-algorithm"] = notes.algorithm
         answer.headers["x-amz-checksum-type"] = notes.type
@@ -121,7 +124,7 @@ async def complete_multipart_upload(call: Call) -> Response:
     location = f"{scheme}://{call.headers.get('host', '')}/{call.bucket_name}/{quote(call.key)}"
     elements = checksum_elements(record.checksums)
     document_xml = complete_multipart_upload_xml(location, call.bucket_name, call.key, record.etag, elements)
-    return call.xml(document_xml, **written_headers(record))
+    return call.xml(document_xml, **written_headers(record), **expiry_of(lease.bucket, call.key, record))
 
 
 def _expected_checksums(headers: Mapping[str, str]) -> dict[str, str]:
@@ -174,7 +177,8 @@ async def list_parts(call: Call) -> Response:
             max_parts=max_parts,
             is_truncated=truncated,
             encoding_type=encoding_type,
-        )
+        ),
+        **abort_of(bucket, call.key, upload.modified_ms),
     )
 
 

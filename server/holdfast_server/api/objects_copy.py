@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from holdfast_server.api.access import check_expected_owner, with_acl
 from holdfast_server.api.call import Call
+from holdfast_server.api.lifecycle import expiry_of
 from holdfast_server.api.long_answers import QUIET_SECONDS, answer_patiently
 from holdfast_server.api.new_object import new_object_acl, require_tagging
 from holdfast_server.api.objects_put import object_condition
@@ -71,7 +72,8 @@ async def _copy_object(call: Call) -> Response:
         await call.ticket.copy(size_bytes)
         record = await call.objects.put_object(lease.bucket.id, call.key, body, condition)
     copied = copy_object_xml(record.etag, record.modified_ms, checksum_elements(record.checksums))
-    return call.xml(copied, **written_headers(record), **_source_headers(reader.record))
+    told = {**written_headers(record), **expiry_of(lease.bucket, call.key, record)}
+    return call.xml(copied, **told, **_source_headers(reader.record))
 
 
 async def _upload_part_copy(call: Call) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from holdfast_server.api.call import Call
+from holdfast_server.api.lifecycle import expiry_of
 from holdfast_server.api.new_object import new_object_headers
 from holdfast_server.api.payload_body import WireBody
 from holdfast_server.api.stored_headers import checksum_headers
@@ -37,4 +38,5 @@ async def put_object(call: Call) -> Response:
         await call.ticket.stream(payload.size_bytes)
         record = await call.objects.put_object(lease.bucket.id, call.key, body, condition)
     headers = {"etag": quote_etag(record.etag), **checksum_headers(record.checksums), **written_headers(record)}
+    headers.update(expiry_of(lease.bucket, call.key, record))
     return Response(status=200, headers=headers)

@@ -17,6 +17,7 @@ import msgspec
 
 from holdfast_server.api.buckets_cache import WriteLease
 from holdfast_server.api.call import Call
+from holdfast_server.api.lifecycle import expiry_of
 from holdfast_server.api.new_object import new_object_headers
 from holdfast_server.api.stored_headers import TYPE, checksum_headers
 from holdfast_server.api.version_ids import version_headers
@@ -141,7 +142,7 @@ async def post_object(call: Call) -> Response:
         body = FormBody(upload, lease, kept, checksum, (size_range[0], min(size_range[1], MAX_PUT_SIZE_BYTES)))
         await call.ticket.stream(MAX_PUT_SIZE_BYTES if call.body.size_bytes is None else call.body.size_bytes)
         record = await call.objects.put_object(lease.bucket.id, key, body, None)
-    return _answer(call, fields, record)
+    return _answer(call, fields, record, expiry_of(lease.bucket, key, record))
 
 
 async def _signed(call: Call, fields: Mapping[str, str]) -> tuple[Principal, FormPolicy | None]:
@@ -199,12 +200,13 @@ def _headers(fields: Mapping[str, str]) -> dict[str, str]:
     return headers
 
 
-def _answer(call: Call, fields: Mapping[str, str], record: Record) -> Response:
+def _answer(call: Call, fields: Mapping[str, str], record: Record, expiry: Mapping[str, str]) -> Response:
     """Where the browser goes, or what it is told."""
     etag = quote_etag(record.etag)
     scheme = "https" if call.verified.request.secure else "http"
     location = f"{scheme}://{call.verified.request.headers.get('host', '')}/{call.bucket_name}/{quote(call.key)}"
     headers = {"etag": etag, "location": location, **checksum_headers(record.checksums), **version_headers(record)}
+    headers.update(expiry)
     redirect = fields.get("success_action_redirect") or fields.get("redirect", "")
     if redirect and urlsplit(redirect).scheme in ("http", "https") and redirect.isascii() and redirect.isprintable():
         query = urlencode({"bucket": call.bucket_name, "key": call.key, "etag": etag})
