@@ -88,6 +88,13 @@ def user_spec(task: UserTask, key: UserKey) -> UserSpec:
     )
 
 
+class SettingsRefused(StoreError):
+    """The bucket is there; these of its settings were refused."""
+
+    def __init__(self, refusals: Mapping[str, StoreRefused]) -> None:
+        super().__init__("; ".join(f"{setting}: {error}" for setting, error in refusals.items()))
+
+
 class _Run:
     """One execution: what it has removed so far, and whether the store still answers."""
 
@@ -117,16 +124,16 @@ class _Run:
         return ItemStatus(name, "Ready")
 
     async def make_bucket(self, name: str, settings: Mapping[str, bytes | None]) -> None:
-        """A setting that is refused holds up none of the others; of several refusals the first is told."""
+        """A setting that is refused holds up none of the others; all refusals are told."""
         await self._store.create_bucket(name)
-        refusals: list[StoreRefused] = []
+        refusals: dict[str, StoreRefused] = {}
         for setting, document in settings.items():
             try:
                 await self._store.put_bucket_setting(name, setting, document)
             except StoreRefused as error:
-                refusals.append(error)
+                refusals[setting] = error
         if refusals:
-            raise refusals[0]
+            raise SettingsRefused(refusals)
 
     async def make_user(self, task: UserTask) -> None:
         if task.own_policy is not None:

@@ -53,6 +53,7 @@ OPERATOR_VALUES: dict[str, dict[str, Any]] = {
         "priorityClassName": "system-cluster-critical",
         "nodeSelector": {"disk": "any-disk"},
         "tolerations": [{"key": "some-taint", "operator": "Exists"}],
+        "nodeLossSeconds": 77,
         "affinity": {
             "nodeAffinity": {
                 "requiredDuringSchedulingIgnoredDuringExecution": {
@@ -116,6 +117,28 @@ def test_the_operator_runs_its_own_image_and_gives_the_pods_theirs() -> None:
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
         assert container["image"] == operator_image
         assert f"--image={server_image}" in container["command"]
+
+
+def pod_of_the_operator(values: dict[str, Any]) -> dict[str, Any]:
+    (deployment,) = (item for item in rendered("holdfast-operator", values) if item["kind"] == "Deployment")
+    pod: dict[str, Any] = deployment["spec"]["template"]["spec"]
+    return pod
+
+
+def test_the_operator_leaves_a_lost_node_soon_and_keeps_to_several() -> None:
+    pod = pod_of_the_operator({})
+    assert {one["key"]: (one["effect"], one["tolerationSeconds"]) for one in pod["tolerations"]} == {
+        "node.kubernetes.io/not-ready": ("NoExecute", 30),
+        "node.kubernetes.io/unreachable": ("NoExecute", 30),
+    }
+    assert "affinity" not in pod
+    assert "tolerations" not in pod_of_the_operator({"nodeLossSeconds": None})
+    stays = pod_of_the_operator({"nodeLossSeconds": None, "tolerations": [{"operator": "Exists"}]})
+    assert stays["tolerations"] == [{"operator": "Exists"}]
+    apart = pod_of_the_operator({"replicas": 2})["affinity"]["podAntiAffinity"]
+    (term,) = apart["preferredDuringSchedulingIgnoredDuringExecution"]
+    (deployment,) = (item for item in rendered("holdfast-operator", {}) if item["kind"] == "Deployment")
+    assert term["podAffinityTerm"]["labelSelector"] == deployment["spec"]["selector"]
 
 
 def test_the_tenant_is_named_after_the_release_or_as_told() -> None:

@@ -69,6 +69,9 @@ HEALTHY = {
     f"{ENDS}{{{CERTIFICATE}}}": steady(60 * DAY),
     f"{BEGINS}{{{CERTIFICATE}}}": steady(-30 * DAY),
     'holdfast_operator_build_info{version="1"}': steady(1),
+    'holdfast_operator_working{namespace="holdfast-system",job="one",pod="a"}': steady(0),
+    'holdfast_operator_working{namespace="holdfast-system",job="one",pod="b"}': steady(1),
+    'holdfast_operator_working{namespace="other",job="two",pod="c"}': steady(1),
     'holdfast_operator_certificate_expiry_timestamp_seconds{certificate="peers"}': steady(60 * DAY),
     "holdfast_operator_failing_tenants": steady(0),
     "holdfast_operator_queue_length": steady(0),
@@ -133,6 +136,9 @@ STORIES: dict[str, Story] = {
         {'holdfast_operator_certificate_expiry_timestamp_seconds{certificate="peers"}': steady(6 * DAY)}, 16, set()
     ),
     "HoldfastOperatorSilent": ({'holdfast_operator_build_info{version="1"}': None}, 16, set()),
+    "HoldfastOperatorNotWorking": (
+        {'holdfast_operator_working{namespace="holdfast-system",job="one",pod="b"}': steady(0)}, 6, set()
+    ),
     "HoldfastOperatorFailing": ({"holdfast_operator_failing_tenants": steady(1)}, 16, set()),
     "HoldfastOperatorBroken": ({'holdfast_operator_passes_total{outcome="broken"}': rising(1)}, 2, set()),
     "HoldfastOperatorStuck": (

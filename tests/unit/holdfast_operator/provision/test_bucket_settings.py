@@ -89,8 +89,19 @@ async def test_a_refused_setting_is_told_and_holds_up_no_other(store: HttpStoreC
     declared = BucketSpec("b01", object_ownership="BucketOwnerEnforced", tags={"a": "b"}, policy=POLICY_DOCUMENT)
     outcome = await execute(plan_of(declared), store)
     assert outcome.buckets[0].state == "Failed"
-    assert outcome.buckets[0].message.startswith("InvalidBucketAclWithObjectOwnership")
+    assert outcome.buckets[0].message.startswith("ownershipControls: InvalidBucketAclWithObjectOwnership")
     assert await find_drift(plan_of(declared), store) == ("ownershipControls of bucket b01 was changed",)
+
+
+async def test_of_several_refused_settings_each_is_told(store: HttpStoreClient) -> None:
+    await execute(plan_of(BucketSpec("b01", object_ownership="ObjectWriter")), store)
+    await store.put_bucket_setting("b01", "acl", PUBLIC_GRANT)
+    elsewhere = {"Statement": {**POLICY_DOCUMENT["Statement"][0], "Resource": "arn:aws:s3:::other/*"}}  # type: ignore[dict-item]
+    declared = BucketSpec("b01", object_ownership="BucketOwnerEnforced", tags={"a": "b"}, policy=elsewhere)
+    message = (await execute(plan_of(declared), store)).buckets[0].message
+    assert "ownershipControls: InvalidBucketAclWithObjectOwnership" in message
+    assert "; policy: MalformedPolicy" in message
+    assert await store.bucket_setting("b01", TAGGING) is not None
 
 
 async def test_what_somebody_changed_is_found_by_its_name(store: HttpStoreClient) -> None:
@@ -115,7 +126,7 @@ async def test_what_the_store_refuses_is_told_of_the_bucket(store: HttpStoreClie
     elsewhere = {"Statement": {**POLICY_DOCUMENT["Statement"][0], "Resource": "arn:aws:s3:::other/*"}}  # type: ignore[dict-item]
     outcome = await execute(plan_of(BucketSpec("b01", policy=elsewhere)), store)
     assert outcome.buckets[0].state == "Failed"
-    assert "MalformedPolicy" in outcome.buckets[0].message
+    assert "policy: MalformedPolicy" in outcome.buckets[0].message
     with pytest.raises(StoreRefused):
         await store.put_bucket_setting("b01", TAGGING, b"<no>")
 
