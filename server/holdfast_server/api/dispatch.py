@@ -257,9 +257,7 @@ class Dispatcher:
 
     async def _learn_key(self, error: S3Error) -> None:
         """Returns if an unknown key has become known; raises what was wrong otherwise."""
-        if error.code != "InvalidAccessKeyId":
-            raise error
-        if not await self._services.identities.look_up(str(error.extra.get("AWSAccessKeyId", ""))):
+        if not await self._services.identities.learn(error):
             raise error
 
     # --- failures

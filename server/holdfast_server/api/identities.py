@@ -1,14 +1,21 @@
-"""Who may ask: users and policies as documents, kept in memory so that checking a signature waits for nothing.
+"""Who may ask: keys, users and policies as documents, kept in memory so that checking a signature waits for nothing.
 
-`user/<accessKey>` and `policy/<name>` are read in full at the start, every `REFRESH_SECONDS`, and one by one
-when a peer announces a change.  A key that is not known is looked up directly once, at a bounded rate, so
-that a user made through another pod works at once while guessed keys cannot flood the drives.
-Secret keys rest encrypted (AES-256-GCM; key by HKDF-SHA256 from the tenant's peer key; the access key is
-authenticated with it, so that no user's secret can be put under another's name).  While the peer key changes, what
-was sealed with any that the pod knows is readable; `reseal` brings all of it under the pod's own, and then the others
-may go.  The root user has no document: its keys come from outside at each look-up; several may be valid at a time.
+`user/<accessKey>` holds an access key and whose it is, `policy/<name>` a policy that belongs to no account,
+`account/<name>` what an account is called, `iam/…` what clients made through the IAM API (`auth.entities`).  All is
+read in full at the start, every `REFRESH_SECONDS`, and one by one when a peer announces a change.  A key that is not
+known is looked up directly once, at a bounded rate, so that a user made through another pod works at once while guessed
+keys cannot flood the drives.
 
-Not here: deciding (see `auth/`), the admin API that writes the documents (see `admin/`).
+Keys of one name and account are one user's.  A user that was declared is known by its keys alone, which name its
+policies; what clients give it beside is in its entity.  A key that clients made names its user's unique id, and works
+only as long as that user is there.
+
+Secret keys rest encrypted (`sealing`; the access key is authenticated with it, so that no user's secret can be put
+under another's name).  `reseal` brings all of them under the pod's own peer key, and then former ones may go.  The root
+user has no document: its keys come from outside at each look-up; several may be valid at a time.  Sessions have none
+either: see `session_tokens`.
+
+Not here: deciding (see `auth/`), who may change what (see `admin/` and `iam/`).
 """
 
 from __future__ import annotations
@@ -19,21 +26,39 @@ import logging
 from collections.abc import Callable, Sequence
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from holdfast_server.api.directory import Directory
+from holdfast_server.api.sealing import PeerKeys, Sealer
+from holdfast_server.api.session_tokens import Session, SessionTokens, TokenError, secret_mark
 from holdfast_server.auth.builtin import builtin_policies
+from holdfast_server.auth.entities import (
+    ENTITY_PREFIX,
+    ROLE,
+    USER,
+    RoleEntity,
+    UserEntity,
+    declared_user_id,
+    document_name,
+)
 from holdfast_server.auth.policy import Policy, PolicyError, parse_policy
-from holdfast_server.auth.principal import TENANT_ACCOUNT, Credentials, Principal, account_name, canonical_id
+from holdfast_server.auth.principal import (
+    TENANT_ACCOUNT,
+    AssumedRole,
+    Credentials,
+    Principal,
+    account_id,
+    account_name,
+    canonical_id,
+)
 from holdfast_server.clock.port import Clock
 from holdfast_server.objects.port import Condition, Conflict, ObjectError, Objects, Record, Unavailable
+from holdfast_server.s3.errors import S3Error
 
 log = logging.getLogger(__name__)
 
 USER_PREFIX = "user/"
 POLICY_PREFIX = "policy/"
+ACCOUNT_PREFIX = "account/"
 REFRESH_SECONDS = 5.0
 LOOK_UPS_PER_SECOND = 20
 """Direct look-ups of unknown access keys that one pod makes."""
@@ -42,14 +67,15 @@ MAX_DOCUMENTS = 20_000
 """Of each kind; a tenant with more users is refused more of them, not served slowly."""
 PAGE_SIZE = 1000
 MAX_ACCESS_KEY_LENGTH = 128
-_NONCE_SIZE_BYTES = 12
+MAX_KEPT_SESSIONS = 4096
+"""Sessions whose tokens were read, so that it is not done for each request."""
 _KEY_PURPOSE = b"holdfast user secret keys v1"
 
 ROOT_OWNER = "root"
-USER_FORMAT = 1
+USER_FORMAT = 2
+"""1: as of the first release.  2: has fields that must not be overlooked (`UserDocument.needs_format_2`)."""
+ACCOUNT_FORMAT = 1
 
-PeerKeys = Callable[[], Sequence[bytes]]
-"""All that the pod knows now, its own first."""
 RootPairs = Callable[[], Sequence[tuple[str, str]]]
 """Access key and secret key of every pair that is root now, the pod's own first; several may share an access key."""
 
@@ -63,16 +89,42 @@ class UserDocument(msgspec.Struct, frozen=True, kw_only=True):
     policies: list[str] = []
     enabled: bool = True
     changed_ms: int = 0
-    format: int = USER_FORMAT
+    format: int = 1
     """Of this document; fields are only ever appended, and a document of a later format is refused."""
     former: list[str] = []
     """Secrets of before that are valid too, sealed like `secret`."""
     account: str = ""
     """Its name; the tenant's own where empty."""
+    account_root: bool = False
+    """May do everything in its account."""
+    identity: str = ""
+    """The unique id of its user, where clients made it; without that user it is no key."""
+    expires_ms: int = 0
+    """0: never."""
+    policy: str = ""
+    """A document that has to allow it too; none where empty."""
+    created_ms: int = 0
 
     @property
     def sealed(self) -> list[str]:
         return [self.secret, *self.former]
+
+    @property
+    def needs_format_2(self) -> bool:
+        """Whether it says something that a pod which does not know of it must not overlook."""
+        return bool(self.identity or self.expires_ms or self.policy)
+
+
+class AccountDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """The JSON of `account/<name>`."""
+
+    display_name: str = ""
+    format: int = ACCOUNT_FORMAT
+
+
+def encode_user(document: UserDocument) -> bytes:
+    """In the lowest format that says it all, so that pods of a release before read what they can."""
+    return msgspec.json.encode(msgspec.structs.replace(document, format=2 if document.needs_format_2 else 1))
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +137,11 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool = True
     former_secret_keys: tuple[str, ...] = ()
     account: str = ""
+    account_root: bool = False
+    identity: str = ""
+    expires_ms: int = 0
+    policy: str = ""
+    created_ms: int = 0
 
 
 class Resealed(msgspec.Struct, frozen=True):
@@ -101,52 +158,35 @@ class _ChangedMeanwhile(Exception):
     """The document is not the one that was read."""
 
 
+class _Unknown(S3Error):
+    """A session hangs on documents that this pod has not read yet."""
+
+    def __init__(self, parent: str, documents: Sequence[str]) -> None:
+        super().__init__("InvalidAccessKeyId", AWSAccessKeyId=parent)
+        self.documents = tuple(documents)
+
+
 def owner_id(principal: Principal) -> str:
     """What buckets remember of their creator: root by a fixed name, so that its key may be rotated."""
-    return ROOT_OWNER if principal.is_root else principal.access_key
+    return ROOT_OWNER if principal.is_root else principal.unique_id or principal.access_key
 
 
 class SecretBox:
     """Encrypts users' secret keys at rest."""
 
     def __init__(self, peer_keys: PeerKeys, clock: Clock) -> None:
-        self._peer_keys = peer_keys
-        self._ciphers: dict[bytes, AESGCM] = {}
-        self._clock = clock
-
-    def _known(self) -> list[AESGCM]:
-        """A cipher for each peer key, in their order."""
-        keys = self._peer_keys()
-        if set(self._ciphers) != set(keys):
-            self._ciphers = {key: self._ciphers.get(key) or _cipher_of(key) for key in keys}
-        return [self._ciphers[key] for key in keys]
+        self._sealer = Sealer(_KEY_PURPOSE, peer_keys, clock)
 
     def seal(self, access_key: str, secret_key: str) -> str:
-        nonce = self._clock.random_bytes(_NONCE_SIZE_BYTES)
-        sealed = self._known()[0].encrypt(nonce, secret_key.encode(), access_key.encode())
-        return base64.b64encode(nonce + sealed).decode()
+        return base64.b64encode(self._sealer.seal(access_key, secret_key.encode())).decode()
 
     def open(self, access_key: str, sealed: str) -> str:
         """Raises ValueError if it was sealed with another key or for another user."""
-        return self._open(access_key, sealed)[1]
+        return self._sealer.open(access_key, base64.b64decode(sealed, validate=True))[1].decode()
 
     def needs_resealing(self, access_key: str, sealed: str) -> bool:
         """Whether another key than the pod's own opens it.  Raises ValueError as `open` does."""
-        return self._open(access_key, sealed)[0] > 0
-
-    def _open(self, access_key: str, sealed: str) -> tuple[int, str]:
-        raw = base64.b64decode(sealed, validate=True)
-        nonce, text = raw[:_NONCE_SIZE_BYTES], raw[_NONCE_SIZE_BYTES:]
-        for index, cipher in enumerate(self._known()):
-            try:
-                return index, cipher.decrypt(nonce, text, access_key.encode()).decode()
-            except InvalidTag:
-                continue
-        raise ValueError("sealed with another peer key, or for another user")
-
-
-def _cipher_of(peer_key: bytes) -> AESGCM:
-    return AESGCM(HKDF(algorithm=SHA256(), length=32, salt=None, info=_KEY_PURPOSE).derive(peer_key))
+        return self._sealer.open(access_key, base64.b64decode(sealed, validate=True))[0] > 0
 
 
 class Identities:
@@ -160,7 +200,11 @@ class Identities:
         self._users: dict[str, User] = {}
         self._builtin = builtin_policies()
         self._policies: dict[str, Policy] = {}
+        self.directory = Directory(self.policy)
+        self.tokens = SessionTokens(peer_keys, clock)
+        self._display_names: dict[str, str] = {}
         self._credentials: dict[str, Credentials] = {}
+        self._sessions: dict[tuple[str, str], Session] = {}
         self._account_names: dict[str, str] | None = None
         self._allowance = float(LOOK_UPS_PER_SECOND)
         self._allowance_at = clock.monotonic_seconds()
@@ -170,8 +214,13 @@ class Identities:
 
     # --- asked by every request, no waiting
 
-    def credentials(self, access_key: str) -> Credentials | None:
-        """For signatures; None for a key that this pod does not know, or a disabled user's."""
+    def credentials(self, access_key: str, session_token: str = "") -> Credentials | None:
+        """For signatures; None for a key that this pod does not know, or that is disabled or has expired.
+
+        Raises InvalidToken: a session's token must come with its key and with no other.  That a session has expired is
+        for the caller to say, once its signature is proven (`Credentials.expires_ms`)."""
+        if session_token:
+            return self._session_credentials(access_key, session_token)
         secrets = [secret for key, secret in self._root() if key == access_key]
         if secrets:
             root = Principal(access_key=access_key, user_name=ROOT_OWNER, is_root=True)
@@ -179,21 +228,133 @@ class Identities:
         known = self._credentials.get(access_key)
         if known is None:
             user = self._users.get(access_key)
-            if user is None or not user.enabled:
+            known = self._credentials_of(user) if user is not None and user.enabled else None
+            if known is None:
                 return None
-            known = self._credentials[access_key] = self._credentials_of(user)
-        return known
+            self._credentials[access_key] = known
+        return None if 0 < known.expires_ms <= self._clock.now_ms() else known
 
-    def _credentials_of(self, user: User) -> Credentials:
+    def known(self, access_key: str, session_token: str) -> Credentials:
+        """The same.  Raises InvalidAccessKeyId too."""
+        found = self.credentials(access_key, session_token)
+        if found is None:
+            raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=access_key)
+        return found
+
+    def _credentials_of(self, user: User) -> Credentials | None:
+        entity = self._entity_of(user)
+        if self.directory.is_unreadable(USER, user.account, user.name) or (user.identity and entity is None):
+            return None
         policies = [policy for name in user.policies if (policy := self.policy(name)) is not None]
         principal = Principal(
-            access_key=user.access_key, user_name=user.name, account=user.account, policies=tuple(policies)
+            access_key=user.access_key,
+            user_name=entity.name if entity is not None else user.name,
+            account=user.account,
+            policies=tuple(policies),
+            client_policies=tuple(self.directory.policies_of_user(entity)) if entity is not None else (),
+            is_account_root=user.account_root,
+            path=entity.path if entity is not None else "/",
+            unique_id=entity.id if entity is not None else declared_user_id(user.account, user.name),
+            limits=((self.directory.parsed(user.policy),),) if user.policy else (),
         )
-        return Credentials(secret_key=user.secret_key, principal=principal, former_secret_keys=user.former_secret_keys)
+        return Credentials(
+            secret_key=user.secret_key,
+            principal=principal,
+            former_secret_keys=user.former_secret_keys,
+            expires_ms=user.expires_ms,
+        )
+
+    def _entity_of(self, user: User) -> UserEntity | None:
+        if not user.identity:
+            return self.directory.find(UserEntity, user.account, user.name)
+        entity = self.directory.by_id(UserEntity, user.identity)
+        return entity if entity is not None and entity.account == user.account else None
+
+    # --- sessions
+
+    def _session_credentials(self, access_key: str, token: str) -> Credentials:
+        session = self._sessions.get((access_key, token))
+        if session is None:
+            try:
+                session = self.tokens.read(access_key, token)
+            except TokenError as error:
+                raise S3Error("InvalidToken") from error
+            while len(self._sessions) >= MAX_KEPT_SESSIONS:
+                self._sessions.pop(next(iter(self._sessions)))
+            self._sessions[access_key, token] = session
+        principal = self._session_principal(access_key, session)
+        return Credentials(
+            secret_key=session.secret, principal=principal, session_token=token, expires_ms=session.expires_ms
+        )
+
+    def _session_principal(self, access_key: str, session: Session) -> Principal:
+        """Who it stands for, as that is now.  Raises InvalidAccessKeyId where it hangs on nothing any more."""
+        parent = self.credentials(session.parent)
+        secrets = (parent.secret_key, *parent.former_secret_keys) if parent is not None else ()
+        role = self.directory.by_id(RoleEntity, session.role_id) if session.kind == "role" else None
+        missing = [USER_PREFIX + session.parent] if session.parent not in self._users and parent is None else []
+        if session.kind == "role" and role is None:
+            missing.append(document_name(ROLE, session.account, session.role_name))
+        if session.parent_mark not in [secret_mark(secret) for secret in secrets] or missing:
+            raise _Unknown(session.parent, missing)
+        assert parent is not None
+        limits = self._session_limits(session)
+        if role is None:
+            return msgspec.structs.replace(
+                parent.principal,
+                access_key=access_key,
+                limits=(*parent.principal.limits, *limits),
+                issued_ms=session.issued_ms,
+                origin=session.parent,
+            )
+        return Principal(
+            access_key=access_key,
+            user_name=role.name,
+            account=role.account,
+            client_policies=tuple(self.directory.policies_of(role)),
+            unique_id=role.id,
+            role=AssumedRole(name=role.name, path=role.path, unique_id=role.id, session_name=session.session_name),
+            limits=limits,
+            issued_ms=session.issued_ms,
+            origin=session.parent,
+        )
+
+    def hold_of(self, access_key: str, token: str, proved_with: int) -> tuple[str, bytes]:
+        """What a session that is asked for now has to hang on: access key, and the mark of the secret.
+
+        `proved_with`: as of `Identity`.  A session's sessions hang on what it hangs on itself.  Raises S3Error where
+        there is nothing (any more)."""
+        known = self.known(access_key, token)
+        if token:
+            session = self.tokens.read(access_key, token)
+            return session.parent, session.parent_mark
+        return access_key, secret_mark((known.secret_key, *known.former_secret_keys)[proved_with])
+
+    def _session_limits(self, session: Session) -> tuple[tuple[Policy, ...], ...]:
+        """One layer, if there are any session policies: a managed one that is gone allows nothing."""
+        if not session.policy and not session.policy_arns:
+            return ()
+        texts = [self.directory.parsed(session.policy)] if session.policy else []
+        found = [self.directory.policy_of(attached, session.account) for attached in session.policy_arns]
+        return ((*texts, *(policy for policy in found if policy is not None)),)
 
     @property
     def root_access_keys(self) -> frozenset[str]:
         return frozenset(access_key for access_key, _ in self._root())
+
+    def key(self, access_key: str) -> User | None:
+        return self._users.get(access_key)
+
+    def keys_of(self, account: str, name: str) -> list[User]:
+        """The keys of that user, by access key.  Those that clients made count only for the user they were made for."""
+        entity = self.directory.find(UserEntity, account, name)
+        return [
+            user
+            for user in self.users()
+            if user.account == account
+            and (user.identity == entity.id if user.identity and entity else not user.identity)
+            and (bool(user.identity) or user.name.lower() == name.lower())
+        ]
 
     def users(self) -> list[User]:
         """All but root, by access key."""
@@ -205,9 +366,22 @@ class Identities:
 
     def _accounts(self) -> dict[str, str]:
         if self._account_names is None:
-            accounts = {TENANT_ACCOUNT, *(user.account for user in self._users.values())}
-            self._account_names = {canonical_id(account): account_name(account) for account in accounts}
+            accounts = {TENANT_ACCOUNT, *self._display_names, *(user.account for user in self._users.values())}
+            self._account_names = {canonical_id(account): self.display_name(account) for account in accounts}
         return self._account_names
+
+    def display_name(self, account: str) -> str:
+        """For people."""
+        return self._display_names.get(account) or account_name(account)
+
+    def declared_accounts(self) -> dict[str, str]:
+        """Name → display name, of those that were declared."""
+        return dict(sorted(self._display_names.items()))
+
+    def account_with_id(self, number: str) -> str | None:
+        """The name of the account that ARNs show so; None where there is none."""
+        accounts = {TENANT_ACCOUNT, *self._display_names, *(user.account for user in self._users.values())}
+        return next((account for account in accounts if account_id(account) == number), None)
 
     def policy(self, name: str) -> Policy | None:
         """A built-in policy, or one that was put.  A name nobody defined grants nothing."""
@@ -226,13 +400,29 @@ class Identities:
         TimeoutError if that cannot be said."""
         if access_key in self._users or not 1 <= len(access_key) <= MAX_ACCESS_KEY_LENGTH or "/" in access_key:
             return False
-        if not self._take_allowance():
-            if self.loaded:
-                return False
-            raise Unavailable("users are not loaded yet")
+        if not self._may_look():
+            return False
         async with asyncio.timeout(LOOK_UP_TIMEOUT_SECONDS):
             await self._read_user(access_key)
         return access_key in self._users
+
+    async def learn(self, error: S3Error) -> bool:
+        """After a failure of `credentials`, or of a signature's check: whether asking again may end otherwise, because
+        something was learnt.  Raises Unavailable or TimeoutError if that cannot be said."""
+        if not isinstance(error, _Unknown):
+            return error.code == "InvalidAccessKeyId" and await self.look_up(str(error.extra.get("AWSAccessKeyId", "")))
+        if not error.documents or not self._may_look():
+            return False
+        async with asyncio.timeout(LOOK_UP_TIMEOUT_SECONDS):
+            await self.announced(list(error.documents))
+        return True
+
+    def _may_look(self) -> bool:
+        if self._take_allowance():
+            return True
+        if self.loaded:
+            return False
+        raise Unavailable("users are not loaded yet")
 
     def _take_allowance(self) -> bool:
         now = self._clock.monotonic_seconds()
@@ -252,6 +442,10 @@ class Identities:
                 await self._read_user(name.removeprefix(USER_PREFIX))
             elif name.startswith(POLICY_PREFIX):
                 await self._read_policy(name.removeprefix(POLICY_PREFIX))
+            elif name.startswith(ENTITY_PREFIX):
+                await self._read_entity(name)
+            elif name.startswith(ACCOUNT_PREFIX):
+                await self._read_account(name.removeprefix(ACCOUNT_PREFIX))
 
     async def _read_user(self, access_key: str) -> None:
         """The user becomes known together with its policies: known without them, it would be refused what it may do
@@ -261,17 +455,37 @@ class Identities:
         while True:
             document = await self._objects.get_document(USER_PREFIX + access_key)
             user = self._decode(access_key, document.body) if document is not None else None
-            missing = [name for name in user.policies if self.policy(name) is None] if user is not None else []
-            if read.issuperset(missing):
+            missing = [name for name in self._behind(user) if name not in read] if user is not None else []
+            if not missing:
                 break
-            for name in missing:
-                await self._read_policy(name)
-                read.add(name)
+            await self.announced(missing)
+            read.update(missing)
         self._changed()
         if user is not None:
             self._users[access_key] = user
         else:
             self._users.pop(access_key, None)
+
+    def _behind(self, user: User) -> list[str]:
+        """The documents that say what this user may do, as far as that is known: the policies that are not known yet,
+        the user's own, and those of its groups."""
+        names = [POLICY_PREFIX + name for name in user.policies if self.policy(name) is None]
+        names.append(document_name(USER, user.account, user.name))
+        entity = self._entity_of(user)
+        return names + (list(self.directory.documents_behind(entity)) if entity is not None else [])
+
+    async def _read_entity(self, name: str) -> None:
+        document = await self._objects.get_document(name)
+        self._changed()
+        self.directory.put(name, document.body if document is not None else None)
+
+    async def _read_account(self, name: str) -> None:
+        document = await self._objects.get_document(ACCOUNT_PREFIX + name)
+        self._changed()
+        if document is not None:
+            self._display_names[name] = _display_name(name, document.body)
+        else:
+            self._display_names.pop(name, None)
 
     async def _read_policy(self, name: str) -> None:
         document = await self._objects.get_document(POLICY_PREFIX + name)
@@ -307,6 +521,11 @@ class Identities:
             enabled=document.enabled,
             former_secret_keys=tuple(former),
             account=document.account,
+            account_root=document.account_root,
+            identity=document.identity,
+            expires_ms=document.expires_ms,
+            policy=document.policy,
+            created_ms=document.created_ms or document.changed_ms,
         )
 
     async def reseal(self) -> Resealed:
@@ -342,12 +561,16 @@ class Identities:
         changes = self._changes
         users = await self._read_all(USER_PREFIX)
         policies = await self._read_all(POLICY_PREFIX)
+        entities = await self._read_all(ENTITY_PREFIX)
+        accounts = await self._read_all(ACCOUNT_PREFIX)
         if changes != self._changes:
             return  # something newer than this listing was read meanwhile; the next round gets it all
         decoded = {name: self._decode(name, body) for name, body in users.items()}
         parsed = {name: _parse(name, body) for name, body in policies.items()}
         self._users = {name: user for name, user in decoded.items() if user is not None}
         self._policies = {name: policy for name, policy in parsed.items() if policy is not None}
+        self.directory.replace({ENTITY_PREFIX + name: body for name, body in entities.items()})
+        self._display_names = {name: _display_name(name, body) for name, body in accounts.items()}
         self._forget()
         self.loaded = True
 
@@ -378,6 +601,14 @@ def _still(body: bytes) -> Condition:
             raise _ChangedMeanwhile
 
     return check
+
+
+def _display_name(name: str, body: bytes) -> str:
+    try:
+        return msgspec.json.decode(body, type=AccountDocument).display_name or name
+    except msgspec.MsgspecError as error:
+        log.error("account %s cannot be read and is shown by its name: %s", name, error)
+        return name
 
 
 def _parse(name: str, body: bytes) -> Policy | None:

@@ -152,12 +152,15 @@ async def _signed(call: Call, fields: Mapping[str, str]) -> tuple[Principal, For
     if claim is None:
         return ANONYMOUS, None
     identities = call.services.identities
-    known = identities.credentials(claim.access_key)
-    if known is None and await identities.look_up(claim.access_key):
-        known = identities.credentials(claim.access_key)
-    if known is None:
-        raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=claim.access_key)
+    try:
+        known = identities.known(claim.access_key, claim.session_token)
+    except S3Error as error:
+        if not await identities.learn(error):
+            raise
+        known = identities.known(claim.access_key, claim.session_token)
     _prove(claim, fields["policy"], known)
+    if 0 < known.expires_ms <= call.services.clock.now_ms():
+        raise S3Error("ExpiredToken")
     policy = parse_form_policy(fields["policy"])
     check_form(policy, fields, call.bucket_name, call.verified.request.received_ms)
     return known.principal, policy

@@ -1,23 +1,28 @@
 """Whether a request may do what it asks: the one evaluator, over everything that speaks about it.
 
-Asked are the asker's own policies, the bucket's policy, and the grants of bucket and object.  Order of authority, as
-AWS documents it:
+Asked are the asker's own policies, what limits it (session policies, the policy of its access key), the bucket's
+policy, and the grants of bucket and object.  Order of authority, as AWS documents it:
 
-1. A Deny in any policy wins.  Not even root passes it, but for the bucket's policy itself: who owns the bucket can
-   always take back a policy that locks everybody out.
-2. Within an account an Allow of either side is enough: the user's policies or the bucket's.
+1. A Deny in any policy wins, and so does a limit that does not allow.  Not even root passes a Deny, but for the
+   bucket's policy itself: who owns the bucket can always take back a policy that locks everybody out.
+2. Within an account an Allow of either side is enough: the user's policies, or the bucket's where it names the user
+   (or everybody).  Where it names the account, the user's policies must allow it, too.
 3. Across accounts both sides must agree: the user's policies, and the bucket's policy or a grant.  Nobody speaks for
    an anonymous asker, so the bucket's side decides alone.
 4. An object that another account owns (only where grants are in force) is not the bucket owner's to read: neither the
    bucket's policy nor its account's users count for it, its own grants do.
 
-Root is the store's and in every account.  The public access block takes away what is given to everybody.
+Root is the store's and in every account; the root of an account may do everything in its own.  IAM's and STS's
+actions are decided here too: within the asker's account by its own policies alone, for a role by these and its trust
+policy as for a bucket.  Actions on the store itself (`admin:…`) are allowed by policies that its administrators gave,
+never by those that an account gave itself through the IAM API.  The public access block takes away what is given to
+everybody.
 Pure; what the facts are is found in `api.access`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -94,7 +99,9 @@ def looks_at_object(principal: Principal, action: str, bucket: BucketFacts) -> b
     """Whether the decision needs the object's facts, which cost a look-up."""
     if action not in _OF_OBJECTS:
         return False
-    if any(policy.asks_object_tags for policy in (*principal.policies, *([bucket.policy] if bucket.policy else []))):
+    if any(
+        policy.asks_object_tags for policy in (*principal.all_policies, *([bucket.policy] if bucket.policy else []))
+    ):
         return True
     outsider = not principal.is_root and (principal.is_anonymous or principal.account != bucket.account)
     return bucket.grants_in_force and (outsider or bucket.shared)
@@ -129,8 +136,9 @@ def is_allowed(
             cached.append({**own, **(extra or {})})
         return cached[0]
 
+    home = facts.account if facts is not None else principal.account
     question = Question(
-        action=action, resource=resource_arn(bucket, key), principal_names=principal.names, values=values
+        action=action, resource=resource_arn(bucket, key), principal_names=principal.names(home), values=values
     )
     own = _own_side(principal, question)
     if own == DENY:
@@ -140,8 +148,11 @@ def is_allowed(
         return own_side and not principal.is_anonymous
     at_home = not principal.is_anonymous and (principal.is_root or principal.account == facts.account)
     of_policy = facts.policy.decide(question) if facts.policy is not None else None
-    if of_policy == DENY and not (principal.is_root and action in _ACTIONS_ON_POLICY):
+    owner = principal.is_root or (principal.is_account_root and at_home)
+    if of_policy == DENY and not (owner and action in _ACTIONS_ON_POLICY):
         return False
+    if of_policy == ALLOW and at_home and not own_side and not _names_itself(principal, facts, question):
+        of_policy = None
     if of_policy == ALLOW and facts.policy_is_public and facts.restricts_public_policy and not at_home:
         of_policy = None
     if thing is not None and thing.account != facts.account and action in _OF_OBJECTS and not principal.is_root:
@@ -154,11 +165,23 @@ def is_allowed(
     return of_policy == ALLOW or _granted(principal, action, facts, thing)
 
 
+def _names_itself(principal: Principal, facts: BucketFacts, question: Question) -> bool:
+    """Whether the bucket's policy allows it to the asker, and not just to its account."""
+    own = msgspec.structs.replace(question, principal_names=principal.own_names(facts.account))
+    return facts.policy is not None and facts.policy.decide(own) == ALLOW
+
+
 def _own_side(principal: Principal, question: Question) -> str | None:
-    """What the asker's own policies say."""
-    if principal.is_root:
+    """What the asker's own policies say; DENY also where a limit does not allow it."""
+    if any(_decision(layer, question) != ALLOW for layer in principal.limits):
+        return DENY
+    if principal.everything_at_home:
         return ALLOW
-    decisions = [policy.decide(question) for policy in principal.policies]
+    return _decision((*principal.policies, *principal.client_policies), question)
+
+
+def _decision(policies: Sequence[Policy], question: Question) -> str | None:
+    decisions = [policy.decide(question) for policy in policies]
     if DENY in decisions:
         return DENY
     return ALLOW if ALLOW in decisions else None
@@ -166,7 +189,37 @@ def _own_side(principal: Principal, question: Question) -> str | None:
 
 def may_administer(principal: Principal, action: str) -> bool:
     """Whether the sender may do an action on the store itself (`admin:ServerInfo`)."""
-    return _own_side(principal, Question(action=action, resource=S3_ARN_PREFIX, values=dict)) == ALLOW
+    if principal.role is not None:
+        return False
+    question = Question(action=action, resource=S3_ARN_PREFIX, values=dict)
+    if _own_side(principal, question) != ALLOW:
+        return False
+    return principal.is_root or _decision(principal.policies, question) == ALLOW
+
+
+def may_manage(principal: Principal, action: str, resource: str, values: Callable[[], Values]) -> bool:
+    """Whether the sender may do an action of IAM or STS on something of its own account.
+
+    `resource`: its ARN; the caller vouches that it is of the sender's account, and asks nothing for anonymous.
+    """
+    return _own_side(principal, Question(action=action, resource=resource, values=values)) == ALLOW
+
+
+def may_assume(principal: Principal, trust: Policy, role: str, role_account: str, values: Callable[[], Values]) -> bool:
+    """Whether the sender may assume the role with that ARN, of that account.
+
+    Within the account it is enough that the trust policy names the sender itself; from another account, or where the
+    trust policy names the account, the sender's own policies must allow it too.
+    """
+    action = "sts:AssumeRole"
+    own = _own_side(principal, Question(action=action, resource=role, values=values))
+    question = Question(action=action, resource=role, principal_names=principal.names(role_account), values=values)
+    if own == DENY or trust.decide(question) != ALLOW:
+        return False
+    if own == ALLOW:
+        return True
+    itself = msgspec.structs.replace(question, principal_names=principal.own_names(role_account))
+    return principal.account == role_account and trust.decide(itself) == ALLOW
 
 
 def _granted(principal: Principal, action: str, facts: BucketFacts, thing: ObjectFacts | None) -> bool:

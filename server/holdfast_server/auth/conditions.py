@@ -21,6 +21,11 @@ Matcher = Callable[[str, str], bool]
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _LITERALS = {"*": "*", "?": "?", "$": "$"}
+_STAR, _MARK = "\uf8f0", "\uf8f1"
+"""Stand for a `*` and a `?` that came out of a variable: they are themselves, never wildcards.  (Of a private range;
+whoever writes them into a policy gets the same characters.)"""
+_SHIELD = str.maketrans({"*": _STAR, "?": _MARK})
+_SHIELDED = {_STAR: r"\*", _MARK: r"\?"}
 
 
 def wildcard(pattern: str, ignore_case: bool = False) -> re.Pattern[str]:
@@ -36,11 +41,15 @@ def wildcard(pattern: str, ignore_case: bool = False) -> re.Pattern[str]:
 
 
 def _segment(text: str) -> str:
-    return "".join(["." if char == "?" else re.escape(char) for char in text])
+    return "".join(["." if char == "?" else _SHIELDED.get(char) or re.escape(char) for char in text])
 
 
-def expand(pattern: str, values: Values) -> str | None:
-    """Replace policy variables (`${aws:username}`); None where one has no single value."""
+def expand(pattern: str, values: Values, for_wildcard: bool = False) -> str | None:
+    """Replace policy variables (`${aws:username}`); None where one has no single value.
+
+    `for_wildcard`: the outcome goes to `wildcard`, where what a variable stands for matches itself alone: else a client
+    that sends `*` for `${s3:prefix}` would be asking for everything.
+    """
     if "${" not in pattern:
         return pattern
     missing = False
@@ -48,11 +57,10 @@ def expand(pattern: str, values: Values) -> str | None:
     def replace(match: re.Match[str]) -> str:
         nonlocal missing
         name = match[1].strip()
-        if name in _LITERALS:
-            return _LITERALS[name]
-        found = values.get(name.lower(), ())
+        found = (_LITERALS[name],) if name in _LITERALS else values.get(name.lower(), ())
         missing = missing or len(found) != 1
-        return found[0] if found else ""
+        text = found[0] if found else ""
+        return text.translate(_SHIELD) if for_wildcard else text
 
     text = _VARIABLE.sub(replace, pattern)
     return None if missing else text
@@ -97,10 +105,13 @@ class _Operator(msgspec.Struct, frozen=True):
     negated: bool = False
     check: Callable[[str], object] = str
     """Raises ValueError for a policy value that can never match."""
+    wildcards: bool = False
 
 
-def _both(name: str, negative: str, matches: Matcher, check: Callable[[str], object] = str) -> dict[str, _Operator]:
-    return {name: _Operator(matches, False, check), negative: _Operator(matches, True, check)}
+def _both(
+    name: str, negative: str, matches: Matcher, check: Callable[[str], object] = str, wildcards: bool = False
+) -> dict[str, _Operator]:
+    return {name: _Operator(matches, False, check, wildcards), negative: _Operator(matches, True, check, wildcards)}
 
 
 def _comparisons(kind: str, convert: Callable[[str], float]) -> dict[str, _Operator]:
@@ -122,9 +133,9 @@ def _boolean(text: str) -> str:
 OPERATORS: dict[str, _Operator] = {
     **_both("StringEquals", "StringNotEquals", lambda a, b: a == b),
     **_both("StringEqualsIgnoreCase", "StringNotEqualsIgnoreCase", lambda a, b: a.casefold() == b.casefold()),
-    **_both("StringLike", "StringNotLike", _like),
-    **_both("ArnEquals", "ArnNotEquals", _like),
-    **_both("ArnLike", "ArnNotLike", _like),
+    **_both("StringLike", "StringNotLike", _like, wildcards=True),
+    **_both("ArnEquals", "ArnNotEquals", _like, wildcards=True),
+    **_both("ArnLike", "ArnNotLike", _like, wildcards=True),
     **_both("IpAddress", "NotIpAddress", _in_network, lambda text: ipaddress.ip_network(text, strict=False)),
     **_comparisons("Numeric", _number),
     **_comparisons("Date", _date),
@@ -154,7 +165,7 @@ class Condition(msgspec.Struct, frozen=True):
         if not have:
             negated = row.negated and self.qualifier != "ForAnyValue"
             return self.if_exists or negated or self.qualifier == "ForAllValues"
-        expanded = [text for wanted in self.wanted if (text := expand(wanted, values)) is not None]
+        expanded = [text for wanted in self.wanted if (text := expand(wanted, values, row.wildcards)) is not None]
         results = [any(row.matches(value, want) for want in expanded) != row.negated for value in have]
         # Without a qualifier a key has one value; should it have more, a negation must hold for all of them.
         every = self.qualifier == "ForAllValues" or (row.negated and not self.qualifier)

@@ -1,6 +1,6 @@
 """AWS's policy language: documents are read once, checked field by field, and then decide requests.
 
-A `Policy` is a set of statements.  A statement applies when its principal (bucket policies only), action,
+A `Policy` is a set of statements.  A statement applies when its principal (policies of buckets and roles only), action,
 resource and conditions all match; one applying Deny wins over every Allow, and no Allow means no.
 Whose policies are asked for a request is decided in `verified`.
 Reference: IAM user guide, "JSON policy elements".
@@ -26,6 +26,8 @@ MAX_POLICY_SIZE_BYTES = 20 << 10
 """S3's bound on a bucket policy."""
 MAX_STATEMENTS = 200
 S3_ARN_PREFIX = "arn:aws:s3:::"
+_ARN_PREFIXES = (S3_ARN_PREFIX, "arn:aws:iam::", "arn:aws:sts::")
+"""Of what an identity's policy may name."""
 
 ALLOW = "Allow"
 DENY = "Deny"
@@ -54,7 +56,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     resource: str
     """`arn:aws:s3:::bucket/key`."""
     principal_names: tuple[str, ...] = ()
-    """Under which a bucket's policy may name the asker (`Principal.names`); empty for anonymous."""
+    """Under which the policy of a bucket or role may name the asker (`Principal.names`); empty for anonymous."""
     values: Callable[[], Values]
     """The request's condition values, made only when a condition or a variable asks for them."""
 
@@ -69,7 +71,7 @@ class _Patterns(msgspec.Struct, frozen=True):
         if any(pattern.fullmatch(text) for pattern in self.fixed):
             return True
         for pattern in self.variable:
-            expanded = expand(pattern, values())
+            expanded = expand(pattern, values(), for_wildcard=True)
             if expanded is not None and wildcard(expanded).fullmatch(text):
                 return True
         return False
@@ -132,13 +134,32 @@ class Policy(msgspec.Struct, frozen=True):
 
 def parse_policy(document: bytes | str | dict[str, object], bucket: str | None = None) -> Policy:
     """Read a policy: an identity's, or that of `bucket`.  Raises PolicyError naming the field."""
+    return _parse(document, _Kind(bucket is not None, bucket))
+
+
+def parse_trust_policy(document: bytes | str) -> Policy:
+    """Read the policy that says who may assume a role.  Raises PolicyError naming the field."""
+    return _parse(document, _Kind(True, None))
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    names_principals: bool
+    bucket: str | None
+    """Of a bucket's policy: within which its resources must be."""
+
+    @property
+    def is_trust(self) -> bool:
+        return self.names_principals and self.bucket is None
+
+
+def _parse(document: bytes | str | dict[str, object], kind: _Kind) -> Policy:
     if not isinstance(document, dict):
         size_bytes = len(document)
         if size_bytes > MAX_POLICY_SIZE_BYTES:
             raise PolicyError(f"the document has {size_bytes} bytes; at most {MAX_POLICY_SIZE_BYTES} are allowed")
         try:
             document = msgspec.json.decode(document, type=dict[str, object])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise PolicyError(f"the document is not a JSON object: {error}") from error
     version = document.get("Version", _VERSIONS[0])
     if version not in _VERSIONS:
@@ -151,10 +172,10 @@ def parse_policy(document: bytes | str | dict[str, object], bucket: str | None =
         statements = [statements]
     if not isinstance(statements, list) or not 1 <= len(statements) <= MAX_STATEMENTS:
         raise PolicyError(f"Statement: must be a list of 1 to {MAX_STATEMENTS} statements")
-    return Policy(tuple([_statement(raw, f"Statement[{i}]", bucket) for i, raw in enumerate(statements)]))
+    return Policy(tuple([_statement(raw, f"Statement[{i}]", kind) for i, raw in enumerate(statements)]))
 
 
-def _statement(raw: object, where: str, bucket: str | None) -> Statement:
+def _statement(raw: object, where: str, kind: _Kind) -> Statement:
     if not isinstance(raw, dict):
         raise PolicyError(f"{where}: must be an object")
     for name in raw:
@@ -166,13 +187,17 @@ def _statement(raw: object, where: str, bucket: str | None) -> Statement:
     for action in actions:
         if not _ACTION.fullmatch(action) or (action != "*" and action.partition(":")[0].lower() not in _SERVICES):
             raise PolicyError(f"{where}.{action_field}: {action!r} is no action such as s3:GetObject")
+        if kind.is_trust and not action.lower().startswith("sts:"):
+            raise PolicyError(f"{where}.{action_field}: {action!r} is no action of STS")
+    if kind.is_trust and ("Resource" in raw or "NotResource" in raw):
+        raise PolicyError(f"{where}.Resource: a role's trust policy is about the role and names no resource")
     needs_resource = any(action.lower().startswith("s3:") or action == "*" for action in actions)
     resources: list[str] = []
     resource_field = "Resource"
     if needs_resource or "Resource" in raw or "NotResource" in raw:
         resource_field, resources = _one_of(raw, where, "Resource", "NotResource")
-        _check_resources(resources, f"{where}.{resource_field}", bucket)
-    principals, principals_negated = _principals(raw, where, bucket)
+        _check_resources(resources, f"{where}.{resource_field}", kind.bucket)
+    principals, principals_negated = _principals(raw, where, kind)
     if principals_negated and raw["Effect"] == ALLOW:
         raise PolicyError(f"{where}.NotPrincipal: only a Deny can name everybody but some")
     return Statement(
@@ -219,7 +244,7 @@ def _strings(value: object, where: str) -> list[str]:
 
 def _check_resources(resources: list[str], where: str, bucket: str | None) -> None:
     for resource in resources:
-        if bucket is None and resource == "*":
+        if bucket is None and (resource == "*" or resource.startswith(_ARN_PREFIXES)):
             continue
         if not resource.startswith(S3_ARN_PREFIX):
             raise PolicyError(f"{where}: {resource!r} does not begin with {S3_ARN_PREFIX}")
@@ -228,11 +253,11 @@ def _check_resources(resources: list[str], where: str, bucket: str | None) -> No
             raise PolicyError(f"{where}: {resource!r} is not within bucket {bucket!r}")
 
 
-def _principals(raw: dict[str, object], where: str, bucket: str | None) -> tuple[tuple[str, ...] | None, bool]:
+def _principals(raw: dict[str, object], where: str, kind: _Kind) -> tuple[tuple[str, ...] | None, bool]:
     given = [name for name in ("Principal", "NotPrincipal") if name in raw]
-    if bucket is None:
+    if not kind.names_principals:
         if given:
-            raise PolicyError(f"{where}.{given[0]}: only a bucket's policy names principals")
+            raise PolicyError(f"{where}.{given[0]}: only the policies of buckets and roles name principals")
         return None, False
     if len(given) != 1:
         raise PolicyError(f"{where}.Principal: exactly one of Principal and NotPrincipal must be given")

@@ -9,17 +9,49 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from holdfast_server.auth.conditions import Values
-from holdfast_server.auth.principal import account_id
+from holdfast_server.auth.principal import Principal, account_id
 from holdfast_server.auth.verified import VerifiedRequest
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.names import parse_copy_source
+from holdfast_server.s3.request import Request
 from holdfast_server.s3.sigv4 import format_timestamp
 from holdfast_server.s3.tags import TAGGING_HEADER, parse_tagging_header
 
-_OF_HEADERS = {"referer": "aws:referer", "user-agent": "aws:useragent", "if-match": "s3:if-match",
-               "if-none-match": "s3:if-none-match"}  # fmt: skip
+_OF_HEADERS = {"referer": "aws:referer", "user-agent": "aws:useragent"}
+_OF_S3_HEADERS = {"if-match": "s3:if-match", "if-none-match": "s3:if-none-match"}
 _OF_PARAMETERS = {"prefix": "s3:prefix", "delimiter": "s3:delimiter", "max-keys": "s3:max-keys",
                   "versionId": "s3:versionid"}  # fmt: skip
+
+
+def global_values(request: Request, principal: Principal) -> dict[str, str]:
+    """The `aws:…` keys that do not depend on what is asked for."""
+    values = {
+        "aws:sourceip": request.remote,
+        "aws:securetransport": "true" if request.secure else "false",
+        "aws:currenttime": _iso(request.received_ms),
+        "aws:epochtime": str(request.received_ms // 1000),
+        "aws:principaltype": "Anonymous",
+    }
+    if not principal.is_anonymous:
+        values["aws:principaltype"] = _principal_type(principal)
+        values["aws:userid"] = principal.user_id
+        values["aws:principalarn"] = principal.arn
+        values["aws:principalaccount"] = account_id(principal.account)
+        if principal.role is None:
+            values["aws:username"] = principal.user_name
+        else:
+            role = principal.role
+            values["aws:principalarn"] = f"arn:aws:iam::{account_id(principal.account)}:role{role.path}{role.name}"
+        if principal.is_temporary:
+            values["aws:tokenissuetime"] = _iso(principal.issued_ms)
+    values.update((name, request.headers[header]) for header, name in _OF_HEADERS.items() if header in request.headers)
+    return values
+
+
+def _principal_type(principal: Principal) -> str:
+    if principal.role is not None:
+        return "AssumedRole"
+    return "Account" if principal.everything_at_home else "User"
 
 
 def condition_values(
@@ -28,23 +60,14 @@ def condition_values(
     """`resource_account` is the number of the account that the bucket belongs to; `object_tags` those of the object
     that is there, where they were looked at."""
     request, principal = verified.request, verified.principal
-    values: dict[str, str] = {
-        "aws:sourceip": request.remote,
-        "aws:securetransport": "true" if request.secure else "false",
-        "aws:currenttime": _iso(request.received_ms),
-        "aws:epochtime": str(request.received_ms // 1000),
-        "aws:principaltype": "Anonymous",
-        "aws:resourceaccount": resource_account,
-        "s3:resourceaccount": resource_account,
-    }
+    values = global_values(request, principal)
+    values["aws:resourceaccount"] = values["s3:resourceaccount"] = resource_account
     if not principal.is_anonymous:
-        values["aws:principaltype"] = "Account" if principal.is_root else "User"
-        values["aws:username"] = values["aws:userid"] = principal.user_name
-        values["aws:principalarn"] = principal.arn
-        values["aws:principalaccount"] = account_id(principal.account)
         values["s3:authtype"] = verified.auth_type
         values["s3:signatureversion"] = verified.context.version
-    values.update((name, request.headers[header]) for header, name in _OF_HEADERS.items() if header in request.headers)
+    values.update(
+        (name, request.headers[header]) for header, name in _OF_S3_HEADERS.items() if header in request.headers
+    )
     values.update((name, verified.query[query]) for query, name in _OF_PARAMETERS.items() if query in verified.query)
     values.update((f"s3:{name}", value) for name, value in verified.headers.items() if name.startswith("x-amz-"))
     values["s3:x-amz-content-sha256"] = verified.context.payload_hash

@@ -19,8 +19,8 @@ from holdfast_server.s3.operations import Operation
 from holdfast_server.s3.request import Request, Target, parse_query, parse_target, virtual_host_bucket
 from holdfast_server.s3.sigv4 import Claim, SigningContext, Verifier, anonymous_context, parse_claim
 
-Lookup = Callable[[str], Credentials | None]
-"""access key → what is known of it; answers from memory."""
+Lookup = Callable[[str, str], Credentials | None]
+"""(access key, session token or empty) → what is known of it; answers from memory.  Raises S3Error about the token."""
 
 _SIGNATURE_PARAMETERS = frozenset(
     {
@@ -43,6 +43,9 @@ class Identity(msgspec.Struct, frozen=True):
 
     principal: Principal
     context: SigningContext
+    proved_with: int = 0
+    """0: the secret key; n: the n-th of those before it."""
+    session_token: str = ""
 
 
 class VerifiedRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,26 +87,41 @@ class Authenticator:
         claim = sigv2.parse_presigned(request, query, now_ms) or parse_claim(request, query, now_ms)
         if claim is None:
             return Identity(ANONYMOUS, anonymous_context(request))
-        known = self._lookup(claim.access_key)
+        return self._identity(request, query, now_ms, claim)
+
+    def identify_call(self, request: Request, service: str, body_hash: str, now_ms: int) -> Identity:
+        """Check the signature of a call of another service of AWS's: its signers do not send the hash of the body,
+        which is in what they sign all the same.  Raises S3Error; AccessDenied where the head holds no signature."""
+        claim = parse_claim(request, {}, now_ms, service=service, body_hash=body_hash)
+        if claim is None:
+            raise S3Error("AccessDenied", "The request must be signed.")
+        return self._identity(request, {}, now_ms, claim)
+
+    def _identity(
+        self, request: Request, query: Mapping[str, str], now_ms: int, claim: sigv2.PresignedClaim | Claim
+    ) -> Identity:
+        known = self._lookup(claim.access_key, claim.session_token)
         if known is None:
             raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=claim.access_key)
-        context = self._verify(request, query, claim, known)
-        if not hmac.compare_digest(claim.session_token.encode(), known.session_token.encode()):
+        context, proved_with = self._verify(request, query, claim, known)
+        if not _equal(claim.session_token, known.session_token):
             raise S3Error("InvalidToken")
-        return Identity(known.principal, context)
+        if 0 < known.expires_ms <= now_ms:
+            raise S3Error("ExpiredToken")
+        return Identity(known.principal, context, proved_with, claim.session_token)
 
     def _verify(
         self, request: Request, query: Mapping[str, str], claim: sigv2.PresignedClaim | Claim, known: Credentials
-    ) -> SigningContext:
+    ) -> tuple[SigningContext, int]:
         """With the secret key, or with one of those before it.  Raises what the first of them raises."""
         try:
-            return self._verify_with(request, query, claim, known.secret_key)
+            return self._verify_with(request, query, claim, known.secret_key), 0
         except S3Error as error:
             if error.code != "SignatureDoesNotMatch":
                 raise
-            for former in known.former_secret_keys:
+            for index, former in enumerate(known.former_secret_keys, 1):
                 try:
-                    return self._verify_with(request, query, claim, former)
+                    return self._verify_with(request, query, claim, former), index
                 except S3Error:
                     continue
             raise
@@ -134,6 +152,11 @@ class Authenticator:
             headers=headers,
             auth_type="REST-QUERY-STRING" if identity.context.presigned else "REST-HEADER",
         )
+
+
+def _equal(sent: str, known: str) -> bool:
+    """In constant time.  What was sent may be no text at all: bytes that are not UTF-8 come as lone surrogates."""
+    return hmac.compare_digest(sent.encode("utf-8", "surrogateescape"), known.encode())
 
 
 def _with_hoisted(headers: Mapping[str, str], query: Mapping[str, str]) -> dict[str, str]:

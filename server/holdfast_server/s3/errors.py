@@ -42,6 +42,7 @@ _BAD_REQUEST: dict[str, str] = {
     "InvalidStorageClass": "The storage class you specified is not valid.",
     "InvalidTag": "The tag provided was not a valid tag.",
     "InvalidToken": "The provided token is malformed or otherwise not valid.",
+    "ExpiredToken": "The provided token has expired.",
     "InvalidURI": "Couldn't parse the specified URI.",
     "KeyTooLongError": "Your key is too long.",
     "MalformedACLError": "The ACL that you provided was not well formed or did not validate against our schema.",

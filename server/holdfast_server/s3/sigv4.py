@@ -32,7 +32,7 @@ MAX_SKEW_MS = 15 * 60 * 1000
 MAX_EXPIRES_SECONDS = 7 * 24 * 3600
 MAX_CACHED_KEYS = 4096
 """Signing keys kept by a Verifier: one per access key, day and region in use."""
-SERVICES = frozenset({"s3"})
+SERVICE = "s3"
 
 _TIMESTAMP = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 _SIGNATURE = re.compile(r"[0-9a-f]{64}")
@@ -104,10 +104,13 @@ def anonymous_context(request: Request) -> SigningContext:
     return SigningContext(request.headers.get("x-amz-content-sha256") or UNSIGNED_PAYLOAD)
 
 
-def parse_claim(request: Request, query: Mapping[str, str], now_ms: int) -> Claim | None:
+def parse_claim(
+    request: Request, query: Mapping[str, str], now_ms: int, service: str = SERVICE, body_hash: str = ""
+) -> Claim | None:
     """The claim of a signed request, None of an anonymous one.
 
     Checks form, date, age and that everything which must be signed is.  Raises S3Error.
+    `service`: of the scope.  `body_hash`: the SHA-256 of the body in hex, which counts as its hash then.
     """
     authorization = request.headers.get("authorization")
     presigned = "X-Amz-Algorithm" in query
@@ -119,7 +122,7 @@ def parse_claim(request: Request, query: Mapping[str, str], now_ms: int) -> Clai
                 "parameter or the Authorization header should be specified",
                 ArgumentName="Authorization",
             )
-        claim = _parse_header(request, authorization)
+        claim = _parse_header(request, authorization, service, body_hash)
         _check_skew(claim.timestamp, now_ms)
     elif presigned:
         claim = _parse_presigned(request, query)
@@ -137,16 +140,17 @@ def _unsupported_mechanism() -> S3Error:
     )
 
 
-def _parse_header(request: Request, authorization: str) -> Claim:
+def _parse_header(request: Request, authorization: str, service: str, body_hash: str) -> Claim:
     if not authorization.startswith(ALGORITHM):
         raise _unsupported_mechanism()
     match = _AUTHORIZATION.fullmatch(authorization)
     if match is None:
-        return _parse_header_in_any_order(request, authorization)
-    return _header_claim(request, *match.groups())
+        return _parse_header_in_any_order(request, authorization, service, body_hash)
+    credential, signed_headers, signature = match.groups()
+    return _header_claim(request, credential, signed_headers, signature, service, body_hash)
 
 
-def _parse_header_in_any_order(request: Request, authorization: str) -> Claim:
+def _parse_header_in_any_order(request: Request, authorization: str, service: str, body_hash: str) -> Claim:
     """The three fields may come in any order and without blanks; only then is the header malformed."""
     fields: dict[str, str] = {}
     for part in authorization.removeprefix(ALGORITHM).split(","):
@@ -158,15 +162,19 @@ def _parse_header_in_any_order(request: Request, authorization: str) -> Claim:
                 "AuthorizationHeaderMalformed",
                 f"The authorization header is malformed; the {name} field is missing or empty.",
             )
-    return _header_claim(request, fields["Credential"], fields["SignedHeaders"], fields["Signature"])
+    return _header_claim(
+        request, fields["Credential"], fields["SignedHeaders"], fields["Signature"], service, body_hash
+    )
 
 
-def _header_claim(request: Request, credential: str, signed_headers: str, signature: str) -> Claim:
+def _header_claim(
+    request: Request, credential: str, signed_headers: str, signature: str, wanted_service: str, body_hash: str
+) -> Claim:
     code = "AuthorizationHeaderMalformed"
-    access_key, date, region, service = _parse_credential(credential, code)
+    access_key, date, region, service = _parse_credential(credential, code, wanted_service)
     if not _SIGNATURE.fullmatch(signature):
         raise S3Error(code, "The authorization header is malformed; Signature must be 64 lower-case hex digits.")
-    payload_hash = request.headers.get("x-amz-content-sha256")
+    payload_hash = body_hash or request.headers.get("x-amz-content-sha256")
     if not payload_hash:
         raise S3Error("InvalidRequest", "Missing required header for this request: x-amz-content-sha256")
     timestamp = _header_timestamp(request.headers)
@@ -202,7 +210,7 @@ def _header_timestamp(headers: Mapping[str, str]) -> str:
     return timestamp
 
 
-def _parse_credential(credential: str, code: str) -> tuple[str, str, str, str]:
+def _parse_credential(credential: str, code: str, wanted_service: str = SERVICE) -> tuple[str, str, str, str]:
     """Access key (which may contain slashes), date, region, service."""
     parts = credential.rsplit("/", 4)
     if len(parts) != 5 or not parts[0] or not parts[2]:
@@ -214,8 +222,8 @@ def _parse_credential(credential: str, code: str) -> tuple[str, str, str, str]:
     access_key, date, region, service, terminator = parts
     if not (len(date) == 8 and date.isascii() and date.isdigit()):
         raise S3Error(code, f'Invalid credential date "{date}"; expecting YYYYMMDD.')
-    if service not in SERVICES:
-        raise S3Error(code, f'Incorrect service "{service}". This endpoint belongs to "s3".')
+    if service != wanted_service:
+        raise S3Error(code, f'Incorrect service "{service}". This endpoint belongs to "{wanted_service}".')
     if terminator != "aws4_request":
         raise S3Error(code, f'Incorrect terminal "{terminator}"; expecting "aws4_request".')
     return access_key, date, region, service

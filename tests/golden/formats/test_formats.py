@@ -21,7 +21,9 @@ import xxhash
 
 from holdfast_server.api import bucket_record, identities
 from holdfast_server.api.bucket_record import BucketDocumentError, BucketRecord, PublicAccessBlock
-from holdfast_server.api.identities import UserDocument
+from holdfast_server.api.identities import AccountDocument, UserDocument
+from holdfast_server.api.session_tokens import Session
+from holdfast_server.auth import entities
 from holdfast_server.contract.config import (
     ConfigError,
     ErasureConfig,
@@ -89,6 +91,30 @@ BUCKET_WITH_SETTINGS = msgspec.structs.replace(
 )
 USER_OF_AN_ACCOUNT = UserDocument(secret="c2VjcmV0", account="other")
 USER = UserDocument(secret="c2VjcmV0", name="app", policies=["readwrite"], enabled=False, changed_ms=3)
+KEY_OF_CLIENTS = UserDocument(
+    secret="c2VjcmV0", name="ann", account="other", identity="AIDAABCDEFGHIJKLMNOPQ", expires_ms=5, policy="{}",
+    created_ms=4, account_root=True,
+)  # fmt: skip
+ENTITIES: dict[str, entities.Entity] = {
+    "user": entities.UserEntity(
+        id="AIDAABCDEFGHIJKLMNOPQ", name="Ann", account="other", path="/staff/", created_ms=1, moves=1, tags={"a": "b"},
+        inline={"own": "{}"}, attached=[entities.Attached("arn:aws:iam::aws:policy/readonly")], declared=True,
+        groups=[entities.Reference("staff", "AGPAABCDEFGHIJKLMNOPQ")],
+    ),
+    "group": entities.GroupEntity(id="AGPAABCDEFGHIJKLMNOPQ", name="staff"),
+    "role": entities.RoleEntity(
+        id="AROAABCDEFGHIJKLMNOPQ", name="reader", trust="{}", description="reads", max_session_seconds=7200
+    ),
+    "policy": entities.PolicyEntity(
+        id="ANPAABCDEFGHIJKLMNOPQ", name="may", description="what", changed_ms=2, default=2, next_number=3,
+        versions=[entities.PolicyVersion(number=2, text="{}", created_ms=1)],
+    ),
+}  # fmt: skip
+SESSION = Session(
+    secret="s", issued_ms=1, expires_ms=2, parent="AKIA", parent_mark=b"mark", kind="role", account="other",
+    role_name="reader", role_id="AROAABCDEFGHIJKLMNOPQ", session_name="me", policy="{}",
+    policy_arns=[entities.Attached("arn:aws:iam::000000000000:policy/may", "ANPAABCDEFGHIJKLMNOPQ")],
+)  # fmt: skip
 CONFIG = ServerConfig(
     tenant=TenantConfig(id="t-1", name="logs", namespace="loki"),
     epoch=3,
@@ -138,6 +164,10 @@ def _examples() -> dict[str, bytes]:
     found["document: bucket with settings"] = bucket_record.encode(BUCKET_WITH_SETTINGS)
     found["document: user"] = msgspec.json.encode(USER)
     found["document: user of an account"] = msgspec.json.encode(USER_OF_AN_ACCOUNT)
+    found["document: key that clients made"] = identities.encode_user(KEY_OF_CLIENTS)
+    found["document: account"] = msgspec.json.encode(AccountDocument(display_name="Other"))
+    found |= {f"document: {kind} of IAM": entities.encode_entity(entity) for kind, entity in ENTITIES.items()}
+    found["session"] = msgspec.msgpack.encode(SESSION)
     found["config"] = msgspec.json.encode(to_builtins(CONFIG))
     found |= {f"message: {name}": pack(value) for name, value in SPOKEN.items()}
     found |= {f"kept: {name}": pack(value) for name, value in KEPT.items()}
@@ -165,7 +195,7 @@ def test_what_is_written_is_what_it_was_or_has_grown_at_the_end(name: str, golde
     elif name.startswith("record: "):
         assert now[:4] == before[:4]
         assert _grew(msgspec.msgpack.decode(before[12:]), msgspec.msgpack.decode(now[12:]))
-    elif name.startswith(("message: ", "kept: ")):
+    elif name.startswith(("message: ", "kept: ", "session")):
         assert _grew(msgspec.msgpack.decode(before), msgspec.msgpack.decode(now))
     else:
         assert _grew(json.loads(before), json.loads(now))
@@ -232,6 +262,10 @@ def test_documents_and_configuration_read_back(golden: dict[str, bytes]) -> None
     assert account == USER_OF_AN_ACCOUNT
     assert bucket_record.decode(golden["document: bucket that keeps versions"]) == VERSIONED_BUCKET
     assert msgspec.json.decode(golden["document: user"], type=UserDocument) == USER
+    key = msgspec.json.decode(golden["document: key that clients made"], type=UserDocument)
+    assert key == msgspec.structs.replace(KEY_OF_CLIENTS, format=2), "what an older pod must not overlook"
+    assert {kind: entities.decode_entity(golden[f"document: {kind} of IAM"]) for kind in ENTITIES} == ENTITIES
+    assert msgspec.msgpack.decode(golden["session"], type=Session) == SESSION
     assert from_builtins(json.loads(golden["config"])) == CONFIG
 
 
@@ -264,7 +298,7 @@ def test_later_versions_are_refused_by_name(golden: dict[str, bytes]) -> None:
         bucket_record.decode(bucket_record.encode(msgspec.structs.replace(BUCKET, format=3)))
     with pytest.raises(ConfigError, match="version: 2 is not 1"):
         from_builtins({**json.loads(golden["config"]), "version": 2})
-    assert identities.USER_FORMAT == 1
+    assert identities.USER_FORMAT == 2
 
 
 def test_every_verb_keeps_its_number() -> None:

@@ -63,7 +63,7 @@ class Wire:
             received_ms=now_ms,
             secure=url.scheme == "https",
         )
-        return Authenticator(KEYS.get).authenticate(request, now_ms), bytes(body)
+        return Authenticator(lambda key, _: KEYS.get(key)).authenticate(request, now_ms), bytes(body)
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9000", "https://127.0.0.1:9000"])

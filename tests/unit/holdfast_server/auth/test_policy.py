@@ -107,7 +107,10 @@ def test_variables_in_resources():
     assert decide(own, resource="b/anna/x", aws__username="anna") == "Allow"
     assert decide(own, resource="b/otto/x", aws__username="anna") is None
     assert decide(own, resource="b/otto/x") is None
-    assert decide([statement(Resource=f"{ARN}b/${{*}}")], resource="b/x") == "Allow"
+    assert decide([statement(Resource=f"{ARN}b/${{*}}")], resource="b/*") == "Allow"
+    assert decide([statement(Resource=f"{ARN}b/${{*}}")], resource="b/x") is None
+    assert decide(own, resource="b/otto/x", aws__username="*") is None, "what a client chooses is no wildcard"
+    assert decide(own, resource="b/*/x", aws__username="*") == "Allow"
 
 
 @pytest.mark.parametrize(

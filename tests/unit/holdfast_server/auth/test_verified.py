@@ -67,7 +67,7 @@ def send(
         received_ms=NOW_MS,
         secure=False,
     )
-    return Authenticator(KEYS.get, ["s3.example.com"]).authenticate(request, NOW_MS)
+    return Authenticator(lambda key, _: KEYS.get(key), ["s3.example.com"]).authenticate(request, NOW_MS)
 
 
 def test_a_signed_request_is_verified_with_its_operation_and_target():
@@ -94,7 +94,7 @@ def test_unknown_keys_and_wrong_secrets_are_told_apart(presigned):
         secure=False,
     )
     with pytest.raises(S3Error, match="SignatureDoesNotMatch"):
-        Authenticator(KEYS.get).authenticate(request, NOW_MS)
+        Authenticator(lambda key, _: KEYS.get(key)).authenticate(request, NOW_MS)
 
 
 def test_session_tokens_must_be_those_of_the_key():
@@ -219,8 +219,8 @@ def test_a_former_secret_of_the_same_access_key_proves_as_much_and_a_wrong_one_n
         method="GET", raw_path=path, raw_query=query, headers=fold_headers(headers.items()), remote="192.0.2.7",
         received_ms=NOW_MS, secure=False,
     )  # fmt: skip
-    verified = Authenticator(lambda _: known("older", "old")).authenticate(request, NOW_MS)
+    verified = Authenticator(lambda _key, _token: known("older", "old")).authenticate(request, NOW_MS)
     assert verified.principal is principal
     with pytest.raises(S3Error, match="signature") as refused:
-        Authenticator(lambda _: known("older")).authenticate(request, NOW_MS)
+        Authenticator(lambda _key, _token: known("older")).authenticate(request, NOW_MS)
     assert refused.value.code == "SignatureDoesNotMatch"
