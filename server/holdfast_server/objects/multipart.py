@@ -39,6 +39,7 @@ from holdfast_server.objects.port import (
     Versioning,
 )
 from holdfast_server.objects.record import Extent, Geometry, Kind, PartInfo, Record
+from holdfast_server.sealing.envelope import Seal, Sealing
 
 if TYPE_CHECKING:
     from holdfast_server.objects.store import ObjectStore
@@ -56,9 +57,11 @@ class Uploads:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
-    async def create(self, bucket_id: bytes, key: str, headers: dict[str, str], body: bytes) -> bytes:
+    async def create(
+        self, bucket_id: bytes, key: str, headers: dict[str, str], body: bytes, sealing: Sealing | None
+    ) -> bytes:
         upload_id = self._store.new_id()
-        template = Record(Kind.UPLOAD, 0, headers=headers, body=body)
+        template = Record(Kind.UPLOAD, 0, headers=headers, body=body, sealing=sealing)
         register = record.upload_register(bucket_id, key, upload_id)
         await self._store.commit_record(register, template, home=self._store.set_of(register))
         return upload_id
@@ -73,10 +76,14 @@ class Uploads:
             raise Missing(f"no upload {upload_id.hex()}")
         return located.erasure_set
 
-    async def put_part(self, bucket_id: bytes, key: str, upload_id: bytes, number: int, body: Body) -> Record:
+    async def put_part(
+        self, bucket_id: bytes, key: str, upload_id: bytes, number: int, body: Body, seal: Seal | None
+    ) -> Record:
         home = await self._home(bucket_id, key, upload_id)
         register = record.part_register(bucket_id, key, upload_id, number)
-        return await self._store.write_body(register, Kind.PART, body, inline_limit_bytes=0, home=home)
+        return await self._store.write_body(
+            register, Kind.PART, body, inline_limit_bytes=0, home=home, seal=seal, number=number
+        )
 
     async def list_parts(
         self, bucket_id: bytes, key: str, upload_id: bytes, after: int = 0, limit: int = 1000
@@ -244,6 +251,7 @@ def _object_of(parts: Sequence[tuple[PartRef, Record]], attributes: Attributes) 
         geometry=geometry,
         extents=tuple(extents) if geometry is not None else (),
         parts=tuple(_part_info(ref, part) for ref, part in parts),
+        sealing=attributes.sealing,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import msgspec
 
 from holdfast_server.objects.record import Kind, Record
+from holdfast_server.sealing.envelope import Seal, Sealing
 
 
 class ObjectError(Exception):
@@ -36,8 +37,16 @@ class OutOfSpace(ObjectError):
     """Too few drives have room (507)."""
 
 
+class Locked(ObjectError):
+    """A retention or a legal hold keeps the version from being deleted (403)."""
+
+
 class TooSlow(ObjectError):
     """The client of a write moved next to nothing while others waited for the memory it held (400 RequestTimeout)."""
+
+
+class Damaged(ObjectError):
+    """What is stored is not what was sealed, or the key is another: nothing of it is given out (500)."""
 
 
 class Missing(ObjectError):
@@ -75,6 +84,8 @@ class Attributes(msgspec.Struct, frozen=True):
     """0: now."""
     versioning: Versioning = Versioning.OFF
     """As it is at the moment of the commit."""
+    sealing: Sealing | None = None
+    """Of a completed upload, whose parts are sealed: how.  Of other writes it is in their `Seal`."""
 
 
 class Body(Protocol):
@@ -150,10 +161,13 @@ class Reader(Protocol):
 
     record: Record
 
+    def unlock(self, seal: Seal) -> None:
+        """Needed before `chunks` where the record says that the version is sealed.  Raises Damaged."""
+
     def chunks(self, start: int, length: int) -> AsyncIterator[bytes | memoryview]:
         """The bytes of a range, verified.  Raises Unavailable before the first byte, never a wrong byte;
         a failure after the first byte raises too and the caller must cut the connection.
-        Vanished before the first byte: open it anew."""
+        Vanished before the first byte: open it anew.  Damaged where it is not what was sealed, or not unlocked."""
 
 
 class Objects(Protocol):
@@ -161,8 +175,9 @@ class Objects(Protocol):
 
     # --- objects
     async def put_object(
-        self, bucket_id: bytes, key: str, body: Body, condition: Condition | None = None
-    ) -> Record: ...
+        self, bucket_id: bytes, key: str, body: Body, condition: Condition | None = None, seal: Seal | None = None
+    ) -> Record:
+        """`seal`: what the body is encrypted with; no two writes share one."""
 
     async def head_object(self, bucket_id: bytes, key: str, version: bytes | None = None) -> Record | None:
         """The current version, or the one named; None if there is none.  A delete marker is returned as what it is
@@ -218,13 +233,18 @@ class Objects(Protocol):
         """Keys greater than `after` (and beyond the common prefix it names, if it does), ordered by UTF-8."""
 
     # --- multipart
-    async def create_upload(self, bucket_id: bytes, key: str, headers: dict[str, str], body: bytes) -> bytes:
-        """Returns the upload id, sixteen bytes."""
+    async def create_upload(
+        self, bucket_id: bytes, key: str, headers: dict[str, str], body: bytes, sealing: Sealing | None = None
+    ) -> bytes:
+        """Returns the upload id, sixteen bytes.  `sealing` is what its parts will be sealed with."""
 
     async def get_upload(self, bucket_id: bytes, key: str, upload_id: bytes) -> Record | None:
         """The open upload; None if there is none (never was, completed, aborted)."""
 
-    async def put_part(self, bucket_id: bytes, key: str, upload_id: bytes, number: int, body: Body) -> Record: ...
+    async def put_part(
+        self, bucket_id: bytes, key: str, upload_id: bytes, number: int, body: Body, seal: Seal | None = None
+    ) -> Record:
+        """`seal` is the same for all parts of an upload."""
 
     async def list_parts(
         self, bucket_id: bytes, key: str, upload_id: bytes, after: int = 0, limit: int = 1000
@@ -272,7 +292,7 @@ class Objects(Protocol):
 
 
 __all__ = [
-    "NULL_VERSION", "Attributes", "Body", "Condition", "Conflict", "Digest", "Kind", "Listed", "ListedVersion",
-    "Listing", "Missing", "ObjectError", "Objects", "OutOfSpace", "PartRef", "Reader", "Record", "TooSlow",
-    "Unavailable", "UploadInfo", "Vanished", "VersionListing", "Versioning",
+    "NULL_VERSION", "Attributes", "Body", "Condition", "Conflict", "Damaged", "Digest", "Kind", "Listed",
+    "ListedVersion", "Listing", "Locked", "Missing", "ObjectError", "Objects", "OutOfSpace", "PartRef", "Reader",
+    "Record", "TooSlow", "Unavailable", "UploadInfo", "Vanished", "VersionListing", "Versioning",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ answer within `HEDGE_SECONDS` is replaced at once by another holder, and comes l
 The drives that did not answer in time when the version was looked up stand in reserve: they may hold it too.
 A stripe leaves here only after every
 block that went into it matched the hash the drive keeps and the hash computed here: no byte that fails its
-checksum reaches the caller.
+checksum reaches the caller.  What is sealed is opened then, on a worker thread, only the chunks that are asked for.
 
 Bounds: one batch of `BATCH_STRIPES` stripes in memory per read, taken from the budget of all reads; the one that
 is read ahead only where the budget has room for it at once.
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -28,8 +29,10 @@ from holdfast_server.drives.port import Drive, DriveError, DriveOffline, Held, S
 from holdfast_server.erasure.codec import Codec, CodingError, codec
 from holdfast_server.memory.budget import Budget, Hold, Overloaded
 from holdfast_server.objects.asking import awake, bounded, let_go
-from holdfast_server.objects.port import Unavailable, Vanished
+from holdfast_server.objects.port import Damaged, Unavailable, Vanished
 from holdfast_server.objects.record import Extent, Record
+from holdfast_server.objects.sealed import Opener
+from holdfast_server.sealing.envelope import Seal
 
 BATCH_STRIPES = 4
 HEDGE_SECONDS = 0.5
@@ -40,6 +43,10 @@ ROUND_PAUSE_SECONDS = 0.25
 BYTES_HELD_PER_BYTE_READ = 1.5
 """What a batch takes in memory, by its size: its blocks, and now and then one more than needed or a stripe that is
 put together from parity."""
+BYTES_HELD_PER_SEALED_BYTE = 2.5
+"""Of sealed ones: what they hold, too."""
+OPENED_ON_LOOP_BYTES = 16 * 1024
+"""Opening so much takes less time than handing it to a thread."""
 NEXT_BATCH_WAIT_SECONDS = 60.0
 """How long a download that has begun waits for its turn to go on before it is cut."""
 
@@ -189,7 +196,7 @@ def join_inline(codec: Codec, record: Record, holders: Mapping[int, Held]) -> li
     """The bytes of an inline object.  Raises Unavailable."""
     blocks = {held.shard_index: held.inline for held in holders.values() if held.inline is not None}
     try:
-        return codec.join(blocks, record.size_bytes)
+        return codec.join(blocks, record.extents[0].size_bytes)
     except CodingError as error:
         raise Unavailable(str(error)) from error
 
@@ -207,34 +214,49 @@ class ObjectReader:
     """One version being read (`objects.port.Reader`)."""
 
     def __init__(
-        self, record: Record, shards: ShardReader | None, inline: list[memoryview], budget: Budget | None = None
+        self,
+        record: Record,
+        shards: ShardReader | None,
+        inline: list[memoryview],
+        budget: Budget | None = None,
+        executor: Executor | None = None,
     ) -> None:
-        """`budget` is what is taken from while shards are read; needed only where there are `shards`."""
+        """`budget` is what is taken from while shards are read; needed only where there are `shards`.  What is
+        sealed is opened on the `executor`."""
         self.record = record
         self._shards = shards
         self._inline = inline
         self._budget = budget
+        self._executor = executor
+        self._opener: Opener | None = None
+
+    def unlock(self, seal: Seal) -> None:
+        if self.record.size_bytes:
+            self._opener = Opener(self.record, seal)
 
     async def chunks(self, start: int, length: int) -> AsyncIterator[bytes | memoryview]:
         if start < 0 or length < 0 or start + length > self.record.size_bytes:
             raise ValueError(f"range {start}+{length} outside of {self.record.size_bytes} bytes")
+        if not length:
+            return
+        if self.record.sealing is not None and self._opener is None:
+            raise Damaged("a sealed version was not unlocked")
         if self._shards is None:
-            for view in _slice(self._inline, start, length):
+            for view in await self._cut_inline(start, length):
                 yield view
             return
         # Closed with this generator, so that a client that leaves leaves no read-ahead behind.
         async with aclosing(self._wanted(start, length)) as wanted:
-            async for stripe, skip, take in wanted:
-                for view in _slice(stripe, skip, take):
-                    yield view
+            async for view in wanted:
+                yield view
 
-    async def _wanted(self, start: int, length: int) -> AsyncGenerator[tuple[list[memoryview], int, int], None]:
-        """The stripes that cover a range, each with the part of it that is wanted.
+    async def _wanted(self, start: int, length: int) -> AsyncGenerator[memoryview, None]:
+        """The bytes of a range.
 
         Raises Overloaded before the first, Unavailable where a later batch does not get its turn.
         """
         assert self._budget is not None
-        batches = _batches(self.record, start, length)
+        batches = _batches(self.record, self._opener, start, length)
         ahead: asyncio.Task[list[list[memoryview]]] | None = None
         with self._budget.hold() as hold:
             try:
@@ -248,8 +270,9 @@ class ObjectReader:
                     upcoming = next(batches, None)
                     if upcoming is not None and hold.try_take(upcoming.held_bytes):
                         ahead = asyncio.ensure_future(self._read(upcoming))
-                    for index, (skip, take) in enumerate(batch.slices):
-                        yield stripes[index], skip, take
+                    for stripe in stripes:
+                        for view in stripe:
+                            yield view
                         hold.progressed()
                     del stripes
                     hold.give(batch.held_bytes)
@@ -263,35 +286,61 @@ class ObjectReader:
                         ahead.exception()
 
     async def _read(self, batch: Batch) -> list[list[memoryview]]:
+        """What is wanted of each stripe of a batch."""
         assert self._shards is not None
-        return await self._shards.stripes(batch.extent, batch.first, len(batch.slices))
+        extent = self.record.extents[batch.extent]
+        stripes = await self._shards.stripes(extent, batch.first, len(batch.slices))
+        if self._opener is None:
+            return [_slice(stripe, *piece) for stripe, piece in zip(stripes, batch.slices, strict=True)]
+        return await self._opened(self._opener, batch, stripes)
+
+    async def _cut_inline(self, start: int, length: int) -> list[memoryview]:
+        if self._opener is None:
+            return _slice(self._inline, start, length)
+        return (await self._opened(self._opener, Batch(0, 0, [(start, length)], 0), [self._inline]))[0]
+
+    async def _opened(self, opener: Opener, batch: Batch, stripes: list[list[memoryview]]) -> list[list[memoryview]]:
+        if sum(take for _, take in batch.slices) <= OPENED_ON_LOOP_BYTES:
+            return _open(opener, batch, stripes)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, _open, opener, batch, stripes)
+
+
+def _open(opener: Opener, batch: Batch, stripes: list[list[memoryview]]) -> list[list[memoryview]]:
+    return [
+        opener.open(batch.extent, batch.first + offset, stripes[offset], skip, take)
+        for offset, (skip, take) in enumerate(batch.slices)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Consecutive stripes of one extent, with (skip, take) in each."""
 
-    extent: Extent
+    extent: int
+    """Its index."""
     first: int
     slices: list[tuple[int, int]]
+    """Of what the stripes hold, if they are sealed."""
     held_bytes: int
     """What reading it takes of the budget."""
 
 
-def _batches(record: Record, start: int, length: int) -> Iterator[Batch]:
+def _batches(record: Record, opener: Opener | None, start: int, length: int) -> Iterator[Batch]:
     assert record.geometry is not None
-    stripe_size = record.geometry.stripe_size_bytes
+    stripe_size = opener.stripe_payload_bytes if opener else record.geometry.stripe_size_bytes
+    sizes = opener.sizes if opener else [extent.size_bytes for extent in record.extents]
+    held_per_byte = BYTES_HELD_PER_SEALED_BYTE if opener else BYTES_HELD_PER_BYTE_READ
     offset = 0
     end = start + length
 
-    def batch_of(extent: Extent, first: int, slices: list[tuple[int, int]]) -> Batch:
-        size = min(len(slices) * stripe_size, extent.size_bytes - first * stripe_size)
-        return Batch(extent, first, slices, int(size * BYTES_HELD_PER_BYTE_READ))
+    def batch_of(extent: int, first: int, slices: list[tuple[int, int]]) -> Batch:
+        size = min(len(slices) * stripe_size, sizes[extent] - first * stripe_size)
+        return Batch(extent, first, slices, int(size * held_per_byte))
 
-    for extent in record.extents:
+    for extent, size_bytes in enumerate(sizes):
         low = max(start - offset, 0)
-        high = min(end - offset, extent.size_bytes)
-        offset += extent.size_bytes
+        high = min(end - offset, size_bytes)
+        offset += size_bytes
         if low >= high:
             continue
         stripe = low // stripe_size

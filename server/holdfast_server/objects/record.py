@@ -16,6 +16,7 @@ import xxhash
 
 from holdfast_server.clock.stamp import MAX_STAMP
 from holdfast_server.drives.port import Register
+from holdfast_server.sealing.envelope import Sealing
 
 MAGIC = b"HfR\x01"
 _HEADER_SIZE_BYTES = len(MAGIC) + 8
@@ -56,6 +57,7 @@ class Extent(msgspec.Struct, frozen=True, array_like=True):
     data_id: bytes
     """Names the shard file on every drive; empty where the shards are inline."""
     size_bytes: int
+    """As it was coded: of sealed bytes more than what they hold (`sealing.chunks`)."""
 
 
 class PartInfo(msgspec.Struct, frozen=True, array_like=True):
@@ -111,6 +113,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     body: bytes = b""
     """DOCUMENT: the document.  UPLOAD, TOMBSTONE: whatever the owner of the register wants to keep."""
     version: VersionInfo | None = None
+    sealing: Sealing | None = None
+    """How it is encrypted, if it is; every size but those of the extents is of what was sealed."""
 
     @property
     def deleted(self) -> bool:
@@ -153,14 +157,15 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
 
 
-_UNVERSIONED = bytes((0x90 | (len(Record.__struct_fields__) - 1),))
-"""How an array begins that lacks the last field."""
+_FIELDS = len(Record.__struct_fields__)
 
 
 def encode(record: Record) -> bytes:
     body = _encoder.encode(record)
-    if record.version is None:
-        body = _UNVERSIONED + body[1:-1]  # what does not use it is, byte for byte, what it was before there was one
+    if record.sealing is None:
+        # What does not use the last fields is, byte for byte, what it was before there were any.
+        absent = 1 if record.version is not None else 2
+        body = bytes((0x90 | (_FIELDS - absent),)) + body[1:-absent]
     return b"".join((MAGIC, xxhash.xxh3_64_digest(body), body))
 
 

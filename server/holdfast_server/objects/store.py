@@ -50,10 +50,13 @@ from holdfast_server.objects.port import (
 from holdfast_server.objects.read_repair import ReadRepair
 from holdfast_server.objects.reading import ObjectReader, ShardReader, join_inline, order_sources, reserve_sources
 from holdfast_server.objects.record import INLINE_LIMIT_BYTES, Extent, Geometry, Kind, Record, VersionInfo, place_of
+from holdfast_server.objects.sealed import key_of_extent
 from holdfast_server.objects.version_listing import list_versions
 from holdfast_server.objects.versions import Versions
 from holdfast_server.objects.writing import ShardWriter, Staged
 from holdfast_server.placement.map import PoolMap, SetId
+from holdfast_server.sealing.chunks import ChunkSealer
+from holdfast_server.sealing.envelope import Seal, Sealing
 
 CODING_THREADS = 4
 
@@ -139,9 +142,11 @@ class ObjectStore:
 
     # ---------------------------------------------------------------- objects
 
-    async def put_object(self, bucket_id: bytes, key: str, body: Body, condition: Condition | None = None) -> Record:
+    async def put_object(
+        self, bucket_id: bytes, key: str, body: Body, condition: Condition | None = None, seal: Seal | None = None
+    ) -> Record:
         register = record.object_register(bucket_id, key)
-        return await self.write_body(register, Kind.OBJECT, body, condition)
+        return await self.write_body(register, Kind.OBJECT, body, condition, seal=seal)
 
     async def write_body(
         self,
@@ -151,18 +156,20 @@ class ObjectStore:
         condition: Condition | None = None,
         inline_limit_bytes: int = INLINE_LIMIT_BYTES,
         home: ErasureSet | None = None,
+        seal: Seal | None = None,
+        number: int = 0,
     ) -> Record:
-        """Stage a body and commit the record that names it.  `home`: as for `commit_record`."""
+        """Stage a body and commit the record that names it.  `home`: as for `commit_record`; `number`: of a part."""
         erasure_set = home or self.set_of(register)
         rotation = self.rotation(register, erasure_set)
         code = self.codec(erasure_set)
-        writer = ShardWriter(
-            code, erasure_set.quorums.write_quorum, self._executor, self.background, self.memory.writes
-        )
-        targets = erasure_set.require_write_quorum()
         data_id = self.new_id()
+        sealer = ChunkSealer(key_of_extent(seal, data_id, number)) if seal is not None else None
+        quorum_needed = erasure_set.quorums.write_quorum
+        writer = ShardWriter(code, quorum_needed, self._executor, self.background, self.memory.writes, sealer)
+        targets = erasure_set.require_write_quorum()
         staged = await writer.write(body, targets, rotation, data_id, inline_limit_bytes)
-        template = _record_of(kind, staged, code)
+        template = _record_of(kind, staged, code, seal)
 
         def make(template: Record) -> Made:
             return self.made(template, erasure_set, staged.positions, rotation, staged.inline)
@@ -291,7 +298,7 @@ class ObjectStore:
             return ObjectReader(found, None, [])
         code = codec(found.geometry.data_shards, found.geometry.parity_shards)
         if found.inline:
-            return ObjectReader(found, None, join_inline(code, found, current.holders))
+            return ObjectReader(found, None, join_inline(code, found, current.holders), executor=self._executor)
         drives = erasure_set.drives()
         sources = order_sources(current.holders, drives, code.data_shards) + reserve_sources(current.holders, drives)
         shards = ShardReader(
@@ -301,7 +308,7 @@ class ObjectStore:
             self.clock,
             lambda: self._heal_later(erasure_set, register),
         )
-        return ObjectReader(found, shards, [], self.memory.reads)
+        return ObjectReader(found, shards, [], self.memory.reads, self._executor)
 
     def _heal_later(self, erasure_set: ErasureSet, register: Register) -> None:
         self.read_repair.ask_for(register, lambda: self.heal(erasure_set, register, verify=True))
@@ -426,14 +433,18 @@ class ObjectStore:
 
     # ---------------------------------------------------------------- multipart
 
-    async def create_upload(self, bucket_id: bytes, key: str, headers: dict[str, str], body: bytes) -> bytes:
-        return await self._uploads.create(bucket_id, key, headers, body)
+    async def create_upload(
+        self, bucket_id: bytes, key: str, headers: dict[str, str], body: bytes, sealing: Sealing | None = None
+    ) -> bytes:
+        return await self._uploads.create(bucket_id, key, headers, body, sealing)
 
     async def get_upload(self, bucket_id: bytes, key: str, upload_id: bytes) -> Record | None:
         return await self._uploads.get(bucket_id, key, upload_id)
 
-    async def put_part(self, bucket_id: bytes, key: str, upload_id: bytes, number: int, body: Body) -> Record:
-        return await self._uploads.put_part(bucket_id, key, upload_id, number, body)
+    async def put_part(
+        self, bucket_id: bytes, key: str, upload_id: bytes, number: int, body: Body, seal: Seal | None = None
+    ) -> Record:
+        return await self._uploads.put_part(bucket_id, key, upload_id, number, body, seal)
 
     async def list_parts(
         self, bucket_id: bytes, key: str, upload_id: bytes, after: int = 0, limit: int = 1000
@@ -481,7 +492,7 @@ class ObjectStore:
         return await self._list(record.DOCUMENT_SPACE + record.SYSTEM_ID, prefix, "", after, limit)
 
 
-def _record_of(kind: Kind, staged: Staged, code: Codec) -> Record:
+def _record_of(kind: Kind, staged: Staged, code: Codec, seal: Seal | None) -> Record:
     attributes = staged.attributes
     return Record(
         kind,
@@ -492,7 +503,8 @@ def _record_of(kind: Kind, staged: Staged, code: Codec) -> Record:
         headers=attributes.headers,
         checksums=attributes.checksums,
         geometry=Geometry(code.data_shards, code.parity_shards, code.name) if staged.size_bytes else None,
-        extents=(Extent(staged.data_id, staged.size_bytes),) if staged.size_bytes else (),
+        extents=(Extent(staged.data_id, staged.coded_size_bytes),) if staged.size_bytes else (),
+        sealing=seal.sealing if seal is not None else None,
     )
 
 
@@ -558,4 +570,5 @@ def _stamped(template: Record, stamp: int, modified_ms: int) -> Record:
         template.parts,
         template.body,
         version,
+        template.sealing,
     )

@@ -11,7 +11,9 @@ write.  While a stripe's turn has not come the one before is never kept back (`m
 while holding what others need).  A drive that does not take its blocks within the drive deadline is left out of
 this write, and the write goes on while the write quorum can still be met.
 
-Not here: records, commits, ETags.
+What is to be encrypted is sealed between digests and coding: digests see what the client sent, drives what was sealed.
+
+Not here: records, commits, ETags, keys.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from holdfast_server.objects.asking import ask, bounded, only
 from holdfast_server.objects.background import Background
 from holdfast_server.objects.port import Attributes, Body, Digest, OutOfSpace, TooSlow, Unavailable
 from holdfast_server.objects.record import INLINE_LIMIT_BYTES, STRIPE_SIZE_BYTES
+from holdfast_server.sealing.chunks import ChunkSealer, sealed_size, stripe_payload
 
 LANE_DEPTH = 3
 """Stripes that may wait for one drive."""
@@ -45,6 +48,9 @@ class Staged:
 
     attributes: Attributes
     size_bytes: int
+    """Of the body."""
+    coded_size_bytes: int
+    """Of what was coded: the body, or the body sealed."""
     data_id: bytes
     """Empty: the shards are in `inline`."""
     inline: tuple[bytes, ...]
@@ -54,29 +60,35 @@ class Staged:
 
 
 class Encoder:
-    """Stripes of one write: digests and coding, on a worker thread where that pays."""
+    """Stripes of one write: digests, sealing and coding, on a worker thread where that pays."""
 
-    def __init__(self, codec: Codec, digests: Sequence[Digest], executor: Executor) -> None:
+    def __init__(
+        self, codec: Codec, digests: Sequence[Digest], executor: Executor, sealer: ChunkSealer | None = None
+    ) -> None:
         self._codec = codec
         self._digests = digests
         self._executor = executor
+        self._sealer = sealer
 
     async def encode(self, chunks: list[bytes | memoryview], size_bytes: int) -> list[bytes]:
+        """A body of one stripe."""
         if size_bytes <= ON_LOOP_LIMIT_BYTES:
-            return self._work(chunks)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._work, chunks)
+            return self._work(chunks, True)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._work, chunks, True)
 
-    async def encode_and_hash(self, chunks: list[bytes | memoryview]) -> tuple[list[bytes], list[bytes]]:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._work_and_hash, chunks)
+    async def encode_and_hash(self, chunks: list[bytes | memoryview], last: bool) -> tuple[list[bytes], list[bytes]]:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._work_and_hash, chunks, last)
 
-    def _work(self, chunks: list[bytes | memoryview]) -> list[bytes]:
+    def _work(self, chunks: list[bytes | memoryview], last: bool) -> list[bytes]:
         stripe = b"".join(chunks)
         for digest in self._digests:
             digest.update(stripe)
+        if self._sealer is not None:
+            stripe = self._sealer.seal(stripe, last)
         return self._codec.encode(stripe) if stripe else []
 
-    def _work_and_hash(self, chunks: list[bytes | memoryview]) -> tuple[list[bytes], list[bytes]]:
-        blocks = self._work(chunks)
+    def _work_and_hash(self, chunks: list[bytes | memoryview], last: bool) -> tuple[list[bytes], list[bytes]]:
+        blocks = self._work(chunks, last)
         return blocks, hash_blocks(blocks)
 
 
@@ -144,14 +156,21 @@ class ShardWriter:
     """Writes bodies to one erasure set."""
 
     def __init__(
-        self, codec: Codec, write_quorum: int, executor: Executor, background: Background, budget: Budget
+        self,
+        codec: Codec,
+        write_quorum: int,
+        executor: Executor,
+        background: Background,
+        budget: Budget,
+        sealer: ChunkSealer | None = None,
     ) -> None:
-        """`budget` is the bytes of all writes of the pod."""
+        """`budget` is the bytes of all writes of the pod.  With a `sealer` it writes one body, sealed."""
         self._codec = codec
         self._write_quorum = write_quorum
         self._executor = executor
         self._background = background
         self._budget = budget
+        self._sealer = sealer
 
     async def write(
         self,
@@ -178,8 +197,8 @@ class ShardWriter:
     async def _write(
         self, body: Body, drives: dict[int, Drive], rotation: int, data_id: bytes, inline_limit_bytes: int, hold: Hold
     ) -> Staged:
-        encoder = Encoder(self._codec, body.digests, self._executor)
-        stripes = _Stripes(body)
+        encoder = Encoder(self._codec, body.digests, self._executor, self._sealer)
+        stripes = _Stripes(body, stripe_payload(STRIPE_SIZE_BYTES) if self._sealer else STRIPE_SIZE_BYTES)
         if self._held_bytes(stripes.upcoming_bytes):
             await hold.take(self._held_bytes(stripes.upcoming_bytes))
         first = await stripes.next()
@@ -189,11 +208,14 @@ class ShardWriter:
         return await self._stream(encoder, body, stripes, first, drives, rotation, data_id, hold)
 
     def _held_bytes(self, stripe_size_bytes: int) -> int:
-        """What a stripe takes of the budget: itself in pieces and in one, and its shards.  Small bodies take
+        """What a stripe takes of the budget: itself in pieces, in one and sealed, and its shards.  Small bodies take
         nothing: what they need is part of what every request may have."""
         if stripe_size_bytes <= INLINE_LIMIT_BYTES:
             return 0
-        return 2 * stripe_size_bytes + self._shard_bytes(stripe_size_bytes)
+        return (4 if self._sealer else 2) * stripe_size_bytes + self._shard_bytes(stripe_size_bytes)
+
+    def _coded_size(self, size_bytes: int) -> int:
+        return sealed_size(size_bytes) if self._sealer else size_bytes
 
     def _shard_bytes(self, stripe_size_bytes: int) -> int:
         return stripe_size_bytes * self._codec.shards // self._codec.data_shards
@@ -207,7 +229,8 @@ class ShardWriter:
         drives: dict[int, Drive],
     ) -> Staged:
         blocks = await encoder.encode(chunks, size_bytes)
-        return Staged(body.finish(), size_bytes, b"", tuple(blocks), frozenset(drives))
+        coded_size_bytes = self._coded_size(size_bytes)
+        return Staged(body.finish(), size_bytes, coded_size_bytes, b"", tuple(blocks), frozenset(drives))
 
     async def _stream(
         self,
@@ -242,7 +265,7 @@ class ShardWriter:
         failed = {position: drives[position] for position in drives if position not in sealed}
         if failed:
             self._background.spawn(self.discard(failed, data_id))
-        return Staged(attributes, size, data_id, (), sealed)
+        return Staged(attributes, size, self._coded_size(size), data_id, (), sealed)
 
     async def _feed(
         self,
@@ -258,7 +281,7 @@ class ShardWriter:
         while chunks:
             stripe_size = sum(map(len, chunks))
             size += stripe_size
-            coding = asyncio.ensure_future(encoder.encode_and_hash(chunks))
+            coding = asyncio.ensure_future(encoder.encode_and_hash(chunks, stripes.ended))
             try:
                 wanted = self._held_bytes(stripes.upcoming_bytes)
                 # Without room for the next stripe, this one must be out of the way before its turn is waited for.
@@ -299,18 +322,21 @@ class ShardWriter:
 class _Stripes:
     """Cuts a body's chunks into stripes, without joining them."""
 
-    def __init__(self, body: Body) -> None:
+    def __init__(self, body: Body, size_bytes: int) -> None:
+        """`size_bytes` is that of a stripe."""
+        self._size_bytes = size_bytes
         self._chunks = body.chunks()
         self._rest: memoryview | None = None
         self._left_bytes = body.size_bytes
         self.ended = False
+        """There is no more than what was taken."""
 
     @property
     def upcoming_bytes(self) -> int:
         """What the next stripe will have, at most."""
         if self.ended:
             return 0
-        return STRIPE_SIZE_BYTES if self._left_bytes is None else min(STRIPE_SIZE_BYTES, self._left_bytes)
+        return self._size_bytes if self._left_bytes is None else min(self._size_bytes, self._left_bytes)
 
     async def next(self) -> list[bytes | memoryview]:
         """Chunks that add up to one stripe, to less at the end, to nothing after it."""
@@ -321,7 +347,7 @@ class _Stripes:
 
     async def _take(self) -> list[bytes | memoryview]:
         taken: list[bytes | memoryview] = []
-        room = STRIPE_SIZE_BYTES
+        room = self._size_bytes
         while room and not self.ended:
             view = self._rest
             self._rest = None

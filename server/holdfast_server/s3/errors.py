@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from holdfast_server.s3.xml_text import DECLARATION, escape
+from holdfast_server.s3.xml_text import DECLARATION, escape_for_people
 
 _BAD_REQUEST: dict[str, str] = {
     "AccessControlListNotSupported": "The bucket does not allow ACLs",
@@ -164,9 +164,9 @@ class S3Error(Exception):
 
 def error_xml(error: S3Error, resource: str, request_id: str, host_id: str = "") -> bytes:
     """The `<Error>` document; `resource` is the path asked for, as people would write it."""
-    extra = "".join([f"<{name}>{escape(str(value))}</{name}>" for name, value in error.extra.items()])
+    extra = "".join([f"<{name}>{escape_for_people(str(value))}</{name}>" for name, value in error.extra.items()])
     return (
-        f"{DECLARATION}<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message>{extra}"
-        f"<Resource>{escape(resource)}</Resource><RequestId>{escape(request_id)}</RequestId>"
-        f"<HostId>{escape(host_id)}</HostId></Error>"
+        f"{DECLARATION}<Error><Code>{error.code}</Code><Message>{escape_for_people(error.message)}</Message>{extra}"
+        f"<Resource>{escape_for_people(resource)}</Resource><RequestId>{escape_for_people(request_id)}</RequestId>"
+        f"<HostId>{escape_for_people(host_id)}</HostId></Error>"
     ).encode()

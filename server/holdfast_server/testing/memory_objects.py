@@ -21,6 +21,7 @@ from holdfast_server.objects.port import (
     Attributes,
     Body,
     Condition,
+    Damaged,
     Listed,
     ListedVersion,
     Listing,
@@ -32,6 +33,7 @@ from holdfast_server.objects.port import (
 )
 from holdfast_server.objects.record import STRIPE_SIZE_BYTES, Extent, Kind, PartInfo, Record, VersionInfo, place_of
 from holdfast_server.objects.versions import names
+from holdfast_server.sealing.envelope import Seal, Sealing
 
 UPLOAD_ID_SIZE_BYTES = 16
 READ_PIECE_SIZE_BYTES = 256 * 1024
@@ -44,14 +46,25 @@ UploadKey = tuple[bytes, str, bytes]
 class _Stored(msgspec.Struct, frozen=True):
     record: Record
     data: bytes = b""
+    key: bytes = b""
+    """What it is sealed with; the data is kept as it came."""
 
 
 class MemoryReader:
     def __init__(self, stored: _Stored) -> None:
         self.record = stored.record
         self._data = stored.data
+        self._key = stored.key
+        self._locked = stored.record.sealing is not None
+
+    def unlock(self, seal: Seal) -> None:
+        if seal.key != self._key:
+            raise Damaged("another key")
+        self._locked = False
 
     async def chunks(self, start: int, length: int) -> AsyncIterator[bytes | memoryview]:
+        if self._locked and length:
+            raise Damaged("a sealed version was not unlocked")
         view = memoryview(self._data)[start : start + length]
         for offset in range(0, len(view), READ_PIECE_SIZE_BYTES):
             yield view[offset : offset + READ_PIECE_SIZE_BYTES]
@@ -85,13 +98,16 @@ class MemoryObjects:
 
     # --- objects
 
-    async def put_object(self, bucket_id: bytes, key: str, body: Body, condition: Condition | None = None) -> Record:
+    async def put_object(
+        self, bucket_id: bytes, key: str, body: Body, condition: Condition | None = None, seal: Seal | None = None
+    ) -> Record:
         self._enter("put_object")
         data, attributes = await _drain(body)
         if condition is not None:
             condition(self._live(bucket_id, key))
-        record = self._object_record(attributes, (len(data),))
-        return self._make_current(bucket_id, key, _Stored(record, data), attributes.versioning)
+        record = self._object_record(attributes, (len(data),), seal=seal)
+        stored = _Stored(record, data, seal.key if seal is not None else b"")
+        return self._make_current(bucket_id, key, stored, attributes.versioning)
 
     def _live(self, bucket_id: bytes, key: str) -> Record | None:
         versions = self._versions.get((bucket_id, key))
@@ -105,7 +121,7 @@ class MemoryObjects:
             record = msgspec.structs.replace(record, version=info)
         kept = self._versions.get((bucket_id, key), []) if versioning is not Versioning.OFF else []
         others = [one for one in kept if not (record.null and one.record.null)]
-        self._versions[bucket_id, key] = [_Stored(record, stored.data), *others]
+        self._versions[bucket_id, key] = [_Stored(record, stored.data, stored.key), *others]
         return record
 
     def _find(self, bucket_id: bytes, key: str, version: bytes | None) -> _Stored | None:
@@ -113,7 +129,11 @@ class MemoryObjects:
         return next((one for one in versions if version is None or names(version, one.record)), None)
 
     def _object_record(
-        self, attributes: Attributes, extents: tuple[int, ...], parts: tuple[PartInfo, ...] = ()
+        self,
+        attributes: Attributes,
+        extents: tuple[int, ...],
+        parts: tuple[PartInfo, ...] = (),
+        seal: Seal | None = None,
     ) -> Record:
         return Record(
             kind=Kind.OBJECT,
@@ -125,6 +145,7 @@ class MemoryObjects:
             checksums=attributes.checksums,
             extents=tuple(Extent(b"", size_bytes) for size_bytes in extents),
             parts=parts,
+            sealing=seal.sealing if seal is not None else attributes.sealing,
         )
 
     async def head_object(self, bucket_id: bytes, key: str, version: bytes | None = None) -> Record | None:
@@ -219,7 +240,9 @@ class MemoryObjects:
             return None
         record = msgspec.structs.replace(stored.record, headers=change(stored.record), stamp=self._stamp())
         versions = self._versions[bucket_id, key]
-        self._versions[bucket_id, key] = [_Stored(record, one.data) if one is stored else one for one in versions]
+        self._versions[bucket_id, key] = [
+            _Stored(record, one.data, one.key) if one is stored else one for one in versions
+        ]
         return record
 
     async def list_objects(
@@ -231,11 +254,18 @@ class MemoryObjects:
 
     # --- multipart
 
-    async def create_upload(self, bucket_id: bytes, key: str, headers: dict[str, str], body: bytes) -> bytes:
+    async def create_upload(
+        self, bucket_id: bytes, key: str, headers: dict[str, str], body: bytes, sealing: Sealing | None = None
+    ) -> bytes:
         self._enter("create_upload")
         upload_id = self._clock.random_bytes(UPLOAD_ID_SIZE_BYTES)
         self._uploads[bucket_id, key, upload_id] = Record(
-            kind=Kind.UPLOAD, stamp=self._stamp(), modified_ms=self._clock.now_ms(), headers=headers, body=body
+            kind=Kind.UPLOAD,
+            stamp=self._stamp(),
+            modified_ms=self._clock.now_ms(),
+            headers=headers,
+            body=body,
+            sealing=sealing,
         )
         self._parts[bucket_id, key, upload_id] = {}
         return upload_id
@@ -244,7 +274,9 @@ class MemoryObjects:
         self._enter("get_upload")
         return self._uploads.get((bucket_id, key, upload_id))
 
-    async def put_part(self, bucket_id: bytes, key: str, upload_id: bytes, number: int, body: Body) -> Record:
+    async def put_part(
+        self, bucket_id: bytes, key: str, upload_id: bytes, number: int, body: Body, seal: Seal | None = None
+    ) -> Record:
         self._enter("put_part")
         if (bucket_id, key, upload_id) not in self._uploads:
             raise Missing("no such upload")
@@ -252,8 +284,8 @@ class MemoryObjects:
         parts = self._parts.get((bucket_id, key, upload_id))
         if parts is None:
             raise Missing("the upload ended while the part was sent")
-        record = msgspec.structs.replace(self._object_record(attributes, (len(data),)), kind=Kind.PART)
-        parts[number] = _Stored(record, data)
+        record = msgspec.structs.replace(self._object_record(attributes, (len(data),), seal=seal), kind=Kind.PART)
+        parts[number] = _Stored(record, data, seal.key if seal is not None else b"")
         return record
 
     async def list_parts(
@@ -295,7 +327,7 @@ class MemoryObjects:
             tuple(each.record.size_bytes for each in taken),
             tuple(_part_info(ref, each.record) for ref, each in zip(parts, taken, strict=True)),
         )
-        whole = _Stored(record, b"".join(each.data for each in taken))
+        whole = _Stored(record, b"".join(each.data for each in taken), taken[0].key)
         record = self._make_current(bucket_id, key, whole, attributes.versioning)
         self._completed[where] = record
         del self._uploads[where], self._parts[where]
