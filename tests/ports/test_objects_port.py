@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from holdfast_server.clock.system import SystemClock
-from holdfast_server.objects.port import NULL_VERSION, Attributes, Missing, Objects, PartRef, Record, Versioning
+from holdfast_server.objects.object_lock import GOVERNANCE, Retention, with_legal_hold, with_retention
+from holdfast_server.objects.port import NULL_VERSION, Attributes, Locked, Missing, Objects, PartRef, Record, Versioning
 from holdfast_server.testing.memory_cluster import MemoryCluster
 from holdfast_server.testing.memory_objects import MemoryObjects
 
@@ -369,6 +370,24 @@ async def test_versions_are_kept_marked_deleted_and_shown_again(objects: Objects
         assert await objects.head_object(BUCKET, "k", version) is None
     assert await read(objects, "k") == b"first"
     assert await versions(objects) == [("k", first, False, True)]
+
+
+async def test_a_locked_version_stays_whoever_asks_for_its_deletion(objects: Objects) -> None:
+    old = await put_version(objects, "k", b"old")
+    current = await put_version(objects, "k", b"current")
+    kept = Retention(GOVERNANCE, 1 << 60)
+    for version in (old, current):
+        await objects.amend_object(BUCKET, "k", lambda found: with_legal_hold(found.headers, True), version)
+        with pytest.raises(Locked):
+            await objects.delete_version(BUCKET, "k", version, bypass_governance=True)
+        await objects.amend_object(BUCKET, "k", lambda found: with_legal_hold(found.headers, False), version)
+        await objects.amend_object(BUCKET, "k", lambda found: with_retention(found.headers, kept), version)
+        with pytest.raises(Locked):
+            await objects.delete_version(BUCKET, "k", version)
+    assert [found for _, found, _, _ in await versions(objects)] == [current, old]
+    for version in (current, old):
+        assert await objects.delete_version(BUCKET, "k", version, bypass_governance=True) is not None
+    assert await versions(objects) == []
 
 
 async def test_there_is_one_null_version(objects: Objects) -> None:

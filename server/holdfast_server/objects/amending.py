@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from holdfast_server.drives.port import Register
+from holdfast_server.objects.asking import together
 from holdfast_server.objects.erasure_set import RETRY_PAUSE_SECONDS
 from holdfast_server.objects.look_up import Located
 from holdfast_server.objects.port import Conflict
@@ -56,12 +57,12 @@ async def amend(
             if found.current:
                 commit = _commit(store, found.register, found.located, found.record, amended)
                 return await store.background.shielded(commit)
-            now = await store.background.shielded(_rewrite(store, found, amended))
+            return await store.background.shielded(_rewrite(store, found, amended))
         except (_Overtaken, Changed):
             continue
-        if not found.claimed:
-            return now
-        # It may have become current as it was before: look again.
+        except Conflict:
+            # Others write, or something was left half done, which would be in the way for ever.
+            await together(one.clear_way(found.register) for one in store.look_up(found.register).sets)
     raise Conflict(f"other writes of {key!r} are under way")
 
 

@@ -197,9 +197,17 @@ class Objects(Protocol):
         marker that hides it."""
 
     async def delete_version(
-        self, bucket_id: bytes, key: str, version: bytes, condition: Condition | None = None
+        self,
+        bucket_id: bytes,
+        key: str,
+        version: bytes,
+        condition: Condition | None = None,
+        bypass_governance: bool = False,
     ) -> Record | None:
-        """Delete one version for good; if it was current, the newest of the others is.  Returns what was there."""
+        """Delete one version for good; if it was current, the newest of the others is.  Returns what was there.
+
+        Raises Locked where `object_lock.protects` it at that moment, whoever asks: a client or a lifecycle rule.
+        """
 
     async def list_versions(
         self,

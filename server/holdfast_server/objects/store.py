@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from holdfast_server.clock.bounds import TimeBounds
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import HybridClock
 from holdfast_server.drives.port import HIDDEN_INDEX, MAX_SCAN_ENTRIES, NO_SHARD, Drive, Held, Register
@@ -74,11 +75,14 @@ class ObjectStore:
         stamps: HybridClock,
         coding_threads: int = CODING_THREADS,
         memory: PodMemory | None = None,
+        bounds: TimeBounds | None = None,
     ) -> None:
         """`drives(pool, set index)` gives the N drives of a set in position order, local and remote alike.
-        `memory` is what reads and writes take their bytes from; by default one with the usual limits."""
+        `memory` is what reads and writes take their bytes from; by default one with the usual limits.  By `bounds`
+        locks end; by default the pod's own clock is the only one."""
         self.memory = memory or PodMemory()
         self.clock = clock
+        self.bounds = bounds or TimeBounds(clock)
         self.epochs = Epochs(pools, clock)
         self.background = Background(self.memory.limits.background_tasks)
         self._drives = drives
@@ -373,11 +377,16 @@ class ObjectStore:
         return made.record(committed.stamp)
 
     async def delete_version(
-        self, bucket_id: bytes, key: str, version: bytes, condition: Condition | None = None
+        self,
+        bucket_id: bytes,
+        key: str,
+        version: bytes,
+        condition: Condition | None = None,
+        bypass_governance: bool = False,
     ) -> Record | None:
         async def delete() -> Record | None:
             with self.epochs.writing():
-                return await self.versions.delete(bucket_id, key, version, condition)
+                return await self.versions.delete(bucket_id, key, version, condition, bypass_governance)
 
         return await self.background.shielded(delete())
 

@@ -16,9 +16,14 @@ in one line, and each knows exactly what it replaces.  docs/decisions/0009-versi
   nothing; a copy of what is still current is the same version, not another.
 - **Deleting a version** is a tombstone in its resting register; of the current version, *first* that tombstone, so that
   no copy of it can come to rest afterwards, then the next one (or a tombstone, if there is none) takes its place.  The
-  delete takes effect with that second step: until then the version is current and is served.
+  delete takes effect with that second step: until then the version is current and is served.  That first tombstone, a
+  *bar*, names the stamp of what it bars: once the version has been amended (it may be locked now), it is void.
+- **A locked version is not deleted** (`object_lock`).  Whether it is locked is asked of exactly the record that the
+  deletion replaces: every change of a lock is a write of the version's register, current or resting, and so is a
+  conditional write's promise broken by it.
 - **Becoming current again**: the one that is next is *claimed* first, by a conditional write of its resting register.
-  Whoever deletes a claimed version writes the key's current version anew, as it is, so that the claim comes to nothing.
+  Whoever is to delete or amend a claimed version *first* writes the key's current version anew, as it is, so that the
+  claim comes to nothing, and then does so on the condition that nobody has claimed it since.
 - **`null`**: at most one version has no id of its own.  The current version's record says where it rests; a resting
   `null` that is not the one so named is no version any more.  Writing another `null` thereby removes the old one in the
   same moment; its space is given back afterwards, by the writer or the scanner.
@@ -36,7 +41,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from holdfast_server.drives.port import Register
-from holdfast_server.objects import record
+from holdfast_server.objects import object_lock, record
 from holdfast_server.objects.erasure_set import (
     LEASED_ATTEMPTS,
     RETRY_PAUSE_SECONDS,
@@ -48,7 +53,7 @@ from holdfast_server.objects.erasure_set import (
 )
 from holdfast_server.objects.listing import Walk
 from holdfast_server.objects.look_up import Located, LookUp, Overtaken, Plan, Step
-from holdfast_server.objects.port import NULL_VERSION, Condition, Conflict, ObjectError, Unavailable, Versioning
+from holdfast_server.objects.port import NULL_VERSION, Condition, Conflict, Locked, ObjectError, Unavailable, Versioning
 from holdfast_server.objects.reading import recut_inline
 from holdfast_server.objects.record import Kind, Record, VersionInfo
 
@@ -58,7 +63,11 @@ if TYPE_CHECKING:
 BEHIND_ALL_PLACES = b"\xff" * (record.PLACE_SIZE_BYTES + 1)
 SUCCESSORS_PER_PAGE = 8
 
+STAMP_SIZE_BYTES = 8
+
 MakeFrom = Callable[[Record], "Made"]
+Allow = Callable[[Record | None], None]
+"""Raises unless a version may be deleted; None: there is none."""
 
 
 class Changed(Exception):
@@ -117,6 +126,16 @@ def rests(found: Record, current: Record) -> bool:
     if found.deleted or found.place <= current.place:
         return False  # the current one's own copy, or what has become current since that was read
     return not found.null or found.place == null_rests(current)
+
+
+def _bar_of(current: Record) -> bytes:
+    """What a tombstone says that is to keep this version from coming to rest, as long as it is what it is."""
+    return current.stamp.to_bytes(STAMP_SIZE_BYTES, "big")
+
+
+def _bars(found: Record | None, current: Record) -> bool:
+    """Whether what lies in its resting register is such a tombstone."""
+    return found is not None and found.deleted and found.body == _bar_of(current)
 
 
 def _with(found: Record, **changes: object) -> Record:
@@ -212,7 +231,7 @@ class Versions:
             raise Unavailable(str(error)) from error
 
     async def _to_rest(self, register: Register, located: Located, null: bool = False) -> _Resting | None:
-        """What brings the current version to rest; None where nothing is to be kept of it, or it rests already.
+        """What brings the current version to rest; None where nothing is to be kept of it.
 
         `null`: another `null` takes its place.  Raises Overtaken where somebody else is at it, Unavailable.
         """
@@ -224,11 +243,10 @@ class Versions:
         promise = await one.promise(resting, Current(None, 0))  # usually there is nothing
         if promise is None:
             there = await one.read(resting)
-            found = there.record
-            if found is not None and found.deleted and found.stamp > current.stamp:
+            if _bars(there.record, current):
                 return None  # it is being deleted, which takes effect with its being replaced
-            if found is not None and msgspec.structs.replace(found, stamp=current.stamp) == template:
-                return None
+            # A copy of it may be there already.  It is committed once more all the same: without a promise, somebody
+            # could bar it now who judged it by what it was before.
             promise = await one.promise(resting, there)
             if promise is None:
                 await one.clear_way(resting)
@@ -238,30 +256,37 @@ class Versions:
     # ---------------------------------------------------------------- deleting
 
     async def delete(
-        self, bucket_id: bytes, key: str, version: bytes, condition: Condition | None = None
+        self,
+        bucket_id: bytes,
+        key: str,
+        version: bytes,
+        condition: Condition | None = None,
+        bypass_governance: bool = False,
     ) -> Record | None:
-        """What was there; None if nothing was.  Raises Unavailable, OutOfSpace, what `condition` raises."""
-        deleted: Record | None = None
+        """What was there; None if nothing was.  Raises Locked, Unavailable, OutOfSpace, what `condition` raises."""
+
+        def allow(there: Record | None) -> None:
+            if condition is not None:
+                condition(there if there is not None and there.live else None)
+            if there is not None and object_lock.protects(there, self._store.bounds.earliest_ms(), bypass_governance):
+                raise Locked(f"a version of {key!r} is locked")
+
         for attempt in range(LEASED_ATTEMPTS):
             if attempt:
                 await self._store.clock.sleep(RETRY_PAUSE_SECONDS * 2**attempt)
             found = await self.find(bucket_id, key, version)
-            if condition is not None and deleted is None:
-                condition(found.record if found is not None and found.record.live else None)
+            allow(found.record if found is not None else None)
             if found is None:
-                return deleted
+                return None
             try:
                 if found.current:
-                    await self._delete_current(found, version)
+                    await self._delete_current(found, version, allow)
                     return found.record
+                await self._disclaim(found)
                 await self._forget(found)
             except Changed:
                 continue
-            deleted = found.record
-            if not found.claimed:
-                return deleted
-            # Somebody may be about to make it current: what is current now must not be what they go by.
-            await self._write_anew(record.object_register(bucket_id, key), found.record)
+            return found.record
         raise Unavailable(f"other writes of {key!r} are under way")
 
     async def _forget(self, found: Version) -> None:
@@ -277,8 +302,12 @@ class Versions:
 
     async def rewrite(self, found: Version, amended: Record) -> Record:
         """Put another record in the place of one that rests, naming the same shards.  Raises Changed, Unavailable."""
+        await self._disclaim(found)
+        return await self._replace(found, _with(amended, claimed=False) if found.claimed else amended)
+
+    async def _replace(self, found: Version, by: Record) -> Record:
         one = found.located.erasure_set
-        step = self._step(found.register, one, amended, found.located)
+        step = self._step(found.register, one, by, found.located)
 
         async def plan(located: Located) -> Step:
             if located.current.stamp != found.record.stamp:
@@ -286,30 +315,32 @@ class Versions:
             return step
 
         committed = await self._alone(found.register, one).update(plan, LEASED_ATTEMPTS, spread=True)
-        if found.claimed:
-            await self._write_anew(record.object_register(found.register.space[1:], found.register.key), found.record)
-        return msgspec.structs.replace(amended, stamp=committed.stamp)
+        return msgspec.structs.replace(by, stamp=committed.stamp)
 
-    async def _write_anew(self, register: Register, claimed: Record) -> None:
+    async def _disclaim(self, found: Version) -> None:
+        """Whoever claimed it, up to the moment it was found, cannot make it current any more: what is current is not
+        what they go by.  Raises Changed where it has become current, Unavailable."""
+        if not found.claimed:
+            return
+        register = record.object_register(found.register.space[1:], found.register.key)
+
         async def plan(located: Located) -> Step:
             current = located.current.record
-            if current is None or current.deleted or current.place == claimed.place:
-                raise Changed  # nobody goes by it any more
+            if current is None or current.deleted or not rests(found.record, current):
+                raise Changed
             return self._step(register, located.erasure_set, current, located)
 
-        try:
-            await self._update(register, plan)
-        except Changed:
-            return
+        await self._update(register, plan)
 
-    async def _delete_current(self, found: Version, version: bytes) -> None:
+    async def _delete_current(self, found: Version, version: bytes, allow: Allow) -> None:
         register = found.register
 
         async def plan(located: Located) -> Step:
             current = located.current.record
             if current is None or current.deleted or not names(version, current):
                 raise Changed
-            await self._bar(located.erasure_set, _at(register, current.place), current)
+            allow(current)  # it may have been locked since it was found
+            await self._bar(register, located, current)
             following = await self._following(register, current)
             if following is None:
                 one = located.erasure_set
@@ -321,12 +352,27 @@ class Versions:
 
         await self._update(register, plan)
 
-    async def _bar(self, one: ErasureSet, resting: Register, current: Record) -> None:
-        """From now on the current version cannot come to rest."""
+    async def _bar(self, register: Register, located: Located, current: Record) -> None:
+        """From now on the current version, as it is now, cannot come to rest.  Raises Overtaken, Unavailable.
+
+        Under the promise of its resting register nothing comes to rest there; so if it is current still, what may lie
+        there is no version, but a copy of one.
+        """
+        one, resting = located.erasure_set, _at(register, current.place)
         there = await one.read(resting)
-        if there.record is not None and there.record.deleted and there.stamp > current.stamp:
+        if _bars(there.record, current):
             return
-        await one.commit(resting, self._tombstone(one), above=current.stamp)
+        promise = await one.promise(resting, there)
+        if promise is None:
+            await one.clear_way(resting)
+            raise Overtaken
+        try:
+            if (await self._store.look_up(register).read()).current.stamp != current.stamp:
+                raise Overtaken
+        except BaseException:
+            one.release_later(promise)
+            raise
+        await one.commit_promised(promise, self._tombstone(one, _bar_of(current)), above=current.stamp)
 
     async def _following(self, register: Register, current: Record) -> Version | None:
         """The newest version that rests."""
@@ -349,10 +395,9 @@ class Versions:
         return None
 
     async def _claim(self, found: Version) -> None:
-        """Raises Changed if it is not what was found any more."""
-        if found.claimed:
-            return
-        await self.rewrite(found, _with(_at_rest(found.record), claimed=True))
+        """Raises Changed if it is not what was found any more.  What is claimed already is claimed anew: else whoever
+        has just brought the other claim to nothing would not know of this one."""
+        await self._replace(found, _with(_at_rest(found.record), claimed=True))
 
     def _step(self, register: Register, into: ErasureSet, template: Record, source: Located) -> Step:
         """Commit a version that there is already once more; its shards are where they were."""
@@ -365,8 +410,8 @@ class Versions:
         made = self._store.made(template, into, rotation=rotation, inline=recut_inline(template, holders))
         return Step(into, made, refill)
 
-    def _tombstone(self, one: ErasureSet) -> Made:
-        return self._store.made(Record(Kind.TOMBSTONE, 0), one)
+    def _tombstone(self, one: ErasureSet, bar: bytes = b"") -> Made:
+        return self._store.made(Record(Kind.TOMBSTONE, 0, body=bar), one)
 
     def _alone(self, resting: Register, one: ErasureSet) -> LookUp:
         """What rests does so in one set: where its shards are."""

@@ -17,6 +17,7 @@ import msgspec
 
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import HybridClock
+from holdfast_server.objects.object_lock import protects
 from holdfast_server.objects.port import (
     Attributes,
     Body,
@@ -25,6 +26,7 @@ from holdfast_server.objects.port import (
     Listed,
     ListedVersion,
     Listing,
+    Locked,
     Missing,
     PartRef,
     UploadInfo,
@@ -176,7 +178,12 @@ class MemoryObjects:
         return self._make_current(bucket_id, key, _Stored(marker), versioning)
 
     async def delete_version(
-        self, bucket_id: bytes, key: str, version: bytes, condition: Condition | None = None
+        self,
+        bucket_id: bytes,
+        key: str,
+        version: bytes,
+        condition: Condition | None = None,
+        bypass_governance: bool = False,
     ) -> Record | None:
         self._enter("delete_version")
         stored = self._find(bucket_id, key, version)
@@ -184,6 +191,8 @@ class MemoryObjects:
             condition(stored.record if stored is not None and stored.record.live else None)
         if stored is None:
             return None
+        if protects(stored.record, self._clock.now_ms(), bypass_governance):
+            raise Locked(f"a version of {key!r} is locked")
         others = [one for one in self._versions.pop((bucket_id, key)) if one is not stored]
         if others:
             self._versions[bucket_id, key] = others
