@@ -18,16 +18,18 @@ from holdfast_server.api import bucket_record
 from holdfast_server.api.bucket_record import ACTIVE, DELETING, BucketRecord, document_name
 from holdfast_server.api.buckets_cache import LEASE_SECONDS, BucketBusy, BucketGone
 from holdfast_server.api.call import Call, owner_element
+from holdfast_server.api.deleted_buckets import remember_deleted
 from holdfast_server.api.grants import grants_of_new_bucket, ownership_of_new_bucket
 from holdfast_server.api.identities import owner_id
 from holdfast_server.api.services import DOCUMENTS_TOPIC, Services
 from holdfast_server.auth.principal import ANONYMOUS
+from holdfast_server.contract import names
 from holdfast_server.objects.port import Condition, Missing, ObjectError, Record
 from holdfast_server.objects.record import BUCKET_ID_SIZE_BYTES
 from holdfast_server.s3.documents_in import MAX_BUCKET_CONFIGURATION_SIZE_BYTES, parse_create_bucket
 from holdfast_server.s3.documents_out import list_buckets_xml, location_xml
 from holdfast_server.s3.errors import S3Error
-from holdfast_server.s3.names import check_new_bucket_name
+from holdfast_server.s3.names import check_new_bucket_name, decode_token, encode_token, parse_bucket_count
 from holdfast_server.s3.request import Response
 
 log = logging.getLogger(__name__)
@@ -47,17 +49,25 @@ async def list_buckets(call: Call) -> Response:
     if principal.is_anonymous:
         return call.xml(list_buckets_xml(owner_element(ANONYMOUS.user_name), []))
     owner = owner_id(principal)
-    prefix = call.query.get("prefix", "")
+    prefix, token = call.query.get("prefix", ""), call.query.get("continuation-token", "")
+    after = decode_token(token) if token else ""
+    at_most = parse_bucket_count(call.query)
     shown = [
         (bucket.name, bucket.created_ms)
-        for bucket in await _all_buckets(call.services, prefix)
-        if principal.is_root
-        or (bucket.account == principal.account and (bucket.owner == owner or call.may_in(bucket, "s3:ListBucket")))
+        for bucket in await all_buckets(call.services, prefix)
+        if bucket.name > after
+        and (
+            principal.is_root
+            or (bucket.account == principal.account and (bucket.owner == owner or call.may_in(bucket, "s3:ListBucket")))
+        )
     ]
-    return call.xml(list_buckets_xml(owner_element(principal.account), shown, call.services.region))
+    next_token = encode_token(shown[at_most - 1][0]) if len(shown) > at_most else ""
+    page = shown[:at_most]
+    return call.xml(list_buckets_xml(owner_element(principal.account), page, call.services.region, prefix, next_token))
 
 
-async def _all_buckets(services: Services, prefix: str) -> list[BucketRecord]:
+async def all_buckets(services: Services, prefix: str = "") -> list[BucketRecord]:
+    """Of every account.  Raises Unavailable."""
     found: list[BucketRecord] = []
     after = ""
     while True:
@@ -91,18 +101,31 @@ async def create_bucket(call: Call) -> Response:
 
     def absent(current: Record | None) -> None:
         if current is not None:
-            _refuse_existing(bucket_record.decode(current.body), record.account)
+            _refuse_existing(bucket_record.decode(current.body), record, asked_ownership is not None)
 
-    await services.objects.put_document(document_name(name), bucket_record.encode(record), absent)
-    await _changed(services, name)
+    try:
+        await services.objects.put_document(document_name(name), bucket_record.encode(record), absent)
+        await _changed(services, name)
+    except _AlreadyThere:
+        pass
     return Response(status=200, headers={"location": f"/{name}"})
 
 
-def _refuse_existing(existing: BucketRecord, account: str) -> None:
+class _AlreadyThere(Exception):
+    """What is asked for exists as it is asked for."""
+
+
+def _refuse_existing(existing: BucketRecord, asked: BucketRecord, asks_for_ownership: bool) -> None:
+    """In the region us-east-1 S3 answers 200 to an owner who creates a bucket again, in all others 409.  There it also
+    takes the grants back to those of a new bucket; here a request that asks for other grants is refused instead."""
     if existing.deleting:
         raise BucketBusy(existing.name)
-    code = "BucketAlreadyOwnedByYou" if existing.account == account else "BucketAlreadyExists"
-    raise S3Error(code, BucketName=existing.name)
+    if existing.account != asked.account:
+        raise S3Error("BucketAlreadyExists", BucketName=existing.name)
+    same = existing.grants == asked.grants and (not asks_for_ownership or existing.ownership == asked.ownership)
+    if asked.region == names.DEFAULT_REGION and same:
+        raise _AlreadyThere
+    raise S3Error("BucketAlreadyOwnedByYou", BucketName=existing.name)
 
 
 def _check_location(location: str, region: str) -> None:
@@ -135,6 +158,7 @@ async def delete_bucket(call: Call) -> Response:
         if not await _is_empty(services, marked):
             raise S3Error("BucketNotEmpty", BucketName=marked.name)
         await _abort_uploads(services, marked.id)
+        await remember_deleted(services, marked)
         await services.objects.delete_document(document_name(marked.name), _still(marked))
     except Exception:
         await _unmark_quietly(services, marked)

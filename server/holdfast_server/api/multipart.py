@@ -9,8 +9,10 @@ from urllib.parse import quote
 import msgspec
 
 from holdfast_server.api.access import object_acl
+from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.call import Call, owner_element
 from holdfast_server.api.lifecycle import abort_of, expiry_of
+from holdfast_server.api.listing import other_owner
 from holdfast_server.api.new_object import new_object_headers
 from holdfast_server.api.objects_put import object_condition
 from holdfast_server.api.payload_body import WireBody
@@ -170,7 +172,7 @@ async def list_parts(call: Call) -> Response:
         list_parts_xml(
             bucket=call.bucket_name,
             key=call.key,
-            upload=_listed(UploadInfo(call.key, upload_id, upload)),
+            upload=_listed(UploadInfo(call.key, upload_id, upload), bucket),
             owner=owner_element(object_acl(bucket, upload.headers).owner),
             parts=parts,
             part_number_marker=marker,
@@ -209,7 +211,7 @@ async def list_multipart_uploads(call: Call) -> Response:
             upload_id_marker=upload_id_marker,
             max_uploads=max_uploads,
             encoding_type=encoding_type,
-            uploads=[_listed(upload) for upload in uploads],
+            uploads=[_listed(upload, bucket) for upload in uploads],
             common_prefixes=prefixes,
             is_truncated=truncated,
             next_key_marker=next_key,
@@ -226,7 +228,7 @@ def _last_place(uploads: list[UploadInfo], prefixes: list[str]) -> tuple[str, st
     return (last_key, encode_upload_id(uploads[-1].upload_id)) if uploads else ("", "")
 
 
-def _listed(upload: UploadInfo) -> ListedUpload:
+def _listed(upload: UploadInfo, bucket: BucketRecord) -> ListedUpload:
     notes = upload_notes(upload.record)
     return ListedUpload(
         key=upload.key,
@@ -235,4 +237,5 @@ def _listed(upload: UploadInfo) -> ListedUpload:
         storage_class=record_storage_class(upload.record),
         checksum_algorithm=notes.algorithm,
         checksum_type=notes.type,
+        owner=other_owner(bucket, upload.record),
     )

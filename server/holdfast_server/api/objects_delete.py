@@ -11,7 +11,6 @@ import asyncio
 from holdfast_server.api.buckets_cache import WriteLease
 from holdfast_server.api.call import Call
 from holdfast_server.api.failures import to_s3_error
-from holdfast_server.api.objects_put import object_condition
 from holdfast_server.api.version_ids import (
     VERSION_ID_HEADER,
     asked_version,
@@ -20,7 +19,7 @@ from holdfast_server.api.version_ids import (
     version_id,
 )
 from holdfast_server.objects.port import NULL_VERSION, Condition, Record, Versioning
-from holdfast_server.s3.conditions import WriteCondition, parse_write_condition, unsupported_condition
+from holdfast_server.s3.conditions import DeleteCondition, parse_delete_condition
 from holdfast_server.s3.documents_in import MAX_DELETE_SIZE_BYTES, DeleteEntry, parse_delete
 from holdfast_server.s3.documents_out import DeletedObject, DeleteFailure, delete_objects_xml
 from holdfast_server.s3.errors import S3Error
@@ -33,7 +32,7 @@ DELETES_AT_ONCE = 16
 async def delete_object(call: Call) -> Response:
     """204, also where there was nothing."""
     version = asked_version(call.query)
-    condition = object_condition(parse_write_condition(call.headers))
+    condition = parse_delete_condition(call.headers)
     async with call.writing() as lease:
         deleted = await _delete(call, lease, call.key, version, condition)
     headers: dict[str, str] = {}
@@ -44,18 +43,53 @@ async def delete_object(call: Call) -> Response:
     return Response(status=204, headers=headers)
 
 
+class _Absent(Exception):
+    """A condition was set on what is not there."""
+
+
 async def _delete(
-    call: Call, lease: WriteLease, key: str, version: bytes | None, condition: Condition | None
+    call: Call, lease: WriteLease, key: str, version: bytes | None, condition: DeleteCondition | None
 ) -> Record | None:
     """What was deleted, if that is known; the delete marker, where one was made."""
     await lease.renew()
     lease.confirm()
-    bucket_id, keeps = lease.bucket.id, lease.keeps
-    if version is None or (keeps is Versioning.OFF and version == NULL_VERSION):
-        return await call.objects.delete_object(bucket_id, key, condition, keeps)
-    if keeps is Versioning.OFF:
+    keeps = lease.keeps
+    if keeps is Versioning.OFF and version == NULL_VERSION:
+        version = None
+    try:
+        if version is None:
+            return await call.objects.delete_object(lease.bucket.id, key, _object_condition(condition), keeps)
+        if keeps is Versioning.OFF:
+            raise _Absent
+        return await call.objects.delete_version(lease.bucket.id, key, version, _object_condition(condition))
+    except _Absent:
+        if condition is not None:
+            await _refuse_absent(call, lease, key, version, condition)
         return None
-    return await call.objects.delete_version(bucket_id, key, version, condition)
+
+
+def _object_condition(wanted: DeleteCondition | None) -> Condition | None:
+    if wanted is None:
+        return None
+
+    def check(current: Record | None) -> None:
+        if current is None or not current.live:
+            raise _Absent
+        wanted.check(current.etag, current.modified_ms, current.size_bytes)
+
+    return check
+
+
+async def _refuse_absent(
+    call: Call, lease: WriteLease, key: str, version: bytes | None, condition: DeleteCondition
+) -> None:
+    """No condition holds of a delete marker.  Where there is nothing, If-Match fails as S3 has it, and the conditions
+    of directory buckets are met by there being nothing left to do."""
+    there = await call.objects.head_object(lease.bucket.id, key, version)
+    if there is not None and there.marker:
+        raise S3Error("PreconditionFailed", Condition="If-Match")
+    if condition.if_match is not None:
+        raise S3Error("NoSuchKey" if version is None else "NoSuchVersion", Key=key)
 
 
 async def delete_objects(call: Call) -> Response:
@@ -87,10 +121,7 @@ async def _delete_one(
         try:
             call.require(_action(entry), call.bucket_name, entry.key)
             version = parse_version_id(entry.version_id) if entry.version_id else None
-            if entry.unsupported_condition:
-                raise unsupported_condition(entry.unsupported_condition)
-            condition = object_condition(WriteCondition(False, entry.if_etag) if entry.if_etag else None)
-            deleted = await _delete(call, lease, entry.key, version, condition)
+            deleted = await _delete(call, lease, entry.key, version, entry.condition)
         except Exception as error:
             told = to_s3_error(error)
             return DeleteFailure(entry.key, told.code, told.message, entry.version_id)

@@ -66,7 +66,7 @@ async def _prepare(call: Call, bucket: BucketRecord) -> None:
             raise BucketGone(now.name)
         if now.versioning:
             return now
-        return msgspec.structs.replace(now, versioning=PREPARING, format=VERSIONED_FORMAT)
+        return msgspec.structs.replace(now, versioning=PREPARING, format=max(now.format, VERSIONED_FORMAT))
 
     prepared = await change_bucket(call, preparing)
     if prepared.versioning == PREPARING:
@@ -110,7 +110,7 @@ async def list_object_versions(call: Call) -> Response:
                 version_id_marker=id_marker,
                 max_keys=max_keys,
                 encoding_type=encoding_type,
-                versions=[_listed(entry) for entry in listing.entries],
+                versions=[_listed(entry, bucket) for entry in listing.entries],
                 common_prefixes=listing.prefixes,
                 is_truncated=listing.truncated,
                 next_key_marker=next_key,
@@ -128,7 +128,7 @@ def _last_place(listing: VersionListing) -> tuple[str, str]:
     return (last.key, version_id(last.record)) if last is not None else ("", "")
 
 
-def _listed(entry: ListedVersion) -> ListedObjectVersion:
+def _listed(entry: ListedVersion, bucket: BucketRecord) -> ListedObjectVersion:
     record = entry.record
-    shown = listed_object(entry.key, record)
+    shown = listed_object(entry.key, record, bucket)
     return ListedObjectVersion(shown, version_id(record), entry.latest, record.marker)

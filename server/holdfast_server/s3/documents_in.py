@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from holdfast_server.s3.checksums import ALGORITHMS
+from holdfast_server.s3.conditions import DeleteCondition, delete_condition
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.headers import unquote_etag
 from holdfast_server.s3.names import MAX_LIST_COUNT, MAX_PART_NUMBER
@@ -21,18 +22,13 @@ MAX_DELETE_SIZE_BYTES = 4 << 20
 MAX_COMPLETE_SIZE_BYTES = 8 << 20
 """10,000 parts with ETags and checksums."""
 
-_DIRECTORY_BUCKET_CONDITIONS = ("LastModifiedTime", "Size")
-
 
 class DeleteEntry(msgspec.Struct, frozen=True):
     """One key to delete."""
 
     key: str
     version_id: str = ""
-    if_etag: str = ""
-    """Bare; delete only this one."""
-    unsupported_condition: str = ""
-    """Set where the entry has a condition that S3 knows in directory buckets alone."""
+    condition: DeleteCondition | None = None
 
 
 class DeleteRequest(msgspec.Struct, frozen=True):
@@ -101,8 +97,9 @@ def parse_delete(body: bytes) -> DeleteRequest:
                 # The text as it is: keys may begin or end with blanks.
                 check_key(key.text),
                 element.value("VersionId") or "",
-                unquote_etag(element.value("ETag") or ""),
-                next((name for name in _DIRECTORY_BUCKET_CONDITIONS if element.find(name) is not None), ""),
+                delete_condition(
+                    element.value("ETag") or None, element.value("LastModifiedTime"), element.value("Size")
+                ),
             )
         )
     if not 1 <= len(entries) <= MAX_LIST_COUNT:
@@ -115,6 +112,8 @@ def parse_complete(body: bytes) -> list[CompletedPart]:
 
     Raises MalformedXML, InvalidPartOrder or InvalidArgument.  That parts exist and match is checked later.
     """
+    if not body.strip():
+        raise S3Error("MalformedXML")  # here S3 calls it that
     root = _root(body, "CompleteMultipartUpload", MAX_COMPLETE_SIZE_BYTES)
     parts: list[CompletedPart] = []
     for element in root.all("Part"):

@@ -42,6 +42,8 @@ class ListedObject(msgspec.Struct, frozen=True):
     storage_class: str = "STANDARD"
     checksum_algorithm: str = ""
     checksum_type: str = ""
+    owner: Owner | None = None
+    """Where it is not the page's."""
 
 
 class ListedPart(msgspec.Struct, frozen=True):
@@ -64,6 +66,8 @@ class ListedUpload(msgspec.Struct, frozen=True):
     storage_class: str = "STANDARD"
     checksum_algorithm: str = ""
     checksum_type: str = ""
+    owner: Owner | None = None
+    """Where it is not the bucket's."""
 
 
 class ObjectPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +82,7 @@ class ObjectPage(msgspec.Struct, frozen=True, kw_only=True):
     common_prefixes: Sequence[str]
     is_truncated: bool
     owner: Owner | None = None
-    """Shown with every key where given."""
+    """Shown with every key where given, but with those that have one of their own."""
 
 
 def document(root: str, content: str) -> bytes:
@@ -94,8 +98,10 @@ def _bool(value: bool) -> str:
     return "true" if value else "false"
 
 
-def list_buckets_xml(owner: Owner, buckets: Iterable[tuple[str, int]], region: str = "") -> bytes:
-    """ListBuckets; `buckets` are (name, creation time in ms)."""
+def list_buckets_xml(
+    owner: Owner, buckets: Iterable[tuple[str, int]], region: str = "", prefix: str = "", next_token: str = ""
+) -> bytes:
+    """ListBuckets; `buckets` are (name, creation time in ms), `next_token` is empty on the last page."""
     place = _optional("BucketRegion", region)
     rows = "".join(
         [
@@ -103,7 +109,8 @@ def list_buckets_xml(owner: Owner, buckets: Iterable[tuple[str, int]], region: s
             for name, created_ms in buckets
         ]
     )
-    return document("ListAllMyBucketsResult", f"{owner.xml()}<Buckets>{rows}</Buckets>")
+    more = _optional("ContinuationToken", next_token) + _optional("Prefix", prefix)
+    return document("ListAllMyBucketsResult", f"{owner.xml()}<Buckets>{rows}</Buckets>{more}")
 
 
 def location_xml(region: str) -> bytes:
@@ -158,9 +165,10 @@ def _page_xml(page: ObjectPage, head: str) -> str:
             checksum = f"<ChecksumAlgorithm>{listed.checksum_algorithm}</ChecksumAlgorithm>"
             checksum += _optional("ChecksumType", listed.checksum_type)
         key = encode_name(listed.key, encode) if encode else listed.key
+        shown = owner if listed.owner is None or not owner else listed.owner.xml()
         parts.append(
             f"<Contents><Key>{escape(key)}</Key><LastModified>{date}{millisecond:03}Z</LastModified>"
-            f"<ETag>&quot;{escape(listed.etag)}&quot;</ETag>{checksum}<Size>{listed.size_bytes}</Size>{owner}"
+            f"<ETag>&quot;{escape(listed.etag)}&quot;</ETag>{checksum}<Size>{listed.size_bytes}</Size>{shown}"
             f"<StorageClass>{listed.storage_class}</StorageClass></Contents>"
         )
     parts += [_prefix_xml(prefix, encode) for prefix in page.common_prefixes]
@@ -241,7 +249,7 @@ def list_parts_xml(
     return document(
         "ListPartsResult",
         f"<Bucket>{escape(bucket)}</Bucket><Key>{escape(encode_name(key, encoding_type))}</Key>"
-        f"<UploadId>{escape(upload.upload_id)}</UploadId>{owner.xml('Initiator')}{owner.xml()}"
+        f"<UploadId>{escape(upload.upload_id)}</UploadId>{_owners_xml(owner)}"
         f"<StorageClass>{upload.storage_class}</StorageClass>"
         f"<PartNumberMarker>{part_number_marker}</PartNumberMarker>"
         f"<NextPartNumberMarker>{next_marker}</NextPartNumberMarker><MaxParts>{max_parts}</MaxParts>"
@@ -249,6 +257,11 @@ def list_parts_xml(
         f"{_optional('ChecksumAlgorithm', upload.checksum_algorithm)}"
         f"{_optional('ChecksumType', upload.checksum_type)}{rows}",
     )
+
+
+def _owners_xml(owner: Owner) -> str:
+    """Of an upload: it is shown as begun by the account that will own the object."""
+    return f"{owner.xml('Initiator')}{owner.xml()}"
 
 
 def list_multipart_uploads_xml(
@@ -271,7 +284,7 @@ def list_multipart_uploads_xml(
     rows = "".join(
         [
             f"<Upload><Key>{escape(encode_name(upload.key, encoding_type))}</Key>"
-            f"<UploadId>{escape(upload.upload_id)}</UploadId>{owner.xml('Initiator')}{owner.xml()}"
+            f"<UploadId>{escape(upload.upload_id)}</UploadId>{_owners_xml(upload.owner or owner)}"
             f"<StorageClass>{upload.storage_class}</StorageClass><Initiated>{iso_date(upload.initiated_ms)}</Initiated>"
             f"{_optional('ChecksumAlgorithm', upload.checksum_algorithm)}"
             f"{_optional('ChecksumType', upload.checksum_type)}</Upload>"

@@ -18,6 +18,7 @@ from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.request import check_key, percent_decode
 
 MAX_LIST_COUNT = 1000
+MAX_BUCKET_COUNT = 10_000
 MAX_PART_NUMBER = 10_000
 MIN_PART_SIZE_BYTES = 5 << 20
 MAX_PART_SIZE_BYTES = 5 << 30
@@ -70,6 +71,16 @@ def parse_count(query: Mapping[str, str], name: str = "max-keys", default: int =
     if len(text) > 10 or int(text) > 0x7FFFFFFF:
         raise _invalid(f"Provided {name} not an integer or within integer range", name, text)
     return min(int(text), default)
+
+
+def parse_bucket_count(query: Mapping[str, str]) -> int:
+    """`max-buckets` of ListBuckets, 1 to 10,000.  Raises InvalidArgument."""
+    text = query.get("max-buckets", "")
+    if not text:
+        return MAX_BUCKET_COUNT
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= MAX_BUCKET_COUNT):
+        raise _invalid(f"Argument max-buckets must be an integer between 1 and {MAX_BUCKET_COUNT}", "max-buckets", text)
+    return int(text)
 
 
 def parse_encoding_type(query: Mapping[str, str]) -> str:

@@ -75,6 +75,8 @@ def list_object_versions_xml(page: VersionPage) -> bytes:
 
 def _version_xml(version: ListedObjectVersion, owner: str, encoding_type: str) -> str:
     listed = version.listed
+    if listed.owner is not None:
+        owner = listed.owner.xml()
     head = (
         f"<Key>{escape(encode_name(listed.key, encoding_type))}</Key><VersionId>{version.version_id}</VersionId>"
         f"<IsLatest>{'true' if version.latest else 'false'}</IsLatest>"

@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast_server.s3.conditions import check_copy_source, check_read, parse_write_condition
+from holdfast_server.s3.conditions import (
+    check_copy_source,
+    check_read,
+    parse_delete_condition,
+    parse_write_condition,
+)
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.headers import http_date
 from holdfast_server.s3.ranges import ByteRange, parse_copy_range, parse_range
@@ -62,6 +67,13 @@ def test_reads(headers, code):
         ({"if-match": '"x"'}, ETAG, "PreconditionFailed"),
         ({"if-match": f'"{ETAG}"'}, None, "NoSuchKey"),
         ({"if-match": "*"}, ETAG, "ok"),
+        ({"if-match": ""}, ETAG, "PreconditionFailed"),
+        ({"if-none-match": f'"{ETAG}"'}, ETAG, "PreconditionFailed"),
+        ({"if-none-match": f'"x", "{ETAG}"'}, ETAG, "PreconditionFailed"),
+        ({"if-none-match": '"x"'}, ETAG, "ok"),
+        ({"if-none-match": '"x"'}, None, "ok"),
+        ({"if-match": f'"{ETAG}"', "if-none-match": '"x"'}, ETAG, "ok"),
+        ({"if-match": f'"{ETAG}"', "if-none-match": "*"}, ETAG, "PreconditionFailed"),
     ],
 )
 def test_writes(headers, current, code):
@@ -70,9 +82,37 @@ def test_writes(headers, current, code):
     assert code_of(condition.check, current) == code
 
 
-def test_write_conditions_that_s3_does_not_have():
+def test_no_condition_is_none():
     assert parse_write_condition({}) is None
-    assert code_of(parse_write_condition, {"if-none-match": f'"{ETAG}"'}) == "NotImplemented"
+    assert parse_delete_condition({}) is None
+
+
+TIME, SIZE = "x-amz-if-match-last-modified-time", "x-amz-if-match-size"
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"if-match": f'"{ETAG}"'}, "ok"),
+        ({"if-match": "*"}, "ok"),
+        ({"if-match": '"x"'}, "PreconditionFailed"),
+        ({TIME: "Fri, 24 May 2013 00:00:00 GMT"}, "ok"),
+        ({TIME: "Fri, 24 May 2013 00:00:01 GMT"}, "PreconditionFailed"),
+        ({SIZE: "17"}, "ok"),
+        ({SIZE: "0"}, "PreconditionFailed"),
+        ({"if-match": "*", TIME: "Fri, 24 May 2013 00:00:00 GMT", SIZE: "18"}, "PreconditionFailed"),
+    ],
+)
+def test_deletes(headers, code):
+    condition = parse_delete_condition(headers)
+    assert condition is not None
+    assert code_of(condition.check, ETAG, 1369353600_999, 17) == code
+
+
+def test_conditions_of_a_delete_that_cannot_be_checked_are_refused():
+    assert code_of(parse_delete_condition, {"if-none-match": "*"}) == "NotImplemented"
+    for headers in ({SIZE: "many"}, {SIZE: "-1"}, {SIZE: ""}, {TIME: "yesterday"}, {TIME: ""}):
+        assert code_of(parse_delete_condition, headers) == "InvalidArgument"
 
 
 @pytest.mark.parametrize(

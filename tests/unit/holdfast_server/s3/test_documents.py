@@ -192,7 +192,7 @@ def test_complete_takes_ten_thousand_parts():
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        (b"", "MissingRequestBodyError"),
+        (b"", "MalformedXML"),
         (b"<CompleteMultipartUpload/>", "MalformedXML"),
         (b"<Other/>", "MalformedXML"),
         (b"not xml", "MalformedXML"),
