@@ -147,7 +147,7 @@ def advance_pools(
     formatted: Iterable[str],
 ) -> Ledger:
     """The next ledger: `formatted` names pools whose every drive was seen formatted just now; `epochs` is what
-    each pod (pool, ordinal) last said it works with.
+    each pod (pool, ordinal) that knows every pool last said it works with.
 
     The first pools are readable and writable from epoch 1.  A later one first gets its pods and its drives, while
     no request goes near it; then an epoch makes it readable, and the next one writable.  An epoch is followed by

@@ -52,7 +52,7 @@ from holdfast_operator.observe.cluster import LiveObjects, list_live_objects
 from holdfast_operator.observe.health import HealthProbe
 from holdfast_operator.observe.hindrances import explain_pods
 from holdfast_operator.observe.pods import PodState, StatefulSetState, read_pods, read_stateful_sets
-from holdfast_operator.observe.redundancy import Redundancy, formatted_pools, merge_views
+from holdfast_operator.observe.redundancy import Redundancy, formatted_pools, merge_views, reported_epochs
 from holdfast_operator.observe.trust import Reach
 from holdfast_operator.optional_objects import MONITORING, NETWORK, OptionalObjects
 from holdfast_operator.plan import (
@@ -259,7 +259,7 @@ class Reconciler:
         ledger = advance_pools(
             credentials.ledger,
             tenant.pools,
-            redundancy.epochs or {},
+            reported_epochs(credentials.ledger.pools, redundancy),
             formatted_pools(credentials.ledger.pools, redundancy),
         )
         ledger = note_intentions(tls.advance(ledger, views), tenant, credentials)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -155,6 +156,9 @@ def states(cluster: Cluster, namespace: str) -> list[str]:
 
 
 def used_bytes(endpoint: str, pool: str) -> int:
-    with urllib.request.urlopen(f"{endpoint}/health/cluster", timeout=10) as answer:
-        drives = json.load(answer)["drives"]
+    try:
+        with urllib.request.urlopen(f"{endpoint}/health/cluster", timeout=10) as answer:
+            drives = json.load(answer)["drives"]
+    except urllib.error.HTTPError as error:
+        raise AssertionError(f"{error.code}: {error.read().decode()}") from error
     return sum(drive["usedBytes"] for drive in drives if drive["pool"] == pool)

@@ -72,6 +72,8 @@ class Redundancy:
     """Pods that answered."""
     epochs: Mapping[tuple[str, int], int] | None = None
     """Per pod (pool, ordinal) that answered, the epoch it works with."""
+    known_pools: Mapping[tuple[str, int], frozenset[str]] | None = None
+    """Per pod that answered, the pools that its configuration names."""
     key_revisions: Mapping[tuple[str, int], int] | None = None
     """Per pod that answered, the revision of the keys it works with."""
     repair_queue_length: int = 0
@@ -148,6 +150,7 @@ def merge_views(
         sets=tuple(sets),
         answering=len(views),
         epochs={(view.pool, view.ordinal): view.health.epoch for view in views},
+        known_pools={(view.pool, view.ordinal): frozenset(one.pool for one in view.health.sets) for view in views},
         key_revisions={(view.pool, view.ordinal): view.health.key_revision for view in views},
         repair_queue_length=max((view.health.repair_queue_length for view in views), default=0),
     )
@@ -175,6 +178,19 @@ def formatted_pools(pools: Iterable[PoolRecord], redundancy: Redundancy) -> froz
         if heard and len(states) == pool.servers * pool.volumes_per_server and set(states) == {OK}:
             names.add(pool.name)
     return frozenset(names)
+
+
+def reported_epochs(pools: Iterable[PoolRecord], redundancy: Redundancy) -> dict[tuple[str, int], int]:
+    """What the pods that know every one of these pools say they work with.
+
+    A pool that joins is named to the pods without a new epoch, a minute before the last of them may read of it, and
+    those that have not turn its pods away.
+    """
+    names = {pool.name for pool in pools}
+    known = redundancy.known_pools or {}
+    return {
+        place: epoch for place, epoch in (redundancy.epochs or {}).items() if names <= known.get(place, frozenset())
+    }
 
 
 _Place = tuple[str, int, int]

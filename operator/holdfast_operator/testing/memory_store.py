@@ -144,6 +144,8 @@ class MemoryPods:
         self.stuck_tls: dict[str, str] = {}
         """Pods that are at another stage of TLS than they were told to be."""
         self.stuck_epochs: dict[str, int] = {}
+        self.unaware_of: dict[str, str] = {}
+        """Pod → a pool that its configuration does not name yet."""
         """Pods that still work with an older configuration."""
         self.repair_queue_length = 0
         """Of every drive."""
@@ -212,7 +214,7 @@ class MemoryPods:
         document = self._kube.object(CONFIG_MAP, labels.config_map_name(tenant), namespace)["data"]["config.yaml"]
         served = config.from_builtins(yaml.safe_load(document))
         drives, sets = [], []
-        for pool in served.pools:
+        for pool in (one for one in served.pools if one.name != self.unaware_of.get(pod.name)):
             for index, slots in enumerate(
                 geometry.erasure_sets(pool.servers, pool.volumes_per_server, pool.erasure.set_size)
             ):

@@ -26,7 +26,7 @@ from holdfast_server.clock.port import Clock
 from holdfast_server.peers import messages
 from holdfast_server.peers.connection import Connection, ConnectionLost
 from holdfast_server.peers.frames import Buffer, Frame, FrameError, split_blobs
-from holdfast_server.peers.handshake import NONCE_SIZE_BYTES, Dialler, HandshakeError, PodIdentity
+from holdfast_server.peers.handshake import NONCE_SIZE_BYTES, Dialler, HandshakeError, NotAMember, PodIdentity
 from holdfast_server.peers.messages import ConnectionClass, Report, Request, Verb
 from holdfast_server.peers.naming import Resolver
 from holdfast_server.peers.port import PeerError
@@ -113,6 +113,8 @@ class Channel:
         self._attempt_timeout: asyncio.Timeout | None = None
         self._attempt_began = 0.0
         self.last_failure = "not connected yet"
+        self.turned_away = False
+        """Whether the last attempt ended with the peer's word that this pod is none of the tenant's."""
 
     @property
     def connected(self) -> bool:
@@ -349,11 +351,13 @@ class Channel:
             failure = str(error) or (silence if isinstance(error, TimeoutError) else type(error).__name__)
             level = logging.DEBUG if failure == self.last_failure else logging.WARNING
             self.last_failure = failure
+            self.turned_away = isinstance(error, NotAMember)
             log.log(level, "peer cannot be dialled", extra=self._fields(reason=failure))
             return None
         finally:
             self._attempt_timeout = None
         self._connection = connection
+        self.turned_away = False
         connection.start(self._on_frame, lambda reason: self._on_lost(connection, reason))
         if connection.lost:
             return None

@@ -43,6 +43,10 @@ class HandshakeError(Exception):
     """The other end is not the pod it should be, or not to be talked to; the message holds no secret."""
 
 
+class NotAMember(HandshakeError):
+    """The dialler is none of the tenant's pods by the acceptor's configuration, which may be an older one."""
+
+
 class PodIdentity(NamedTuple):
     """What a pod proves about itself."""
 
@@ -90,6 +94,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome"):
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True, tag="refusal"):
     reason: str
+    not_a_member: bool = False
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -104,7 +109,7 @@ _M = TypeVar("_M", bound=msgspec.Struct)
 
 def refusal(error: HandshakeError) -> bytes:
     """The last message to an end that is turned away."""
-    return _encode(Refusal(str(error)[:_MAX_REASON_LENGTH]))
+    return _encode(Refusal(str(error)[:_MAX_REASON_LENGTH], isinstance(error, NotAMember)))
 
 
 class Dialler:
@@ -238,7 +243,8 @@ def _expect(payload: memoryview, kind: type[_M]) -> _M:
     except msgspec.MsgspecError as error:
         raise HandshakeError("sent something that is no handshake message") from error
     if isinstance(message, Refusal):
-        raise HandshakeError(f"refused: {message.reason[:_MAX_REASON_LENGTH]}")
+        kind = NotAMember if message.not_a_member else HandshakeError
+        raise kind(f"refused: {message.reason[:_MAX_REASON_LENGTH]}")
     if not isinstance(message, kind):
         raise HandshakeError(f"sent {type(message).__name__} where {kind.__name__} was due")
     return message

@@ -28,7 +28,14 @@ from holdfast_server.peers.channel import HANDSHAKE_TIMEOUT_SECONDS
 from holdfast_server.peers.connection import Connection, ConnectionLost
 from holdfast_server.peers.dispatch import Dispatcher
 from holdfast_server.peers.frames import Frame, FrameError
-from holdfast_server.peers.handshake import NONCE_SIZE_BYTES, Acceptor, HandshakeError, PodIdentity, refusal
+from holdfast_server.peers.handshake import (
+    NONCE_SIZE_BYTES,
+    Acceptor,
+    HandshakeError,
+    NotAMember,
+    PodIdentity,
+    refusal,
+)
 from holdfast_server.peers.messages import ConnectionClass, Reply, Report
 from holdfast_server.transport.listener import Admission, Listener
 
@@ -130,7 +137,7 @@ class PeerServer:
         acceptor = Acceptor(self._me, self._key(), self._clock.random_bytes(NONCE_SIZE_BYTES))
         challenge, peer, connection_class = acceptor.challenge((await connection.receive()).header)
         if not self._is_member(peer.pool, peer.ordinal):
-            raise HandshakeError(f"pod {peer.ordinal} of pool {peer.pool!r} is none of this tenant's")
+            raise NotAMember(f"pod {peer.ordinal} of pool {peer.pool!r} is none of this tenant's")
         connection.send(challenge)
         welcome, _ = acceptor.welcome((await connection.receive()).header, self._report())
         connection.send(welcome)

@@ -8,7 +8,7 @@ count: nobody should be taken away while redundancy is reduced.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -66,22 +66,26 @@ def pod_health(
     drives: Iterable[PlacedStatus],
     key_revision: int = 0,
     draining: bool = False,
+    unknown_to: Sequence[str] = (),
 ) -> PodHealth:
     """`opened`: keys are loaded and every drive was opened, formatted or set aside.  `draining`: told to end, it serves
-    those who still come.
+    those who still come.  `unknown_to`: peers that take this pod for a stranger.
 
     Ready does not ask for quorum (a Service without endpoints turns 503 into refused connections), but a pod
-    whose drives all wait for their identity, or are all faulty, has nothing to serve from and says so.
+    whose drives all wait for their identity, or are all faulty, has nothing to serve from and says so.  So has one of a
+    pool that joins, until the last of the others has the configuration that names it, which may take a minute: it
+    would answer each of its clients with 503, while the others serve.
     """
     listed = [drive_health(drive) for drive in drives]
     serving = sum(1 for drive in listed if drive.state in ("ok", "healing"))
     messages = [
         *(["it is about to end"] if draining else []),
+        *(f"{peer} does not know this pod yet" for peer in unknown_to),
         *faults,
         *(f"drive {drive.volume}: {drive.message}" for drive in listed if drive.message),
     ]
     return PodHealth(
-        ready=opened and serving > 0 and not draining,
+        ready=opened and serving > 0 and not draining and not unknown_to,
         pod=pod,
         epoch=epoch,
         version=version,
@@ -101,8 +105,10 @@ def cluster_health(
     healing: HealProgress | None = None,
     tls: TlsHealth | None = None,
     key_revision: int = 0,
+    joining: Collection[str] = (),
 ) -> ClusterHealth:
-    """`me`: this pod's pool and ordinal; with `maintenance` its drives are taken as away."""
+    """`me`: this pod's pool and ordinal; with `maintenance` its drives are taken as away.  `joining`: names of pools
+    that are not read yet."""
     progress = without_names(healing or HealProgress())
     sets: list[SetHealth] = []
     failing: list[str] = []
@@ -113,7 +119,8 @@ def cluster_health(
             health = _set_health(pool.name, index, quorums, members)
             sets.append(health)
             away = [drive for drive in members if not maintenance or (drive.pool, drive.ordinal) != me]
-            if not _holds(quorums, away, count_healing=not maintenance):
+            # No request goes near a pool that joins: it cannot be missed.
+            if pool.name not in joining and not _holds(quorums, away, count_healing=not maintenance):
                 failing.append(f"pool {pool.name} set {index}")
     without = " without this pod" if maintenance else ""
     return ClusterHealth(

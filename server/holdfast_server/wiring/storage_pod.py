@@ -403,11 +403,14 @@ class StoragePod:
             drives=self._own_statuses(),
             key_revision=self._inputs.keys.further.revision,
             draining=self._draining,
+            unknown_to=[str(peer.link.target) for peer in self._network.peers if peer.link.turned_away],
         )
 
     def cluster_health(self, maintenance: bool) -> ClusterHealth:
+        config = self._inputs.config
         return cluster_health(
-            pools=self._inputs.config.pools,
+            pools=config.pools,
+            joining=[pool.name for pool in config.pools if pool.readable_from_epoch > config.epoch],
             epoch=self._epoch,
             drives=self._statuses(),
             me=self._place,

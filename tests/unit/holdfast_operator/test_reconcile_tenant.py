@@ -399,6 +399,11 @@ async def test_a_pool_joins_without_touching_the_service(world: Any) -> None:
     assert world.condition("Degraded")["status"] == "False"
     assert world.kube.tenant_status()["pools"][1]["state"] == "Joining"
     world.pods.down = set()
+    world.pods.unaware_of["logs-pool-main-3"] = "more"
+    await world.run_passes(4)
+    assert served_config(world)["epoch"] == 1, "a pod whose configuration does not name the pool turns its pods away"
+    assert world.kube.tenant_status()["pools"][1]["state"] == "Joining"
+    world.pods.unaware_of.clear()
     world.pods.stuck_epochs["logs-pool-main-3"] = 1
     await world.run_passes(4)
     served = served_config(world)

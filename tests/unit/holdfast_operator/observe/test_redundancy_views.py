@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from holdfast_operator.ledger import PoolRecord
 from holdfast_operator.observe.health import PodView
-from holdfast_operator.observe.redundancy import formatted_pools, merge_views
+from holdfast_operator.observe.redundancy import Redundancy, formatted_pools, merge_views, reported_epochs
 from holdfast_server.contract.health import ClusterHealth, DriveHealth, SetHealth
 
 POOL = PoolRecord(
@@ -88,6 +90,16 @@ def test_a_pool_counts_as_formatted_only_by_every_pods_own_word() -> None:
     assert formatted_pools([POOL], merge_views([POOL], whole[:3])) == frozenset()
     blank = [*whole[:3], view(3, "ooob")]
     assert formatted_pools([POOL], merge_views([POOL], blank)) == frozenset()
+
+
+def test_a_pod_that_does_not_know_every_pool_reports_no_epoch() -> None:
+    views = [view(0, "oooo"), view(1, "oooo")]
+    ballots = [*views[1].health.sets, structs.replace(views[1].health.sets[0], pool="more")]
+    views[1] = PodView("main", 1, structs.replace(views[1].health, sets=ballots))
+    redundancy = merge_views([POOL], views)
+    assert reported_epochs([POOL], redundancy) == {("main", 0): 1, ("main", 1): 1}
+    assert reported_epochs([POOL, structs.replace(POOL, name="more")], redundancy) == {("main", 1): 1}
+    assert reported_epochs([POOL], Redundancy()) == {}
 
 
 def test_pools_the_pods_do_not_know_yet_are_offline() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from holdfast_server.drives.port import DriveState, DriveStatus
 from holdfast_server.peers import handshake
-from holdfast_server.peers.handshake import Acceptor, Dialler, HandshakeError, PodIdentity, refusal
+from holdfast_server.peers.handshake import Acceptor, Dialler, HandshakeError, NotAMember, PodIdentity, refusal
 from holdfast_server.peers.messages import ConnectionClass, Report
 
 KEY = b"k" * 32
@@ -49,6 +49,20 @@ def test_a_dialler_without_the_key_is_turned_away() -> None:
     proof = dialler(key=b"x" * 32).prove(memoryview(challenge_of_forger), REPORT_ZERO)
     with pytest.raises(HandshakeError, match="peer key"):
         b.welcome(memoryview(proof), REPORT_ONE)
+
+
+def test_who_is_turned_away_learns_whether_it_is_unknown() -> None:
+    for told, kind in ((NotAMember("no such pod"), NotAMember), (HandshakeError("busy"), HandshakeError)):
+        with pytest.raises(HandshakeError, match=f"refused: {told}") as caught:
+            dialler().prove(memoryview(refusal(told)), REPORT_ZERO)
+        assert type(caught.value) is kind
+
+
+def test_a_refusal_of_an_older_release_is_just_that() -> None:
+    older = msgspec.msgpack.encode(["refusal", "none of this tenant's"])
+    with pytest.raises(HandshakeError, match="none of this tenant's") as caught:
+        dialler().prove(memoryview(older), REPORT_ZERO)
+    assert type(caught.value) is HandshakeError
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 from holdfast_server.contract.config import ErasureConfig, PoolConfig
 from holdfast_server.contract.healing import BucketUsage, DriveHealing, HealProgress, SetHealing, StuckRegister
+from holdfast_server.contract.health import PodHealth
 from holdfast_server.drives.port import DriveState, DriveStatus
 from holdfast_server.pod.health import PlacedStatus, cluster_health, pod_health
 
@@ -68,6 +69,29 @@ def test_one_set_without_quorum_makes_the_tenant_unhealthy_and_is_named() -> Non
     assert not health.healthy
     assert health.message == "no write quorum: pool wide set 1"
     assert [s.online for s in health.sets] == [4, 2]
+
+
+def test_a_pool_that_joins_is_told_of_and_is_not_missed() -> None:
+    more = msgspec.structs.replace(POOL, name="more", readable_from_epoch=2, writable_from_epoch=3)
+    for maintenance in (False, True):
+        health = cluster_health(
+            pools=[POOL, more], epoch=1, drives=drives([FULL] * 4), me=("main", 0), maintenance=maintenance,
+            joining=["more"],
+        )  # fmt: skip
+        assert health.healthy
+        assert [(one.pool, one.writable) for one in health.sets] == [("main", True), ("more", False)]
+    assert not cluster_health(pools=[POOL, more], epoch=2, drives=drives([FULL] * 4), me=("main", 0)).healthy
+
+
+def test_a_pod_that_others_take_for_a_stranger_is_not_ready() -> None:
+    def asked(*unknown_to: str) -> PodHealth:
+        return pod_health(
+            pod="p", epoch=1, version="v", opened=True, faults=[], drives=drives([FULL]), unknown_to=unknown_to
+        )
+
+    assert asked().ready
+    assert not asked("main/0 at a:1").ready
+    assert asked("main/0 at a:1").message == "main/0 at a:1 does not know this pod yet"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from holdfast_server.objects.port import Attributes, Unavailable
 from holdfast_server.wiring.inputs import StandaloneInputs, TenantInputs
 from holdfast_server.wiring.storage_pod import PodSettings, StoragePod, serve
 
-ADDRESSES = [f"127.0.19.{i + 1}" for i in range(4)]
+ADDRESSES = [f"127.0.19.{i + 1}" for i in range(5)]
 BUCKET = b"b" * 16
 
 
@@ -81,6 +81,23 @@ class Tenant:
         if epoch is not None:
             self.config["epoch"] = epoch
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
+
+    def add_pool(self) -> TenantInputs:
+        """A pool of one pod that joins: what that pod starts with; the others learn of it when it is published."""
+        pool = {
+            "name": "more", "servers": 1, "volumesPerServer": 2, "erasure": {"setSize": 2, "parity": 1},
+            "podNamePrefix": "logs-more-", "hostSuffix": ".pods", "drivePath": "/data{volume}", "formatting": True,
+            "firstNode": 4, "readableFromEpoch": 2, "writableFromEpoch": 3,
+        }  # fmt: skip
+        self.config["pools"].append(pool)
+        shutil.copytree(self.root(0) / "k", self.root(4) / "k")
+        for volume in range(2):
+            (self.root(4) / f"data{volume}").mkdir()
+        with (self.folder / "hosts").open("a") as hosts:
+            hosts.write(f"{ADDRESSES[4]} logs-more-0.pods\n")
+        newer = self.folder / "newer.yaml"
+        newer.write_text(yaml.safe_dump(self.config))
+        return TenantInputs(newer, "logs-more-0", self.root(4))
 
     async def reach_epoch(self, epoch: int, *ordinals: int) -> None:
         self.publish(epoch)
@@ -279,6 +296,25 @@ async def test_configuration_is_followed_and_a_pod_that_is_behind_coordinates_no
     await tenant.reach_epoch(3, 3)
     await tenant.all_ok(3)
     assert await get(tenant.pod(3), "key") == b"one epoch behind is as good as none"
+
+
+async def test_a_pod_of_a_joining_pool_is_not_ready_before_every_other_pod_knows_it(tenant: Tenant) -> None:
+    await tenant.start(0, 1, 2, 3)
+    await tenant.all_ok(0, 1, 2, 3)
+    inputs = tenant.add_pool()
+    settings = PodSettings(bind_address=ADDRESSES[4], version="test", hosts_file=tenant.folder / "hosts")
+    async with StoragePod.running(inputs, settings) as more:
+        await until(lambda: [drive.state for drive in more.pod_health().drives] == ["ok", "ok"])
+        await until(lambda: "main/0 at logs-0.pods" in more.pod_health().message)
+        assert "does not know this pod yet" in more.pod_health().message
+        assert not more.pod_health().ready
+        tenant.publish()
+        await until(lambda: more.pod_health().ready)
+        assert more.pod_health().message == ""
+    await until(lambda: "offline" in [drive.state for drive in tenant.pod(0).cluster_health(False).drives])
+    assert tenant.pod(0).cluster_health(False).healthy, "no request goes near the pool before the next epoch"
+    await tenant.reach_epoch(2, 0)
+    assert tenant.pod(0).cluster_health(False).message == "no write quorum: pool more set 0"
 
 
 async def test_what_new_buckets_get_follows_the_configuration(tenant: Tenant) -> None:
