@@ -115,6 +115,13 @@ class TlsConfig(_Struct, frozen=True, kw_only=True):
     """What becomes of clients without TLS at stage Required; probes are answered either way."""
 
 
+class DebugConfig(_Struct, frozen=True, kw_only=True):
+    """For tests of the store itself; the operator never writes it, and no field of a Tenant leads here."""
+
+    lifecycle_day_seconds: Annotated[float, msgspec.Meta(ge=0.5, le=86400.0)] | None = None
+    """How long lifecycle rules take a day to be.  Data is deleted sooner by that."""
+
+
 ObjectOwnership = Literal["BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"]
 DEFAULT_OBJECT_OWNERSHIP: ObjectOwnership = "BucketOwnerEnforced"
 
@@ -133,6 +140,7 @@ class ServerConfig(_Struct, frozen=True, kw_only=True):
     object_ownership: ObjectOwnership = DEFAULT_OBJECT_OWNERSHIP
     """Of new buckets whose creator does not say.  Access control lists are in force but with BucketOwnerEnforced;
     with ObjectWriter a new bucket has no ownership controls set, which means the same."""
+    debug: DebugConfig | None = None
 
 
 class ConfigError(ValueError):
@@ -153,7 +161,7 @@ def from_builtins(value: object) -> ServerConfig:
 
 def to_builtins(config: ServerConfig) -> dict[str, object]:
     document = dict(msgspec.to_builtins(config))
-    for name in ("audit", "tls"):
+    for name in ("audit", "debug", "tls"):
         if document[name] is None:
             # Unknown to the release before, which pods still run while a tenant is upgraded.
             del document[name]

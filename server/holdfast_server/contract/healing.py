@@ -56,13 +56,39 @@ class ScannerProgress(_Struct, frozen=True, kw_only=True):
 
 
 class BucketUsage(_Struct, frozen=True, kw_only=True):
-    """What one erasure set holds of one bucket, as of the last complete scan."""
+    """What one erasure set holds of one bucket, as of the last walk over it."""
 
     bucket_id: str
     """Hexadecimal."""
     objects: int
     size_bytes: int
-    """As clients see it, without parity."""
+    """As clients see it, without parity; of all versions."""
+    versions: int = 0
+    """Objects, versions that were replaced, and delete markers."""
+    parts: int = 0
+    """Of uploads that are neither completed nor aborted."""
+    parts_size_bytes: int = 0
+
+
+class BucketWalkProgress(_Struct, frozen=True, kw_only=True):
+    """The walk over what buckets hold: lifecycle, usage, what deleted buckets left.  Counters since the pod's start."""
+
+    leads: bool = False
+    """This drive walks for its set, and a pass is under way."""
+    fraction: float = 0.0
+    last_pass_ended_ms: int = 0
+    """0: no pass has been completed by this drive."""
+    registers: int = 0
+    expired: dict[str, int] = {}
+    """Versions and uploads that lifecycle rules ended, by reason (`s3.expiry.Why`)."""
+    locked: int = 0
+    """Times a version was due and kept by a lock."""
+    failed: int = 0
+    """Times something due could not be ended; a later pass finds it again."""
+    strays_removed: int = 0
+    """What had been left in buckets that were deleted."""
+    unknown_buckets: int = 0
+    """Ids of buckets that nobody knows and nobody is known to have deleted; what lies there is left alone."""
 
 
 class DriveHealing(_Struct, frozen=True, kw_only=True):
@@ -80,7 +106,8 @@ class DriveHealing(_Struct, frozen=True, kw_only=True):
     scanner: ScannerProgress = ScannerProgress()
     usage: list[BucketUsage] = []
     usage_counted_ms: int = 0
-    """When the scan that counted was complete; 0: never."""
+    """When the pass that counted was complete; 0: never."""
+    buckets: BucketWalkProgress = BucketWalkProgress()
 
 
 class StuckRegister(_Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from holdfast_server.clock.port import Clock
-from holdfast_server.contract.healing import DriveHealing, HealProgress, SetHealing
+from holdfast_server.contract.healing import BucketWalkProgress, DriveHealing, HealProgress, SetHealing
 from holdfast_server.drives.port import DriveState
 from holdfast_server.heal.own_drive import OwnDrive
 from holdfast_server.objects.store import ObjectStore
@@ -48,7 +48,8 @@ def report(
 def _drive(service: HealService, volume: int, drive: OwnDrive, clock: Clock) -> DriveHealing:
     work = service.work_of(volume)
     total = _registers_total(service, drive, volume)
-    usage, counted_ms = service.scanner.usage(work.scan)
+    walk = service.walk
+    usage, counted_ms = walk.usage(work.walk) if walk is not None else ([], 0)
     length = drive.repair_queue_length
     waited = (clock.now_ms() - work.queue.oldest_ms) / 1000 if length and work.queue.oldest_ms else 0.0
     return DriveHealing(
@@ -63,6 +64,7 @@ def _drive(service: HealService, volume: int, drive: OwnDrive, clock: Clock) -> 
         scanner=service.scanner.progress(work.scan, total),
         usage=usage,
         usage_counted_ms=counted_ms,
+        buckets=walk.progress(work.walk, total) if walk is not None else BucketWalkProgress(),
     )
 
 

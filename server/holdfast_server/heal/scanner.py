@@ -6,14 +6,13 @@ In order of registers, then of folders:
 - every register is compared with R other drives (`comparing`): one that some drive misses, or that nobody marked, is
   healed, so that a write whose coordinator died before its notes is found within a pass;
 - parts of uploads that have ended are deleted;
-- objects and bytes are counted per bucket;
 - shard files that no record names, and staged leftovers, are given up when they are old.
 
-One unit of work is a bounded number of registers, of bytes, or one folder.  Where the pass is, and what it has counted,
-is kept on the drive with each unit: a pod that restarts goes on there.  A pass is spread over `scan_pass_seconds`,
+One unit of work is a bounded number of registers, of bytes, or one folder.  Where the pass is is
+kept on the drive with each unit: a pod that restarts goes on there.  A pass is spread over `scan_pass_seconds`,
 the bytes read evenly over most of it, and gives way to requests like all healing.
 
-Not here: dropping tombstones (`tombstones`), expiry by lifecycle.
+Not here: dropping tombstones (`tombstones`), expiry and usage (`bucket_walk`).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import msgspec
 
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import stamp_ms
-from holdfast_server.contract.healing import BucketUsage, ScannerProgress
+from holdfast_server.contract.healing import ScannerProgress
 from holdfast_server.drives.port import Register, ScanEntry, ShardCorrupt, ShardMissing
 from holdfast_server.heal.comparing import Place, compare
 from holdfast_server.heal.own_drive import ORPHAN_FOLDERS, OwnDrive
@@ -48,11 +47,6 @@ _NAME = b"scanner"
 log = logging.getLogger(__name__)
 
 
-class Usage(msgspec.Struct, array_like=True):
-    objects: int = 0
-    size_bytes: int = 0
-
-
 class ScanPass(msgspec.Struct, array_like=True):
     """As it is kept on the drive.  Fields are only ever appended, with defaults."""
 
@@ -62,11 +56,12 @@ class ScanPass(msgspec.Struct, array_like=True):
     folder: int = -1
     """-1: registers are being walked."""
     registers: int = 0
-    usage: dict[bytes, Usage] = {}
+    usage: dict[bytes, object] = {}
+    """Earlier releases counted here (`bucket_walk` does now)."""
     last_ended_ms: int = 0
     last_began_ms: int = 0
     last_registers: int = 0
-    last_usage: dict[bytes, Usage] = {}
+    last_usage: dict[bytes, object] = {}
 
 
 @dataclass(slots=True)
@@ -174,7 +169,6 @@ class Scanner:
                 log.warning("%s: drive %d: rot in %r", erasure_set.name, drive.position, entry.register.key)
                 outcome = await self._healing.heal(erasure_set, [entry.register], verify=True)
                 state.rotten += outcome.rotten
-            _count(present.usage, entry)
             state.pending.popleft()
             present.place = Place(entry.register.space, entry.register.key.encode(), entry.register.version + b"\0")
             present.registers += 1
@@ -235,7 +229,6 @@ class Scanner:
             last_ended_ms=now_ms,
             last_began_ms=present.began_ms,
             last_registers=present.registers,
-            last_usage=present.usage,
         )
         await self._keep(drive, state.present)
         return None
@@ -270,23 +263,3 @@ class Scanner:
             orphans_removed=state.orphans,
             parts_removed=state.parts,
         )
-
-    def usage(self, state: ScanState) -> tuple[list[BucketUsage], int]:
-        """As of the last complete pass, and when that was."""
-        if state.present is None:
-            return [], 0
-        found = [
-            BucketUsage(bucket_id=bucket.hex(), objects=usage.objects, size_bytes=usage.size_bytes)
-            for bucket, usage in state.present.last_usage.items()
-        ]
-        return found, state.present.last_ended_ms
-
-
-def _count(usage: dict[bytes, Usage], entry: ScanEntry) -> None:
-    if entry.register.space[:1] != record.OBJECT_SPACE or entry.newest.tombstone:
-        return
-    if entry.mark and entry.newest.stamp != entry.mark:
-        return  # undecided; the version below is as good as unknown here
-    found = usage.setdefault(entry.register.space[1:], Usage())
-    found.objects += 1
-    found.size_bytes += record.decode(entry.newest.record).size_bytes

@@ -3,7 +3,8 @@
 1. the *repair queue* (`repair_queue`): registers whose last write did not reach every drive, within seconds;
 2. the *filling* (`filling`): an empty replacement gets everything; a drive that was away is looked through;
 3. the *scanner* (`scanner`): rot, lost notes, leaks, usage, over a day;
-4. the *dropping* of tombstones (`tombstones`), minutes after the delete.
+4. the *dropping* of tombstones (`tombstones`), minutes after the delete;
+5. the *walk over buckets* (`bucket_walk`): lifecycle, usage, what deleted buckets left; where a keeper is given.
 
 Each pod looks after its own drives, because what a drive lacks is written where it is: only the reading crosses the
 network.  The repair queue is on the holders, so there the pods take turns.
@@ -23,6 +24,8 @@ from holdfast_server.clock.port import Clock
 from holdfast_server.contract.healing import HealProgress
 from holdfast_server.drives.port import DriveError, DriveState
 from holdfast_server.heal import progress
+from holdfast_server.heal.bucket_keeper import BucketKeeper
+from holdfast_server.heal.bucket_walk import BucketWalk, WalkState
 from holdfast_server.heal.filling import Filling, FillingState
 from holdfast_server.heal.own_drive import OwnDrive
 from holdfast_server.heal.pacing import Pacer
@@ -48,6 +51,7 @@ class DriveWork:
     filling: FillingState = field(default_factory=FillingState)
     scan: ScanState = field(default_factory=ScanState)
     drop: DropState = field(default_factory=DropState)
+    walk: WalkState = field(default_factory=WalkState)
     look_again_at: float = float("-inf")
     """At what is stuck."""
 
@@ -64,8 +68,9 @@ class HealService:
         clock: Clock,
         settings: HealSettings | None = None,
         peers_slowdowns: Callable[[], Sequence[float]] = tuple,
+        keeper: BucketKeeper | None = None,
     ) -> None:
-        """`peers_slowdowns`: see `Pacer`."""
+        """`peers_slowdowns`: see `Pacer`.  Without a keeper buckets are not walked."""
         self._store = store
         self._local_drives = local_drives
         self._clock = clock
@@ -76,6 +81,7 @@ class HealService:
         self.filling = Filling(self.registers, clock, self.settings)
         self.scanner = Scanner(self.registers, clock, self.settings)
         self.tombstones = TombstoneWork(store, self.registers, self.pacer, clock, self.settings)
+        self.walk = BucketWalk(store, keeper, self.pacer, clock, self.settings) if keeper is not None else None
         self._work: dict[int, DriveWork] = {}
 
     async def run(self) -> None:
@@ -93,6 +99,7 @@ class HealService:
         """Have every local drive scanned from where its pass stands to the end, without the rests in between."""
         for volume, _ in enumerate(self._local_drives()):
             self.work_of(volume).scan.hurry = True
+            self.work_of(volume).walk.hurry = True
 
     def report(self) -> HealProgress:
         """What is known now, without waiting."""
@@ -106,7 +113,8 @@ class HealService:
 
     def _units(self) -> list[Unit]:
         """Apart from each other: what is due after seconds must not wait for what takes hours."""
-        return [self._work_off, self._fill, self._scan, self._drop]
+        units: list[Unit] = [self._work_off, self._fill, self._scan, self._drop]
+        return units if self.walk is None else [*units, self._walk]
 
     async def _repeat(self, unit: Unit) -> None:
         while True:
@@ -148,3 +156,8 @@ class HealService:
 
     async def _drop(self, drive: OwnDrive, erasure_set: ErasureSet, work: DriveWork) -> bool:
         return await self.tombstones.step(drive, erasure_set, work.drop)
+
+    async def _walk(self, drive: OwnDrive, erasure_set: ErasureSet, work: DriveWork) -> bool:
+        if self.walk is None or drive.status().state is not DriveState.FULL:
+            return False
+        return await self.walk.step(drive, erasure_set, work.walk)

@@ -46,6 +46,13 @@ class HealSettings:
     scan_rest_seconds: float = 0.02
     """Between two units at the least, so that a pass over few registers is spread out too."""
     scan_longest_rest_seconds: float = 60.0
+    bucket_pass_seconds: float = 3600.0
+    """Between the beginnings of two walks over what buckets hold (`bucket_walk`): how late after midnight an object may
+    expire, and how old a count of what a bucket holds may be."""
+    bucket_share: float = 0.02
+    """Of the time, what that walk may take; where one pass needs more, the next begins later."""
+    bucket_page: int = 1000
+    """Records of one unit of that walk."""
     orphan_age_seconds: float = 3600.0
     """A shard file that no record names may be on its way to being named for far less than this."""
     part_age_seconds: float = 3600.0

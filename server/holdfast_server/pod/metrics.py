@@ -30,6 +30,7 @@ from holdfast_server.contract.wording import filled_fraction
 from holdfast_server.drives.disk_threads import CALL_BOUNDS_SECONDS, CallTimes
 from holdfast_server.memory.budget import Budget
 from holdfast_server.pod.tls_files import Validity
+from holdfast_server.s3.expiry import Why
 
 DRIVE_STATES = ("ok", "healing", "blank", "offline", "faulty")
 _DRIVE = ("pool", "set", "position", "volume")
@@ -79,6 +80,7 @@ class PodCollector(Collector):
         yield from _queue(view.state.healing.drives)
         yield from _filling(view.state.healing.drives)
         yield from _scanner(view.state.healing.drives)
+        yield from _bucket_walk(view.state.healing.drives)
         yield from _healing(view)
         yield from _memory(view)
         yield from _audit(view.audit)
@@ -206,6 +208,35 @@ def _scanner(drives: Sequence[DriveHealing]) -> Iterable[Metric]:
         orphans.add_metric(labels, scanner.orphans_removed)
         parts.add_metric(labels, scanner.parts_removed)
     return position, ended, took, registers, verified, rotten, not_whole, orphans, parts
+
+
+def _bucket_walk(drives: Sequence[DriveHealing]) -> Iterable[Metric]:
+    leads = _of_drives("holdfast_bucket_walk_active", "Whether this drive walks over its set's buckets now: 1 or 0.")
+    position = _of_drives("holdfast_bucket_walk_pass_ratio", "How much of the present pass is done, 0 to 1.")
+    ended = _of_drives(
+        "holdfast_bucket_walk_last_pass_timestamp_seconds", "When this drive's last whole pass ended; 0: never."
+    )
+    registers = _counter("holdfast_bucket_walk_registers", "Records looked at.")
+    expired = CounterMetricFamily(
+        "holdfast_lifecycle_ended", "Versions and uploads that lifecycle rules ended.", labels=(*_DRIVE, "reason")
+    )
+    locked = _counter("holdfast_lifecycle_locked", "Times something was due and kept by a lock.")
+    failed = _counter("holdfast_lifecycle_failures", "Times something was due and could not be ended then.")
+    strays = _counter("holdfast_strays_removed", "Records removed that lay in deleted buckets.")
+    unknown = _of_drives("holdfast_unknown_buckets", "Ids with records of buckets that are neither there nor deleted.")
+    for drive in drives:
+        labels, walk = _labels(drive), drive.buckets
+        leads.add_metric(labels, walk.leads)
+        position.add_metric(labels, walk.fraction)
+        ended.add_metric(labels, walk.last_pass_ended_ms / 1000)
+        registers.add_metric(labels, walk.registers)
+        for why in Why:
+            expired.add_metric((*labels, why.value), walk.expired.get(why.value, 0))
+        locked.add_metric(labels, walk.locked)
+        failed.add_metric(labels, walk.failed)
+        strays.add_metric(labels, walk.strays_removed)
+        unknown.add_metric(labels, walk.unknown_buckets)
+    return leads, position, ended, registers, expired, locked, failed, strays, unknown
 
 
 def _healing(view: PodView) -> Iterable[Metric]:

@@ -84,17 +84,27 @@ def expires_at(rules: Iterable[LifecycleRule], key: str, version: Facts, calenda
 
 
 def due_versions(
-    rules: Sequence[LifecycleRule], key: str, versions: Sequence[Facts], now_ms: int, calendar: Calendar
+    rules: Sequence[LifecycleRule],
+    key: str,
+    versions: Sequence[Facts],
+    now_ms: int,
+    calendar: Calendar,
+    preceding: int = 0,
 ) -> list[Due]:
-    """Of all versions of one key, newest first, those that are due.  Oldest first, so that what is carried out in this
-    order leaves at no time more to be seen than before."""
+    """Of the versions of one key, newest first, those that are due, oldest first.
+
+    All of its versions; or a run of them, before which there are `preceding` newer ones: then the first of the run says
+    only when the second was replaced.
+    """
     if not versions:
         return []
     due = [
         found
-        for index in range(len(versions) - 1, 0, -1)
-        if (found := _noncurrent(rules, key, versions, index, now_ms, calendar)) is not None
+        for place in range(len(versions) - 1, 0, -1)
+        if (found := _noncurrent(rules, key, versions, place, preceding, now_ms, calendar)) is not None
     ]
+    if preceding:
+        return due
     current = versions[0]
     if current.marker:
         ended = _lone_marker(rules, key, current, calendar) if len(versions) == 1 else None
@@ -107,17 +117,24 @@ def due_versions(
 
 
 def _noncurrent(
-    rules: Sequence[LifecycleRule], key: str, versions: Sequence[Facts], index: int, now_ms: int, calendar: Calendar
+    rules: Sequence[LifecycleRule],
+    key: str,
+    versions: Sequence[Facts],
+    place: int,
+    preceding: int,
+    now_ms: int,
+    calendar: Calendar,
 ) -> Due | None:
-    version, replaced_ms = versions[index], versions[index - 1].modified_ms
+    version, replaced_ms = versions[place], versions[place - 1].modified_ms
+    replaced_since = preceding + place - 1
     for rule in rules:
-        if not rule.enabled or rule.noncurrent_days is None or index - 1 < (rule.newer_versions or 0):
+        if not rule.enabled or rule.noncurrent_days is None or replaced_since < (rule.newer_versions or 0):
             continue
         since_ms = calendar.after(replaced_ms, rule.noncurrent_days)
         if since_ms > now_ms:
             continue
         if rule.names_bare(key) if version.marker else rule.names(key, version.size_bytes, lambda: version.tags):
-            return Due(index, Why.NONCURRENT, rule.id, since_ms)
+            return Due(place, Why.NONCURRENT, rule.id, since_ms)
     return None
 
 

@@ -31,7 +31,9 @@ import yaml
 from holdfast_server.contract import geometry, names
 from holdfast_server.contract.config import (
     DEFAULT_OBJECT_OWNERSHIP,
+    AuditConfig,
     CertificateFiles,
+    DebugConfig,
     ErasureConfig,
     KeyFiles,
     ObjectOwnership,
@@ -89,6 +91,8 @@ class PodProcesses:
     tls: Mapping[str, str] | None = None
     """Texts of the files named above, the same for every pod; None for pods without TLS."""
     object_ownership: ObjectOwnership = DEFAULT_OBJECT_OWNERSHIP
+    debug: DebugConfig | None = None
+    audit: AuditConfig | None = None
     processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -130,6 +134,8 @@ class PodProcesses:
             keys=keys,
             tls=self._write_certificates(),
             object_ownership=self.object_ownership,
+            debug=self.debug,
+            audit=self.audit,
         )
         for pod in range(self.servers):
             path = self.directory / f"{self.prefix}{pod}" / "config.yaml"

@@ -26,6 +26,7 @@ from holdfast_server.admin.handler import AdminApi
 from holdfast_server.admin.overview import TenantView
 from holdfast_server.api import server as front_end
 from holdfast_server.api.buckets_cache import BucketCache
+from holdfast_server.api.expiring import LifecycleKeeper
 from holdfast_server.api.grants import ownership_at_creation
 from holdfast_server.api.identities import Identities
 from holdfast_server.api.services import Services
@@ -60,6 +61,7 @@ from holdfast_server.pod.health import PlacedStatus, cluster_health, drive_healt
 from holdfast_server.pod.local_drives import LocalDrives
 from holdfast_server.pod.membership import Volume
 from holdfast_server.pod.metrics import PeerView, PodCollector, PodView
+from holdfast_server.wiring import lifecycle
 from holdfast_server.wiring.drive_table import DriveTable
 from holdfast_server.wiring.inputs import PodInputs
 
@@ -139,7 +141,11 @@ class StoragePod:
             PoolMap(inputs.config), self._table.drives_of, clock, self._stamps, memory=self._memory
         )
         self._services = self._make_services()
-        self._heal = HealService(self.store, lambda: self._drives, clock, peers_slowdowns=self._peers_slowdowns)
+        self._heal = HealService(
+            self.store, lambda: self._drives, clock, lifecycle.heal_settings(inputs.config.debug),
+            self._peers_slowdowns,
+            LifecycleKeeper(self._services, self.store.bounds.earliest_ms, lifecycle.calendar(inputs.config.debug)),
+        )  # fmt: skip
         self._started_ms = clock.now_ms()
         self._view = TenantView(
             lambda: inputs.config.pools, self.pod_state, lambda: self.cluster_health(False),

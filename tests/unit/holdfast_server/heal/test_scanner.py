@@ -163,27 +163,6 @@ async def test_a_part_dropped_by_one_drive_already_is_not_copied_back(cluster: M
     assert await cluster.store.live(part) is None
 
 
-async def test_usage_is_counted_per_bucket(cluster: MemoryCluster) -> None:
-    other = b"another bucket's"
-    for number in range(7):
-        await cluster.put(f"k{number}", b"x" * number)
-    await cluster.store.put_object(other, "k", BytesBody(BIG))
-    await cluster.store.delete_object(BUCKET, "k6")
-    await cluster.settle()
-    healing = service(cluster, 3)
-    assert healing.report().drives[0].usage_counted_ms == 0
-    await scan_once(healing, cluster)
-    told = healing.report().drives[0]
-    assert {(one.bucket_id, one.objects, one.size_bytes) for one in told.usage} == {
-        (BUCKET.hex(), 6, 15),
-        (other.hex(), 1, len(BIG)),
-    }
-    assert told.usage_counted_ms == cluster.clock.now_ms()
-    again = service(cluster, 3)
-    await again.heal_once()
-    assert again.report().drives[0].usage == told.usage, "it outlives the pod"
-
-
 @pytest.mark.parametrize("units", [1, 2, 3, 5, 100])
 async def test_a_restarted_pod_scans_on_where_it_was(
     cluster: MemoryCluster, units: int, monkeypatch: pytest.MonkeyPatch
@@ -201,7 +180,6 @@ async def test_a_restarted_pod_scans_on_where_it_was(
     second = service(cluster, 0)
     await scan_once(second, cluster)
     assert seen + second.report().drives[0].scanner.registers == 18
-    assert second.report().drives[0].usage[0].objects == 18
 
 
 async def test_any_call_may_fail_during_a_scan(cluster: MemoryCluster) -> None:
