@@ -56,8 +56,9 @@ lint: $(STAMP)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-## make soak    the long tests: SOAK_MINUTES=30 of mixed faults, CRASH_ROUNDS=200 of kill -9, trees, HOLDFAST_LOKI=binary
+## make soak    the long tests: SOAK_MINUTES=30 of mixed faults, CRASH_ROUNDS=200 of kill -9, FUZZ_MINUTES=60, trees, HOLDFAST_LOKI=binary
 CRASH_ROUNDS ?= 200
+FUZZ_MINUTES ?= 60
 soak: $(STAMP)
 	@$(BIN)/pytest tests/soak/soak_pods.py -v -s --log-cli-level INFO
 	@HOLDFAST_CRASH_ROUNDS=$(CRASH_ROUNDS) $(BIN)/pytest tests/crash -v -s --log-cli-level INFO
@@ -69,6 +70,7 @@ soak: $(STAMP)
 	@HOLDFAST_ALL_OPERATIONS=1 $(BIN)/pytest tests/blackbox/test_operations_document.py -v
 	@HOLDFAST_TREE_SYSTEM_FILES=5000 HOLDFAST_TREE_SYSTEM_BYTES=2000000000 \
 	  $(BIN)/pytest tests/blackbox/test_tree_round_trip.py --timeout 7200 -v --durations=0
+	@HOLDFAST_FUZZ_MINUTES=$(FUZZ_MINUTES) $(BIN)/pytest tests/fuzz -v -s
 	@$(BIN)/pytest tests/loki -v -s -rs
 
 ## make bench   figures of docs/benchmarks.md

@@ -106,6 +106,9 @@ class S3Protocol(RequestHandler):
     def end(self) -> None:
         """The front end is done with it."""
         self.let_come()
+        if self._content is not None and self._content.exception() is not None:
+            # Nothing more comes, and that was told.  aiohttp would wait for it, and log a failure of its own.
+            self._content.feed_eof()
         self._content = None
         self._unanswered = False
         self._server.rests(self)

@@ -51,7 +51,7 @@ def sort_query(query: str, without: str = "") -> str:
     pairs = [part.partition("=") for part in query.split("&") if part]
     if len(pairs) > 1:
         pairs.sort()
-    return "&".join([f"{name}={value}" for name, _, value in pairs if name != without])
+    return "&".join([f"{name}={value}" for name, _, value in pairs if not without or name != without])
 
 
 def _reencode(part: str) -> str:

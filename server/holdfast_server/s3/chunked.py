@@ -138,7 +138,7 @@ class ChunkedDecoder:
         newline = window.find(b"\n")
         if newline < 0:
             line += window
-            if len(line) > MAX_LINE_SIZE_BYTES:
+            if len(line) >= MAX_LINE_SIZE_BYTES + len(_LINE_END):  # wherever the body was cut
                 raise _bad_framing("a header line is too long")
             return position + len(window)
         line += window[:newline]

@@ -40,7 +40,7 @@ _RESPONSE_OVERRIDES = frozenset(
         "response-expires",
     }
 )
-_RESOURCE_PARAMETERS = (SUB_RESOURCES | _RESPONSE_OVERRIDES | {"versionId"}) - {"list-type"}
+RESOURCE_PARAMETERS = (SUB_RESOURCES | _RESPONSE_OVERRIDES | {"versionId"}) - {"list-type"}
 """`list-type` chooses between two forms of one listing, and no signer of version 2 knows it."""
 
 
@@ -131,6 +131,6 @@ def _lowered(query: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _sub_resources(query: Mapping[str, str]) -> str:
-    names = sorted(name for name in query if name in _RESOURCE_PARAMETERS)
+    names = sorted(name for name in query if name in RESOURCE_PARAMETERS)
     parts = [f"{name}={query[name]}" if query[name] else name for name in names]
     return "?" + "&".join(parts) if parts else ""

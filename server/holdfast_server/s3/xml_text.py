@@ -13,6 +13,7 @@ NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
 _UNSAFE = re.compile('[&<>"\r\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]')
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _NAMED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
 
 
@@ -24,3 +25,9 @@ def _reference(match: re.Match[str]) -> str:
 def escape(text: str) -> str:
     """`text` for element content or a double-quoted attribute; unchanged (and unscanned twice) if harmless."""
     return _UNSAFE.sub(_reference, text) if _UNSAFE.search(text) else text
+
+
+def escape_for_people(text: str) -> str:
+    """The same where the text only tells somebody something: what XML cannot hold becomes U+FFFD, so that every parser
+    reads the document."""
+    return escape(_FORBIDDEN.sub("\ufffd", text))

@@ -108,6 +108,19 @@ def test_a_truncated_body_is_refused(wire) -> None:
     assert wire.closed()
 
 
+def test_clients_that_break_off_leave_no_trace_in_the_log(connect, caplog: pytest.LogCaptureFixture) -> None:
+    """A stack trace each would let anybody fill the disk that logs go to."""
+    for path in ("/bucket/key", "/no-bucket/key"):
+        for ending in ("end_sending", "__exit__"):
+            with connect() as wire:
+                wire.send(wire.head("PUT", path, {"content-length": "1000"}) + bytes(400))
+                if ending == "end_sending":
+                    wire.end_sending()
+                    assert wire.read().status >= 400
+                    assert wire.closed()
+    assert "Traceback" not in caplog.text
+
+
 def test_a_client_that_vanishes_leaves_nothing(connect) -> None:
     with connect() as wire:
         wire.send(wire.head(*PUT, {"content-length": "1000000"}) + bytes(400_000))

@@ -128,6 +128,19 @@ def test_payload_is_not_copied():
     assert [view.obj is wire for view in views] == [True]
 
 
+def test_the_bound_of_a_line_is_the_same_wherever_it_is_cut():
+    line = b"3".ljust(MAX_LINE_SIZE_BYTES) + b"\r\n"
+    for padding, code in ((b"", "accepted"), (b" ", "InvalidRequest")):
+        wire = line[:1] + padding + line[1:] + b"abc\r\n0\r\n\r\n"
+        for cut in (0, MAX_LINE_SIZE_BYTES, MAX_LINE_SIZE_BYTES + 1, MAX_LINE_SIZE_BYTES + 2):
+            try:
+                decode(STREAMING_UNSIGNED_TRAILER, wire, 3, [cut])
+                found = "accepted"
+            except S3Error as error:
+                found = error.code
+            assert found == code, cut
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_lenient_ends_are_read(mode):
     assert code_of(mode, encode(mode, [b"abc"], end=b""), 3) == "accepted"

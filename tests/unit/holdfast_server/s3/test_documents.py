@@ -18,7 +18,7 @@ from holdfast_server.s3.documents_out import (
     Owner,
 )
 from holdfast_server.s3.errors import ERRORS, S3Error, error_xml
-from holdfast_server.s3.xml_text import NAMESPACE, escape
+from holdfast_server.s3.xml_text import NAMESPACE, escape, escape_for_people
 from holdfast_server.s3.xml_tree import parse
 
 OWNER = Owner("0" * 64, "Root & Co")
@@ -57,6 +57,7 @@ def test_escaped_text_reads_back(text):
 
 def test_control_characters_are_written_as_references():
     assert escape("a\x01\rb\x7f") == "a&#x1;&#xd;b&#x7f;"
+    assert escape_for_people("a\x01\rb\x7f\udcff<") == "a\ufffd&#xd;b&#x7f;\ufffd&lt;"
 
 
 @given(st.lists(XML_TEXT.filter(str.strip), max_size=5), st.sampled_from(["", "url"]))

@@ -67,6 +67,11 @@ def test_a_broken_authorization_header_names_its_fault(change, code):
     assert _code(_request(headers.items())) == code
 
 
+def test_a_parameter_without_a_name_is_signed_like_any_other():
+    assert _code(_request(_signed().items(), query="=added")) == "SignatureDoesNotMatch"
+    assert _code(_request(_signed().items(), query="&")) == "accepted"
+
+
 def test_fields_in_another_order_and_without_blanks_are_read():
     headers = _signed()
     scheme, _, fields = headers["authorization"].partition(" ")
