@@ -243,8 +243,8 @@ def _expect(payload: memoryview, kind: type[_M]) -> _M:
     except msgspec.MsgspecError as error:
         raise HandshakeError("sent something that is no handshake message") from error
     if isinstance(message, Refusal):
-        kind = NotAMember if message.not_a_member else HandshakeError
-        raise kind(f"refused: {message.reason[:_MAX_REASON_LENGTH]}")
+        refused = NotAMember if message.not_a_member else HandshakeError
+        raise refused(f"refused: {message.reason[:_MAX_REASON_LENGTH]}")
     if not isinstance(message, kind):
         raise HandshakeError(f"sent {type(message).__name__} where {kind.__name__} was due")
     return message
