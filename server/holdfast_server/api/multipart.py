@@ -80,7 +80,7 @@ async def upload_part(call: Call) -> Response:
         payload = payload_of(call.headers, call.context, max_size_bytes=MAX_PART_SIZE_BYTES)
         upload = await open_upload(call, lease.bucket, upload_id)
         body = WireBody(payload, call.body, lease, {}, _missing_algorithm(call, upload))
-        await call.ticket.stream(payload.size_bytes)
+        await call.ticket.stream(payload.max_size_bytes)
         record = await call.objects.put_part(lease.bucket.id, call.key, upload_id, number, body)
     headers = {"etag": quote_etag(record.etag), **checksum_headers(record.checksums)}
     headers.pop("x-amz-checksum-type", None)

@@ -35,7 +35,7 @@ async def put_object(call: Call) -> Response:
         if condition is not None:
             # Refuse before the body is sent; the object layer asks again when it counts.
             condition(await call.objects.head_object(lease.bucket.id, call.key))
-        await call.ticket.stream(payload.size_bytes)
+        await call.ticket.stream(payload.max_size_bytes)
         record = await call.objects.put_object(lease.bucket.id, call.key, body, condition)
     headers = {"etag": quote_etag(record.etag), **checksum_headers(record.checksums), **written_headers(record)}
     headers.update(expiry_of(lease.bucket, call.key, record))

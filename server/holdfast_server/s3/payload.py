@@ -46,14 +46,17 @@ class Payload:
     def __init__(
         self,
         decoder: ChunkedDecoder | None,
-        size_bytes: int,
+        size_bytes: int | None,
+        max_size_bytes: int,
         sha256: str,
         content_md5: bytes | None,
         checksum: ChecksumRequest | None,
         with_md5: bool,
     ) -> None:
         self.size_bytes = size_bytes
-        """The decoded size the client declared; `finish` refuses any other."""
+        """The decoded size the client declared; `finish` refuses any other.  None where HTTP's own chunks say where
+        the body ends, which a connection that breaks off does not."""
+        self.max_size_bytes = max_size_bytes if size_bytes is None else size_bytes
         self.hashes_in_decode = decoder is not None and decoder.signed
         """True when `decode` computes a SHA-256 of all it is fed: run it on a worker thread."""
         self._decoder = decoder
@@ -81,7 +84,9 @@ class Payload:
         else:
             views = [memoryview(data).cast("B")] if len(data) else []
         self._received += sum(map(len, views))
-        if self._received > self.size_bytes:
+        if self._received > self.max_size_bytes:
+            if self.size_bytes is None:
+                raise S3Error("EntityTooLarge", MaxSizeAllowed=self.max_size_bytes)
             raise S3Error("IncompleteBody", "The body is longer than was declared.")
         return views
 
@@ -98,7 +103,7 @@ class Payload:
         """
         if self._decoder is not None:
             self._decoder.finish()
-        if self._received != self.size_bytes:
+        if self.size_bytes is not None and self._received != self.size_bytes:
             raise S3Error("IncompleteBody")
         digests = {name: digest.digest() for name, digest in self._digests.items()}
         if self._sha256 and not hmac.compare_digest(digests["SHA256"].hex(), self._sha256):
@@ -142,25 +147,28 @@ def payload_of(
     mode = context.payload_hash
     decoder = None
     sha256 = ""
+    size_bytes: int | None
     if mode in STREAMING_MODES:
         size_bytes = _decoded_length(headers)
     elif mode.startswith("STREAMING-"):
         raise S3Error("NotImplemented", f"The payload mode {mode} is not implemented.")
     else:
-        length = content_length(headers)
-        if length is None:
+        size_bytes = content_length(headers)
+        if size_bytes is None and headers.get("transfer-encoding", "").strip().lower() != "chunked":
             raise S3Error("MissingContentLength")
-        size_bytes = length
         sha256 = _check_payload_hash(mode)
-    if size_bytes > max_size_bytes:
+    if size_bytes is not None and size_bytes > max_size_bytes:
         raise S3Error("EntityTooLarge", ProposedSize=size_bytes, MaxSizeAllowed=max_size_bytes)
     checksum = checksums.requested_checksum(headers)
     if mode in STREAMING_MODES:
+        assert size_bytes is not None
         decoder = ChunkedDecoder(mode, context, size_bytes)
     has_trailer = mode in STREAMING_MODES and mode != STREAMING_SIGNED
     if checksum is not None and checksum.expected is None and not has_trailer:
         raise S3Error("InvalidRequest", "x-amz-trailer needs a payload mode with a trailer.")
-    return Payload(decoder, size_bytes, sha256, checksums.parse_content_md5(headers), checksum, with_md5)
+    return Payload(
+        decoder, size_bytes, max_size_bytes, sha256, checksums.parse_content_md5(headers), checksum, with_md5
+    )
 
 
 def verify_small_body(headers: Mapping[str, str], context: SigningContext, body: bytes, max_size_bytes: int) -> bytes:

@@ -185,9 +185,42 @@ def test_metadata_that_is_not_utf8_is_refused(wire) -> None:
 
 
 def test_put_without_length_is_refused(wire) -> None:
-    wire.send(wire.head(*PUT, {"transfer-encoding": "chunked"}) + b"4\r\nbody\r\n0\r\n\r\n")
+    wire.send(wire.head(*PUT))
     answer = wire.read()
     assert (answer.status, answer.code) == (411, "MissingContentLength")
+
+
+CHUNKED = {"transfer-encoding": "chunked"}
+
+
+def test_a_body_of_unknown_length_is_taken_and_verified(wire) -> None:
+    body = b"some body" * 50_000
+    framed = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:7], body[7:])) + b"0\r\n\r\n"
+    for payload_hash in (UNSIGNED_PAYLOAD, hashlib.sha256(body).hexdigest()):
+        wire.send(wire.head("PUT", "/bucket/chunked", CHUNKED, payload_hash=payload_hash) + framed)
+        assert wire.read().status == 200
+        assert wire.ask("GET", "/bucket/chunked").body == body
+        assert wire.ask("DELETE", "/bucket/chunked").status == 204
+    for headers, payload_hash, code in (
+        (CHUNKED, hashlib.sha256(b"other").hexdigest(), "XAmzContentSHA256Mismatch"),
+        ({**CHUNKED, "content-md5": base64.b64encode(bytes(16)).decode()}, UNSIGNED_PAYLOAD, "BadDigest"),
+    ):
+        wire.send(wire.head("PUT", "/bucket/chunked", headers, payload_hash=payload_hash) + framed)
+        assert wire.read().code == code
+    assert wire.ask("GET", "/bucket/chunked").code == "NoSuchKey"
+
+
+@pytest.mark.parametrize("sent", [b"9\r\nsome body\r\n", b"9\r\nsome", b"9\r\nsome body\r\n0\r\n", b"9\r\nsome bodyX"])
+def test_a_body_of_unknown_length_that_does_not_end_is_never_stored(connect, sent: bytes) -> None:
+    with connect() as wire:
+        wire.send(wire.head("PUT", "/bucket/half", CHUNKED) + sent)
+        wire.end_sending()
+        assert wire.read().status == 400
+        assert wire.closed()
+    with connect() as wire:
+        wire.send(wire.head("PUT", "/bucket/half", CHUNKED) + sent)
+    with connect() as wire:
+        assert wire.ask("GET", "/bucket/half").code == "NoSuchKey"
 
 
 def test_an_absent_bucket_is_told_before_the_body_is_asked_for(wire) -> None:

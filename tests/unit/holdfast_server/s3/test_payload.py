@@ -60,9 +60,20 @@ def test_length_must_be_declared_and_kept():
     with pytest.raises(S3Error, match="MissingContentLength"):
         payload_of({}, UNSIGNED)
     with pytest.raises(S3Error, match="MissingContentLength"):
+        payload_of({"transfer-encoding": "gzip"}, UNSIGNED)
+    with pytest.raises(S3Error, match="MissingContentLength"):
         payload_of({"content-length": "9"}, SigningContext(TRAILER_MODE))
     with pytest.raises(S3Error, match="EntityTooLarge"):
         payload_of({"content-length": str((5 << 30) + 1)}, UNSIGNED)
+
+
+def test_a_body_of_unknown_length_is_bounded_all_the_same():
+    payload = payload_of({"transfer-encoding": "chunked"}, UNSIGNED, max_size_bytes=len(BODY))
+    assert (payload.size_bytes, payload.max_size_bytes) == (None, len(BODY))
+    payload.update(payload.decode(BODY)[0])
+    assert payload.finish().size_bytes == len(BODY)
+    with pytest.raises(S3Error, match="EntityTooLarge"):
+        payload.decode(b"!")
 
 
 def test_content_md5_is_checked():
