@@ -16,6 +16,7 @@ from holdfast_server.api.buckets_cache import BucketCache
 from holdfast_server.api.identities import Identities
 from holdfast_server.api.metrics import Metrics
 from holdfast_server.audit.log import AuditLog
+from holdfast_server.clock.bounds import TimeBounds
 from holdfast_server.clock.port import Clock
 from holdfast_server.contract import names
 from holdfast_server.contract.health import ClusterHealth, PodHealth
@@ -68,6 +69,8 @@ class Services:
     """Tell every reachable peer that documents have changed (topic, names); bounded in time, raises nothing."""
     fence_bucket_everywhere: Callable[[bytes], Awaitable[bool]]
     """Fence a bucket id on every peer (this pod fences itself); True if all of them confirmed, bounded in time."""
+    bounds: TimeBounds
+    """What time it is by all pods' clocks: for locks."""
     refuses_plaintext: Callable[[], bool] = lambda: False
     """Whether clients without TLS are turned away; asked for each request."""
     region: str = names.DEFAULT_REGION
@@ -86,6 +89,8 @@ class Services:
     """The same as the object layer's."""
     every_pod_keeps_versions: Callable[[], bool] = lambda: True
     """Whether every pod of the tenant is reachable and of a release that knows of versions."""
+    every_pod_keeps_locks: Callable[[], bool] = lambda: True
+    """The same of locked versions."""
     drives_listed: Callable[[], int] = lambda: 1
     """How many drives a listing reads pages from, over all erasure sets."""
 

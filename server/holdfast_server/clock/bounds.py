@@ -21,8 +21,8 @@ class Reading(NamedTuple):
     """What another pod's clock showed."""
 
     told_ms: int
-    heard_at: float
-    """On this pod's monotonic clock, seconds."""
+    age_seconds: float
+    """How long ago it was heard, by this pod's monotonic clock."""
 
 
 Readings = Callable[[], Iterable[Reading]]
@@ -43,6 +43,5 @@ class TimeBounds:
         return max(self._clocks())
 
     def _clocks(self) -> list[int]:
-        at = self._clock.monotonic_seconds()
-        others = [told_ms + int((at - heard_at) * 1000) for told_ms, heard_at in self._others()]
+        others = [told_ms + int(age_seconds * 1000) for told_ms, age_seconds in self._others()]
         return [self._clock.now_ms(), *others]

@@ -16,6 +16,9 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
+from holdfast_server.clock.bounds import Reading
 from holdfast_server.peers import messages
 from holdfast_server.peers.channel import Channel, DeadlineMissed, DialSettings, NotConnected, Target
 from holdfast_server.peers.frames import Buffer
@@ -37,6 +40,7 @@ class Link:
         """`on_change` is called when the peer comes, goes, or reports something new."""
         self.target = target
         self.report: Report | None = None
+        self._clock_reading: tuple[int, float] | None = None
         self._on_change = on_change
         self._suspect = False
         self._ping_now = asyncio.Event()
@@ -54,6 +58,13 @@ class Link:
     def turned_away(self) -> bool:
         """Whether the peer, when last asked, did not know this pod: its configuration is older than this one's."""
         return any(channel.turned_away for channel in self.channels.values())
+
+    def clock_reading(self) -> Reading | None:
+        """What the peer's clock showed at last; None where it is not known, or the peer cannot be reached."""
+        if self._clock_reading is None or not self.online:
+            return None
+        told_ms, heard_at = self._clock_reading
+        return Reading(told_ms, asyncio.get_running_loop().time() - heard_at)
 
     def why_offline(self) -> str:
         """A line for people; empty when online."""
@@ -158,6 +169,9 @@ class Link:
         self._skip_until[volume] = asyncio.get_running_loop().time() + seconds
 
     def _reported(self, report: Report) -> None:
+        if report.now_ms:
+            self._clock_reading = report.now_ms, asyncio.get_running_loop().time()
+            report = msgspec.structs.replace(report, now_ms=0)  # what changes with every report is no news
         changed = report != self.report
         self.report = report
         if changed:

@@ -36,6 +36,10 @@ PUSHED_REPORT_ID = 0
 
 VERSIONS_FEATURE = "versions"
 """It keeps versions of objects."""
+LOCKS_FEATURE = "locks"
+"""It does not delete locked ones."""
+FEATURES = (VERSIONS_FEATURE, LOCKS_FEATURE)
+"""Of this release."""
 
 MAX_BLOCKS_PER_READ = 8
 """So that a reply of 1 MiB blocks fits into a frame."""
@@ -90,6 +94,8 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     """Its healing worked within the last second: what is slow elsewhere may be slow because of it."""
     features: tuple[str, ...] = ()
     """What it understands that pods of earlier releases do not, and that is used only once every pod does."""
+    now_ms: int = 0
+    """What its clock shows, since 1970; 0 from an earlier release."""
 
 
 class Request(msgspec.Struct, array_like=True, gc=False):

@@ -19,6 +19,7 @@ from holdfast_server.api.dispatch import Mount
 from holdfast_server.api.identities import Identities
 from holdfast_server.api.server import start
 from holdfast_server.api.services import Limits, Services
+from holdfast_server.clock.bounds import TimeBounds
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.contract import names
@@ -55,6 +56,7 @@ def memory_services(
     clock = clock or SystemClock()
     objects = objects or MemoryObjects(clock)
     return Services(
+        bounds=TimeBounds(clock),
         objects=objects,
         clock=clock,
         buckets=BucketCache(objects, clock),

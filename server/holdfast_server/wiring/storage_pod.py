@@ -31,6 +31,7 @@ from holdfast_server.api.grants import ownership_at_creation
 from holdfast_server.api.identities import Identities
 from holdfast_server.api.services import Services
 from holdfast_server.audit.log import AuditLog, sink_maker
+from holdfast_server.clock.bounds import Reading, TimeBounds
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import MAX_CLOCK_SKEW_MS, HybridClock, floor_stamp
 from holdfast_server.clock.system import SystemClock
@@ -50,7 +51,7 @@ from holdfast_server.objects.store import ObjectStore
 from holdfast_server.peers.channel import DialSettings
 from holdfast_server.peers.dispatch import Dispatcher, PeerServices
 from holdfast_server.peers.handshake import PodIdentity
-from holdfast_server.peers.messages import VERSIONS_FEATURE, Report
+from holdfast_server.peers.messages import FEATURES, LOCKS_FEATURE, VERSIONS_FEATURE, Report
 from holdfast_server.peers.naming import Resolver
 from holdfast_server.peers.network import PeerNetwork
 from holdfast_server.peers.port import PeerError
@@ -138,8 +139,9 @@ class StoragePod:
         self._memory = PodMemory()
         self._audit = AuditLog(sink_maker(inputs.locate))
         self.store = ObjectStore(
-            PoolMap(inputs.config), self._table.drives_of, clock, self._stamps, memory=self._memory
-        )
+            PoolMap(inputs.config), self._table.drives_of, clock, self._stamps, memory=self._memory,
+            bounds=TimeBounds(clock, self._peers_clocks),
+        )  # fmt: skip
         self._services = self._make_services()
         self._heal = HealService(
             self.store, lambda: self._drives, clock, lifecycle.heal_settings(inputs.config.debug),
@@ -299,12 +301,17 @@ class StoragePod:
     def _report(self) -> Report:
         slowdown, heals = self._heal.pacer.told()
         return msgspec.structs.replace(
-            self.local.report(self._epoch), slowdown=slowdown, heals=heals, features=(VERSIONS_FEATURE,)
-        )
+            self.local.report(self._epoch), slowdown=slowdown, heals=heals, features=FEATURES,
+            now_ms=self._clock.now_ms(),
+        )  # fmt: skip
 
-    def _every_pod_keeps_versions(self) -> bool:
+    def _every_pod_knows(self, feature: str) -> bool:
         reports = [peer.link.report if peer.online else None for peer in self._network.peers]
-        return all(report is not None and VERSIONS_FEATURE in report.features for report in reports)
+        return all(report is not None and feature in report.features for report in reports)
+
+    def _peers_clocks(self) -> list[Reading]:
+        readings = [peer.link.clock_reading() for peer in self._network.peers]
+        return [reading for reading in readings if reading is not None]
 
     def _peers_slowdowns(self) -> list[float]:
         reports = [peer.link.report for peer in self._network.peers if peer.online and peer.link.report is not None]
@@ -341,7 +348,9 @@ class StoragePod:
             cluster_health=self.cluster_health,
             announce=self._announce,
             fence_bucket_everywhere=self._fence_bucket_everywhere,
-            every_pod_keeps_versions=self._every_pod_keeps_versions,
+            every_pod_keeps_versions=lambda: self._every_pod_knows(VERSIONS_FEATURE),
+            every_pod_keeps_locks=lambda: self._every_pod_knows(LOCKS_FEATURE),
+            bounds=self.store.bounds,
             refuses_plaintext=inputs.tls.refuses_plaintext,
             region=inputs.config.region,
             domains=tuple(inputs.config.domains),

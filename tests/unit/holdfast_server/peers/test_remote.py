@@ -359,3 +359,18 @@ async def test_a_pod_tells_its_state_and_is_told_to_scan(pod: Any, connect: Any)
     assert (state.pod, state.version, state.epoch) == ("pod-1", "9.9", 3)
     await peer.start_scan()
     assert "scan" in pod.told
+
+
+async def test_what_a_peers_clock_shows_is_known_as_long_as_it_answers(pod: Any, connect: Any, until: Any) -> None:
+    peer = await connect()
+    assert peer.link.clock_reading() is None, "an earlier release does not say"
+    before = pod.report
+    pod.report = msgspec.structs.replace(before, now_ms=1_800_000_000_000)
+    await until(lambda: peer.link.clock_reading() is not None)
+    told_ms, age_seconds = peer.link.clock_reading()
+    assert told_ms == 1_800_000_000_000
+    assert 0 <= age_seconds < 60
+    assert peer.link.report == before, "the time alone is no news"
+    await pod.stop()
+    await until(lambda: peer.link.clock_reading() is None)
+    await pod.start()
