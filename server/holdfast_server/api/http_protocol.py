@@ -8,6 +8,8 @@
   reading takes up to 256 kB at a time, for each of the requests that wait for their turn.
 - A head that is too large as a whole, or does not come to its end in time, is refused; and a connection beyond
   the bound takes the place of the one that has been idle longest.
+- A client that takes nothing of what was written for it is left to the kernel to cut, whether a handler waits for it,
+  aiohttp, which has no bound for that, or nobody any more, because the connection is closed.
 
 Subclasses only public entry points (`data_received`, `eof_received`, `handle_error`), because aiohttp offers no
 hook for either, and looks at one private thing, whether `_waiter` waits: no request's head is complete then.  A
@@ -17,8 +19,11 @@ test per behaviour notices when an upgrade changes them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 from collections.abc import Callable
+from typing import cast
 
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
@@ -70,6 +75,7 @@ class S3Protocol(RequestHandler):
         "_sender_done",
         "_server",
         "_unanswered",
+        "_wire",
     )
 
     def __init__(self, manager: S3Server, answer_malformed: MalformedAnswer, **options: object) -> None:
@@ -84,6 +90,8 @@ class S3Protocol(RequestHandler):
         self._unanswered = False
         self._held_back = False
         self._head_bytes = 0
+        self._wire: asyncio.Transport | None = None
+        """The transport until the connection is lost; aiohttp forgets its own when it closes it."""
 
     @property
     def idle(self) -> bool:
@@ -173,11 +181,15 @@ class S3Protocol(RequestHandler):
             self.transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # No isinstance check: uvloop's transports do not derive from asyncio.Transport.
+        self._wire = cast(asyncio.Transport, transport)
+        _bound_silence(self._wire, self._server.take_seconds)
         super().connection_made(transport)
         if not self._server.admit(self, secure=transport.get_extra_info("sslcontext") is not None):
             self.refuse(S3Error("SlowDown", "Too many connections."))
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._wire = None
         self._server.lost(self)
         self._sender_done.set()
         if self._content is None and self._last_content is not None:
@@ -187,8 +199,8 @@ class S3Protocol(RequestHandler):
 
     def cut(self) -> None:
         """At once, without waiting for a client that may never take what is left for it."""
-        if self.transport is not None:
-            self.transport.abort()
+        if self._wire is not None:
+            self._wire.abort()
 
     def refuse(self, error: S3Error) -> None:
         """Answer what was not asked, and let the client finish sending within bounds."""
@@ -238,6 +250,13 @@ class S3Protocol(RequestHandler):
         return response
 
 
+def _bound_silence(transport: asyncio.Transport, seconds: float) -> None:
+    """Where written bytes are not taken for so long, the kernel ends the connection, also after it was closed here."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+
+
 class _InSmallPieces(asyncio.BufferedProtocol):
     """Stands between transport and protocol, and decides how much is read at a time.
 
@@ -283,12 +302,15 @@ class S3Server(web.Server):
         secure_places: int,
         head_seconds: float,
         max_head_bytes: int,
+        take_seconds: float,
         **options: object,
     ) -> None:
         super().__init__(handler)  # type: ignore[arg-type]
         self._places_left = max_connections
         self._secure_places = secure_places
         self.max_head_bytes = max_head_bytes
+        self.take_seconds = take_seconds
+        """How long a client may take nothing of what was written for it."""
         self.refusal = refusal
         self._head_seconds = head_seconds
         self._answer_malformed = answer_malformed
@@ -301,6 +323,7 @@ class S3Server(web.Server):
         self._arriving: dict[S3Protocol, float] = {}
         """Heads on their way, and since when; the oldest first."""
         self._sweep: asyncio.TimerHandle | None = None
+        self._nobody = asyncio.Event()
 
     def __call__(self) -> asyncio.BufferedProtocol:  # type: ignore[override]
         protocol = S3Protocol(self, self._answer_malformed, loop=asyncio.get_running_loop(), **self._options)
@@ -316,6 +339,7 @@ class S3Server(web.Server):
         fits = self._places_left >= places
         self._places_left -= places
         self._open[connection] = places
+        self._nobody.clear()
         if fits:
             self._resting[connection] = None
         return fits
@@ -325,6 +349,8 @@ class S3Server(web.Server):
         self._places_left += self._open.pop(connection, 0)
         self._resting.pop(connection, None)
         self._arriving.pop(connection, None)
+        if not self._open:
+            self._nobody.set()
 
     def woken(self, connection: S3Protocol) -> None:
         """The first bytes of a head came, or more of it."""
@@ -345,6 +371,17 @@ class S3Server(web.Server):
         """It was answered."""
         if connection in self._open:
             self._resting[connection] = None
+
+    async def see_off(self, timeout_seconds: float) -> None:
+        """All connections are closed: let clients take what is left for them, then cut those that do not."""
+        if self._open:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_seconds):
+                    await self._nobody.wait()
+        for connection in list(self._open):
+            connection.cut()
+        if self._sweep is not None:
+            self._sweep.cancel()
 
     def _refuse_slow_heads(self) -> None:
         loop = asyncio.get_running_loop()

@@ -46,6 +46,8 @@ LINGER_SECONDS = 2.0
 """How long a client that was answered early may go on sending before the connection is cut."""
 CUT_SECONDS = 0.5
 """What a request that outlived the grace of a closing server gets to notice that its client is gone."""
+LAST_BYTES_SECONDS = 2.0
+"""What clients of a closing server get to take the rest of their answers."""
 REQUEST_ID_SIZE_BYTES = 8
 WRITE_SIZE_BYTES = 256 << 10
 """Of a response, what a client has `write_idle_seconds` to take."""
@@ -143,6 +145,7 @@ class FrontEnd:
             services.memory.limits.tls_connection_places,
             limits.head_seconds,
             limits.head_size_bytes,
+            limits.write_idle_seconds,
             keepalive_timeout=limits.keepalive_seconds,
             access_log=None,
             max_line_size=limits.header_size_bytes,
@@ -181,6 +184,7 @@ class FrontEnd:
                 log.warning("%d requests are cut", self._in_flight)
         self._server.pre_shutdown()
         await self._server.shutdown(CUT_SECONDS)
+        await self._server.see_off(LAST_BYTES_SECONDS)
         self._listener = None
 
     # --- one request

@@ -21,6 +21,7 @@ from holdfast_server.peers.frames import MAX_FRAME_SIZE_BYTES, Buffer, Frame, Fr
 WRITE_BUFFER_HIGH_BYTES = 4 << 20
 """Above it `drained` waits: what one slow peer can hold of our memory."""
 
+FLUSH_SECONDS = 5.0
 _JOIN_BELOW_BYTES = 64 << 10
 _MAX_WAITING_FRAMES = 4
 
@@ -48,6 +49,7 @@ class Connection(asyncio.BufferedProtocol):
         self._waiting: deque[Frame] = deque()
         self._arrived = asyncio.Event()
         self.peer_address = ""
+        self._deadline: asyncio.TimerHandle | None = None
         self.secure = False
         """Whether it has TLS."""
 
@@ -106,10 +108,12 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def close(self) -> None:
-        """Send what is queued, then close."""
+        """Send what is queued, then close; what the peer has not taken within FLUSH_SECONDS is dropped."""
         if self._transport is not None:
             self._flush()
             self._transport.close()
+            if self._deadline is None and self._lost is None:
+                self._deadline = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._transport.abort)
 
     def abort(self, reason: str) -> None:
         """Close at once; `reason` is what callers are told."""
@@ -162,6 +166,8 @@ class Connection(asyncio.BufferedProtocol):
         self._end(f"connection lost: {exc}" if exc is not None else "connection closed by the peer")
 
     def _end(self, reason: str) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
         if self._lost is not None:
             return
         self._lost = reason
