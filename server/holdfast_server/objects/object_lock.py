@@ -30,6 +30,8 @@ RETENTION = "x-holdfast-retention"
 """`<mode> <milliseconds since 1970>`."""
 LEGAL_HOLD = "x-holdfast-legal-hold"
 """`ON` or `OFF`; absent where it was never set."""
+BY_DEFAULT = "DEFAULT"
+"""In the place of a retention, until its version is committed: what the bucket gives then, if anything."""
 _ON, _OFF = "ON", "OFF"
 
 
