@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from holdfast_server.api.call import Call
+from holdfast_server.api.encryption import check_key
 from holdfast_server.api.stored_headers import algorithm_of, checksum_elements, record_storage_class, validators
 from holdfast_server.api.version_ids import asked_version, present, version_headers
 from holdfast_server.objects.port import Record
@@ -28,6 +29,7 @@ async def get_object_attributes(call: Call) -> Response:
     bucket = await call.bucket()
     record = present(await call.objects.head_object(bucket.id, call.key, version), call.key, version)
     call.require_of(bucket, record, "s3:GetObject" if version is None else "s3:GetObjectVersion", call.key)
+    check_key(call, bucket, record)
     parts = []
     if "ETag" in wanted:
         parts.append(f"<ETag>{escape(record.etag)}</ETag>")

@@ -18,6 +18,7 @@ import msgspec
 from holdfast_server.objects.port import Versioning
 from holdfast_server.s3.acl import Grant
 from holdfast_server.s3.cors import CorsRule
+from holdfast_server.s3.encryption import BucketEncryption
 from holdfast_server.s3.lifecycle import MINIMUM_SIZES, LifecycleRule
 
 DOCUMENT_PREFIX = "bucket/"
@@ -25,6 +26,10 @@ FORMAT = 1
 VERSIONED_FORMAT = 2
 """Of a bucket that keeps versions: a release that knows nothing of them would overwrite one; so it refuses the bucket.
 """
+SEALED_FORMAT = 3
+"""Of a bucket that has, or may have, encrypted objects: a release that knows nothing of that would serve what was
+sealed as if it were the object; so it refuses the bucket."""
+NEWEST_FORMAT = SEALED_FORMAT
 ACTIVE = "active"
 DELETING = "deleting"
 
@@ -75,6 +80,8 @@ class BucketRecord(msgspec.Struct, frozen=True, kw_only=True):
     lifecycle: list[LifecycleRule] = []
     lifecycle_minimum_size: str = MINIMUM_SIZES[0]
     """Of transitions, which do not exist here; kept because clients read it back."""
+    encryption: BucketEncryption | None = None
+    """Of objects whose writer asks for none."""
     unknown: dict[str, Any] = {}
     """Members of the document that only a later release knows; no member of it themselves."""
 
@@ -115,8 +122,8 @@ def decode(body: bytes) -> BucketRecord:
         found = msgspec.convert({**known, "unknown": unknown}, BucketRecord)
     except msgspec.MsgspecError as error:
         raise BucketDocumentError(str(error)) from error
-    if found.format > VERSIONED_FORMAT:
+    if found.format > NEWEST_FORMAT:
         raise BucketDocumentError(
-            f"bucket {found.name!r} has format {found.format}, this server reads up to {VERSIONED_FORMAT}"
+            f"bucket {found.name!r} has format {found.format}, this server reads up to {NEWEST_FORMAT}"
         )
     return found

@@ -15,6 +15,7 @@ from holdfast_server.api import (
     bucket_policy,
     buckets,
     cors,
+    encryption,
     grants,
     lifecycle,
     listing,
@@ -42,7 +43,7 @@ from holdfast_server.auth.verified import Authenticator, Identity, VerifiedReque
 from holdfast_server.objects.port import Conflict, ObjectError
 from holdfast_server.s3.errors import S3Error, error_xml
 from holdfast_server.s3.operations import OPERATIONS
-from holdfast_server.s3.request import Request, Response, parse_query
+from holdfast_server.s3.request import Request, Response, parse_query, virtual_host_bucket
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,11 @@ Identify = Callable[[], Awaitable[Identity]]
 Mount = Callable[[Identify, Request, IncomingBody], Awaitable[Response]]
 """What serves a path prefix of its own (the admin API): asks who it is, decides and answers by itself, failures
 too, in its own format."""
+
+IdentifyCall = Callable[[str, str], Awaitable[Identity]]
+"""(service, SHA-256 of the body in hex) → who it is."""
+CallApi = Callable[[IdentifyCall, Request, IncomingBody, Ticket, str], Awaitable[tuple[str, Response]]]
+"""What serves forms posted to `/` (IAM and STS): like a mount, but gives its operation's name with the answer."""
 
 HANDLERS: Mapping[str, Handler] = {
     "ListBuckets": buckets.list_buckets,
@@ -101,6 +107,9 @@ HANDLERS: Mapping[str, Handler] = {
     "PutBucketAcl": grants.put_bucket_acl,
     "GetObjectAcl": grants.get_object_acl,
     "PutObjectAcl": grants.put_object_acl,
+    "GetBucketEncryption": encryption.get_bucket_encryption,
+    "PutBucketEncryption": encryption.put_bucket_encryption,
+    "DeleteBucketEncryption": encryption.delete_bucket_encryption,
     "GetBucketOwnershipControls": grants.get_ownership_controls,
     "PutBucketOwnershipControls": grants.put_ownership_controls,
     "DeleteBucketOwnershipControls": grants.delete_ownership_controls,
@@ -115,13 +124,17 @@ _READS = frozenset({"GetObject", "HeadObject", "GetObjectTagging", "GetObjectAtt
 _CHANGES_OF_BUCKETS = ("PutBucket", "DeleteBucket", "PutPublicAccessBlock", "DeletePublicAccessBlock")
 
 UNKNOWN_OPERATION = "unknown"
+FORM_TYPE = "application/x-www-form-urlencoded"
 PREFLIGHT = "Preflight"
 """What a browser asks of a bucket before it sends an operation; none itself."""
 
 
 class Dispatcher:
-    def __init__(self, services: Services, mounts: Mapping[str, Mount] | None = None) -> None:
+    def __init__(
+        self, services: Services, mounts: Mapping[str, Mount] | None = None, calls: CallApi | None = None
+    ) -> None:
         self._services = services
+        self._calls = calls
         self._authenticator = Authenticator(services.identities.credentials, services.domains)
         self._mounts = dict(mounts or {})
         self._mounted = tuple(prefix + "/" for prefix in self._mounts)
@@ -158,6 +171,15 @@ class Dispatcher:
                 if request.raw_path.startswith(prefix + "/"):
                     operation = ADMIN
                     return operation, await mount(lambda: self._identify(request, trail), request, body)
+            if self._calls is not None and self._is_call(request):
+                operation, response = await self._calls(
+                    lambda service, body_hash: self._identify_call(request, service, body_hash, trail),
+                    request,
+                    body,
+                    ticket,
+                    request_id,
+                )
+                return operation, response
             verified = await self._authenticate(request)
             if trail is not None:
                 trail.authenticated(verified)
@@ -251,6 +273,24 @@ class Dispatcher:
         except S3Error as error:
             await self._learn_key(error)
             identity = self._authenticator.identify(request, query, now_ms)
+        if trail is not None:
+            trail.principal = identity.principal
+        return identity
+
+    def _is_call(self, request: Request) -> bool:
+        """A form for the service as a whole; no operation of S3 is one."""
+        if request.method != "POST" or request.raw_path not in ("/", "") or request.raw_query:
+            return False
+        form = request.headers.get("content-type", "").lower().startswith(FORM_TYPE)
+        return form and not virtual_host_bucket(request, self._services.domains)
+
+    async def _identify_call(self, request: Request, service: str, body_hash: str, trail: Trail | None) -> Identity:
+        now_ms = self._services.clock.now_ms()
+        try:
+            identity = self._authenticator.identify_call(request, service, body_hash, now_ms)
+        except S3Error as error:
+            await self._learn_key(error)
+            identity = self._authenticator.identify_call(request, service, body_hash, now_ms)
         if trail is not None:
             trail.principal = identity.principal
         return identity

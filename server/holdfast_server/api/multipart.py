@@ -11,6 +11,7 @@ import msgspec
 from holdfast_server.api.access import object_acl
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.call import Call, owner_element
+from holdfast_server.api.encryption import completed_headers, seal_of_new_object, seal_of_part
 from holdfast_server.api.lifecycle import abort_of, expiry_of
 from holdfast_server.api.listing import other_owner
 from holdfast_server.api.new_object import new_object_headers
@@ -55,6 +56,7 @@ from holdfast_server.s3.names import (
 )
 from holdfast_server.s3.payload import payload_of
 from holdfast_server.s3.request import Response
+from holdfast_server.sealing.envelope import ties_key
 
 
 async def create_multipart_upload(call: Call) -> Response:
@@ -62,11 +64,17 @@ async def create_multipart_upload(call: Call) -> Response:
         headers = new_object_headers(call, lease.bucket)
         wanted = parse_upload_checksum(call.headers)
         notes = UploadNotes(wanted[0].name, wanted[1]) if wanted else UploadNotes()
+        seal, sealed = await seal_of_new_object(call, lease.bucket)
+        if seal is not None:
+            notes = msgspec.structs.replace(notes, ties_key=ties_key(seal.key))
+        await lease.renew()
         lease.confirm()
         begun_ms = call.services.clock.now_ms()
-        upload_id = await call.objects.create_upload(lease.bucket.id, call.key, headers, msgspec.json.encode(notes))
+        sealing = seal.sealing if seal is not None else None
+        noted = msgspec.json.encode(notes)
+        upload_id = await call.objects.create_upload(lease.bucket.id, call.key, headers, noted, sealing)
     answer = call.xml(create_multipart_upload_xml(call.bucket_name, call.key, encode_upload_id(upload_id)))
-    answer.headers.update(abort_of(lease.bucket, call.key, begun_ms))
+    answer.headers.update({**abort_of(lease.bucket, call.key, begun_ms), **sealed})
     if wanted:
         answer.headers["x-amz-checksum-algorithm"] = notes.algorithm
         answer.headers["x-amz-checksum-type"] = notes.type
@@ -79,10 +87,11 @@ async def upload_part(call: Call) -> Response:
     async with call.writing() as lease:
         payload = payload_of(call.headers, call.context, max_size_bytes=MAX_PART_SIZE_BYTES)
         upload = await open_upload(call, lease.bucket, upload_id)
-        body = WireBody(payload, call.body, lease, {}, _missing_algorithm(call, upload))
+        seal, sealed = seal_of_part(call, lease.bucket, upload)
+        body = WireBody(payload, call.body, lease, {}, _missing_algorithm(call, upload), seal)
         await call.ticket.stream(payload.max_size_bytes)
-        record = await call.objects.put_part(lease.bucket.id, call.key, upload_id, number, body)
-    headers = {"etag": quote_etag(record.etag), **checksum_headers(record.checksums)}
+        record = await call.objects.put_part(lease.bucket.id, call.key, upload_id, number, body, seal)
+    headers = {"etag": quote_etag(record.etag), **checksum_headers(record.checksums), **sealed}
     headers.pop("x-amz-checksum-type", None)
     return Response(status=200, headers=headers)
 
@@ -126,7 +135,8 @@ async def complete_multipart_upload(call: Call) -> Response:
     location = f"{scheme}://{call.headers.get('host', '')}/{call.bucket_name}/{quote(call.key)}"
     elements = checksum_elements(record.checksums)
     document_xml = complete_multipart_upload_xml(location, call.bucket_name, call.key, record.etag, elements)
-    return call.xml(document_xml, **written_headers(record), **expiry_of(lease.bucket, call.key, record))
+    told = {**expiry_of(lease.bucket, call.key, record), **completed_headers(record.sealing)}
+    return call.xml(document_xml, **written_headers(record), **told)
 
 
 def _expected_checksums(headers: Mapping[str, str]) -> dict[str, str]:

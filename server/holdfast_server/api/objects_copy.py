@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from holdfast_server.api.access import check_expected_owner, with_acl
 from holdfast_server.api.call import Call
+from holdfast_server.api.encryption import seal_of_new_object, seal_of_part, unlock_source
 from holdfast_server.api.lifecycle import expiry_of
 from holdfast_server.api.long_answers import QUIET_SECONDS, answer_patiently
 from holdfast_server.api.new_object import new_object_acl, require_tagging
@@ -26,6 +27,7 @@ from holdfast_server.objects.port import Reader, Record
 from holdfast_server.s3.checksums import ALGORITHMS, Algorithm, find_algorithm
 from holdfast_server.s3.conditions import check_copy_source, parse_write_condition
 from holdfast_server.s3.documents_out import copy_object_xml, copy_part_xml
+from holdfast_server.s3.encryption import CUSTOMER_PREFIX, HEADER
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.headers import metadata_directive
 from holdfast_server.s3.names import MAX_PUT_SIZE_BYTES, CopySource, parse_copy_source, parse_part_number
@@ -42,6 +44,8 @@ _TOO_LARGE = (
 )
 
 
+_CHANGES = frozenset({STORAGE_CLASS_HEADER, "x-amz-website-redirect-location", HEADER, f"{CUSTOMER_PREFIX}algorithm"})
+"""Headers that make a copy onto itself one that changes something."""
 _MARKER = "The source of a copy request may not specifically refer to a delete marker by version id."
 
 
@@ -68,11 +72,12 @@ async def _copy_object(call: Call) -> Response:
         condition = object_condition(parse_write_condition(call.headers))
         algorithm = _checksum_of_copy(call, reader.record)
         size_bytes = _copied_size(reader.record.size_bytes)
-        body = CopyBody(reader, 0, size_bytes, lease, headers, algorithm)
+        seal, sealed = await seal_of_new_object(call, lease.bucket, reader.record.sealing)
+        body = CopyBody(reader, 0, size_bytes, lease, headers, algorithm, seal)
         await call.ticket.copy(size_bytes)
-        record = await call.objects.put_object(lease.bucket.id, call.key, body, condition)
+        record = await call.objects.put_object(lease.bucket.id, call.key, body, condition, seal)
     copied = copy_object_xml(record.etag, record.modified_ms, checksum_elements(record.checksums))
-    told = {**written_headers(record), **expiry_of(lease.bucket, call.key, record)}
+    told = {**written_headers(record), **expiry_of(lease.bucket, call.key, record), **sealed}
     return call.xml(copied, **told, **_source_headers(reader.record))
 
 
@@ -82,17 +87,18 @@ async def _upload_part_copy(call: Call) -> Response:
     upload_id = upload_id_of(call.query)
     async with call.writing() as lease:
         upload = await open_upload(call, lease.bucket, upload_id)
+        seal, sealed = seal_of_part(call, lease.bucket, upload)
         reader = await _open_source(call, source)
         text = call.headers.get("x-amz-copy-source-range")
         size_bytes = reader.record.size_bytes
         span = parse_copy_range(text, size_bytes) if text else ByteRange(0, size_bytes)
-        body = CopyBody(reader, span.start, _copied_size(span.length), lease, {}, upload_algorithm(upload))
+        body = CopyBody(reader, span.start, _copied_size(span.length), lease, {}, upload_algorithm(upload), seal)
         await call.ticket.copy(span.length)
-        record = await call.objects.put_part(lease.bucket.id, call.key, upload_id, number, body)
+        record = await call.objects.put_part(lease.bucket.id, call.key, upload_id, number, body, seal)
     elements = checksum_elements(record.checksums)
     elements.pop("ChecksumType", None)
     copied = copy_part_xml(record.etag, record.modified_ms, elements)
-    return call.xml(copied, **_source_headers(reader.record))
+    return call.xml(copied, **sealed, **_source_headers(reader.record))
 
 
 def _source_headers(source: Record) -> dict[str, str]:
@@ -101,8 +107,8 @@ def _source_headers(source: Record) -> dict[str, str]:
 
 def _refuse_copy_onto_itself(call: Call, source: CopySource, directive: str) -> None:
     same = (source.bucket, source.key, source.version_id) == (call.bucket_name, call.key, "")
-    changes = directive == "REPLACE" or STORAGE_CLASS_HEADER in call.headers
-    if same and not changes and "x-amz-website-redirect-location" not in call.headers:
+    changes = directive == "REPLACE" or not _CHANGES.isdisjoint(call.headers)
+    if same and not changes:
         raise S3Error("InvalidRequest", _ILLEGAL)
 
 
@@ -117,6 +123,7 @@ async def _open_source(call: Call, source: CopySource) -> Reader:
         raise S3Error("InvalidRequest", _MARKER)
     present(reader.record if reader is not None else None, source.key, version)
     assert reader is not None
+    unlock_source(call, bucket, source.key, reader)
     check_copy_source(call.headers, reader.record.etag, reader.record.modified_ms)
     return reader
 

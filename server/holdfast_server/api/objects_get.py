@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.call import Call
+from holdfast_server.api.encryption import check_key, unlock
 from holdfast_server.api.lifecycle import expiry_of
 from holdfast_server.api.reading_again import starting_again
 from holdfast_server.api.stored_headers import checksum_headers, part_checksum_headers, shown_headers, validators
@@ -32,10 +33,12 @@ async def get_object(call: Call) -> Response:
 async def _get_object(call: Call) -> Response:
     bucket = await call.bucket()
     reader = await open_version(call.objects, bucket, call.key, asked_version(call.query))
+    sealed = unlock(call, bucket, reader)
     answer = _answer(call, reader.record, bucket)
     if isinstance(answer, Response):
         return answer
     status, headers, span = answer
+    headers.update(sealed)
     if not span.length:
         return Response(status=status, headers=headers, body=b"")
     if span.length <= WHOLE_SIZE_BYTES:
@@ -53,10 +56,12 @@ async def head_object(call: Call) -> Response:
     version = asked_version(call.query)
     bucket = await call.bucket()
     record = present(await call.objects.head_object(bucket.id, call.key, version), call.key, version)
+    sealed = check_key(call, bucket, record)
     answer = _answer(call, record, bucket)
     if isinstance(answer, Response):
         return answer
     status, headers, span = answer
+    headers.update(sealed)
     headers["content-length"] = str(span.length)
     return Response(status=status, headers=headers)
 

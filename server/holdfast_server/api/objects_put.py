@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from holdfast_server.api.call import Call
+from holdfast_server.api.encryption import seal_of_new_object
 from holdfast_server.api.lifecycle import expiry_of
 from holdfast_server.api.new_object import new_object_headers
 from holdfast_server.api.payload_body import WireBody
@@ -31,12 +32,13 @@ async def put_object(call: Call) -> Response:
         headers = new_object_headers(call, lease.bucket)
         condition = object_condition(parse_write_condition(call.headers))
         payload = payload_of(call.headers, call.context)
-        body = WireBody(payload, call.body, lease, headers)
+        seal, sealed = await seal_of_new_object(call, lease.bucket)
+        body = WireBody(payload, call.body, lease, headers, seal=seal)
         if condition is not None:
             # Refuse before the body is sent; the object layer asks again when it counts.
             condition(await call.objects.head_object(lease.bucket.id, call.key))
         await call.ticket.stream(payload.max_size_bytes)
-        record = await call.objects.put_object(lease.bucket.id, call.key, body, condition)
+        record = await call.objects.put_object(lease.bucket.id, call.key, body, condition, seal)
     headers = {"etag": quote_etag(record.etag), **checksum_headers(record.checksums), **written_headers(record)}
-    headers.update(expiry_of(lease.bucket, call.key, record))
+    headers.update({**expiry_of(lease.bucket, call.key, record), **sealed})
     return Response(status=200, headers=headers)

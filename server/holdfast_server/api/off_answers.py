@@ -12,7 +12,6 @@ from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.request import Response
 
 _NOT_CONFIGURED = {
-    "GetBucketEncryption": "ServerSideEncryptionConfigurationNotFoundError",
     "GetBucketReplication": "ReplicationConfigurationNotFoundError",
     "GetBucketWebsite": "NoSuchWebsiteConfiguration",
     "GetObjectLockConfiguration": "ObjectLockConfigurationNotFoundError",

@@ -16,6 +16,7 @@ from holdfast_server.api.stored_headers import TYPE
 from holdfast_server.objects.port import Attributes, Digest, Reader
 from holdfast_server.s3.checksums import ALGORITHMS, FULL_OBJECT, Algorithm, encode_checksum
 from holdfast_server.s3.payload import Payload
+from holdfast_server.sealing.envelope import Seal
 
 THREADED_DECODE_SIZE_BYTES = 16 * 1024
 """Signed chunks are hashed while they are decoded; pieces from this size on are worth a thread."""
@@ -35,12 +36,14 @@ class WireBody:
         lease: WriteLease,
         headers: Mapping[str, str],
         algorithm: Algorithm | None = None,
+        seal: Seal | None = None,
     ) -> None:
         self._payload = payload
         self._incoming = incoming
         self._lease = lease
         self._headers = dict(headers)
         self._algorithm = algorithm
+        self._seal = seal
         self._extra = algorithm.new() if algorithm is not None else None
         self.size_bytes: int | None = payload.size_bytes
         self.digests: Sequence[Digest] = (*payload.digests, *([self._extra] if self._extra is not None else []))
@@ -64,7 +67,13 @@ class WireBody:
         elif self._algorithm is not None and self._extra is not None:
             checksums = {self._algorithm.name: encode_checksum(self._extra.digest()), TYPE: FULL_OBJECT}
         self._lease.confirm()
-        return Attributes(etag=result.md5_hex, headers=self._headers, checksums=checksums, versioning=self._lease.keeps)
+        etag = etag_of(result.md5_hex, self._seal)
+        return Attributes(etag=etag, headers=self._headers, checksums=checksums, versioning=self._lease.keeps)
+
+
+def etag_of(md5_hex: str, seal: Seal | None) -> str:
+    """Of bytes that are stored with that seal."""
+    return md5_hex if seal is None else seal.etag(md5_hex)
 
 
 class CopyBody:
@@ -78,7 +87,9 @@ class CopyBody:
         lease: WriteLease,
         headers: Mapping[str, str],
         algorithm: Algorithm | None,
+        seal: Seal | None = None,
     ) -> None:
+        self._seal = seal
         self._reader = reader
         self._start = start
         self._lease = lease
@@ -101,6 +112,5 @@ class CopyBody:
         if self._algorithm is not None and self._checksum is not None:
             checksums = {self._algorithm.name: encode_checksum(self._checksum.digest()), TYPE: FULL_OBJECT}
         self._lease.confirm()
-        return Attributes(
-            etag=self._md5.digest().hex(), headers=self._headers, checksums=checksums, versioning=self._lease.keeps
-        )
+        etag = etag_of(self._md5.digest().hex(), self._seal)
+        return Attributes(etag=etag, headers=self._headers, checksums=checksums, versioning=self._lease.keeps)

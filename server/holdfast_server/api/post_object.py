@@ -3,8 +3,6 @@
 The form's fields come first and say everything: who signed it (`post_form`), under which key and with which headers
 the file is stored, and where the browser goes afterwards.  The file then streams like any other body.  A form without
 a policy is anonymous.
-
-Not here: server-side encryption fields, which are refused like the headers.
 """
 
 from __future__ import annotations
@@ -17,8 +15,10 @@ import msgspec
 
 from holdfast_server.api.buckets_cache import WriteLease
 from holdfast_server.api.call import Call
+from holdfast_server.api.encryption import seal_of_new_object
 from holdfast_server.api.lifecycle import expiry_of
 from holdfast_server.api.new_object import new_object_headers
+from holdfast_server.api.payload_body import etag_of
 from holdfast_server.api.stored_headers import TYPE, checksum_headers
 from holdfast_server.api.version_ids import version_headers
 from holdfast_server.auth.principal import ANONYMOUS, Credentials, Principal
@@ -41,6 +41,7 @@ from holdfast_server.s3.post_form import (
 from holdfast_server.s3.request import Response, Target, check_key
 from holdfast_server.s3.tags import MAX_OBJECT_TAGS, encode_tags, parse_tagging
 from holdfast_server.s3.xml_text import escape
+from holdfast_server.sealing.envelope import Seal
 
 _HEADERS = (
     "cache-control", "content-disposition", "content-encoding", "content-language", "content-type", "expires",
@@ -88,7 +89,9 @@ class FormBody:
         headers: Mapping[str, str],
         checksum: ChecksumRequest | None,
         size_range: tuple[int, int],
+        seal: Seal | None,
     ) -> None:
+        self._seal = seal
         self._upload = upload
         self._lease = lease
         self._headers = dict(headers)
@@ -117,9 +120,8 @@ class FormBody:
             checksums.check_digest(self._checksum.algorithm, self._checksum.expected, digest)
             found = {self._checksum.algorithm.name: checksums.encode_checksum(digest), TYPE: FULL_OBJECT}
         self._lease.confirm()
-        return Attributes(
-            etag=self._md5.digest().hex(), headers=self._headers, checksums=found, versioning=self._lease.keeps
-        )
+        etag = etag_of(self._md5.digest().hex(), self._seal)
+        return Attributes(etag=etag, headers=self._headers, checksums=found, versioning=self._lease.keeps)
 
 
 async def post_object(call: Call) -> Response:
@@ -139,10 +141,11 @@ async def post_object(call: Call) -> Response:
     async with call.writing() as lease:
         kept = new_object_headers(call, lease.bucket)
         checksum = checksums.requested_checksum(headers)
-        body = FormBody(upload, lease, kept, checksum, (size_range[0], min(size_range[1], MAX_PUT_SIZE_BYTES)))
+        seal, sealed = await seal_of_new_object(call, lease.bucket)
+        body = FormBody(upload, lease, kept, checksum, (size_range[0], min(size_range[1], MAX_PUT_SIZE_BYTES)), seal)
         await call.ticket.stream(MAX_PUT_SIZE_BYTES if call.body.size_bytes is None else call.body.size_bytes)
-        record = await call.objects.put_object(lease.bucket.id, key, body, None)
-    return _answer(call, fields, record, expiry_of(lease.bucket, key, record))
+        record = await call.objects.put_object(lease.bucket.id, key, body, None, seal)
+    return _answer(call, fields, record, {**expiry_of(lease.bucket, key, record), **sealed})
 
 
 async def _signed(call: Call, fields: Mapping[str, str]) -> tuple[Principal, FormPolicy | None]:
@@ -203,13 +206,13 @@ def _headers(fields: Mapping[str, str]) -> dict[str, str]:
     return headers
 
 
-def _answer(call: Call, fields: Mapping[str, str], record: Record, expiry: Mapping[str, str]) -> Response:
-    """Where the browser goes, or what it is told."""
+def _answer(call: Call, fields: Mapping[str, str], record: Record, told: Mapping[str, str]) -> Response:
+    """Where the browser goes, or what it is told.  `told`: headers about what becomes of the object."""
     etag = quote_etag(record.etag)
     scheme = "https" if call.verified.request.secure else "http"
     location = f"{scheme}://{call.verified.request.headers.get('host', '')}/{call.bucket_name}/{quote(call.key)}"
     headers = {"etag": etag, "location": location, **checksum_headers(record.checksums), **version_headers(record)}
-    headers.update(expiry)
+    headers.update(told)
     redirect = fields.get("success_action_redirect") or fields.get("redirect", "")
     if redirect and urlsplit(redirect).scheme in ("http", "https") and redirect.isascii() and redirect.isprintable():
         query = urlencode({"bucket": call.bucket_name, "key": call.key, "etag": etag})

@@ -15,6 +15,7 @@ from holdfast_server.api.bucket_record import DOCUMENT_PREFIX
 from holdfast_server.api.buckets_cache import BucketCache
 from holdfast_server.api.identities import Identities
 from holdfast_server.api.metrics import Metrics
+from holdfast_server.api.sealing_keys import SealingKeys
 from holdfast_server.audit.log import AuditLog
 from holdfast_server.clock.bounds import TimeBounds
 from holdfast_server.clock.port import Clock
@@ -91,6 +92,9 @@ class Services:
     """Whether every pod of the tenant is reachable and of a release that knows of versions."""
     every_pod_keeps_locks: Callable[[], bool] = lambda: True
     """The same of locked versions."""
+    sealing: SealingKeys = field(default_factory=SealingKeys)
+    every_pod_knows_iam: Callable[[], bool] = lambda: True
+    """The same of identities that clients make."""
     drives_listed: Callable[[], int] = lambda: 1
     """How many drives a listing reads pages from, over all erasure sets."""
 

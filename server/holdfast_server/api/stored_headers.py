@@ -19,15 +19,12 @@ TYPE = "type"
 STORAGE_CLASS_HEADER = "x-amz-storage-class"
 
 _UNIMPLEMENTED = (
-    "x-amz-server-side-encryption",
-    "x-amz-server-side-encryption-customer-algorithm",
-    "x-amz-copy-source-server-side-encryption-customer-algorithm",
     "x-amz-object-lock-mode",
     "x-amz-object-lock-retain-until-date",
     "x-amz-object-lock-legal-hold",
     "x-amz-write-offset-bytes",
 )
-"""What a client must not believe was done: encryption and locks are refused rather than dropped."""
+"""What a client must not believe was done: locks are refused rather than dropped."""
 
 TAGS = "x-holdfast-tags"
 """An object's tags as `tags.encode_tags` writes them, among its headers; never sent as such."""

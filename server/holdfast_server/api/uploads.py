@@ -14,10 +14,12 @@ from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.call import Call
 from holdfast_server.api.stored_headers import TYPE
 from holdfast_server.objects.port import Attributes, PartRef, Record
+from holdfast_server.objects.sealed import ties_of
 from holdfast_server.s3 import checksums
 from holdfast_server.s3.checksums import ALGORITHMS, Algorithm
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.names import MAX_OBJECT_SIZE_BYTES, MIN_PART_SIZE_BYTES, parse_upload_id
+from holdfast_server.sealing.envelope import Sealing, tie_parts
 
 UPLOAD_ID_SIZE_BYTES = 16
 
@@ -27,6 +29,8 @@ class UploadNotes(msgspec.Struct, frozen=True):
 
     algorithm: str = ""
     type: str = ""
+    ties_key: bytes = b""
+    """Of one whose parts are sealed: what ties them together (`sealing.envelope`)."""
 
 
 def encode_upload_id(upload_id: bytes) -> str:
@@ -96,9 +100,22 @@ def assembler(expected: Mapping[str, str], object_size_bytes: int | None) -> Ass
                 "InvalidRequest", "The provided 'x-amz-mp-object-size' header does not match what was computed"
             )
         etag = checksums.multipart_etag([record.etag for record in stored])
-        return Attributes(etag=etag, headers=upload.headers, checksums=_object_checksums(upload, stored, expected))
+        return Attributes(
+            etag=etag,
+            headers=upload.headers,
+            checksums=_object_checksums(upload, stored, expected),
+            sealing=_tied(upload, parts, stored),
+        )
 
     return assemble
+
+
+def _tied(upload: Record, parts: Sequence[tuple[PartRef, object]], stored: Sequence[Record]) -> Sealing | None:
+    """How the object is sealed, which says of which parts it is."""
+    if upload.sealing is None:
+        return None
+    numbered = zip((ref.number for ref, _ in parts), stored, strict=True)
+    return msgspec.structs.replace(upload.sealing, ties=tie_parts(upload_notes(upload).ties_key, ties_of(numbered)))
 
 
 def _checked_part(ref: PartRef, record: Record | None) -> Record:

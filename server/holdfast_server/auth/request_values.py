@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from holdfast_server.auth.conditions import Values
 from holdfast_server.auth.principal import Principal, account_id
 from holdfast_server.auth.verified import VerifiedRequest
+from holdfast_server.s3.encryption import SECRET_HEADERS
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.names import parse_copy_source
 from holdfast_server.s3.request import Request
@@ -69,7 +70,8 @@ def condition_values(
         (name, request.headers[header]) for header, name in _OF_S3_HEADERS.items() if header in request.headers
     )
     values.update((name, verified.query[query]) for query, name in _OF_PARAMETERS.items() if query in verified.query)
-    values.update((f"s3:{name}", value) for name, value in verified.headers.items() if name.startswith("x-amz-"))
+    told = (name for name in verified.headers if name.startswith("x-amz-") and name not in SECRET_HEADERS)
+    values.update((f"s3:{name}", verified.headers[name]) for name in told)
     values["s3:x-amz-content-sha256"] = verified.context.payload_hash
     if "s3:x-amz-copy-source" in values:
         values["s3:x-amz-copy-source"] = _copy_source(values["s3:x-amz-copy-source"])

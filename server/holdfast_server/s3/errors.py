@@ -44,6 +44,7 @@ _BAD_REQUEST: dict[str, str] = {
     "InvalidToken": "The provided token is malformed or otherwise not valid.",
     "ExpiredToken": "The provided token has expired.",
     "InvalidURI": "Couldn't parse the specified URI.",
+    "KMS.NotFoundException": "Invalid keyId",
     "KeyTooLongError": "Your key is too long.",
     "MalformedACLError": "The ACL that you provided was not well formed or did not validate against our schema.",
     "MalformedPOSTRequest": "The body of your POST request is not well-formed multipart/form-data.",

@@ -118,6 +118,8 @@ _IMPLEMENTED: tuple[Operation, ...] = (
     _bucket("DeleteBucketOwnershipControls", "DELETE", "ownershipControls", action="s3:PutBucketOwnershipControls"),
     _object("GetObjectAttributes", "GET", "attributes", versioned_action="s3:GetObjectVersionAttributes"),
     _bucket("PostObject", "POST", action=_PUT),
+    _bucket("PutBucketEncryption", "PUT", "encryption", action="s3:PutEncryptionConfiguration"),
+    _bucket("DeleteBucketEncryption", "DELETE", "encryption", action="s3:PutEncryptionConfiguration"),
 )
 
 _NOT_IMPLEMENTED: tuple[Operation, ...] = (
@@ -128,7 +130,6 @@ _NOT_IMPLEMENTED: tuple[Operation, ...] = (
     _bucket("CreateBucketMetadataConfiguration", "POST", "metadataConfiguration"),
     _bucket("CreateBucketMetadataTableConfiguration", "POST", "metadataTable"),
     _bucket("DeleteBucketAnalyticsConfiguration", "DELETE", "analytics", action="s3:PutAnalyticsConfiguration"),
-    _bucket("DeleteBucketEncryption", "DELETE", "encryption", action="s3:PutEncryptionConfiguration"),
     _bucket("DeleteBucketIntelligentTieringConfiguration", "DELETE", "intelligent-tiering"),
     _bucket("DeleteBucketInventoryConfiguration", "DELETE", "inventory", action="s3:PutInventoryConfiguration"),
     _bucket("DeleteBucketMetadataConfiguration", "DELETE", "metadataConfiguration"),
@@ -150,7 +151,6 @@ _NOT_IMPLEMENTED: tuple[Operation, ...] = (
     _bucket("PutBucketAbac", "PUT", "abac"),
     _bucket("PutBucketAccelerateConfiguration", "PUT", "accelerate", action="s3:PutAccelerateConfiguration"),
     _bucket("PutBucketAnalyticsConfiguration", "PUT", "analytics", action="s3:PutAnalyticsConfiguration"),
-    _bucket("PutBucketEncryption", "PUT", "encryption", action="s3:PutEncryptionConfiguration"),
     _bucket("PutBucketIntelligentTieringConfiguration", "PUT", "intelligent-tiering"),
     _bucket("PutBucketInventoryConfiguration", "PUT", "inventory", action="s3:PutInventoryConfiguration"),
     _bucket("PutBucketLogging", "PUT", "logging"),
