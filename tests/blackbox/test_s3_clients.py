@@ -445,6 +445,21 @@ def test_unimplemented_operations_change_nothing(s3, bucket: str) -> None:
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"1"
 
 
+def test_the_first_version_of_listing_pages_by_keys(s3, bucket: str) -> None:
+    for key in ("a", "d/1", "d/2", "e+ &", "ü"):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"x")
+    shown, marker = [], ""
+    while True:
+        page = s3.list_objects(Bucket=bucket, Delimiter="/", MaxKeys=1, Marker=marker)
+        shown += [entry["Key"] for entry in page.get("Contents", [])]
+        shown += [entry["Prefix"] for entry in page.get("CommonPrefixes", [])]
+        if not page["IsTruncated"]:
+            break
+        marker = page["NextMarker"]
+    assert shown == ["a", "d/", "e+ &", "ü"]
+    assert page["Contents"][0]["Owner"]["ID"] == s3.list_buckets()["Owner"]["ID"]
+
+
 def test_open_uploads_are_paged_with_prefixes(s3, bucket: str) -> None:
     keys = ["a", "a", "d/1", "d/2", "e", "ü/x"]
     for key in keys:

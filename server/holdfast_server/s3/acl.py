@@ -177,10 +177,10 @@ def _parse_grant(element: Element, find: Find) -> Grant:
 
 
 def acl_xml(owner: Owner, grants: Sequence[Grant], find: Find) -> bytes:
-    """GetBucketAcl and GetObjectAcl."""
+    """GetBucketAcl and GetObjectAcl: groups first, however they were put."""
     rows = "".join(
         f"<Grant>{_grantee_xml(grant.grantee, find)}<Permission>{grant.permission}</Permission></Grant>"
-        for grant in grants
+        for grant in sorted(grants, key=lambda grant: grant.grantee not in GROUPS)
     )
     return document("AccessControlPolicy", f"{owner.xml()}<AccessControlList>{rows}</AccessControlList>")
 
