@@ -27,6 +27,7 @@ CONNECT_TIMEOUT_SECONDS = 2.0
 COMMAND_TIMEOUT_SECONDS = 240.0
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
 """Where these are labels of a namespace, the API server refuses pods that ask for more than they need."""
+_OPERATOR = "app.kubernetes.io/name=holdfast-operator"
 _TENANTS = ("holdfast.dev", "v1")
 _STORAGE_CLASSES = ("storage.k8s.io", "v1", "storageclasses")
 
@@ -50,6 +51,7 @@ class Cluster:
         self.core: Any = client.CoreV1Api(self._api)
         self.apps: Any = client.AppsV1Api(self._api)
         self._storage: Any = client.StorageV1Api(self._api)
+        self._leases: Any = client.CoordinationV1Api(self._api)
         self._custom: Any = client.CustomObjectsApi(self._api)
 
     def close(self) -> None:
@@ -151,14 +153,34 @@ class Cluster:
             raise
         return True
 
-    # --- its pods
+    # --- its operator
+    def operator_pods(self) -> list[Any]:
+        """Those that are Ready and not on their way out; none on the stand-in, whose operator is no pod."""
+        found = self.core.list_pod_for_all_namespaces(label_selector=_OPERATOR).items
+        return [pod for pod in found if pod.metadata.deletion_timestamp is None and _is_ready(pod)]
+
     def kill_operator(self) -> None:
         """Delete the pods of the operator, without grace; its Deployment makes others."""
-        found = self.core.list_pod_for_all_namespaces(label_selector="app.kubernetes.io/name=holdfast-operator").items
+        found = self.core.list_pod_for_all_namespaces(label_selector=_OPERATOR).items
         if not found:
             raise LookupError("no pod of the operator")
         for pod in found:
             self.core.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, grace_period_seconds=0)
+
+    def scale_operator(self, replicas: int) -> int:
+        """How many there were to be before."""
+        (found,) = self.apps.list_deployment_for_all_namespaces(label_selector=_OPERATOR).items
+        scale = {"spec": {"replicas": replicas}}
+        self.apps.patch_namespaced_deployment_scale(found.metadata.name, found.metadata.namespace, scale)
+        return int(found.spec.replicas)
+
+    def working_operator(self) -> tuple[str, str]:
+        """Name and namespace of the pod that holds the Lease now, or held it last."""
+        (found,) = self.apps.list_deployment_for_all_namespaces(label_selector=_OPERATOR).items
+        lease = self._leases.read_namespaced_lease(found.metadata.name, found.metadata.namespace)
+        return str(lease.spec.holder_identity or "").rpartition("_")[0], str(found.metadata.namespace)
+
+    # --- its pods
 
     def run_in(self, namespace: str, pod: str, command: Sequence[str]) -> str:
         """What the command says, run in the pod's container; the stand-in cannot."""
@@ -226,6 +248,10 @@ class Cluster:
         finally:
             forward.terminate()
             forward.wait()
+
+
+def _is_ready(pod: Any) -> bool:
+    return any(condition.type == "Ready" and condition.status == "True" for condition in pod.status.conditions or [])
 
 
 def _connects(address: str, port: int) -> bool:
