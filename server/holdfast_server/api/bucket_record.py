@@ -20,6 +20,7 @@ from holdfast_server.s3.acl import Grant
 from holdfast_server.s3.cors import CorsRule
 from holdfast_server.s3.encryption import BucketEncryption
 from holdfast_server.s3.lifecycle import MINIMUM_SIZES, LifecycleRule
+from holdfast_server.s3.lock_documents import DefaultRetention
 
 DOCUMENT_PREFIX = "bucket/"
 FORMAT = 1
@@ -29,7 +30,10 @@ VERSIONED_FORMAT = 2
 SEALED_FORMAT = 3
 """Of a bucket that has, or may have, encrypted objects: a release that knows nothing of that would serve what was
 sealed as if it were the object; so it refuses the bucket."""
-NEWEST_FORMAT = SEALED_FORMAT
+LOCKED_FORMAT = 4
+"""Of a bucket with object lock: a release that knows nothing of that would delete what is locked; so it refuses the
+bucket."""
+NEWEST_FORMAT = LOCKED_FORMAT
 ACTIVE = "active"
 DELETING = "deleting"
 
@@ -46,6 +50,15 @@ class PublicAccessBlock(msgspec.Struct, frozen=True, kw_only=True):
     ignore_public_acls: bool = False
     block_public_policy: bool = False
     restrict_public_buckets: bool = False
+
+
+class Quota(msgspec.Struct, frozen=True, kw_only=True):
+    """How much a bucket may hold; None: as much as there is room for."""
+
+    size_bytes: int | None = None
+    """Of objects, replaced versions and parts of open uploads, as clients see them."""
+    objects: int | None = None
+    """Objects, replaced versions and delete markers."""
 
 
 class BucketRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +95,11 @@ class BucketRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Of transitions, which do not exist here; kept because clients read it back."""
     encryption: BucketEncryption | None = None
     """Of objects whose writer asks for none."""
+    quota: Quota | None = None
+    object_lock: str = ""
+    """ENABLED or PREPARING; empty where there is no locking.  Never taken back."""
+    default_retention: DefaultRetention | None = None
+    """Of new objects whose writer asks for none."""
     unknown: dict[str, Any] = {}
     """Members of the document that only a later release knows; no member of it themselves."""
 
@@ -99,6 +117,11 @@ class BucketRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 class BucketDocumentError(ValueError):
     """The stored document is not a bucket's: it was written by something else, or a newer version."""
+
+
+def raised(bucket: BucketRecord, format_: int) -> BucketRecord:
+    """With a format that is at least this one."""
+    return msgspec.structs.replace(bucket, format=max(bucket.format, format_))
 
 
 _FIELDS = frozenset(BucketRecord.__struct_fields__) - {"unknown"}

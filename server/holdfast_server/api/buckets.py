@@ -21,6 +21,7 @@ from holdfast_server.api.call import Call, owner_element
 from holdfast_server.api.deleted_buckets import remember_deleted
 from holdfast_server.api.grants import grants_of_new_bucket, ownership_of_new_bucket
 from holdfast_server.api.identities import owner_id
+from holdfast_server.api.object_lock import asks_for_locking, with_locking
 from holdfast_server.api.services import DOCUMENTS_TOPIC, Services
 from holdfast_server.auth.principal import ANONYMOUS
 from holdfast_server.contract import names
@@ -48,7 +49,7 @@ async def list_buckets(call: Call) -> Response:
     principal = call.verified.principal
     if principal.is_anonymous:
         return call.xml(list_buckets_xml(owner_element(ANONYMOUS.user_name), []))
-    owner = owner_id(principal)
+    owners = (owner_id(principal), principal.access_key)
     prefix, token = call.query.get("prefix", ""), call.query.get("continuation-token", "")
     after = decode_token(token) if token else ""
     at_most = parse_bucket_count(call.query)
@@ -58,7 +59,9 @@ async def list_buckets(call: Call) -> Response:
         if bucket.name > after
         and (
             principal.is_root
-            or (bucket.account == principal.account and (bucket.owner == owner or call.may_in(bucket, "s3:ListBucket")))
+            or (
+                bucket.account == principal.account and (bucket.owner in owners or call.may_in(bucket, "s3:ListBucket"))
+            )
         )
     ]
     next_token = encode_token(shown[at_most - 1][0]) if len(shown) > at_most else ""
@@ -81,8 +84,7 @@ async def all_buckets(services: Services, prefix: str = "") -> list[BucketRecord
 async def create_bucket(call: Call) -> Response:
     name = check_new_bucket_name(call.bucket_name)
     services = call.services
-    if call.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true":
-        raise S3Error("NotImplemented", "Object Lock is not implemented.", Header="x-amz-bucket-object-lock-enabled")
+    locking = asks_for_locking(call)
     _check_location(parse_create_bucket(await call.small_body(MAX_BUCKET_CONFIGURATION_SIZE_BYTES)), services.region)
     account = call.verified.principal.account
     asked_ownership = call.headers.get("x-amz-object-ownership")
@@ -98,6 +100,8 @@ async def create_bucket(call: Call) -> Response:
         region=services.region,
         created_ms=services.clock.now_ms(),
     )
+    if locking:
+        record = with_locking(record)
 
     def absent(current: Record | None) -> None:
         if current is not None:
@@ -123,6 +127,7 @@ def _refuse_existing(existing: BucketRecord, asked: BucketRecord, asks_for_owner
     if existing.account != asked.account:
         raise S3Error("BucketAlreadyExists", BucketName=existing.name)
     same = existing.grants == asked.grants and (not asks_for_ownership or existing.ownership == asked.ownership)
+    same = same and (not asked.object_lock or bool(existing.object_lock))
     if asked.region == names.DEFAULT_REGION and same:
         raise _AlreadyThere
     raise S3Error("BucketAlreadyOwnedByYou", BucketName=existing.name)

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from holdfast_server.api import bucket_record
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.clock.port import Clock
+from holdfast_server.objects.object_lock import BY_DEFAULT, RETENTION, Retention, with_retention
 from holdfast_server.objects.port import Objects, Unavailable, Versioning
 
 LEASE_SECONDS = 5.0
@@ -68,6 +69,16 @@ class WriteLease:
         """What the write is to leave of what it takes the place of; to be asked once it is confirmed."""
         return self.bucket.keeps
 
+    def kept(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """The headers of an object that is committed now, under the bucket's default retention if it goes by that; to
+        be asked once it is confirmed."""
+        default = self.bucket.default_retention
+        if headers.get(RETENTION) != BY_DEFAULT:
+            return dict(headers)
+        if default is None:
+            return with_retention(headers, None)
+        return with_retention(headers, Retention(default.mode, default.until_ms(self._cache.latest_ms())))
+
     async def renew(self) -> None:
         """Re-read the bucket if the lease has grown old or was fenced.  Raises BucketGone, BucketBusy,
         Unavailable."""
@@ -92,8 +103,18 @@ class WriteLease:
 
 
 class BucketCache:
-    def __init__(self, objects: Objects, clock: Clock) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        clock: Clock,
+        seen: Callable[[BucketRecord], None] = lambda record: None,
+        latest_ms: Callable[[], int] | None = None,
+    ) -> None:
+        """`seen` is told of every record that is read.  `latest_ms`: the time by the clock of the pod that is furthest
+        ahead (`clock.bounds`); by default there is one."""
+        self.latest_ms = latest_ms or clock.now_ms
         self._objects = objects
+        self._seen = seen
         self._clock = clock
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._reads: dict[str, asyncio.Task[_Entry | None]] = {}
@@ -144,6 +165,7 @@ class BucketCache:
         # Forgotten while it was read: what came back may be older than the change, so it is good for nothing.
         overtaken = self._reads.get(name) is not asyncio.current_task()
         entry = _Entry(bucket_record.decode(document.body), read_at, overtaken)
+        self._seen(entry.record)
         if not overtaken:
             self._entries[name] = entry
             self._entries.move_to_end(name)

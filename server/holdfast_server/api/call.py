@@ -82,10 +82,10 @@ class Call:
         assert bucket == self.bucket_name
         return is_allowed(self.verified, action, bucket, key, self.facts, extra=extra)
 
-    def require(self, action: str, bucket: str, key: str = "") -> None:
+    def require(self, action: str, bucket: str, key: str = "", extra: Values | None = None) -> None:
         """A second permission in the request's own bucket, beside that of the operation.  Raises AccessDenied."""
         assert bucket == self.bucket_name
-        authorize(self.verified, bucket, key, self.facts, action=action)
+        authorize(self.verified, bucket, key, self.facts, action=action, extra=extra)
 
     def may_in(self, bucket: BucketRecord, action: str) -> bool:
         """In another bucket."""

@@ -19,7 +19,9 @@ from holdfast_server.api import (
     grants,
     lifecycle,
     listing,
+    lock_configuration,
     multipart,
+    object_lock,
     objects_copy,
     objects_delete,
     objects_get,
@@ -110,6 +112,12 @@ HANDLERS: Mapping[str, Handler] = {
     "GetBucketEncryption": encryption.get_bucket_encryption,
     "PutBucketEncryption": encryption.put_bucket_encryption,
     "DeleteBucketEncryption": encryption.delete_bucket_encryption,
+    "GetObjectLockConfiguration": lock_configuration.get_object_lock_configuration,
+    "PutObjectLockConfiguration": lock_configuration.put_object_lock_configuration,
+    "GetObjectRetention": object_lock.get_object_retention,
+    "PutObjectRetention": object_lock.put_object_retention,
+    "GetObjectLegalHold": object_lock.get_object_legal_hold,
+    "PutObjectLegalHold": object_lock.put_object_legal_hold,
     "GetBucketOwnershipControls": grants.get_ownership_controls,
     "PutBucketOwnershipControls": grants.put_ownership_controls,
     "DeleteBucketOwnershipControls": grants.delete_ownership_controls,
@@ -117,11 +125,15 @@ HANDLERS: Mapping[str, Handler] = {
 }
 """Operation → handler; a test holds it against the table of operations."""
 
-_AUTHORIZED_PER_ITEM = frozenset({"DeleteObjects", "ListBuckets", "PostObject"})
+_AUTHORIZED_PER_ITEM = frozenset(
+    {"DeleteObjects", "ListBuckets", "PostObject", "PutObjectRetention", "PutObjectLegalHold"}
+)
 """Their handlers ask for every key, show each caller what it may see, or learn from the body who asks."""
 
 _READS = frozenset({"GetObject", "HeadObject", "GetObjectTagging", "GetObjectAttributes", "GetObjectAcl"})
-_CHANGES_OF_BUCKETS = ("PutBucket", "DeleteBucket", "PutPublicAccessBlock", "DeletePublicAccessBlock")
+_CHANGES_OF_BUCKETS = (
+    "PutBucket", "DeleteBucket", "PutPublicAccessBlock", "DeletePublicAccessBlock", "PutObjectLockConfiguration",
+)  # fmt: skip
 
 UNKNOWN_OPERATION = "unknown"
 FORM_TYPE = "application/x-www-form-urlencoded"

@@ -8,7 +8,7 @@ import logging
 from holdfast_server.api.bucket_record import BucketDocumentError
 from holdfast_server.api.buckets_cache import BucketBusy, BucketGone
 from holdfast_server.memory.budget import Overloaded
-from holdfast_server.objects.port import Conflict, Missing, ObjectError, OutOfSpace, TooSlow, Unavailable
+from holdfast_server.objects.port import Conflict, Locked, Missing, ObjectError, OutOfSpace, TooSlow, Unavailable
 from holdfast_server.s3.errors import S3Error
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ def to_s3_error(error: BaseException) -> S3Error:
         return S3Error("SlowDown", "The bucket is being deleted. Please try again.", BucketName=str(error))
     if isinstance(error, BucketGone):
         return S3Error("NoSuchBucket", BucketName=str(error))
+    if isinstance(error, Locked):
+        return S3Error("AccessDenied", "Access Denied because object protected by object lock.")
     if isinstance(error, OutOfSpace):
         return S3Error("InsufficientStorage")
     if isinstance(error, Conflict):

@@ -1,10 +1,10 @@
 """A bucket's object lock: GetObjectLockConfiguration, PutObjectLockConfiguration.
 
 Locking is switched on once, with the bucket or later, and never off; the bucket keeps versions from then on, and can
-never suspend that.  Switching it on later has an order, as beginning to keep versions has (`versioning`): every pod must
-understand locks and be reachable; the document then says PREPARING, in a format that older releases refuse; it says
-ENABLED once no pod writes by what it said before (rule 12: one could write over a version that is `null`, or delete what
-it does not know to be locked).  An attempt that dies in between is taken up by the next.
+never suspend that.  Switching it on later has an order, as beginning to keep versions has (`versioning`): every pod
+must understand locks and be reachable; the document then says PREPARING, in a format that older releases refuse; it
+says ENABLED once no pod writes by what it said before (rule 12: one could write over a version that is `null`).  An
+attempt that dies in between is taken up by the next.
 """
 
 from __future__ import annotations

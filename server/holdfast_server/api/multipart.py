@@ -125,7 +125,7 @@ async def complete_multipart_upload(call: Call) -> Response:
         def assemble_under_lease(upload: Record, stored: object) -> Attributes:
             attributes = assemble(upload, stored)  # type: ignore[arg-type]
             lease.confirm()
-            return msgspec.structs.replace(attributes, versioning=lease.keeps)
+            return msgspec.structs.replace(attributes, headers=lease.kept(attributes.headers), versioning=lease.keeps)
 
         await lease.renew()
         record = await call.objects.complete_upload(

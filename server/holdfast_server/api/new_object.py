@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from holdfast_server.api.access import ENFORCED, PREFERRED, ObjectAcl, with_acl
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.call import Call
+from holdfast_server.api.object_lock import lock_headers
 from holdfast_server.api.stored_headers import TAGS, headers_to_keep
 from holdfast_server.auth.access import ObjectFacts, authorize
 from holdfast_server.auth.principal import Principal, canonical_id
@@ -30,6 +31,7 @@ def new_object_headers(call: Call, bucket: BucketRecord) -> dict[str, str]:
     """Raises S3Error: bad headers, grants that the bucket does not take, no permission to tag or to grant."""
     headers = headers_to_keep(call.headers)
     require_tagging(call, headers)
+    headers = lock_headers(call, bucket, headers, call.verified.operation.name == "PutObject")
     return with_acl(headers, bucket, new_object_acl(call, bucket, call.headers))
 
 

@@ -1,8 +1,8 @@
 """Object Lock: retention and legal hold of versions, what writes ask for.
 
-Whether a version may be deleted is decided with the deletion itself (`objects.object_lock`, `objects.versions`); whether
-its lock may be changed, with that change: both see exactly the version that they replace.  A lock is judged by the
-earliest of all pods' clocks, a default retention counted from the latest (`clock.bounds`).
+Whether a version may be deleted is decided with the deletion itself (`objects.object_lock`, `objects.versions`);
+whether its lock may be changed, with that change: both see exactly the version that they replace.  A lock is judged by
+the earliest of all pods' clocks, a default retention counted from the latest (`clock.bounds`).
 
 A write that names no retention, in a bucket with locking, is kept with the mark `BY_DEFAULT`; when it is committed, the
 lease on the bucket says what that means then (`WriteLease.kept`), so that an upload which took a week is kept from its
@@ -98,7 +98,7 @@ def lock_headers(call: Call, bucket: BucketRecord, headers: Mapping[str, str], h
     Raises InvalidArgument, InvalidRequest, AccessDenied.
     """
     asked = lock_of_headers(call.headers, call.services.clock.now_ms())
-    if not bucket.object_lock:
+    if bucket.object_lock != ENABLED:
         if asked.asks:
             raise S3Error("InvalidRequest", _WITHOUT_LOCK)
         return dict(headers)

@@ -8,6 +8,7 @@ from holdfast_server.api.encryption import seal_of_new_object, seal_of_part, unl
 from holdfast_server.api.lifecycle import expiry_of
 from holdfast_server.api.long_answers import QUIET_SECONDS, answer_patiently
 from holdfast_server.api.new_object import new_object_acl, require_tagging
+from holdfast_server.api.object_lock import lock_headers
 from holdfast_server.api.objects_put import object_condition
 from holdfast_server.api.payload_body import CopyBody
 from holdfast_server.api.reading_again import starting_again
@@ -68,6 +69,7 @@ async def _copy_object(call: Call) -> Response:
             from_bucket = await call.services.buckets.get(source.bucket)
             call.require_of(from_bucket, reader.record, "s3:GetObjectTagging", source.key)
         require_tagging(call, headers)
+        headers = lock_headers(call, lease.bucket, headers, has_body=False)
         headers = with_acl(headers, lease.bucket, new_object_acl(call, lease.bucket, call.headers))
         condition = object_condition(parse_write_condition(call.headers))
         algorithm = _checksum_of_copy(call, reader.record)

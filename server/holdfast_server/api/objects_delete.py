@@ -11,6 +11,7 @@ import asyncio
 from holdfast_server.api.buckets_cache import WriteLease
 from holdfast_server.api.call import Call
 from holdfast_server.api.failures import to_s3_error
+from holdfast_server.api.object_lock import bypasses
 from holdfast_server.api.version_ids import (
     VERSION_ID_HEADER,
     asked_version,
@@ -23,6 +24,7 @@ from holdfast_server.s3.conditions import DeleteCondition, parse_delete_conditio
 from holdfast_server.s3.documents_in import MAX_DELETE_SIZE_BYTES, DeleteEntry, parse_delete
 from holdfast_server.s3.documents_out import DeletedObject, DeleteFailure, delete_objects_xml
 from holdfast_server.s3.errors import S3Error
+from holdfast_server.s3.payload import carries_integrity
 from holdfast_server.s3.request import Response
 
 DELETES_AT_ONCE = 16
@@ -61,7 +63,8 @@ async def _delete(
             return await call.objects.delete_object(lease.bucket.id, key, _object_condition(condition), keeps)
         if keeps is Versioning.OFF:
             raise _Absent
-        return await call.objects.delete_version(lease.bucket.id, key, version, _object_condition(condition))
+        bypass = bypasses(call, key)
+        return await call.objects.delete_version(lease.bucket.id, key, version, _object_condition(condition), bypass)
     except _Absent:
         if condition is not None:
             await _refuse_absent(call, lease, key, version, condition)
@@ -106,11 +109,7 @@ async def delete_objects(call: Call) -> Response:
 
 
 def _require_integrity(call: Call) -> None:
-    names = call.headers.keys()
-    if "content-md5" not in names and not any(
-        name.startswith("x-amz-checksum-") or name in ("x-amz-sdk-checksum-algorithm", "x-amz-trailer")
-        for name in names
-    ):
+    if not carries_integrity(call.headers):
         raise S3Error("InvalidRequest", "Missing required header for this request: Content-MD5 OR x-amz-checksum-*")
 
 

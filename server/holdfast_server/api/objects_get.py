@@ -11,6 +11,7 @@ from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.call import Call
 from holdfast_server.api.encryption import check_key, unlock
 from holdfast_server.api.lifecycle import expiry_of
+from holdfast_server.api.object_lock import shown_lock
 from holdfast_server.api.reading_again import starting_again
 from holdfast_server.api.stored_headers import checksum_headers, part_checksum_headers, shown_headers, validators
 from holdfast_server.api.version_ids import asked_version, present, version_headers
@@ -115,6 +116,8 @@ def _answer(call: Call, record: Record, bucket: BucketRecord) -> Response | tupl
         # Whoever can write a link could have a public object served as a page of the store's own.
         raise S3Error("InvalidRequest", "Request specific response headers cannot be used for anonymous GET requests.")
     headers = {**_object_headers(record), **version_headers(record, bucket), **overrides}
+    if bucket.object_lock:
+        headers.update(shown_lock(call, bucket, record))
     if bucket.lifecycle and "versionId" not in call.query:
         headers.update(expiry_of(bucket, call.key, record))
     part = call.query.get("partNumber")

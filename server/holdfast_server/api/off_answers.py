@@ -14,7 +14,6 @@ from holdfast_server.s3.request import Response
 _NOT_CONFIGURED = {
     "GetBucketReplication": "ReplicationConfigurationNotFoundError",
     "GetBucketWebsite": "NoSuchWebsiteConfiguration",
-    "GetObjectLockConfiguration": "ObjectLockConfigurationNotFoundError",
 }
 _DOCUMENTS = {
     "GetBucketAccelerateConfiguration": documents_out.accelerate_xml,

@@ -67,8 +67,8 @@ class WireBody:
         elif self._algorithm is not None and self._extra is not None:
             checksums = {self._algorithm.name: encode_checksum(self._extra.digest()), TYPE: FULL_OBJECT}
         self._lease.confirm()
-        etag = etag_of(result.md5_hex, self._seal)
-        return Attributes(etag=etag, headers=self._headers, checksums=checksums, versioning=self._lease.keeps)
+        etag, kept = etag_of(result.md5_hex, self._seal), self._lease.kept(self._headers)
+        return Attributes(etag=etag, headers=kept, checksums=checksums, versioning=self._lease.keeps)
 
 
 def etag_of(md5_hex: str, seal: Seal | None) -> str:
@@ -112,5 +112,5 @@ class CopyBody:
         if self._algorithm is not None and self._checksum is not None:
             checksums = {self._algorithm.name: encode_checksum(self._checksum.digest()), TYPE: FULL_OBJECT}
         self._lease.confirm()
-        etag = etag_of(self._md5.digest().hex(), self._seal)
-        return Attributes(etag=etag, headers=self._headers, checksums=checksums, versioning=self._lease.keeps)
+        etag, kept = etag_of(self._md5.digest().hex(), self._seal), self._lease.kept(self._headers)
+        return Attributes(etag=etag, headers=kept, checksums=checksums, versioning=self._lease.keeps)

@@ -120,8 +120,8 @@ class FormBody:
             checksums.check_digest(self._checksum.algorithm, self._checksum.expected, digest)
             found = {self._checksum.algorithm.name: checksums.encode_checksum(digest), TYPE: FULL_OBJECT}
         self._lease.confirm()
-        etag = etag_of(self._md5.digest().hex(), self._seal)
-        return Attributes(etag=etag, headers=self._headers, checksums=found, versioning=self._lease.keeps)
+        etag, kept = etag_of(self._md5.digest().hex(), self._seal), self._lease.kept(self._headers)
+        return Attributes(etag=etag, headers=kept, checksums=found, versioning=self._lease.keeps)
 
 
 async def post_object(call: Call) -> Response:

@@ -18,13 +18,8 @@ TYPE = "type"
 """The key of a record's checksums that holds COMPOSITE or FULL_OBJECT."""
 STORAGE_CLASS_HEADER = "x-amz-storage-class"
 
-_UNIMPLEMENTED = (
-    "x-amz-object-lock-mode",
-    "x-amz-object-lock-retain-until-date",
-    "x-amz-object-lock-legal-hold",
-    "x-amz-write-offset-bytes",
-)
-"""What a client must not believe was done: locks are refused rather than dropped."""
+_UNIMPLEMENTED = ("x-amz-write-offset-bytes",)
+"""What a client must not believe was done."""
 
 TAGS = "x-holdfast-tags"
 """An object's tags as `tags.encode_tags` writes them, among its headers; never sent as such."""

@@ -29,6 +29,8 @@ from holdfast_server.s3.names import parse_count, parse_encoding_type
 from holdfast_server.s3.request import Response
 from holdfast_server.s3.version_documents import ListedObjectVersion, VersionPage, list_object_versions_xml
 
+_LOCKED = "An Object Lock configuration is present on this bucket, so the versioning state cannot be changed."
+
 
 async def get_bucket_versioning(call: Call) -> Response:
     bucket = await current_bucket(call)
@@ -47,6 +49,8 @@ async def put_bucket_versioning(call: Call) -> Response:
     def to_wanted(now: BucketRecord) -> BucketRecord:
         if now.id != bucket.id or not now.versioning:
             raise BucketGone(now.name)
+        if now.object_lock and wanted != ENABLED:
+            raise S3Error("InvalidBucketState", _LOCKED)
         return msgspec.structs.replace(now, versioning=wanted)
 
     await change_bucket(call, to_wanted)

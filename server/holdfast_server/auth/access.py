@@ -205,6 +205,12 @@ def may_manage(principal: Principal, action: str, resource: str, values: Callabl
     return _own_side(principal, Question(action=action, resource=resource, values=values)) == ALLOW
 
 
+def is_denied(principal: Principal, action: str, resource: str, values: Callable[[], Values]) -> bool:
+    """Whether a policy or a limit of the sender's speaks against what otherwise everybody may."""
+    question = Question(action=action, resource=resource, values=values)
+    return DENY in [policy.decide(question) for policy in principal.all_policies]
+
+
 def may_assume(principal: Principal, trust: Policy, role: str, role_account: str, values: Callable[[], Values]) -> bool:
     """Whether the sender may assume the role with that ARN, of that account.
 
@@ -245,8 +251,9 @@ def authorize(
     facts: BucketFacts | None = None,
     thing: ObjectFacts | None = None,
     action: str | None = None,
+    extra: Values | None = None,
 ) -> None:
     """Raises AccessDenied unless the sender may do the operation's action (or `action`) there."""
     wanted = verified.operation.action_for(verified.query) if action is None else action
-    if not is_allowed(verified, wanted, bucket, key, facts, thing):
+    if not is_allowed(verified, wanted, bucket, key, facts, thing, extra):
         raise S3Error("AccessDenied")

@@ -13,11 +13,14 @@ from holdfast_server.auth.principal import Principal, account_id
 from holdfast_server.auth.verified import VerifiedRequest
 from holdfast_server.s3.encryption import SECRET_HEADERS
 from holdfast_server.s3.errors import S3Error
+from holdfast_server.s3.headers import iso_date
+from holdfast_server.s3.lock_documents import AskedLock, lock_of_headers
 from holdfast_server.s3.names import parse_copy_source
 from holdfast_server.s3.request import Request
 from holdfast_server.s3.sigv4 import format_timestamp
 from holdfast_server.s3.tags import TAGGING_HEADER, parse_tagging_header
 
+DAY_MS = 24 * 3600 * 1000
 _OF_HEADERS = {"referer": "aws:referer", "user-agent": "aws:useragent"}
 _OF_S3_HEADERS = {"if-match": "s3:if-match", "if-none-match": "s3:if-none-match"}
 _OF_PARAMETERS = {"prefix": "s3:prefix", "delimiter": "s3:delimiter", "max-keys": "s3:max-keys",
@@ -77,11 +80,32 @@ def condition_values(
         values["s3:x-amz-copy-source"] = _copy_source(values["s3:x-amz-copy-source"])
     found: dict[str, tuple[str, ...]] = {name: (value,) for name, value in values.items()}
     found.update((f"s3:existingobjecttag/{key}".lower(), (value,)) for key, value in (object_tags or {}).items())
+    found.update(_header_lock_values(verified))
     asked = _request_tags(verified)
     found.update((f"s3:requestobjecttag/{key}".lower(), (value,)) for key, value in asked.items())
     if asked:
         found["s3:requestobjecttagkeys"] = tuple(asked)
     return found
+
+
+def lock_values(asked: AskedLock, now_ms: int) -> dict[str, tuple[str, ...]]:
+    """What is asked for an object's lock."""
+    values: dict[str, str] = {}
+    if asked.mode:
+        values["s3:object-lock-mode"] = asked.mode
+        values["s3:object-lock-retain-until-date"] = iso_date(asked.until_ms)
+        values["s3:object-lock-remaining-retention-days"] = str(-(-(asked.until_ms - now_ms) // DAY_MS))
+    if asked.legal_hold is not None:
+        values["s3:object-lock-legal-hold"] = "ON" if asked.legal_hold else "OFF"
+    return {name: (value,) for name, value in values.items()}
+
+
+def _header_lock_values(verified: VerifiedRequest) -> dict[str, tuple[str, ...]]:
+    now_ms = verified.request.received_ms
+    try:
+        return lock_values(lock_of_headers(verified.headers, now_ms), now_ms)
+    except S3Error:
+        return {}  # refused by the handler
 
 
 def _request_tags(verified: VerifiedRequest) -> Mapping[str, str]:

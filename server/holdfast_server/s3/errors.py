@@ -39,6 +39,7 @@ _BAD_REQUEST: dict[str, str] = {
     ),
     "InvalidPolicyDocument": "The content of the form does not meet the conditions specified in the policy document.",
     "InvalidRequest": "Invalid Request",
+    "InvalidRetentionPeriod": "The retention period must be a positive number of days or years.",
     "InvalidStorageClass": "The storage class you specified is not valid.",
     "InvalidTag": "The tag provided was not a valid tag.",
     "InvalidToken": "The provided token is malformed or otherwise not valid.",
@@ -73,6 +74,7 @@ _FORBIDDEN: dict[str, str] = {
     "AccessForbidden": "This CORS request is not allowed.",
     "InvalidAccessKeyId": "The AWS Access Key Id you provided does not exist in our records.",
     "InvalidObjectState": "The operation is not valid for the object's storage class.",
+    "QuotaExceeded": "The bucket may not hold more.",
     "RequestTimeTooSkewed": "The difference between the request time and the server's time is too large.",
     "SignatureDoesNotMatch": (
         "The request signature we calculated does not match the signature you provided. "

@@ -132,6 +132,14 @@ class Payload:
         return checksums.decode_checksum(request.algorithm, sent)
 
 
+def carries_integrity(headers: Mapping[str, str]) -> bool:
+    """Whether a request says what its body must hash to, in its head or its trailer."""
+    return "content-md5" in headers or any(
+        name.startswith("x-amz-checksum-") or name in ("x-amz-sdk-checksum-algorithm", "x-amz-trailer")
+        for name in headers
+    )
+
+
 def payload_of(
     headers: Mapping[str, str],
     context: SigningContext,

@@ -27,7 +27,7 @@ def test_a_conflict_is_named_by_what_the_client_asked(operation: str, headers: d
 
 @pytest.mark.parametrize(
     ("method", "path", "query"),
-    [("PUT", "/b01/k", "legal-hold"), ("PUT", "/b01", "replication"), ("GET", "/b01", "inventory")],
+    [("POST", "/b01/k", "restore"), ("PUT", "/b01", "replication"), ("GET", "/b01", "inventory")],
 )
 async def test_what_is_not_implemented_says_so_by_name(unserved_api, method: str, path: str, query: str) -> None:
     assert (await unserved_api.ask("PUT", "/b01")).status == 200
