@@ -10,6 +10,8 @@ Exit codes: 0 stopped as asked, 1 a failure (a port that is taken), 2 wrong argu
 message names the field or path.
 
 Environment: HOLDFAST_ROOT_USER and HOLDFAST_ROOT_PASSWORD (MINIO_ROOT_* accepted) for a pod by hand;
+HOLDFAST_ENCRYPTION_KEYS, the folder of its encryption keys (or --encryption-keys), and
+HOLDFAST_CUSTOMER_KEYS_OVER_PLAINTEXT, whether keys of SSE-C are taken without TLS: Refused (where absent) or Accepted;
 HOLDFAST_DRAIN_SECONDS, how long a pod serves on after SIGTERM (0 where absent);
 POD_IP, whose family of addresses all listeners take, on every interface (`kubectl port-forward` comes in over
 loopback); HOLDFAST_BIND_ADDRESS in its place, HOLDFAST_ROOT_PREFIX before every absolute path of the
@@ -35,7 +37,7 @@ import uvloop
 from holdfast_server.admin.cli import add_parser as add_admin_parser
 from holdfast_server.admin.cli import run_admin
 from holdfast_server.contract import names
-from holdfast_server.contract.config import ConfigError, Listen
+from holdfast_server.contract.config import ConfigError, EncryptionConfig, Listen
 from holdfast_server.pod.key_files import under_prefix
 from holdfast_server.pod.log_lines import set_up_logging
 from holdfast_server.wiring.inputs import PodInputs, StandaloneInputs, TenantInputs
@@ -95,6 +97,8 @@ def _inputs(options: argparse.Namespace, environment: Mapping[str, str]) -> PodI
             raise ConfigError("--pod: the name of this pod is needed with --config")
         if options.address is not None:
             raise ConfigError("--address: with --config the ports are those of its `listen`")
+        if options.encryption_keys is not None:
+            raise ConfigError("--encryption-keys: with --config the keys are those of its `encryption`")
         prefix = _root_prefix(environment)
         return TenantInputs(under_prefix(options.config, prefix), options.pod, prefix)
     if not options.paths:
@@ -102,7 +106,17 @@ def _inputs(options: argparse.Namespace, environment: Mapping[str, str]) -> PodI
     user = environment.get("HOLDFAST_ROOT_USER") or environment.get("MINIO_ROOT_USER", "")
     password = environment.get("HOLDFAST_ROOT_PASSWORD") or environment.get("MINIO_ROOT_PASSWORD", "")
     _, port = _address(options.address)
-    return StandaloneInputs(options.paths, user, password, Listen(s3_port=port), str(uuid.uuid4()))
+    encryption = _encryption(options, environment)
+    return StandaloneInputs(options.paths, user, password, Listen(s3_port=port), str(uuid.uuid4()), encryption)
+
+
+def _encryption(options: argparse.Namespace, environment: Mapping[str, str]) -> EncryptionConfig | None:
+    folder = options.encryption_keys or environment.get("HOLDFAST_ENCRYPTION_KEYS", "")
+    over_plaintext = environment.get("HOLDFAST_CUSTOMER_KEYS_OVER_PLAINTEXT") or "Refused"
+    if over_plaintext not in ("Refused", "Accepted"):
+        raise ConfigError(f"HOLDFAST_CUSTOMER_KEYS_OVER_PLAINTEXT: {over_plaintext!r} is neither Refused nor Accepted")
+    accepted = over_plaintext == "Accepted"
+    return EncryptionConfig(keys_folder=folder, customer_keys_over_plaintext="Accepted" if accepted else "Refused")
 
 
 def _settings(options: argparse.Namespace, environment: Mapping[str, str]) -> PodSettings:
@@ -164,6 +178,9 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument("--config", metavar="FILE", help="the tenant's configuration")
     server.add_argument("--pod", metavar="NAME", help="which pod of the configuration this is")
     server.add_argument("--address", metavar="[HOST]:PORT", help=f"S3 of a pod by hand; default :{names.S3_PORT}")
+    server.add_argument(
+        "--encryption-keys", metavar="FOLDER", help="encryption keys of a pod by hand: a file each, default.1 first"
+    )
     add_admin_parser(commands)
     return parser
 

@@ -122,6 +122,15 @@ class DebugConfig(_Struct, frozen=True, kw_only=True):
     """How long lifecycle rules take a day to be.  Data is deleted sooner by that."""
 
 
+class EncryptionConfig(_Struct, frozen=True, kw_only=True):
+    """What objects are encrypted with (docs/decisions/0010-encryption.md)."""
+
+    keys_folder: str = ""
+    """A file per key (`contract.encryption_keys`), read again when it changes; without it there is SSE-C only."""
+    customer_keys_over_plaintext: Literal["Refused", "Accepted"] = "Refused"
+    """Whether clients may send keys of SSE-C without TLS, as the pods see it."""
+
+
 ObjectOwnership = Literal["BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"]
 DEFAULT_OBJECT_OWNERSHIP: ObjectOwnership = "BucketOwnerEnforced"
 
@@ -137,6 +146,7 @@ class ServerConfig(_Struct, frozen=True, kw_only=True):
     listen: Listen = Listen()
     tls: TlsConfig | None = None
     audit: AuditConfig | None = None
+    encryption: EncryptionConfig | None = None
     object_ownership: ObjectOwnership = DEFAULT_OBJECT_OWNERSHIP
     """Of new buckets whose creator does not say.  Access control lists are in force but with BucketOwnerEnforced;
     with ObjectWriter a new bucket has no ownership controls set, which means the same."""
@@ -161,7 +171,7 @@ def from_builtins(value: object) -> ServerConfig:
 
 def to_builtins(config: ServerConfig) -> dict[str, object]:
     document = dict(msgspec.to_builtins(config))
-    for name in ("audit", "debug", "tls"):
+    for name in ("audit", "debug", "encryption", "tls"):
         if document[name] is None:
             # Unknown to the release before, which pods still run while a tenant is upgraded.
             del document[name]

@@ -25,6 +25,15 @@ class TlsHealth(_Struct, frozen=True, kw_only=True):
     """Why the certificates as their files are now are not in force."""
 
 
+class EncryptionHealth(_Struct, frozen=True, kw_only=True):
+    """The encryption keys a pod has."""
+
+    fingerprints: list[str] = []
+    """Of each (`contract.encryption_keys`), hexadecimal, ordered."""
+    message: str = ""
+    """Why the keys as their files are now are not in force."""
+
+
 class DriveHealth(_Struct, frozen=True, kw_only=True):
     pool: str
     set_index: int
@@ -85,4 +94,6 @@ class ClusterHealth(_Struct, frozen=True, kw_only=True):
     key_revision: int = 0
     """Of the keys that the pod works with: `contract.keys`."""
     tls: TlsHealth = TlsHealth()
+    """Of the pod that answers."""
+    encryption: EncryptionHealth = EncryptionHealth()
     """Of the pod that answers."""

@@ -38,7 +38,11 @@ VERSIONS_FEATURE = "versions"
 """It keeps versions of objects."""
 LOCKS_FEATURE = "locks"
 """It does not delete locked ones."""
-FEATURES = (VERSIONS_FEATURE, LOCKS_FEATURE)
+IAM_FEATURE = "iam"
+"""It knows identities that clients made."""
+SEALING_FEATURE = "sealing"
+"""It does not serve what was encrypted as if it were the object."""
+FEATURES = (VERSIONS_FEATURE, LOCKS_FEATURE, IAM_FEATURE, SEALING_FEATURE)
 """Of this release."""
 
 MAX_BLOCKS_PER_READ = 8
@@ -96,6 +100,8 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     """What it understands that pods of earlier releases do not, and that is used only once every pod does."""
     now_ms: int = 0
     """What its clock shows, since 1970; 0 from an earlier release."""
+    encryption_keys: tuple[bytes, ...] = ()
+    """Fingerprints of those it has (`contract.encryption_keys`)."""
 
 
 class Request(msgspec.Struct, array_like=True, gc=False):

@@ -16,7 +16,14 @@ import msgspec
 from holdfast_server.contract import geometry
 from holdfast_server.contract.config import PoolConfig
 from holdfast_server.contract.healing import HealProgress
-from holdfast_server.contract.health import ClusterHealth, DriveHealth, PodHealth, SetHealth, TlsHealth
+from holdfast_server.contract.health import (
+    ClusterHealth,
+    DriveHealth,
+    EncryptionHealth,
+    PodHealth,
+    SetHealth,
+    TlsHealth,
+)
 from holdfast_server.drives.port import DriveState, DriveStatus
 
 _STATE_NAMES = {
@@ -106,6 +113,7 @@ def cluster_health(
     tls: TlsHealth | None = None,
     key_revision: int = 0,
     joining: Collection[str] = (),
+    encryption: EncryptionHealth | None = None,
 ) -> ClusterHealth:
     """`me`: this pod's pool and ordinal; with `maintenance` its drives are taken as away.  `joining`: names of pools
     that are not read yet."""
@@ -131,6 +139,7 @@ def cluster_health(
         repair_queue_length=sum(drive.queue_length for drive in progress.drives),
         healing=progress,
         tls=tls or TlsHealth(),
+        encryption=encryption or EncryptionHealth(),
         message=f"no write quorum{without}: {', '.join(failing)}" if failing else "",
         key_revision=key_revision,
     )

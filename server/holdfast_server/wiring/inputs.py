@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from holdfast_server.contract.config import ConfigError, Listen, ServerConfig
+import msgspec
+
+from holdfast_server.contract.config import ConfigError, EncryptionConfig, Listen, ServerConfig
 from holdfast_server.drives.identity import IdentityError, read_identity
 from holdfast_server.pod import standalone
 from holdfast_server.pod.config_file import ConfigFile
 from holdfast_server.pod.key_files import Keys, KeyStore, check_root, under_prefix
+from holdfast_server.pod.key_ring import KeyRingStore
 from holdfast_server.pod.membership import Membership, Volume, check_pools, check_successor, find_membership
 from holdfast_server.pod.tls_files import TlsStore
 
@@ -25,6 +28,7 @@ class PodInputs(Protocol):
 
     membership: Membership
     tls: TlsStore
+    ring: KeyRingStore
     has_peers: bool
     """Whether there can be other pods: a pod by hand has none and listens to none."""
 
@@ -61,6 +65,7 @@ class TenantInputs:
         self._config = self._file.current
         self.tls = TlsStore(root_prefix)
         self.tls.look(self._config.tls)
+        self.ring = KeyRingStore(self._config.encryption, root_prefix)
         self._frozen_fault = ""
 
     @property
@@ -73,14 +78,14 @@ class TenantInputs:
 
     @property
     def faults(self) -> list[str]:
-        return [
-            fault for fault in (self._file.fault, self._frozen_fault, self._key_store.fault, self.tls.fault) if fault
-        ]
+        faults = (self._file.fault, self._frozen_fault, self._key_store.fault, self.tls.fault, self.ring.fault)
+        return [fault for fault in faults if fault]
 
     async def refresh(self) -> ServerConfig | None:
         await self._key_store.refresh(self._file.current.keys)
         fresh = await self._take_over(await self._file.changed())
         await self.tls.refresh(self._config.tls)
+        await self.ring.refresh(self._config.encryption)
         return fresh
 
     async def _take_over(self, fresh: ServerConfig | None) -> ServerConfig | None:
@@ -107,20 +112,28 @@ class StandaloneInputs:
     """A pod by hand: `holdfast server PATH…`."""
 
     has_peers = False
-    faults: list[str]
 
     def __init__(
-        self, patterns: Sequence[str], root_user: str, root_password: str, listen: Listen, new_tenant_id: str
+        self,
+        patterns: Sequence[str],
+        root_user: str,
+        root_password: str,
+        listen: Listen,
+        new_tenant_id: str,
+        encryption: EncryptionConfig | None = None,
     ) -> None:
         """`new_tenant_id` is taken where no drive has an identity yet.  Raises ConfigError."""
-        self.faults = []
         self.tls = TlsStore()
         faults = check_root(root_user, root_password, "HOLDFAST_ROOT_USER", "HOLDFAST_ROOT_PASSWORD")
         if faults:
             raise ConfigError("\n".join(faults))
         self._paths = [Path(path) for path in standalone.expand_paths(patterns)]
         tenant_id = find_tenant(self._paths) or new_tenant_id
-        self.config = standalone.make_config(tenant_id, len(self._paths), listen)
+        made = standalone.make_config(tenant_id, len(self._paths), listen)
+        self.config = msgspec.structs.replace(made, encryption=encryption)
+        self.ring = KeyRingStore(encryption)
+        if self.ring.fault:
+            raise ConfigError(self.ring.fault)  # somebody is there to read it, unlike where a pod is restarted
         if not any(path.is_dir() for path in self._paths):
             # One that is missing may be a mount that comes back; all of them are a slip of the hand.
             named = ", ".join(str(path) for path in self._paths[:4]) + (", …" if len(self._paths) > 4 else "")
@@ -129,7 +142,12 @@ class StandaloneInputs:
         # Nobody dials this pod; the key only seals users' secrets, which rest beside the tenant id on the drives.
         self.keys = Keys(root_user, root_password, hashlib.sha256(f"standalone {tenant_id}".encode()).digest())
 
+    @property
+    def faults(self) -> list[str]:
+        return [self.ring.fault] if self.ring.fault else []
+
     async def refresh(self) -> ServerConfig | None:
+        await self.ring.refresh(self.config.encryption)
         return None
 
     def drive_path(self, volume: Volume) -> Path:

@@ -29,6 +29,7 @@ from holdfast_server.api.buckets_cache import BucketCache
 from holdfast_server.api.expiring import LifecycleKeeper
 from holdfast_server.api.grants import ownership_at_creation
 from holdfast_server.api.identities import Identities
+from holdfast_server.api.sealing_keys import SealingKeys
 from holdfast_server.api.services import Services
 from holdfast_server.audit.log import AuditLog, sink_maker
 from holdfast_server.clock.bounds import Reading, TimeBounds
@@ -39,7 +40,7 @@ from holdfast_server.contract import names
 from holdfast_server.contract.admin import PodState
 from holdfast_server.contract.config import ServerConfig
 from holdfast_server.contract.healing import HealProgress
-from holdfast_server.contract.health import ClusterHealth, PodHealth
+from holdfast_server.contract.health import ClusterHealth, EncryptionHealth, PodHealth
 from holdfast_server.drives.identity import IdentityError
 from holdfast_server.drives.local import DriveSettings, LocalDrive
 from holdfast_server.drives.port import DriveError
@@ -51,7 +52,13 @@ from holdfast_server.objects.store import ObjectStore
 from holdfast_server.peers.channel import DialSettings
 from holdfast_server.peers.dispatch import Dispatcher, PeerServices
 from holdfast_server.peers.handshake import PodIdentity
-from holdfast_server.peers.messages import FEATURES, LOCKS_FEATURE, VERSIONS_FEATURE, Report
+from holdfast_server.peers.messages import (
+    FEATURES,
+    LOCKS_FEATURE,
+    SEALING_FEATURE,
+    VERSIONS_FEATURE,
+    Report,
+)
 from holdfast_server.peers.naming import Resolver
 from holdfast_server.peers.network import PeerNetwork
 from holdfast_server.peers.port import PeerError
@@ -302,8 +309,14 @@ class StoragePod:
         slowdown, heals = self._heal.pacer.told()
         return msgspec.structs.replace(
             self.local.report(self._epoch), slowdown=slowdown, heals=heals, features=FEATURES,
+            encryption_keys=self._inputs.ring.current.fingerprints,
             now_ms=self._clock.now_ms(),
         )  # fmt: skip
+
+    def _has_key_everywhere(self, fingerprint: bytes) -> bool:
+        """Every pod that can be reached: who cannot serves nobody, and has the keys of now when it starts."""
+        reports = [peer.link.report for peer in self._network.peers if peer.online]
+        return all(report is not None and fingerprint in report.encryption_keys for report in reports)
 
     def _every_pod_knows(self, feature: str) -> bool:
         reports = [peer.link.report if peer.online else None for peer in self._network.peers]
@@ -323,7 +336,8 @@ class StoragePod:
     def _push(self) -> None:
         """Tell the peers if something that matters to them has changed; sizes can wait for the next ping."""
         report = self._report()
-        matters = [report.epoch, *((drive.state, drive.drive_id, drive.incarnation) for drive in report.drives)]
+        states = [(drive.state, drive.drive_id, drive.incarnation) for drive in report.drives]
+        matters = [report.epoch, report.encryption_keys, *states]
         if matters != self._pushed:
             self._pushed = matters
             self._peer_server.push_report()
@@ -355,11 +369,21 @@ class StoragePod:
             region=inputs.config.region,
             domains=tuple(inputs.config.domains),
             object_ownership=lambda: ownership_at_creation(inputs.config.object_ownership),
+            sealing=SealingKeys(
+                ring=lambda: inputs.ring.current,
+                is_everywhere=self._has_key_everywhere,
+                every_pod_seals=lambda: self._every_pod_knows(SEALING_FEATURE),
+                customer_keys_over_plaintext=self._takes_customer_keys_over_plaintext,
+            ),
             pod_name=inputs.membership.pod,
             memory=self._memory,
             audit=self._audit,
             drives_listed=lambda: sum(one.quorums.read_quorum for one in self.store.all_sets()),
         )
+
+    def _takes_customer_keys_over_plaintext(self) -> bool:
+        encryption = self._inputs.config.encryption
+        return encryption is not None and encryption.customer_keys_over_plaintext == "Accepted"
 
     def _peer_services(self) -> PeerServices:
         return PeerServices(
@@ -432,6 +456,10 @@ class StoragePod:
             maintenance=maintenance,
             healing=self.heal_progress(),
             tls=self._inputs.tls.health(self._dialled()),
+            encryption=EncryptionHealth(
+                fingerprints=[one.hex() for one in self._inputs.ring.current.fingerprints],
+                message=self._inputs.ring.fault,
+            ),
             key_revision=self._inputs.keys.further.revision,
         )
 
