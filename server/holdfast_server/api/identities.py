@@ -30,7 +30,7 @@ import msgspec
 from holdfast_server.api.directory import Directory
 from holdfast_server.api.sealing import PeerKeys, Sealer
 from holdfast_server.api.session_tokens import Session, SessionTokens, TokenError, secret_mark
-from holdfast_server.auth.builtin import builtin_policies
+from holdfast_server.auth.builtin import aws_document, aws_policies, builtin_document, builtin_policies
 from holdfast_server.auth.entities import (
     ENTITY_PREFIX,
     ROLE,
@@ -199,16 +199,21 @@ class Identities:
         self.secrets = SecretBox(peer_keys, clock)
         self._users: dict[str, User] = {}
         self._builtin = builtin_policies()
+        self._of_aws = aws_policies()
         self._policies: dict[str, Policy] = {}
-        self.directory = Directory(self.policy)
+        self._texts: dict[str, str] = {}
+        self.directory = Directory(self.managed_policy)
         self.tokens = SessionTokens(peer_keys, clock)
         self._display_names: dict[str, str] = {}
         self._credentials: dict[str, Credentials] = {}
         self._sessions: dict[tuple[str, str], Session] = {}
         self._account_names: dict[str, str] | None = None
+        self._declared: set[tuple[str, str]] | None = None
         self._allowance = float(LOOK_UPS_PER_SECOND)
         self._allowance_at = clock.monotonic_seconds()
         self._changes = 0
+        self.iam_begun = False
+        """Whether it is known that every pod knows IAM's documents (`iam.call`)."""
         self.loaded = False
         """False until everything was read once; an unknown key then means "not known yet"."""
 
@@ -268,7 +273,15 @@ class Identities:
         if not user.identity:
             return self.directory.find(UserEntity, user.account, user.name)
         entity = self.directory.by_id(UserEntity, user.identity)
-        return entity if entity is not None and entity.account == user.account else None
+        if entity is None or entity.account != user.account:
+            return None
+        return None if entity.declared and not self._is_declared(entity) else entity
+
+    def _is_declared(self, entity: UserEntity) -> bool:
+        """Whether a declared user is so still: what clients gave it, keys too, counts only as long."""
+        if self._declared is None:
+            self._declared = {(one.account, one.name.lower()) for one in self._users.values() if not one.identity}
+        return (entity.account, entity.name.lower()) in self._declared
 
     # --- sessions
 
@@ -390,6 +403,17 @@ class Identities:
     def policy_names(self) -> list[str]:
         return sorted({*self._builtin, *self._policies})
 
+    def managed_policy(self, name: str) -> Policy | None:
+        """A policy of the store as the IAM API names it: AWS's names for what its clients attach are known, too."""
+        return self.policy(name) or self._of_aws.get(name)
+
+    def managed_names(self) -> list[str]:
+        return sorted({*self._builtin, *self._policies, *self._of_aws})
+
+    def managed_document(self, name: str) -> str | dict[str, object] | None:
+        """Its text, or what it says; None where there is no such policy."""
+        return builtin_document(name) or self._texts.get(name) or aws_document(name)
+
     def is_builtin(self, name: str) -> bool:
         return name in self._builtin
 
@@ -491,10 +515,12 @@ class Identities:
         document = await self._objects.get_document(POLICY_PREFIX + name)
         self._changed()
         policy = _parse(name, document.body) if document is not None else None
-        if policy is not None:
+        if policy is not None and document is not None:
             self._policies[name] = policy
+            self._texts[name] = document.body.decode()
         else:
             self._policies.pop(name, None)
+            self._texts.pop(name, None)
 
     def _changed(self) -> None:
         self._changes += 1
@@ -502,7 +528,7 @@ class Identities:
 
     def _forget(self) -> None:
         self._credentials.clear()
-        self._account_names = None
+        self._account_names = self._declared = None
 
     def _decode(self, access_key: str, body: bytes) -> User | None:
         try:
@@ -569,6 +595,7 @@ class Identities:
         parsed = {name: _parse(name, body) for name, body in policies.items()}
         self._users = {name: user for name, user in decoded.items() if user is not None}
         self._policies = {name: policy for name, policy in parsed.items() if policy is not None}
+        self._texts = {name: policies[name].decode() for name in self._policies}
         self.directory.replace({ENTITY_PREFIX + name: body for name, body in entities.items()})
         self._display_names = {name: _display_name(name, body) for name, body in accounts.items()}
         self._forget()

@@ -26,7 +26,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from holdfast_server.api.admission import Ticket
 from holdfast_server.api.audit_trail import Trail, audit_line
-from holdfast_server.api.dispatch import Dispatcher, Mount, error_response
+from holdfast_server.api.dispatch import CallApi, Dispatcher, Mount, error_response
 from holdfast_server.api.failures import to_s3_error
 from holdfast_server.api.http_protocol import S3Protocol, S3Server, last_words
 from holdfast_server.api.probes import answer_probe
@@ -420,12 +420,13 @@ async def start(
     port: int,
     mounts: Mapping[str, Mount] | None = None,
     admission: Admission | None = None,
+    calls: CallApi | None = None,
 ) -> FrontEnd:
     """Listen; `port` 0 takes any free one; `mounts` are path prefixes with handlers of their own; `admission`: who
-    comes in with TLS and who without, by default everybody without.
+    comes in with TLS and who without, by default everybody without; `calls`: what answers IAM and STS.
 
     Raises OSError if the port cannot be bound.
     """
-    front_end = FrontEnd(services, Dispatcher(services, mounts))
+    front_end = FrontEnd(services, Dispatcher(services, mounts, calls))
     await front_end.listen(host, port, admission or Admission())
     return front_end

@@ -28,6 +28,29 @@ DOCUMENTS: dict[str, dict[str, object]] = {
 """name → document."""
 
 
+_AWS_DOCUMENTS: dict[str, dict[str, object]] = {
+    "AdministratorAccess": {"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]},
+    "AmazonS3FullAccess": _policy((["s3:*"], True)),
+    "AmazonS3ReadOnlyAccess": _policy((["s3:Get*", "s3:List*"], True)),
+    "IAMFullAccess": {"Statement": [{"Effect": "Allow", "Action": "iam:*", "Resource": "*"}]},
+    "IAMReadOnlyAccess": {"Statement": [{"Effect": "Allow", "Action": ["iam:Get*", "iam:List*"], "Resource": "*"}]},
+}
+"""Under the names that AWS's clients attach, with AWS's meaning as far as there is anything here that it is
+about.  Known to the IAM API alone."""
+
+
+def aws_policies() -> dict[str, Policy]:
+    return {name: parse_policy(document) for name, document in _AWS_DOCUMENTS.items()}
+
+
+def aws_document(name: str) -> dict[str, object] | None:
+    return _AWS_DOCUMENTS.get(name)
+
+
+def builtin_document(name: str) -> dict[str, object] | None:
+    return DOCUMENTS.get(name)
+
+
 def builtin_policies() -> dict[str, Policy]:
     """Every built-in policy, checked."""
     return {name: parse_policy(document) for name, document in DOCUMENTS.items()}

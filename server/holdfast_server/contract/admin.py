@@ -4,6 +4,9 @@
     GET    /users                       → list[UserInfo]
     PUT    /users/{accessKey}           ← UserSpec        create or replace, idempotent
     DELETE /users/{accessKey}                             204 also when absent
+    GET    /accounts                    → list[AccountInfo]
+    PUT    /accounts/{name}             ← AccountSpec     create or replace, idempotent
+    DELETE /accounts/{name}                               204 also when absent; its users and buckets stay
     POST   /users/reseal                → Resealed        users' secrets under the pod's own peer key
     GET    /policies                    → list[str]
     PUT    /policies/{name}             ← an IAM policy document (AWS's language), 400 with the field if bad
@@ -21,6 +24,8 @@ is told of its drives is what the answering pod knows.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 
@@ -42,6 +47,29 @@ class UserSpec(_Struct, frozen=True, kw_only=True):
     """Of before, and valid too: while the secret of the same access key changes."""
     account: str = ""
     """Whom its buckets belong to; the tenant's own account where empty."""
+    account_root: bool = False
+    """May do everything in its account."""
+    expires_ms: int = 0
+    """When the key ends, in milliseconds since the epoch; never where 0."""
+    policy: dict[str, Any] | None = None
+    """A policy that has to allow it, beside those of the user."""
+
+
+class AccountSpec(_Struct, frozen=True, kw_only=True):
+    display_name: str = ""
+    """The account's name where empty."""
+
+
+class AccountInfo(_Struct, frozen=True, kw_only=True):
+    name: str
+    """Empty: the tenant's own."""
+    display_name: str = ""
+    id: str = ""
+    """As ARNs show it."""
+    canonical_id: str = ""
+    """As grants show it."""
+    declared: bool = False
+    """Else it is there because a user is in it."""
 
 
 class UserInfo(_Struct, frozen=True, kw_only=True):
@@ -50,6 +78,12 @@ class UserInfo(_Struct, frozen=True, kw_only=True):
     policies: list[str] = []
     enabled: bool = True
     account: str = ""
+    account_root: bool = False
+    expires_ms: int = 0
+    limited: bool = False
+    """The key has a policy of its own."""
+    by_clients: bool = False
+    """The key was made through the IAM API."""
 
 
 class Resealed(_Struct, frozen=True, kw_only=True):

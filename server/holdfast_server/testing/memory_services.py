@@ -26,6 +26,7 @@ from holdfast_server.contract import names
 from holdfast_server.contract.admin import PodState
 from holdfast_server.contract.health import ClusterHealth, PodHealth
 from holdfast_server.drives.port import Register
+from holdfast_server.iam.handler import IamApi
 from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.objects.port import Missing, Objects
 from holdfast_server.testing.memory_objects import MemoryObjects
@@ -125,7 +126,9 @@ def served(
     async def serve() -> None:
         stop = asyncio.Event()
         stopper.append((asyncio.get_running_loop(), stop))
-        front_end = await start(services, "127.0.0.1", 0, mounts_of(services, view, decide), admission)
+        front_end = await start(
+            services, "127.0.0.1", 0, mounts_of(services, view, decide), admission, IamApi(services).handle
+        )
         bound.append(front_end.port)
         ready.set()
         await stop.wait()

@@ -46,6 +46,7 @@ from holdfast_server.drives.local import DriveSettings, LocalDrive
 from holdfast_server.drives.port import DriveError
 from holdfast_server.drives.slot import Slot
 from holdfast_server.heal.service import HealService
+from holdfast_server.iam.handler import IamApi
 from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
 from holdfast_server.objects.store import ObjectStore
@@ -54,6 +55,7 @@ from holdfast_server.peers.dispatch import Dispatcher, PeerServices
 from holdfast_server.peers.handshake import PodIdentity
 from holdfast_server.peers.messages import (
     FEATURES,
+    IAM_FEATURE,
     LOCKS_FEATURE,
     SEALING_FEATURE,
     VERSIONS_FEATURE,
@@ -220,7 +222,9 @@ class StoragePod:
         mounts = {names.ADMIN_PREFIX: AdminApi(self._services, self._view, self.store.resolve).handle}
         port = self._inputs.config.listen.s3_port
         admission = self._inputs.tls.for_clients()
-        front = await front_end.start(self._services, self._settings.bind_address, port, mounts, admission)
+        front = await front_end.start(
+            self._services, self._settings.bind_address, port, mounts, admission, IamApi(self._services).handle
+        )
         self.s3_port = front.port
         return front
 
@@ -364,6 +368,7 @@ class StoragePod:
             fence_bucket_everywhere=self._fence_bucket_everywhere,
             every_pod_keeps_versions=lambda: self._every_pod_knows(VERSIONS_FEATURE),
             every_pod_keeps_locks=lambda: self._every_pod_knows(LOCKS_FEATURE),
+            every_pod_knows_iam=lambda: self._every_pod_knows(IAM_FEATURE),
             bounds=self.store.bounds,
             refuses_plaintext=inputs.tls.refuses_plaintext,
             region=inputs.config.region,

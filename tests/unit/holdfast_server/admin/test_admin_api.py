@@ -85,7 +85,8 @@ def test_a_user_with_a_policy_works_at_once_and_only_there(endpoint: Endpoint) -
     answer = loki.delete_objects(Bucket="others", Delete={"Objects": [{"Key": "k"}]})
     assert answer["Errors"][0]["Code"] == "AccessDenied"
     infos = ask(endpoint, ROOT, "GET", "/users")[1]
-    assert {"accessKey": "lokikey", "name": "loki", "policies": ["loki"], "enabled": True, "account": ""} in infos
+    info = {"accessKey": "lokikey", "name": "loki", "policies": ["loki"], "enabled": True, "account": ""}
+    assert any(info.items() <= told.items() for told in infos)
     assert SECRET not in json.dumps(infos)
     assert ask(endpoint, ROOT, "PUT", "/users/lokikey", {**spec, "enabled": False})[0] == 200
     with pytest.raises(ClientError) as raised:

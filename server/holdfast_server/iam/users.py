@@ -1,0 +1,125 @@
+"""Users of the caller's account.  One that was declared is shown with the others; it is not renamed or deleted here,
+for whoever declared it would bring it back."""
+
+from __future__ import annotations
+
+import msgspec
+
+from holdfast_server.api.identities import USER_PREFIX, UserDocument, encode_user
+from holdfast_server.auth.entities import USER, UserEntity
+from holdfast_server.auth.principal import account_id
+from holdfast_server.iam.answers import Result, date
+from holdfast_server.iam.call import IamCall
+from holdfast_server.iam.errors import IamError
+from holdfast_server.iam.pages import page_of
+from holdfast_server.iam.tags import checked_tags, shown_tags
+
+MAX_USER_NAME = 64
+
+
+async def named_user(call: IamCall) -> UserEntity:
+    """The one that `UserName` names; the caller where it names none."""
+    if not call.parameters.has("UserName"):
+        return await call.caller()
+    return await call.user(call.parameters.name("UserName", 128))
+
+
+def shown_user(user: UserEntity, with_tags: bool = False) -> Result:
+    return {
+        "Path": user.path,
+        "UserName": user.name,
+        "UserId": user.id,
+        "Arn": user.arn,
+        "CreateDate": date(user.created_ms),
+        "Tags": shown_tags(user.tags) if with_tags else None,
+    }
+
+
+async def create_user(call: IamCall) -> Result:
+    name = call.parameters.name("UserName", MAX_USER_NAME)
+    if call.declared_keys(name):
+        raise IamError("EntityAlreadyExists", f"User with name {name} already exists.")
+    user = UserEntity(
+        id=call.new_id(USER),
+        name=name,
+        account=call.account,
+        path=call.parameters.path(),
+        created_ms=call.now_ms,
+        tags=checked_tags(call.parameters.tags()),
+    )
+    return {"User": shown_user(await call.create(user), with_tags=True)}
+
+
+async def get_user(call: IamCall) -> Result:
+    principal = call.principal
+    if not call.parameters.has("UserName") and principal.everything_at_home and principal.role is None:
+        number = account_id(principal.account)
+        return {"User": {"Path": "/", "UserId": number, "Arn": principal.arn, "CreateDate": date(0)}}
+    return {"User": shown_user(await named_user(call), with_tags=True)}
+
+
+async def list_users(call: IamCall) -> Result:
+    prefix = call.parameters.path_prefix()
+    found = [user for user in call.everybody() if user.path.startswith(prefix)]
+    return page_of(call.parameters, "Users", found, lambda user: user.name.lower(), shown_user)
+
+
+async def update_user(call: IamCall) -> Result:
+    user = await call.user(call.parameters.name("UserName", 128))
+    path = call.parameters.path("NewPath", user.path)
+    name = call.parameters.name("NewUserName", MAX_USER_NAME, user.name)
+    if user.declared and (path, name) != (user.path, user.name):
+        raise _declared(user)
+    if (path, name) != (user.path, user.name):
+        call.require("iam:UpdateUser", call.arn_of(f"user{path}{name}"))
+    if name.lower() == user.name.lower():
+        await call.change(user, lambda old: msgspec.structs.replace(old, path=path, name=name))
+        return {}
+    if call.declared_keys(name):
+        raise IamError("EntityAlreadyExists", f"User with name {name} already exists.")
+    keys = [key.access_key for key in call.identities.keys_of(call.account, user.name)]
+    await call.rename(user, msgspec.structs.replace(user, name=name, path=path, moves=user.moves + 1))
+    for access_key in keys:
+        await _rename_key(call, access_key, name)
+    return {}
+
+
+async def _rename_key(call: IamCall, access_key: str, name: str) -> None:
+    """So that a pod which does not know the key yet finds its user at once."""
+    document = await call.services.objects.get_document(USER_PREFIX + access_key)
+    if document is None:
+        return
+    key = msgspec.json.decode(document.body, type=UserDocument)
+    body, before = encode_user(msgspec.structs.replace(key, name=name)), document.body
+
+    def unchanged(current: object) -> None:
+        if getattr(current, "body", None) != before:
+            raise IamError("ConcurrentModification", "Others change it at the same time; try again.")
+
+    await call.services.objects.put_document(USER_PREFIX + access_key, body, unchanged)
+    await call.tell([USER_PREFIX + access_key])
+
+
+async def delete_user(call: IamCall) -> Result:
+    user = await call.user(call.parameters.name("UserName", 128))
+    if user.declared:
+        raise _declared(user)
+    if call.identities.keys_of(call.account, user.name):
+        raise IamError("DeleteConflict", "Cannot delete entity, must delete access keys first.")
+    await call.delete(user, _nothing_left)
+    return {}
+
+
+def _nothing_left(user: UserEntity) -> None:
+    if user.groups:
+        raise IamError("DeleteConflict", "Cannot delete entity, must remove users from group first.")
+    if user.inline:
+        raise IamError("DeleteConflict", "Cannot delete entity, must delete policies first.")
+    if user.attached:
+        raise IamError("DeleteConflict", "Cannot delete entity, must detach all policies first.")
+
+
+def _declared(user: UserEntity) -> IamError:
+    return IamError(
+        "UnmodifiableEntity", f"User {user.name} was declared by the Tenant or an administrator; change it there."
+    )
