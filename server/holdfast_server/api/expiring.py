@@ -20,6 +20,7 @@ from holdfast_server.api.buckets import all_buckets
 from holdfast_server.api.buckets_cache import BucketBusy, BucketGone, WriteLease
 from holdfast_server.api.deleted_buckets import deleted_for_good
 from holdfast_server.api.lifecycle import facts_of
+from holdfast_server.api.quotas import Quotas
 from holdfast_server.api.services import Services
 from holdfast_server.api.version_ids import version_id
 from holdfast_server.audit.record import AuditRecord, encode_line, shortened, timestamp
@@ -77,8 +78,11 @@ def _is_still(judged: Record) -> Condition:
 class LifecycleKeeper:
     """Implements `heal.bucket_keeper.BucketKeeper`."""
 
-    def __init__(self, services: Services, now_ms: Callable[[], int], calendar: Calendar | None = None) -> None:
+    def __init__(
+        self, services: Services, now_ms: Callable[[], int], quotas: Quotas, calendar: Calendar | None = None
+    ) -> None:
         self._services = services
+        self._quotas = quotas
         self.now_ms = now_ms
         self.calendar = calendar or Calendar()
 
@@ -87,14 +91,15 @@ class LifecycleKeeper:
 
     async def look(self) -> Buckets:
         found = await all_buckets(self._services)
+        self._quotas.knows(found)
         deleted = await deleted_for_good(self._services, {bucket.id for bucket in found})
         return Buckets({bucket.id: _walked(bucket) for bucket in found}, deleted)
 
     async def begin_count(self, set_name: str, bucket_id: bytes) -> None:
-        return None
+        await self._quotas.begin_count(set_name, bucket_id)
 
-    async def counted(self, set_name: str, usage: BucketUsage, counted_ms: int) -> None:
-        return None
+    def counted(self, set_name: str, usage: BucketUsage, counted_ms: int) -> None:
+        self._quotas.counted(set_name, usage, counted_ms)
 
     # ---------------------------------------------------------------- carrying out
 

@@ -15,6 +15,7 @@ from holdfast_server.api.bucket_record import DOCUMENT_PREFIX
 from holdfast_server.api.buckets_cache import BucketCache
 from holdfast_server.api.identities import Identities
 from holdfast_server.api.metrics import Metrics
+from holdfast_server.api.quotas import USAGE_TOPIC, Quotas
 from holdfast_server.api.sealing_keys import SealingKeys
 from holdfast_server.audit.log import AuditLog
 from holdfast_server.clock.bounds import TimeBounds
@@ -70,6 +71,8 @@ class Services:
     """Tell every reachable peer that documents have changed (topic, names); bounded in time, raises nothing."""
     fence_bucket_everywhere: Callable[[bytes], Awaitable[bool]]
     """Fence a bucket id on every peer (this pod fences itself); True if all of them confirmed, bounded in time."""
+    quotas: Quotas
+    """What buckets may hold, and do hold; `objects` asks it."""
     bounds: TimeBounds
     """What time it is by all pods' clocks: for locks."""
     refuses_plaintext: Callable[[], bool] = lambda: False
@@ -101,6 +104,8 @@ class Services:
     async def on_announce(self, topic: str, changed: Sequence[str]) -> None:
         """A peer has changed documents: forget what is cached of them.  Raises Unavailable; forgetting is done
         before anything can fail."""
+        if topic == USAGE_TOPIC:
+            self.quotas.on_news(changed)
         if topic != DOCUMENTS_TOPIC:
             return
         for name in changed:

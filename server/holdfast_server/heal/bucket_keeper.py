@@ -75,5 +75,5 @@ class BucketKeeper(Protocol):
     async def begin_count(self, set_name: str, bucket_id: bytes) -> None:
         """What is written from now on may or may not be in the count that follows; raises nothing."""
 
-    async def counted(self, set_name: str, usage: BucketUsage, counted_ms: int) -> None:
+    def counted(self, set_name: str, usage: BucketUsage, counted_ms: int) -> None:
         """What an erasure set holds of a bucket."""

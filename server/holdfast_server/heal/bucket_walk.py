@@ -98,6 +98,10 @@ class WalkState:
     """Still to be walked, the last first."""
     counting: Usage | None = None
     """None: this bucket was resumed, and is not counted."""
+    urgent: set[bytes] = field(default_factory=set)
+    """Buckets that are to be walked soon, whenever the next pass begins."""
+    partial: bool = False
+    """The present pass goes over those alone."""
     hurry: bool = False
     again_at: float = float("-inf")
     keep_at: float = float("-inf")
@@ -121,11 +125,14 @@ class BucketWalk:
     async def step(self, drive: OwnDrive, erasure_set: ErasureSet, state: WalkState) -> bool:
         """One page; True if there is more to do at once.  Raises DriveError, Unavailable."""
         now = self._clock.monotonic_seconds()
-        if (now < state.again_at and not state.hurry) or not leads(drive, erasure_set):
+        if not leads(drive, erasure_set):
             state.buckets = None  # whoever leads next begins anew
+            state.urgent.clear()
             return False
         if state.buckets is None:
-            await self._begin(drive, state)
+            if now < state.again_at and not state.hurry and not state.urgent:
+                return False
+            await self._begin(drive, state, partial=now < state.again_at and not state.hurry)
         if not state.ids:
             await self._end(drive, state)
             return False
@@ -138,7 +145,8 @@ class BucketWalk:
 
     # ---------------------------------------------------------------- a pass
 
-    async def _begin(self, drive: OwnDrive, state: WalkState) -> None:
+    async def _begin(self, drive: OwnDrive, state: WalkState, partial: bool) -> None:
+        """`partial`: only what is urgent."""
         drive_id = drive.status().drive_id
         if state.present is None or state.present.drive_id != drive_id:
             state.present = decoded(await bounded(drive.kept(_NAME)), drive_id)
@@ -155,7 +163,8 @@ class BucketWalk:
         state.unknown_buckets = len(found - state.buckets.by_id.keys() - state.buckets.deleted)
         gone = present.usage.keys() - state.buckets.by_id.keys()
         present.usage = {bucket_id: one for bucket_id, one in present.usage.items() if bucket_id not in gone}
-        every = found | state.buckets.by_id.keys()
+        every = state.urgent & state.buckets.by_id.keys() if partial else found | state.buckets.by_id.keys()
+        state.urgent, state.partial = set(), partial
         state.ids = sorted((one for one in every if one >= present.bucket_id), reverse=True)
         state.worked_seconds = 0.0
         state.counting = None
@@ -173,8 +182,11 @@ class BucketWalk:
         present = state.present
         assert present is not None
         present.ended, present.bucket_id = True, b""
+        state.buckets = None
+        if state.partial:
+            return
+        state.hurry = False
         present.last_ended_ms, present.last_registers = self._clock.now_ms(), present.registers
-        state.buckets, state.hurry = None, False
         rest = max(self._settings.bucket_pass_seconds, state.worked_seconds / self._settings.bucket_share)
         state.again_at = self._clock.monotonic_seconds() + rest
         await self._keep(drive, state)
@@ -229,7 +241,7 @@ class BucketWalk:
             counted.counted_ms = self._clock.now_ms()
             if bucket_id in present.usage or len(present.usage) < MAX_TOLD_BUCKETS:
                 present.usage[bucket_id] = counted
-            await self._keeper.counted(erasure_set.name, told(bucket_id, counted), counted.counted_ms)
+            self._keeper.counted(erasure_set.name, told(bucket_id, counted), counted.counted_ms)
         state.ids.pop()
         self._at(state, state.ids[-1] if state.ids else b"")
 

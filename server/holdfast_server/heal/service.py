@@ -101,6 +101,11 @@ class HealService:
             self.work_of(volume).scan.hurry = True
             self.work_of(volume).walk.hurry = True
 
+    def walk_soon(self, bucket_id: bytes) -> None:
+        """Have a bucket counted, and looked through, by those of the local drives that walk for their sets."""
+        for volume, _ in enumerate(self._local_drives()):
+            self.work_of(volume).walk.urgent.add(bucket_id)
+
     def report(self) -> HealProgress:
         """What is known now, without waiting."""
         return progress.report(self, self._store, [*enumerate(self._local_drives())], self._clock)

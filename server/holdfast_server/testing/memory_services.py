@@ -17,6 +17,8 @@ from holdfast_server.admin.overview import TenantView
 from holdfast_server.api.buckets_cache import BucketCache
 from holdfast_server.api.dispatch import Mount
 from holdfast_server.api.identities import Identities
+from holdfast_server.api.metered_objects import metered
+from holdfast_server.api.quotas import Quotas
 from holdfast_server.api.server import start
 from holdfast_server.api.services import Limits, Services
 from holdfast_server.clock.bounds import TimeBounds
@@ -53,14 +55,18 @@ def memory_services(
     limits: Limits | None = None,
     domains: tuple[str, ...] = (),
     memory: PodMemory | None = None,
+    meter: bool = False,
 ) -> Services:
+    """`meter`: buckets' quotas hold; a test that makes `objects` fail wants it bare."""
     clock = clock or SystemClock()
     objects = objects or MemoryObjects(clock)
+    quotas = Quotas(clock, sets=lambda: [""])
     return Services(
         bounds=TimeBounds(clock),
-        objects=objects,
+        objects=metered(objects, quotas) if meter else objects,
         clock=clock,
-        buckets=BucketCache(objects, clock),
+        buckets=BucketCache(objects, clock, quotas.seen),
+        quotas=quotas,
         identities=Identities(objects, clock, lambda: [PEER_KEY], lambda: [(ROOT_USER, ROOT_PASSWORD)]),
         pod_health=lambda: PodHealth(ready=True, pod="memory-0", epoch=1, version="test"),
         cluster_health=lambda maintenance: ClusterHealth(healthy=not maintenance, epoch=1),

@@ -29,6 +29,8 @@ from holdfast_server.api.buckets_cache import BucketCache
 from holdfast_server.api.expiring import LifecycleKeeper
 from holdfast_server.api.grants import ownership_at_creation
 from holdfast_server.api.identities import Identities
+from holdfast_server.api.metered_objects import metered
+from holdfast_server.api.quotas import Quotas
 from holdfast_server.api.sealing_keys import SealingKeys
 from holdfast_server.api.services import Services
 from holdfast_server.audit.log import AuditLog, sink_maker
@@ -49,6 +51,7 @@ from holdfast_server.heal.service import HealService
 from holdfast_server.iam.handler import IamApi
 from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
+from holdfast_server.objects.record import object_register
 from holdfast_server.objects.store import ObjectStore
 from holdfast_server.peers.channel import DialSettings
 from holdfast_server.peers.dispatch import Dispatcher, PeerServices
@@ -151,11 +154,18 @@ class StoragePod:
             PoolMap(inputs.config), self._table.drives_of, clock, self._stamps, memory=self._memory,
             bounds=TimeBounds(clock, self._peers_clocks),
         )  # fmt: skip
+        self._quotas = Quotas(
+            clock, self._announce, lambda: [one.name for one in self.store.all_sets()],
+            lambda bucket_id, key: self.store.set_of(object_register(bucket_id, key)).name,
+            lambda bucket_id: self._heal.walk_soon(bucket_id),
+        )  # fmt: skip
         self._services = self._make_services()
         self._heal = HealService(
             self.store, lambda: self._drives, clock, lifecycle.heal_settings(inputs.config.debug),
             self._peers_slowdowns,
-            LifecycleKeeper(self._services, self.store.bounds.earliest_ms, lifecycle.calendar(inputs.config.debug)),
+            LifecycleKeeper(
+                self._services, self.store.bounds.earliest_ms, self._quotas, lifecycle.calendar(inputs.config.debug)
+            ),
         )  # fmt: skip
         self._started_ms = clock.now_ms()
         self._view = TenantView(
@@ -206,6 +216,7 @@ class StoragePod:
         work = {
             "drives": self.local.run,
             "healing": self._heal.run,
+            "usage": self._quotas.run,
             "identities": self._services.identities.keep_fresh,
             "configuration": self._follow_inputs,
             "states": self._follow_states,
@@ -358,9 +369,10 @@ class StoragePod:
     def _make_services(self) -> Services:
         inputs, clock = self._inputs, self._clock
         return Services(
-            objects=self.store,
+            objects=metered(self.store, self._quotas),
             clock=clock,
-            buckets=BucketCache(self.store, clock),
+            buckets=BucketCache(self.store, clock, self._quotas.seen),
+            quotas=self._quotas,
             identities=Identities(self.store, clock, self._peer_keys, self._root_pairs),
             pod_health=self.pod_health,
             cluster_health=self.cluster_health,

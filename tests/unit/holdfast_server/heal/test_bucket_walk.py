@@ -51,7 +51,7 @@ class Pod:
         self.drive: Any = cluster._hooked[0][position]
         self.store = cluster.new_store()
         self.services = memory_services(self.store, cluster.clock)
-        self.keeper = LifecycleKeeper(self.services, cluster.clock.now_ms, calendar)
+        self.keeper = LifecycleKeeper(self.services, cluster.clock.now_ms, self.services.quotas, calendar)
         self.healing = HealService(self.store, lambda: (self.drive,), cluster.clock, SETTINGS, keeper=self.keeper)
         self.cluster = cluster
 

@@ -1,0 +1,148 @@
+"""The object layer as the API sees it, where buckets may have a quota: what is written is asked for first, and noted.
+
+In one place for everything that writes (clients, copies, forms, lifecycle rules), so that no door is left open.  A
+bucket without a quota costs a look into a dictionary.  With one, a write looks first at what it will replace.
+
+Reserved before the first byte of a body is taken, so a client is refused before it sends.  A body of unknown length is
+let in where there is room at all, and noted by what it was.
+
+Not here: what fits (`quotas`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from holdfast_server.api.bucket_record import BucketRecord
+from holdfast_server.api.quotas import Quotas
+from holdfast_server.objects.port import Body, ObjectError, Objects, PartRef, Record, Versioning
+
+PARTS_PER_PAGE = 1000
+
+
+class _MeteredObjects:
+    def __init__(self, objects: Objects, quotas: Quotas) -> None:
+        self._objects = objects
+        self._quotas = quotas
+
+    def __getattr__(self, verb: str) -> Any:
+        if verb.startswith("__"):
+            raise AttributeError(verb)
+        return getattr(self._objects, verb)
+
+    async def put_object(self, bucket_id: bytes, key: str, body: Body, *rest: Any, **more: Any) -> Record:
+        bucket = self._quotas.limited(bucket_id)
+        if bucket is None:
+            return await self._objects.put_object(bucket_id, key, body, *rest, **more)
+        taken = self._quotas.reserve(bucket, key, body.size_bytes or 0, 1)
+        size_bytes = versions = 0
+        try:
+            replaced = await self._replaced(bucket, key)
+            written = await self._objects.put_object(bucket_id, key, body, *rest, **more)
+            size_bytes, versions = _more(written.size_bytes, replaced)
+        finally:
+            taken.settle(size_bytes, versions)
+        return written
+
+    async def put_part(
+        self, bucket_id: bytes, key: str, upload_id: bytes, number: int, body: Body, *rest: Any, **more: Any
+    ) -> Record:
+        bucket = self._quotas.limited(bucket_id)
+        if bucket is None:
+            return await self._objects.put_part(bucket_id, key, upload_id, number, body, *rest, **more)
+        taken = self._quotas.reserve(bucket, key, body.size_bytes or 0, 0)
+        size_bytes = 0
+        try:
+            written = await self._objects.put_part(bucket_id, key, upload_id, number, body, *rest, **more)
+            size_bytes = written.size_bytes
+        finally:
+            taken.settle(size_bytes, 0)
+        return written
+
+    async def create_upload(self, bucket_id: bytes, key: str, *rest: Any, **more: Any) -> bytes:
+        bucket = self._quotas.limited(bucket_id)
+        if bucket is not None:
+            self._quotas.reserve(bucket, key, 0, 1).settle(0, 0)  # there is no point in beginning otherwise
+        return await self._objects.create_upload(bucket_id, key, *rest, **more)
+
+    async def complete_upload(
+        self, bucket_id: bytes, key: str, upload_id: bytes, parts: Sequence[PartRef], *rest: Any, **more: Any
+    ) -> Record:
+        """Its bytes were asked for part by part."""
+        bucket = self._quotas.limited(bucket_id)
+        if bucket is None:
+            return await self._objects.complete_upload(bucket_id, key, upload_id, parts, *rest, **more)
+        replaced = await self._replaced(bucket, key)
+        taken = self._quotas.entry(bucket_id, key)
+        written = await self._objects.complete_upload(bucket_id, key, upload_id, parts, *rest, **more)
+        taken.settle(*_more(0, replaced))
+        return written
+
+    async def abort_upload(self, bucket_id: bytes, key: str, upload_id: bytes) -> None:
+        bucket = self._quotas.limited(bucket_id)
+        size_bytes = await self._parts_size_bytes(bucket_id, key, upload_id) if bucket is not None else 0
+        await self._objects.abort_upload(bucket_id, key, upload_id)
+        if bucket is not None:
+            self._quotas.entry(bucket_id, key).settle(-size_bytes, 0)
+
+    async def delete_object(
+        self,
+        bucket_id: bytes,
+        key: str,
+        condition: Any = None,
+        versioning: Versioning = Versioning.OFF,
+        *rest: Any,
+        **more: Any,
+    ) -> Record | None:
+        bucket = self._quotas.limited(bucket_id)
+        if bucket is None:
+            return await self._objects.delete_object(bucket_id, key, condition, versioning, *rest, **more)
+        replaced = await self._replaced(bucket, key)
+        deleted = await self._objects.delete_object(bucket_id, key, condition, versioning, *rest, **more)
+        if versioning is not Versioning.OFF:
+            self._quotas.entry(bucket_id, key).settle(0, 1)
+        elif replaced is not None:
+            self._quotas.entry(bucket_id, key).settle(-replaced.size_bytes, -1)
+        return deleted
+
+    async def delete_version(
+        self, bucket_id: bytes, key: str, version: bytes, *rest: Any, **more: Any
+    ) -> Record | None:
+        deleted = await self._objects.delete_version(bucket_id, key, version, *rest, **more)
+        if deleted is not None and self._quotas.limited(bucket_id) is not None:
+            self._quotas.entry(bucket_id, key).settle(-deleted.size_bytes, -1)
+        return deleted
+
+    # ---------------------------------------------------------------- what there is before
+
+    async def _replaced(self, bucket: BucketRecord, key: str) -> Record | None:
+        """What a write takes the place of for good.  An answer that does not come makes the sum too great until the
+        next count; the write is not held up by it."""
+        if bucket.versioning:
+            return None
+        try:
+            found = await self._objects.head_object(bucket.id, key)
+        except ObjectError:
+            return None
+        return found if found is not None and found.live else None
+
+    async def _parts_size_bytes(self, bucket_id: bytes, key: str, upload_id: bytes) -> int:
+        size_bytes, after, more = 0, 0, True
+        try:
+            while more:
+                parts, more = await self._objects.list_parts(bucket_id, key, upload_id, after, PARTS_PER_PAGE)
+                size_bytes += sum(part.size_bytes for _, part in parts)
+                after = parts[-1][0] if parts else after
+                more = more and bool(parts)
+        except ObjectError:
+            return 0
+        return size_bytes
+
+
+def _more(size_bytes: int, replaced: Record | None) -> tuple[int, int]:
+    return (size_bytes, 1) if replaced is None else (size_bytes - replaced.size_bytes, 0)
+
+
+def metered(objects: Objects, quotas: Quotas) -> Objects:
+    return cast(Objects, _MeteredObjects(objects, quotas))
