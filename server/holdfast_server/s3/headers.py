@@ -19,7 +19,7 @@ MAX_CONTENT_HEADERS_SIZE_BYTES = 8192
 """Bound on the other kept headers together, so that a record stays small."""
 METADATA_PREFIX = "x-amz-meta-"
 STORAGE_CLASSES = frozenset({"STANDARD", "REDUCED_REDUNDANCY"})
-"""Accepted and kept as given; there is one way of storing."""
+"""Accepted and kept as given; either is stored with the parity of its erasure set."""
 
 _KEPT = (
     "content-type",
