@@ -41,7 +41,7 @@ from holdfast_server.contract.config import ConfigError, EncryptionConfig, Liste
 from holdfast_server.pod.key_files import under_prefix
 from holdfast_server.pod.log_lines import set_up_logging
 from holdfast_server.wiring.inputs import PodInputs, StandaloneInputs, TenantInputs
-from holdfast_server.wiring.process import raise_file_limit, stop_on_signals, tune_allocator
+from holdfast_server.wiring.process import raise_file_limit, stop_on_signals, tune_allocator, tune_collector
 from holdfast_server.wiring.storage_pod import PodSettings, serve
 
 EXIT_FAILURE = 1
@@ -70,6 +70,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         return EXIT_BAD_CONFIGURATION
     set_up_logging(log_level)
     tune_allocator()
+    tune_collector()
     raise_file_limit()
     try:
         return _run_loop(lambda: _serve(inputs, settings))

@@ -151,25 +151,33 @@ class GroupCommit:
         self._thread = threading.Thread(target=self._run, name=f"{name}-commit", daemon=True)
         self._thread.start()
 
-    async def submit(
+    def submit(
         self, wanted: Sequence[bytes], apply: Callable[[Transaction], T], finish: Callable[[T], T] | None = None
-    ) -> T:
-        """Run `apply` in the next batch, on the committing thread.
+    ) -> asyncio.Future[T]:
+        """Run `apply` in the next batch, on the committing thread.  Never raises itself.
 
         `wanted` are rows it is sure to read.  `finish` runs on that thread once the batch is durable and may
-        replace the result.  Raises what `apply` raises, DriveFaulty if the drive fails.
+        replace the result.  The future raises what `apply` raises, DriveFaulty if the drive fails; who cancels it
+        leaves, the operation goes on.
         """
-        if self._fault is not None:
-            raise DriveFaulty(self._fault)
-        if self._stuck is not None:
-            raise DriveOffline(self._stuck)
-        if self._closed:
-            raise DriveError("the drive is closed")
-        if self._queue.qsize() >= MAX_WAITING_OPERATIONS:
-            raise DriveError(f"{MAX_WAITING_OPERATIONS} operations are waiting for this drive")
         operation = Operation(wanted, apply, finish)
-        self._queue.put(operation)
-        return await operation.future
+        refusal = self._refusal()
+        if refusal is None:
+            self._queue.put(operation)
+        else:
+            operation.future.set_exception(refusal)
+        return operation.future
+
+    def _refusal(self) -> DriveError | None:
+        if self._fault is not None:
+            return DriveFaulty(self._fault)
+        if self._stuck is not None:
+            return DriveOffline(self._stuck)
+        if self._closed:
+            return DriveError("the drive is closed")
+        if self._queue.qsize() >= MAX_WAITING_OPERATIONS:
+            return DriveError(f"{MAX_WAITING_OPERATIONS} operations are waiting for this drive")
+        return None
 
     def settled(self, rows: Iterable[bytes]) -> bool:
         """Whether none of these table keys is in a batch that is written but not flushed.  From any thread."""

@@ -21,12 +21,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -41,6 +41,7 @@ from holdfast_server.drives.group_commit import Transaction
 from holdfast_server.drives.identity import Identity, IdentityError, IdentityGuard, make_identity
 from holdfast_server.drives.parts import DriveSettings, Parts, Surroundings
 from holdfast_server.drives.port import (
+    Block,
     CommitMode,
     CommitReply,
     CommitRequest,
@@ -425,32 +426,52 @@ class LocalDrive:
 
     # --- registers
 
-    async def query(self, register: Register, with_inline: bool) -> QueryReply:
-        return await self._opened().reads.query(keys.row_key(register), with_inline)
+    def query(self, register: Register, with_inline: bool) -> Awaitable[QueryReply]:
+        try:
+            return self._opened().reads.query(keys.row_key(register), with_inline)
+        except DriveError as error:
+            return self._refused(error)
 
     async def query_many(self, registers: Sequence[Register], with_inline: bool) -> list[QueryReply]:
         # They pile up and are answered together (`point_reads`).
         return await asyncio.gather(*(self.query(register, with_inline) for register in registers))
 
-    async def commit(self, request: CommitRequest) -> CommitReply:
-        parts = self._opened()
-        row = keys.row_key(request.register)
+    def commit(self, request: CommitRequest) -> Awaitable[CommitReply]:
+        try:
+            parts = self._opened()
+        except DriveError as error:
+            return self._refused(error)
+        if request.mode is CommitMode.HEAL:
+            return self._commit_healed(parts, request)
+        return self._submit_commit(parts, request)
 
-        healing = request.mode is CommitMode.HEAL
+    def _submit_commit(self, parts: Parts, request: CommitRequest) -> asyncio.Future[CommitReply]:
+        row = keys.row_key(request.register)
+        data_ids = request.held.data_ids if request.mode is not CommitMode.HEAL else ()
 
         def place_shards(reply: CommitReply) -> CommitReply:
             # Behind the flush: until then a crash must find unnamed shards where start-up removes them.
-            if reply.status is CommitStatus.OK and request.held.data_ids and not healing:
-                parts.shard_writers.post(lambda: parts.shards.place(request.held.data_ids))
+            if reply.status is CommitStatus.OK:
+                parts.shard_writers.post(lambda: parts.shards.place(data_ids))
             return reply
 
-        reply = await parts.commits.submit(
-            register_rows.wanted(row), lambda transaction: parts.verbs.commit(transaction, row, request), place_shards
+        return parts.commits.submit(
+            register_rows.wanted(row),
+            lambda transaction: parts.verbs.commit(transaction, row, request),
+            place_shards if data_ids else None,
         )
-        if healing and reply.status is CommitStatus.OK and request.held.data_ids:
+
+    async def _commit_healed(self, parts: Parts, request: CommitRequest) -> CommitReply:
+        reply = await self._submit_commit(parts, request)
+        if reply.status is CommitStatus.OK and request.held.data_ids:
             # A rebuilt shard replaces one of the same name: until it is in place, reads find the rotten one.
             await self._on_thread(parts.shard_writers, lambda: parts.shards.place(request.held.data_ids))
         return reply
+
+    def _refused(self, error: DriveError) -> asyncio.Future[Any]:
+        future = self._loop.create_future()
+        future.set_exception(error)
+        return future
 
     async def note(self, register: Register, stamp: int, whole: bool) -> None:
         await self._on_register(
@@ -556,7 +577,7 @@ class LocalDrive:
 
     # --- shards
 
-    async def stage(self, data_id: bytes, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]) -> None:
+    async def stage(self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes]) -> None:
         parts = self._opened()
         await self._on_thread(parts.shard_writers, lambda: parts.shards.stage(data_id, index, blocks, hashes))
 
@@ -574,7 +595,7 @@ class LocalDrive:
         parts = self._opened()
         await self._on_thread(parts.shard_writers, lambda: parts.shards.discard(data_id))
 
-    async def read_blocks(self, data_id: bytes, first: int, count: int) -> tuple[list[bytes], list[bytes]]:
+    async def read_blocks(self, data_id: bytes, first: int, count: int) -> tuple[list[Block], list[bytes]]:
         parts = self._opened()
         # Before the read: reclaim must see it even if it looks while the read is under way.
         parts.trash.recent_reads.add(data_id)

@@ -27,7 +27,7 @@ MAX_JOBS = 2
 class _Query:
     __slots__ = ("future", "inline", "row")
 
-    def __init__(self, row: bytes, inline: bool, future: asyncio.Future[QueryReply | None]) -> None:
+    def __init__(self, row: bytes, inline: bool, future: asyncio.Future[QueryReply]) -> None:
         self.row = row
         self.inline = inline
         self.future = future
@@ -52,21 +52,18 @@ class PointReads:
         self._waiting: list[_Query] = []
         self._jobs: set[asyncio.Task[None]] = set()
 
-    async def query(self, row: bytes, with_inline: bool) -> QueryReply:
-        if len(self._waiting) >= MAX_WAITING_OPERATIONS:
-            raise DriveError(f"{MAX_WAITING_OPERATIONS} queries are waiting for this drive")
+    def query(self, row: bytes, with_inline: bool) -> asyncio.Future[QueryReply]:
+        """Never raises itself; the future raises DriveError."""
         query = _Query(row, with_inline, asyncio.get_running_loop().create_future())
+        if len(self._waiting) >= MAX_WAITING_OPERATIONS:
+            query.future.set_exception(DriveError(f"{MAX_WAITING_OPERATIONS} queries are waiting for this drive"))
+            return query.future
         self._waiting.append(query)
         if len(self._jobs) < MAX_JOBS:
             job = asyncio.create_task(self._answer_waiting())
             self._jobs.add(job)
             job.add_done_callback(self._jobs.discard)
-        found = await query.future
-        if found is not None:
-            return found
-        return await self._commits.submit(
-            register_rows.wanted(row), lambda transaction: self._verbs.query(transaction, row, with_inline)
-        )
+        return query.future
 
     async def _answer_waiting(self) -> None:
         while self._waiting:
@@ -81,8 +78,19 @@ class PointReads:
                         query.future.set_exception(fault)
                 continue
             for query, answer in zip(batch, answers, strict=True):
-                if not query.future.done():
+                if query.future.done():
+                    continue
+                if answer is not None:
                     query.future.set_result(answer)
+                else:
+                    self._ask_behind_the_flush(query)
+
+    def _ask_behind_the_flush(self, query: _Query) -> None:
+        asked = self._commits.submit(
+            register_rows.wanted(query.row),
+            lambda transaction: self._verbs.query(transaction, query.row, query.inline),
+        )
+        asked.add_done_callback(partial(_hand_over, query.future))
 
     def _read(self, batch: list[_Query]) -> list[QueryReply | None]:
         """Answers, None where one must go behind the flush."""
@@ -130,3 +138,13 @@ class PointReads:
                     except RowCorrupt:
                         return None
         return register_rows.reply(state, found, query.inline)
+
+
+def _hand_over(waiting: asyncio.Future[QueryReply], asked: asyncio.Future[QueryReply]) -> None:
+    error = asked.exception()
+    if waiting.done():
+        return
+    if error is not None:
+        waiting.set_exception(error)
+    else:
+        waiting.set_result(asked.result())

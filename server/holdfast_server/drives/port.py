@@ -18,7 +18,7 @@ No answer, to a read or to a write, exposes a record that is not yet on stable s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from enum import IntEnum
 from typing import Protocol
 
@@ -290,6 +290,10 @@ class ShardCorrupt(DriveError):
     """A block's bytes do not match their hash."""
 
 
+Block = bytes | memoryview
+"""One drive's piece of a stripe; a view of the frame it came in, where it came from another pod."""
+
+
 class Drive(Protocol):
     """One drive.  All verbs are safe to call concurrently."""
 
@@ -302,13 +306,17 @@ class Drive(Protocol):
     def status(self) -> DriveStatus:
         """What is known now, without waiting."""
 
-    async def query(self, register: Register, with_inline: bool) -> QueryReply:
-        """What this drive knows of a register (rule 3).  Answers only what is durable."""
+    def query(self, register: Register, with_inline: bool) -> Awaitable[QueryReply]:
+        """What this drive knows of a register (rule 3).  Answers only what is durable.
+
+        Like `commit` on every request's path several times, and so a future in some implementations, at work as soon
+        as it is there; neither ever raises before it is awaited.
+        """
 
     async def query_many(self, registers: Sequence[Register], with_inline: bool) -> list[QueryReply]:
         """`query` of each, in order; at most `MAX_REGISTERS_PER_CALL`.  One call, for background work."""
 
-    async def commit(self, request: CommitRequest) -> CommitReply:
+    def commit(self, request: CommitRequest) -> Awaitable[CommitReply]:
         """Accept a record, durably before answering, or say why not.
 
         Held already: OK.  PLAIN (rule 6): STALE unless the stamp is above `highest`; LEASED under a
@@ -354,7 +362,7 @@ class Drive(Protocol):
     async def drop_tombstones(self, tombstones: Sequence[Tombstone]) -> None:
         """Drop each that is all its register holds, and raise the watermarks to their stamps, durably (rule 10)."""
 
-    async def stage(self, data_id: bytes, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]) -> None:
+    async def stage(self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes]) -> None:
         """Append blocks to a staged shard; `index` is the number of the first, starting at 0, in order.
 
         All blocks but the last of a shard have the same size.  Raises ShardCorrupt if a hash does not match
@@ -367,7 +375,7 @@ class Drive(Protocol):
     async def discard(self, data_id: bytes) -> None:
         """Forget a staged or sealed shard that no record names; nothing if there is none."""
 
-    async def read_blocks(self, data_id: bytes, first: int, count: int) -> tuple[list[bytes], list[bytes]]:
+    async def read_blocks(self, data_id: bytes, first: int, count: int) -> tuple[list[Block], list[bytes]]:
         """Blocks `first`..`first+count-1` of a sealed shard with their hashes, verified here against rot.
 
         Raises ShardMissing, ShardCorrupt.  Defers reclaim of the shard for a while (rule 13).

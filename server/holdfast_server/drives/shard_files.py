@@ -21,7 +21,7 @@ from pathlib import Path
 from holdfast_server.clock.port import Clock
 from holdfast_server.drives.faults import NO_ROOM_ERRORS, Fault, kind_of
 from holdfast_server.drives.inspection import aged_files, verify_file
-from holdfast_server.drives.port import DriveError, DriveFaulty, DriveFull, ShardMissing
+from holdfast_server.drives.port import Block, DriveError, DriveFaulty, DriveFull, ShardMissing
 from holdfast_server.drives.shard_reads import ShardReads
 from holdfast_server.drives.space import Space
 from holdfast_server.drives.staged_shard import Stage, StagedShard, verify
@@ -55,7 +55,7 @@ class ShardFiles:
         self._staged: dict[bytes, StagedShard] = {}
         self._reads = ShardReads(self._places, on_unreadable)
 
-    def stage(self, data_id: bytes, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]) -> None:
+    def stage(self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes]) -> None:
         size = sum(map(len, blocks))
         shard = self._get(data_id)
         if shard is not None and shard.stage is Stage.CLAIMED:
@@ -158,7 +158,7 @@ class ShardFiles:
         self._place_of(data_id).unlink(missing_ok=True)
         self._reads.forget(data_id)
 
-    def read(self, data_id: bytes, first: int, count: int) -> tuple[list[bytes], list[bytes]]:
+    def read(self, data_id: bytes, first: int, count: int) -> tuple[list[Block], list[bytes]]:
         return self._reads.read(data_id, first, count)
 
     def verify(self, data_id: bytes) -> int:

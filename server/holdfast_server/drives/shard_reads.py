@@ -19,7 +19,7 @@ from pathlib import Path
 import xxhash
 
 from holdfast_server.drives import shard_format
-from holdfast_server.drives.port import HASH_SIZE_BYTES, DriveError, ShardCorrupt, ShardMissing
+from holdfast_server.drives.port import HASH_SIZE_BYTES, Block, DriveError, ShardCorrupt, ShardMissing
 
 MAX_OPEN_SHARDS = 128
 
@@ -51,7 +51,7 @@ class ShardReads:
         self._lock = threading.Lock()
         self._open: OrderedDict[bytes, _OpenShard] = OrderedDict()
 
-    def read(self, data_id: bytes, first: int, count: int) -> tuple[list[bytes], list[bytes]]:
+    def read(self, data_id: bytes, first: int, count: int) -> tuple[list[Block], list[bytes]]:
         """Blocks and their hashes.  Raises ShardMissing, ShardCorrupt, DriveError."""
         try:
             shard = self._shard(data_id)
@@ -107,11 +107,11 @@ class ShardReads:
         raise ShardMissing(f"no sealed shard {data_id.hex()}")
 
 
-def _read_blocks(data_id: bytes, shard: _OpenShard, first: int, count: int) -> tuple[list[bytes], list[bytes]]:
+def _read_blocks(data_id: bytes, shard: _OpenShard, first: int, count: int) -> tuple[list[Block], list[bytes]]:
     shape = shard.shape
     table = os.pread(shard.descriptor, count * HASH_SIZE_BYTES, shape.hash_offset(first))
     hashes = [table[at : at + HASH_SIZE_BYTES] for at in range(0, count * HASH_SIZE_BYTES, HASH_SIZE_BYTES)]
-    blocks = []
+    blocks: list[Block] = []
     for index, digest in enumerate(hashes, first):
         offset, size = shape.block_range(index)
         block = os.pread(shard.descriptor, size, offset)

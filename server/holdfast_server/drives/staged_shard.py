@@ -16,7 +16,7 @@ from pathlib import Path
 import xxhash
 
 from holdfast_server.drives import shard_format
-from holdfast_server.drives.port import DriveError, ShardCorrupt
+from holdfast_server.drives.port import Block, DriveError, ShardCorrupt
 from holdfast_server.drives.shard_format import ShardShape
 
 _MAX_BUFFERS_PER_WRITE = 512
@@ -49,7 +49,7 @@ class StagedShard:
         """Whether these very blocks are there already."""
         return bool(hashes) and self._hashes[index : index + len(hashes)] == list(hashes)
 
-    def append(self, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]) -> None:
+    def append(self, index: int, blocks: Sequence[Block], hashes: Sequence[bytes]) -> None:
         """Blocks that were verified.  Raises DriveError before anything is written; OSError: it is spoilt."""
         if self.stage is not Stage.OPEN or index != len(self._hashes):
             raise DriveError(
@@ -87,14 +87,14 @@ class StagedShard:
         self.path.unlink(missing_ok=True)
 
 
-def verify(data_id: bytes, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]) -> None:
+def verify(data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes]) -> None:
     """Raises ShardCorrupt if a block did not arrive as its hash says."""
     for offset, (block, digest) in enumerate(zip(blocks, hashes, strict=True)):
         if xxhash.xxh3_128_digest(block) != digest:
             raise ShardCorrupt(f"shard {data_id.hex()}: block {index + offset} arrived with another hash")
 
 
-def _write_all(descriptor: int, buffers: Sequence[bytes], offset: int) -> None:
+def _write_all(descriptor: int, buffers: Sequence[Block], offset: int) -> None:
     """Gathered writes at an offset, however short each of them falls."""
     views = [memoryview(buffer) for buffer in buffers if buffer]
     while views:

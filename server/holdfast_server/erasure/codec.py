@@ -52,7 +52,7 @@ class Codec:
         blocks: list[bytes] = self._driver.encode(stripe)
         return blocks
 
-    def join(self, blocks: Mapping[int, bytes], stripe_size_bytes: int) -> list[memoryview]:
+    def join(self, blocks: Mapping[int, bytes | memoryview], stripe_size_bytes: int) -> list[memoryview]:
         """The stripe, as consecutive views, from any K blocks by shard index.  Raises CodingError."""
         if len(blocks) < self.data_shards:
             raise CodingError(f"{len(blocks)} shards of the {self.data_shards} needed")
@@ -63,26 +63,26 @@ class Codec:
         if all(index in blocks for index in range(self.data_shards)):
             return self._trimmed(blocks, stripe_size_bytes)
         try:
-            stripe = self._driver.decode(list(blocks.values()))
+            stripe = self._driver.decode([bytes(block) for block in blocks.values()])
         except ECDriverError as error:
             raise CodingError(f"cannot decode: {error}") from error
         if len(stripe) != stripe_size_bytes:
             raise CodingError(f"decoded {len(stripe)} bytes of {stripe_size_bytes}")
         return [memoryview(stripe)]
 
-    def rebuild(self, blocks: Mapping[int, bytes], missing: list[int]) -> dict[int, bytes]:
+    def rebuild(self, blocks: Mapping[int, bytes | memoryview], missing: list[int]) -> dict[int, bytes]:
         """The blocks of the missing shard indexes, from any K others.  Raises CodingError."""
         if len(blocks) < self.data_shards:
             raise CodingError(f"{len(blocks)} shards of the {self.data_shards} needed")
         if self._driver is None:
-            return dict.fromkeys(missing, blocks[0])
+            return dict.fromkeys(missing, bytes(blocks[0]))
         try:
-            rebuilt = self._driver.reconstruct(list(blocks.values()), missing)
+            rebuilt = self._driver.reconstruct([bytes(block) for block in blocks.values()], missing)
         except ECDriverError as error:
             raise CodingError(f"cannot rebuild: {error}") from error
         return dict(zip(missing, rebuilt, strict=True))
 
-    def _trimmed(self, blocks: Mapping[int, bytes], stripe_size_bytes: int) -> list[memoryview]:
+    def _trimmed(self, blocks: Mapping[int, bytes | memoryview], stripe_size_bytes: int) -> list[memoryview]:
         views = []
         left = stripe_size_bytes
         for index in range(self.data_shards):

@@ -2,20 +2,23 @@
 
 Every call ends: a drive that does not answer within the deadline counts as offline (rule: a hung drive adds at
 most `DRIVE_CALL_TIMEOUT_SECONDS` to one request; after the first miss its peer marks it and it is skipped).
-Calls that are no longer needed are cancelled; a cancelled commit may still take effect, so commits are never
-stopped early.  Whatever ends `ask` (an exception that is not a DriveError, a cancelled caller), no call is left
-running and no exception unlooked at.  Counting is `quorum`'s.
+Where some drives' answers will usually do, only those are asked at first, the others after `HEDGE_SECONDS`, or as soon
+as the first have failed or do not suffice.  Calls that are no longer needed are cancelled; a cancelled commit may still
+take effect, so commits are never stopped early.  Whatever ends `ask` (an exception that is not a DriveError, or a
+caller that is cancelled), no call is left running and no exception unlooked at.  Counting is `quorum`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from holdfast_server.drives.port import Drive, DriveError, DriveOffline, DriveState
 
 DRIVE_CALL_TIMEOUT_SECONDS = 5.0
+HEDGE_SECONDS = 0.03
+"""Several times what an answer takes from a pod that is well, and no delay that anybody notices."""
 
 T = TypeVar("T")
 
@@ -49,12 +52,24 @@ async def ask(
     call: Callable[[int, Drive], Awaitable[T]],
     enough: Callable[[Answers[T]], bool] | None = None,
     timeout_seconds: float = DRIVE_CALL_TIMEOUT_SECONDS,
+    first: Collection[int] | None = None,
 ) -> Answers[T]:
-    """Ask all given drives concurrently; return when all have answered or failed, or `enough` says so."""
+    """Ask all given drives concurrently; return when all have answered or failed, or `enough` says so.
+
+    `first`: the positions whose answers will usually be `enough`.
+    """
     poll: _Poll[T] = _Poll(asyncio.get_running_loop(), enough)
+
+    def begin(some: Iterable[int]) -> None:
+        for position in some:
+            poll.add(position, asyncio.ensure_future(call(position, drives[position])))
+
     try:
-        for position, drive in drives.items():
-            poll.add(position, asyncio.ensure_future(call(position, drive)))
+        if first is None:
+            begin(drives)
+        else:
+            begin(first)
+            poll.hold_back(lambda: begin(position for position in drives if position not in first))
         await poll.settled(timeout_seconds)
     finally:
         poll.end()
@@ -70,6 +85,18 @@ class _Poll(Generic[T]):
         self._loop = loop
         self._pending: dict[asyncio.Future[T], int] = {}
         self._settled: asyncio.Future[None] = loop.create_future()
+        self._others: Callable[[], None] | None = None
+        """Asks those that were not asked yet."""
+        self._hedge: asyncio.TimerHandle | None = None
+
+    def hold_back(self, others: Callable[[], None]) -> None:
+        self._others = others
+        self._hedge = self._loop.call_later(HEDGE_SECONDS, self._ask_others)
+
+    def _ask_others(self) -> None:
+        others, self._others = self._others, None
+        if others is not None and not self._settled.done():
+            others()
 
     def add(self, position: int, task: asyncio.Future[T]) -> None:
         self._pending[task] = position
@@ -85,6 +112,8 @@ class _Poll(Generic[T]):
             timer.cancel()
 
     def end(self) -> None:
+        if self._hedge is not None:
+            self._hedge.cancel()
         for task in self._pending:
             let_go(task)
 
@@ -104,7 +133,12 @@ class _Poll(Generic[T]):
         else:
             self._settled.set_exception(error)
             return
-        if not self._pending or (self._enough is not None and self._enough(self.answers)):
+        if self._enough is not None and self._enough(self.answers):
+            self._settled.set_result(None)
+            return
+        if self._others is not None and (position in self.answers.errors or not self._pending):
+            self._ask_others()
+        if not self._pending:
             self._settled.set_result(None)
 
     def _expire(self, timeout_seconds: float) -> None:

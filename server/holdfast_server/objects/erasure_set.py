@@ -155,7 +155,8 @@ class ErasureSet:
         def decided(replies: Answers[QueryReply]) -> bool:
             return quorum.decide_read(self.quorums, replies, final=False).verdict is not quorum.Verdict.WAIT
 
-        replies = await ask(drives, lambda _, drive: drive.query(register, with_inline), decided)
+        first = self._nearest(drives)
+        replies = await ask(drives, lambda _, drive: drive.query(register, with_inline), decided, first=first)
         decision = quorum.decide_read(self.quorums, replies, final=True)
         highest = quorum.greatest_seen(replies)
         self._stamps.observe(highest)
@@ -171,6 +172,15 @@ class ErasureSet:
                 return await self._read_once(register, with_inline=True)
             await self._repairer.roll_forward(self, register, decision.stamp, replies)
         return None
+
+    def _nearest(self, drives: Mapping[int, Drive]) -> list[int]:
+        """Drives whose answers decide a read unless something is amiss: as many as that takes, this pod's own first,
+        then its neighbours, so that each pod asks others."""
+        size = self.quorums.set_size
+        own = [position for position, drive in drives.items() if drive.local]
+        start = own[0] if own else self._clock.now_ms() % size
+        ordered = sorted(drives, key=lambda position: (not drives[position].local, (position - start) % size))
+        return ordered[: max(self.quorums.read_quorum, self.quorums.data_shards)]
 
     def _finish_later(self, register: Register, stamp: int, replies: quorum.Replies) -> None:
         """See to the notes that a dead coordinator left unsent: without a mark on any holder, the version could

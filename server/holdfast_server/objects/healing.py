@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import stamp_ms
 from holdfast_server.drives.port import (
+    Block,
     CommitMode,
     CommitReply,
     CommitRequest,
@@ -43,7 +44,7 @@ from holdfast_server.objects.record import Extent, Record
 from holdfast_server.objects.writing import hash_blocks
 
 CommitCall = Awaitable[CommitReply]
-Made = dict[int, list[bytes]]
+Made = dict[int, list[Block]]
 """Blocks by shard index."""
 
 LARGE_WIDTH = 4
@@ -354,7 +355,7 @@ class _CopyJob:
         live = {p: drive for p, drive in targets.items() if p not in failed}
         return failed | set((await ask(live, lambda _, drive: drive.seal(extent.data_id))).errors)
 
-    def _rebuild(self, columns: Mapping[int, list[bytes]], count: int, shards: list[int]) -> Made:
+    def _rebuild(self, columns: Mapping[int, list[Block]], count: int, shards: list[int]) -> Made:
         assert self._codec is not None
         made: Made = {shard: [] for shard in shards}
         missing = [shard for shard in shards if shard not in columns]
@@ -365,7 +366,7 @@ class _CopyJob:
                 made[shard].append(rebuilt[shard] if shard in rebuilt else stripe[shard])
         return made
 
-    def _rebuilt(self, known: Mapping[int, bytes], missing: list[int]) -> dict[int, bytes]:
+    def _rebuilt(self, known: Mapping[int, Block], missing: list[int]) -> dict[int, bytes]:
         assert self._codec is not None
         try:
             return self._codec.rebuild(known, missing) if missing else {}

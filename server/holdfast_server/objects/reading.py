@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import xxhash
 
 from holdfast_server.clock.port import Clock
-from holdfast_server.drives.port import Drive, DriveError, DriveOffline, Held, ShardCorrupt, ShardMissing
+from holdfast_server.drives.port import Block, Drive, DriveError, DriveOffline, Held, ShardCorrupt, ShardMissing
 from holdfast_server.erasure.codec import Codec, CodingError, codec
 from holdfast_server.memory.budget import Budget, Hold, Overloaded
 from holdfast_server.objects.asking import awake, bounded, let_go
@@ -49,8 +49,6 @@ OPENED_ON_LOOP_BYTES = 16 * 1024
 """Opening so much takes less time than handing it to a thread."""
 NEXT_BATCH_WAIT_SECONDS = 60.0
 """How long a download that has begun waits for its turn to go on before it is cut."""
-
-Block = bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ class Encoder:
         return blocks, hash_blocks(blocks)
 
 
-def hash_blocks(blocks: Iterable[bytes]) -> list[bytes]:
+def hash_blocks(blocks: Iterable[bytes | memoryview]) -> list[bytes]:
     return [xxhash.xxh3_128_digest(block) for block in blocks]
 
 

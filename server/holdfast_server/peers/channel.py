@@ -4,11 +4,10 @@
 has just dialled us).  The name is resolved and the peer proves who it is at every dial.  When the connection
 is lost every pending call fails at once.  Every call has a deadline; a late answer is ignored.
 
-Bounds: MAX_CALLS calls under way and MAX_BYTES_IN_FLIGHT bytes of blobs sent and unanswered; further callers
-wait inside their deadline.  Calls that were given up leave what they sent in the connection's buffer; while that
-is too full (the peer takes nothing), further calls send nothing, and miss their deadline.
+Calls that were given up leave what they sent in the connection's buffer; while that is too full (the peer takes
+nothing), further calls send nothing, and miss their deadline.
 
-Not here: which peers there are, and what a missed deadline says about one (`link`).
+Not here: the calls' own life (`calls`), which peers there are, and what a missed deadline says about one (`link`).
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -24,8 +22,9 @@ import msgspec
 
 from holdfast_server.clock.port import Clock
 from holdfast_server.peers import messages
+from holdfast_server.peers.calls import Call, Calls, DeadlineMissed, FailAs, NotConnected
 from holdfast_server.peers.connection import Connection, ConnectionLost
-from holdfast_server.peers.frames import Buffer, Frame, FrameError, split_blobs
+from holdfast_server.peers.frames import Buffer, Frame, FrameError
 from holdfast_server.peers.handshake import NONCE_SIZE_BYTES, Dialler, HandshakeError, NotAMember, PodIdentity
 from holdfast_server.peers.messages import ConnectionClass, Report, Request, Verb
 from holdfast_server.peers.naming import Resolver
@@ -34,24 +33,15 @@ from holdfast_server.transport.tls_connection import dial_tls
 
 log = logging.getLogger(__name__)
 
-MAX_CALLS = {ConnectionClass.CONTROL: 512, ConnectionClass.BULK: 64}
-MAX_BYTES_IN_FLIGHT = 32 << 20
 HANDSHAKE_TIMEOUT_SECONDS = 5.0
 RETIRE_SECONDS = 10.0
 """How long calls may take on a connection that was replaced by another."""
 _FIRST_RETRY_SECONDS = 0.05
 _LAST_RETRY_SECONDS = 1.0
 _HANGING_AFTER_SECONDS = 0.5
-_SWEEP_SECONDS = 0.1
-"""How late a deadline may be noticed."""
-
-
-class NotConnected(PeerError):
-    """There is no connection, or it was lost while the call was under way."""
-
-
-class DeadlineMissed(PeerError):
-    """Connected, but no answer in time."""
+_LOOK_AROUND_SECONDS = 1.0
+"""How late a connection may be noticed that has TLS and should have none, or the other way round."""
+_RETIRE_STEP_SECONDS = 0.1
 
 
 class Target(NamedTuple):
@@ -81,11 +71,6 @@ class DialSettings(NamedTuple):
     """The context to dial with, None for none; raises OSError where there is none and should be."""
 
 
-class _Call(NamedTuple):
-    future: asyncio.Future[tuple[messages.ReceivedReply, memoryview]]
-    deadline: float
-
-
 class Channel:
     """See the module.  `run` must be running for calls to get through."""
 
@@ -96,18 +81,21 @@ class Channel:
         settings: DialSettings,
         on_report: Callable[[Report], None],
         on_change: Callable[[], None],
+        on_missed: Callable[[Call], None],
+        on_answered: Callable[[int], None],
     ) -> None:
-        """`on_report`: at each handshake and when the peer pushes one.  `on_change`: up or down."""
+        """`on_report`: at each handshake and when the peer pushes one.  `on_change`: up or down.  `on_missed`: a call
+        misses its deadline.  `on_answered`: that volume has answered."""
         self.target = target
         self.connection_class = connection_class
         self._settings = settings
         self._on_report = on_report
         self._on_change = on_change
+        self._on_missed = on_missed
+        self._on_answered = on_answered
         self._connection: Connection | None = None
-        self._calls: dict[int, _Call] = {}
-        self._last_id = messages.PUSHED_REPORT_ID
-        self._bytes_in_flight = 0
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._calls = Calls(connection_class, self._loop, self._missed)
         self._wake = asyncio.Event()
         self._outdated = asyncio.Event()
         self._attempt_timeout: asyncio.Timeout | None = None
@@ -138,108 +126,83 @@ class Channel:
             self._connection.abort(reason)
 
     # --- calls
-    async def call(
+    def call(
         self,
         verb: Verb,
         volume: int,
         arguments: tuple[Any, ...],
         blobs: Sequence[Buffer] = (),
         timeout_seconds: float | None = None,
-    ) -> tuple[Any, list[memoryview]]:
-        """Ask and wait: the decoded result and the blobs of the answer.
+        fail_as: FailAs = lambda error: error,
+    ) -> asyncio.Future[Any]:
+        """Ask: a future of the decoded result, and of the answer's blobs where the verb has any.  Never raises itself.
 
-        Raises the DriveError the peer answered with, or a PeerError: NotConnected, DeadlineMissed, refusal.
+        The future raises the DriveError the peer answered with, or a PeerError (NotConnected, DeadlineMissed, refusal)
+        as `fail_as` has it.
         """
         spec = messages.VERBS[verb]
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + (spec.timeout_seconds if timeout_seconds is None else timeout_seconds)
-        sizes = tuple(map(len, blobs))
-        size = sum(sizes)
-        if not self._has_room(size):
-            await self._wait_for_room(size, deadline)
+        deadline = self._loop.time() + (spec.timeout_seconds if timeout_seconds is None else timeout_seconds)
+        size = sum(map(len, blobs)) if blobs else 0
+        call = Call(self._calls, spec, volume, deadline, size, fail_as)
         connection = self._connection
+        if self._calls.has_room(size) and (connection is None or not connection.congested):
+            self._send(connection, call, verb, arguments, blobs)
+            return call
+        return asyncio.ensure_future(self._wait_and_send(call, verb, arguments, blobs))
+
+    def _send(
+        self,
+        connection: Connection | None,
+        call: Call,
+        verb: Verb,
+        arguments: tuple[Any, ...],
+        blobs: Sequence[Buffer],
+    ) -> None:
         if connection is None:
-            raise NotConnected(self._offline())
-        if connection.congested:
-            await self._wait_until_taken(connection, deadline)
-        self._last_id = call_id = self._last_id + 1
-        future: asyncio.Future[tuple[messages.ReceivedReply, memoryview]] = loop.create_future()
-        self._calls[call_id] = _Call(future, deadline)
-        self._bytes_in_flight += size
+            call.fail(NotConnected(f"{self.target}: {self.last_failure}"))
+            return
+        self._calls.begin(call)
         try:
-            connection.send(messages.encode(Request(call_id, verb, volume, sizes, arguments)), blobs)
-            reply, body = await future
+            sizes = tuple(map(len, blobs))
+            connection.send(messages.encode(Request(call.id, verb, call.volume, sizes, arguments)), blobs)
         except ConnectionLost as error:
-            raise NotConnected(f"{self.target}: {error}") from error
+            call.fail(NotConnected(f"{self.target}: {error}"))
         except FrameError as error:
-            raise PeerError(str(error)) from error
-        finally:
-            self._calls.pop(call_id, None)
-            self._bytes_in_flight -= size
-            if self._waiters:
-                self._let_in()
-        return self._decode(spec, reply, body)
+            call.fail(PeerError(str(error)))
+        except BaseException:
+            self._calls.end(call)
+            raise
 
-    def _has_room(self, size: int) -> bool:
-        """A call larger than the whole allowance goes alone."""
-        in_flight = self._bytes_in_flight
-        return len(self._calls) < MAX_CALLS[self.connection_class] and (
-            not size or not in_flight or in_flight + size <= MAX_BYTES_IN_FLIGHT
-        )
-
-    async def _wait_for_room(self, size: int, deadline: float) -> None:
-        """First come, first served.  Raises PeerError at the deadline."""
+    async def _wait_and_send(self, call: Call, verb: Verb, arguments: tuple[Any, ...], blobs: Sequence[Buffer]) -> Any:
         try:
-            async with asyncio.timeout_at(deadline):
-                while not self._has_room(size):
-                    await self._turn()
-                if self._waiters and self._has_room(0):
-                    self._let_in()  # a large call that ended may have made room for several
-        except TimeoutError:
-            raise PeerError(f"{self.target}: too many calls under way") from None
+            try:
+                await self._calls.wait_for_room(call.size_bytes, call.deadline)
+            except TimeoutError:
+                raise PeerError(f"{self.target}: too many calls under way") from None
+            connection = self._connection
+            if connection is not None and connection.congested:
+                await self._wait_until_taken(connection, call)
+        except PeerError as error:
+            call.fail(error)
+        else:
+            self._send(connection, call, verb, arguments, blobs)
+        return await call
 
-    async def _wait_until_taken(self, connection: Connection, deadline: float) -> None:
-        """Raises NotConnected, or DeadlineMissed where the peer takes nothing in time."""
+    async def _wait_until_taken(self, connection: Connection, call: Call) -> None:
+        """Raises NotConnected; a peer that takes nothing in time has missed the deadline."""
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(call.deadline):
                 await connection.drained()
         except ConnectionLost as error:
             raise NotConnected(f"{self.target}: {error}") from error
         except TimeoutError:
+            self._on_missed(call)
             raise DeadlineMissed(f"{self.target}: does not take what is sent") from None
 
-    async def _turn(self) -> None:
-        """Wait to be let in, which need not mean that there is room."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-            elif not waiter.cancelled():
-                self._let_in()  # it was this one's turn; the next must not wait for another call to end
-            raise
-
-    def _let_in(self) -> None:
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-
-    def _decode(
-        self, spec: messages.VerbSpec, reply: messages.ReceivedReply, body: memoryview
-    ) -> tuple[Any, list[memoryview]]:
-        try:
-            if reply.outcome != messages.Outcome.OK:
-                raise messages.error_of(reply.outcome, f"{self.target}: {msgspec.msgpack.decode(reply.result)}")
-            return spec.result.decode(reply.result), split_blobs(body, reply.sizes)
-        except (msgspec.MsgspecError, FrameError) as error:
-            raise PeerError(f"{self.target}: answer cannot be read: {error}") from error
-
-    def _offline(self) -> str:
-        return f"{self.target}: {self.last_failure}"
+    def _missed(self, call: Call) -> None:
+        # First: what follows may give up all calls for another reason, and a ping has to know that it was missed.
+        call.fail(DeadlineMissed(f"{self.target}: no answer in time"))
+        self._on_missed(call)
 
     # --- answers
     def _on_frame(self, frame: Frame) -> None:
@@ -251,8 +214,9 @@ class Channel:
         except msgspec.MsgspecError as error:
             raise FrameError(f"reply cannot be read: {error}") from error
         call = self._calls.get(reply.id)
-        if call is not None and not call.future.done():
-            call.future.set_result((reply, frame.blobs))
+        if call is not None:
+            self._on_answered(call.volume)
+            call.answer(reply, frame.blobs, self.target)
 
     def _on_lost(self, connection: Connection, reason: str) -> None:
         if connection is not self._connection:
@@ -264,30 +228,22 @@ class Channel:
 
     def give_up_calls(self, reason: str) -> None:
         """Fail everything under way without closing the connection: the peer does not react."""
-        for call in list(self._calls.values()):
-            if not call.future.done():
-                call.future.set_exception(NotConnected(f"{self.target}: {reason}"))
-
-    def _sweep(self) -> None:
-        now = asyncio.get_running_loop().time()
-        for call in list(self._calls.values()):
-            if call.deadline <= now and not call.future.done():
-                call.future.set_exception(DeadlineMissed(f"{self.target}: no answer in time"))
+        for call in self._calls.under_way():
+            call.fail(NotConnected(f"{self.target}: {reason}"))
 
     # --- dialling
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._sweep_for_ever())
+                tasks.create_task(self._look_around())
                 tasks.create_task(self._dial_for_ever())
         finally:
             self.abort("this pod is closing the connection")
 
-    async def _sweep_for_ever(self) -> None:
+    async def _look_around(self) -> None:
         while True:
-            await asyncio.sleep(_SWEEP_SECONDS)
-            self._sweep()
+            await asyncio.sleep(_LOOK_AROUND_SECONDS)
             connection = self._connection
             if connection is not None and connection.secure != self._settings.wants_tls():
                 self._outdated.set()
@@ -328,16 +284,15 @@ class Channel:
 
     async def _retire(self, connection: Connection) -> None:
         """The calls on a connection that was replaced are still answered on it, within bounds."""
-        left = dict(self._calls)
+        left = self._calls.under_way()
         deadline = asyncio.get_running_loop().time() + RETIRE_SECONDS
         while not connection.lost and asyncio.get_running_loop().time() < deadline:
-            if all(call.future.done() for call in left.values()):
+            if all(call.done() for call in left):
                 break
-            await asyncio.sleep(_SWEEP_SECONDS)
+            await asyncio.sleep(_RETIRE_STEP_SECONDS)
         connection.close()
-        for call in left.values():
-            if not call.future.done():
-                call.future.set_exception(NotConnected(f"{self.target}: the connection was replaced"))
+        for call in left:
+            call.fail(NotConnected(f"{self.target}: the connection was replaced"))
 
     async def _attempt(self) -> Connection | None:
         try:

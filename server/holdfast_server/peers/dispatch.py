@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from holdfast_server.contract.admin import PodState
-from holdfast_server.drives.port import Drive, DriveError
+from holdfast_server.drives.port import Block, Drive, DriveError
 from holdfast_server.memory.budget import Hold, Overloaded
 from holdfast_server.peers import messages
 from holdfast_server.peers.frames import FrameError, split_blobs
@@ -54,30 +54,49 @@ class Dispatcher:
 
     async def answer(
         self, request: messages.ReceivedRequest, blobs: memoryview, hold: Hold | None = None
-    ) -> tuple[bytes, Sequence[bytes]]:
+    ) -> tuple[bytes, Sequence[Block]]:
         """The reply's header and blobs.  Never raises, except when cancelled.
 
         Blocks that are read are taken from `hold`; the caller closes it when they are sent.
         """
-        outcome = Outcome.OK
-        result: Any = None
-        out: list[bytes] = []
         try:
             result, out = await self._serve(request, blobs, hold)
-        except Overloaded as error:
-            outcome, result = messages.outcome_of(DriveError()), str(error)
-        except DriveError as error:
-            outcome, result = messages.outcome_of(error), str(error)
-        except (Refused, PeerError, FrameError, msgspec.MsgspecError) as error:
-            outcome, result = Outcome.REFUSED, str(error)
         except Exception as error:
-            log.exception("a peer's request failed", extra={"verb": request.verb})
-            outcome, result = Outcome.REFUSED, f"internal error: {type(error).__name__}"
-        return messages.encode(Reply(request.id, outcome, tuple(map(len, out)), result)), out
+            return self.failed(request, error), ()
+        return messages.encode(Reply(request.id, Outcome.OK, tuple(map(len, out)), result)), out
+
+    def begin(self, request: messages.ReceivedRequest) -> asyncio.Future[Any] | None:
+        """What small writes and reads ask of a drive most, begun at once and without a task where the drive allows it;
+        None for all else, and for what cannot be read, which `answer` tells.  `replied` and `failed` turn its end into
+        a reply."""
+        method = _AT_ONCE.get(request.verb)
+        if method is None or not 0 <= request.volume < len(self._drives):
+            return None
+        try:
+            arguments = messages.VERBS[request.verb].arguments.decode(request.arguments)
+        except msgspec.MsgspecError:
+            return None
+        return asyncio.ensure_future(getattr(self._drives[request.volume], method)(*arguments))
+
+    def replied(self, request: messages.ReceivedRequest, result: Any) -> bytes:
+        """The reply of what `begin` began."""
+        return messages.encode(Reply(request.id, Outcome.OK, (), result))
+
+    def failed(self, request: messages.ReceivedRequest, error: BaseException) -> bytes:
+        """The reply that tells of a failure."""
+        outcome, told = Outcome.REFUSED, str(error)
+        if isinstance(error, DriveError):
+            outcome = messages.outcome_of(error)
+        elif isinstance(error, Overloaded):
+            outcome = messages.outcome_of(DriveError())
+        elif not isinstance(error, Refused | PeerError | FrameError | msgspec.MsgspecError):
+            log.error("a peer's request failed", exc_info=error, extra={"verb": request.verb})
+            told = f"internal error: {type(error).__name__}"
+        return messages.encode(Reply(request.id, outcome, (), told))
 
     async def _serve(
         self, request: messages.ReceivedRequest, blobs: memoryview, hold: Hold | None
-    ) -> tuple[Any, list[bytes]]:
+    ) -> tuple[Any, list[Block]]:
         spec = messages.VERBS.get(request.verb)
         if spec is None:
             raise Refused(f"unknown verb {request.verb}")
@@ -89,7 +108,7 @@ class Dispatcher:
         drive = self._drives[request.volume]
         if request.verb == Verb.STAGE:
             data_id, index, hashes = arguments
-            await drive.stage(data_id, index, [bytes(b) for b in split_blobs(blobs, request.sizes)], hashes)
+            await drive.stage(data_id, index, split_blobs(blobs, request.sizes), hashes)
             return None, []
         if request.verb == Verb.READ_BLOCKS:
             return await _read_blocks(drive, hold, *arguments)
@@ -121,6 +140,8 @@ class Dispatcher:
         raise Refused(f"verb {verb} needs a volume")
 
 
+_AT_ONCE: dict[int, str] = {Verb.QUERY: "query", Verb.COMMIT: "commit"}
+
 _DRIVE_METHODS: dict[int, str] = {
     verb: verb.name.lower()
     for verb in Verb
@@ -130,7 +151,7 @@ _DRIVE_METHODS: dict[int, str] = {
 
 async def _read_blocks(
     drive: Drive, hold: Hold | None, data_id: bytes, first: int, count: int
-) -> tuple[list[bytes], list[bytes]]:
+) -> tuple[list[bytes], list[Block]]:
     if not 0 < count <= MAX_BLOCKS_PER_READ:
         raise Refused(f"{count} blocks asked for; 1 to {MAX_BLOCKS_PER_READ} are given at a time")
     if hold is not None:

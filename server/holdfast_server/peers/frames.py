@@ -15,6 +15,7 @@ What the header means, who may send it and when, is decided elsewhere.
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -115,7 +116,7 @@ class FrameReader:
         return [_cut(own[PREFIX.size :], header_size)]
 
     def _move_to_own(self, beginning: memoryview, total_bytes: int) -> None:
-        own = memoryview(bytearray(total_bytes))
+        own = memoryview(_uncleared(total_bytes))
         own[: len(beginning)] = beginning
         self._own, self._filled = own, len(beginning)
 
@@ -126,6 +127,17 @@ class FrameReader:
         if header_size > body_size:
             raise FrameError(f"header of {header_size} bytes in a frame of {body_size}")
         return body_size, header_size
+
+
+_new_bytearray = ctypes.pythonapi.PyByteArray_FromStringAndSize
+_new_bytearray.restype = ctypes.py_object
+_new_bytearray.argtypes = [ctypes.c_char_p, ctypes.c_ssize_t]
+
+
+def _uncleared(size_bytes: int) -> bytearray:
+    """`bytearray(size)` without setting each byte to zero first: all of them are received before any is looked at."""
+    buffer: bytearray = _new_bytearray(None, size_bytes)
+    return buffer
 
 
 def _cut(body: memoryview, header_size: int) -> Frame:

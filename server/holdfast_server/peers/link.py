@@ -19,8 +19,10 @@ from typing import Any
 import msgspec
 
 from holdfast_server.clock.bounds import Reading
+from holdfast_server.drives.port import DriveOffline
 from holdfast_server.peers import messages
-from holdfast_server.peers.channel import Channel, DeadlineMissed, DialSettings, NotConnected, Target
+from holdfast_server.peers.calls import Call, DeadlineMissed, NotConnected
+from holdfast_server.peers.channel import Channel, DialSettings, Target
 from holdfast_server.peers.frames import Buffer
 from holdfast_server.peers.messages import ConnectionClass, Report, Verb
 from holdfast_server.peers.port import PeerError
@@ -47,7 +49,8 @@ class Link:
         self._misses: dict[int, int] = {}
         self._skip_until: dict[int, float] = {}
         self.channels = {
-            kind: Channel(target, kind, settings, self._reported, self._channel_changed) for kind in ConnectionClass
+            kind: Channel(target, kind, settings, self._reported, self._channel_changed, self._missed, self._answered)
+            for kind in ConnectionClass
         }
 
     @property
@@ -80,41 +83,39 @@ class Link:
         for channel in self.channels.values():
             channel.wake()
 
-    async def call_pod(
-        self, verb: Verb, arguments: tuple[Any, ...], timeout_seconds: float | None = None
-    ) -> tuple[Any, list[memoryview]]:
+    async def call_pod(self, verb: Verb, arguments: tuple[Any, ...], timeout_seconds: float | None = None) -> Any:
         """A verb of the pod itself.  Raises PeerError."""
         if self._suspect and verb is not Verb.PING:
             raise NotConnected(self.why_offline())
-        try:
-            channel = self.channels[messages.VERBS[verb].connection]
-            return await channel.call(verb, -1, arguments, timeout_seconds=timeout_seconds)
-        except DeadlineMissed:
-            # Letting go of a bucket or forgetting documents may rightly take long; a ping may not.
-            if verb is Verb.PING:
-                self._suspicious()
-                for channel in self.channels.values():
-                    channel.give_up_calls("does not answer pings")
-            raise
+        channel = self.channels[messages.VERBS[verb].connection]
+        return await channel.call(verb, -1, arguments, timeout_seconds=timeout_seconds)
 
-    async def call_drive(
+    def call_drive(
         self, volume: int, verb: Verb, arguments: tuple[Any, ...], blobs: Sequence[Buffer] = ()
-    ) -> tuple[Any, list[memoryview]]:
-        """A verb of one drive.  Raises DriveError as the drive did, PeerError where it did not answer."""
+    ) -> asyncio.Future[Any]:
+        """A verb of one drive.  Never raises itself; the future raises DriveError as the drive did, DriveOffline where
+        it did not answer: whether it took effect is unknown then."""
         if self._suspect:
-            raise NotConnected(self.why_offline())
+            return _offline(self.why_offline())
         if self._skip_until and self.skipped(volume):
-            raise NotConnected(f"{self.target}: drive {volume} has missed deadlines and is left alone for a moment")
-        try:
-            answer = await self.channels[messages.VERBS[verb].connection].call(verb, volume, arguments, blobs)
-        except DeadlineMissed:
+            return _offline(f"{self.target}: drive {volume} has missed deadlines and is left alone for a moment")
+        channel = self.channels[messages.VERBS[verb].connection]
+        return channel.call(verb, volume, arguments, blobs, fail_as=_as_offline)
+
+    def _missed(self, call: Call) -> None:
+        if call.volume >= 0:
             self._suspicious()
-            self._hold_off(volume)
-            raise
+            self._hold_off(call.volume)
+        elif call.spec is messages.VERBS[Verb.PING]:
+            # Letting go of a bucket or forgetting documents may rightly take long; a ping may not.
+            self._suspicious()
+            for channel in self.channels.values():
+                channel.give_up_calls("does not answer pings")
+
+    def _answered(self, volume: int) -> None:
         if self._misses:
             self._misses.pop(volume, None)
             self._skip_until.pop(volume, None)
-        return answer
 
     def skipped(self, volume: int) -> bool:
         """Whether the drive is being left alone after missed deadlines."""
@@ -145,7 +146,7 @@ class Link:
 
     async def _ping(self) -> bool:
         try:
-            report, _ = await self.call_pod(Verb.PING, ())
+            report = await self.call_pod(Verb.PING, ())
         except DeadlineMissed:
             return False
         except PeerError:
@@ -181,3 +182,15 @@ class Link:
         if not self.channels[ConnectionClass.CONTROL].connected:
             self._suspect = False
         self._on_change()
+
+
+def _as_offline(error: PeerError) -> DriveOffline:
+    offline = DriveOffline(str(error))
+    offline.__cause__ = error
+    return offline
+
+
+def _offline(reason: str) -> asyncio.Future[Any]:
+    future = asyncio.get_running_loop().create_future()
+    future.set_exception(DriveOffline(reason))
+    return future

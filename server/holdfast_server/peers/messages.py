@@ -154,6 +154,8 @@ class VerbSpec(NamedTuple):
     result: msgspec.msgpack.Decoder[Any]
     changes: bool
     """Changes something on the drive: once begun it runs to its end, even if the asking pod is gone."""
+    blobs: bool = False
+    """The answer has blobs."""
 
 
 def _control(arguments: Any, result: Any, changes: bool, timeout_seconds: float = CONTROL_TIMEOUT_SECONDS) -> VerbSpec:
@@ -161,9 +163,9 @@ def _control(arguments: Any, result: Any, changes: bool, timeout_seconds: float 
     return VerbSpec(ConnectionClass.CONTROL, timeout_seconds, decoder(arguments), decoder(result), changes)
 
 
-def _bulk(arguments: Any, result: Any, changes: bool) -> VerbSpec:
+def _bulk(arguments: Any, result: Any, changes: bool, blobs: bool = False) -> VerbSpec:
     decoder = msgspec.msgpack.Decoder
-    return VerbSpec(ConnectionClass.BULK, BULK_TIMEOUT_SECONDS, decoder(arguments), decoder(result), changes)
+    return VerbSpec(ConnectionClass.BULK, BULK_TIMEOUT_SECONDS, decoder(arguments), decoder(result), changes, blobs)
 
 
 _Register = port.Register
@@ -186,7 +188,7 @@ VERBS: dict[int, VerbSpec] = {
     Verb.STAGE: _bulk(tuple[bytes, int, list[bytes]], None, True),
     Verb.SEAL: _bulk(tuple[bytes], None, True),
     Verb.DISCARD: _control(tuple[bytes], None, True),
-    Verb.READ_BLOCKS: _bulk(tuple[bytes, int, int], list[bytes], False),
+    Verb.READ_BLOCKS: _bulk(tuple[bytes, int, int], list[bytes], False, blobs=True),
     Verb.SCAN: _bulk(tuple[port.ScanRequest], port.ScanPage, False),
     Verb.REPAIRS: _bulk(tuple[int], list[_Register], False),
     Verb.REPAIRED: _control(tuple[list[tuple[_Register, int]]], None, True),

@@ -6,18 +6,19 @@ Nothing is ever sent twice here: that would break rule 6 (a plain commit is sent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from holdfast_server.contract.admin import PodState
 from holdfast_server.drives import port
-from holdfast_server.drives.port import Drive, DriveOffline, DriveState, DriveStatus, Register
+from holdfast_server.drives.port import Block, Drive, DriveState, DriveStatus, Register
 from holdfast_server.peers.channel import DialSettings, Target
 from holdfast_server.peers.frames import Buffer
 from holdfast_server.peers.link import Link
 from holdfast_server.peers.messages import MAX_BLOCKS_PER_READ, Verb
 from holdfast_server.peers.notes import Note, NoteBatch
-from holdfast_server.peers.port import PeerError, SlotMemory
+from holdfast_server.peers.port import SlotMemory
 
 _MAX_STAGE_SIZE_BYTES = 4 << 20
 """Blocks sent in one call; more are cut into several."""
@@ -46,24 +47,18 @@ class RemoteDrive:
             return DriveStatus(DriveState.OFFLINE, message=reason)
         return DriveStatus(DriveState.OFFLINE, last.drive_id, last.incarnation, reason, last.total_bytes)
 
-    async def _call(self, verb: Verb, *arguments: Any, blobs: Sequence[Buffer] = ()) -> Any:
-        try:
-            result, _ = await self._link.call_drive(self._volume, verb, arguments, blobs)
-        except PeerError as error:
-            raise DriveOffline(str(error)) from error
-        return result
+    def _call(self, verb: Verb, *arguments: Any, blobs: Sequence[Buffer] = ()) -> asyncio.Future[Any]:
+        return self._link.call_drive(self._volume, verb, arguments, blobs)
 
-    async def query(self, register: Register, with_inline: bool) -> port.QueryReply:
-        reply: port.QueryReply = await self._call(Verb.QUERY, register, with_inline)
-        return reply
+    def query(self, register: Register, with_inline: bool) -> Awaitable[port.QueryReply]:
+        return self._call(Verb.QUERY, register, with_inline)
 
     async def query_many(self, registers: Sequence[Register], with_inline: bool) -> list[port.QueryReply]:
         replies: list[port.QueryReply] = await self._call(Verb.QUERY_MANY, list(registers), with_inline)
         return replies
 
-    async def commit(self, request: port.CommitRequest) -> port.CommitReply:
-        reply: port.CommitReply = await self._call(Verb.COMMIT, request)
-        return reply
+    def commit(self, request: port.CommitRequest) -> Awaitable[port.CommitReply]:
+        return self._call(Verb.COMMIT, request)
 
     async def note(self, register: Register, stamp: int, whole: bool) -> None:
         await self._notes.add((register, stamp, whole))
@@ -100,7 +95,7 @@ class RemoteDrive:
     async def drop_tombstones(self, tombstones: Sequence[port.Tombstone]) -> None:
         await self._call(Verb.DROP_TOMBSTONES, tombstones)
 
-    async def stage(self, data_id: bytes, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]) -> None:
+    async def stage(self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes]) -> None:
         start = 0
         while start < len(blocks):
             stop, size = start + 1, len(blocks[start])
@@ -118,17 +113,14 @@ class RemoteDrive:
     async def discard(self, data_id: bytes) -> None:
         await self._call(Verb.DISCARD, data_id)
 
-    async def read_blocks(self, data_id: bytes, first: int, count: int) -> tuple[list[bytes], list[bytes]]:
-        blocks: list[bytes] = []
+    async def read_blocks(self, data_id: bytes, first: int, count: int) -> tuple[list[Block], list[bytes]]:
+        blocks: list[Block] = []
         hashes: list[bytes] = []
         for start in range(first, first + count, MAX_BLOCKS_PER_READ):
             wanted = min(MAX_BLOCKS_PER_READ, first + count - start)
-            try:
-                some, blobs = await self._link.call_drive(self._volume, Verb.READ_BLOCKS, (data_id, start, wanted))
-            except PeerError as error:
-                raise DriveOffline(str(error)) from error
+            some, blobs = await self._call(Verb.READ_BLOCKS, data_id, start, wanted)
             hashes += some
-            blocks += map(bytes, blobs)
+            blocks += blobs
         return blocks, hashes
 
     async def scan(self, request: port.ScanRequest) -> port.ScanPage:
@@ -187,7 +179,7 @@ class RemotePeer:
         await self.link.call_pod(Verb.FENCE_BUCKET, (bucket_id,))
 
     async def remembered_slots(self) -> list[SlotMemory]:
-        slots: list[SlotMemory] = (await self.link.call_pod(Verb.REMEMBERED_SLOTS, ()))[0]
+        slots: list[SlotMemory] = await self.link.call_pod(Verb.REMEMBERED_SLOTS, ())
         return slots
 
     async def remember_slots(self, slots: list[SlotMemory]) -> None:
@@ -195,7 +187,7 @@ class RemotePeer:
         await self.link.call_pod(Verb.REMEMBER_SLOTS, (slots,))
 
     async def pod_state(self) -> PodState:
-        state: PodState = (await self.link.call_pod(Verb.POD_STATE, ()))[0]
+        state: PodState = await self.link.call_pod(Verb.POD_STATE, ())
         return state
 
     async def start_scan(self) -> None:

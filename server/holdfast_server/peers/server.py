@@ -17,10 +17,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import msgspec
 
 from holdfast_server.clock.port import Clock
+from holdfast_server.drives.port import Block
 from holdfast_server.memory.budget import Budget
 from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.peers import messages
@@ -188,7 +191,7 @@ class _Session:
         self._answers, self._inflow = answers, inflow
         self.connection, self.connection_class = connection, connection_class
         self._dispatcher, self._on_end = dispatcher, on_end
-        self._running: dict[asyncio.Task[None], tuple[bool, int]] = {}
+        self._running: dict[asyncio.Future[Any], tuple[bool, int]] = {}
         """Whether it changes a drive, and the size of its frame."""
         self._max_served = MAX_SERVED[connection_class]
 
@@ -202,6 +205,7 @@ class _Session:
         for task in list(self._running):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+        await asyncio.sleep(0)  # for `_reply`
         self.connection.close()
 
     def _on_frame(self, frame: Frame) -> None:
@@ -210,13 +214,32 @@ class _Session:
         except msgspec.MsgspecError as error:
             raise FrameError(f"request cannot be read: {error}") from error
         spec = messages.VERBS.get(request.verb)
-        task = asyncio.get_running_loop().create_task(self._serve(request, frame.blobs))
+        work = self._dispatcher.begin(request)
+        ended: Callable[[asyncio.Future[Any]], None] = self._done
+        if work is None:
+            work = asyncio.get_running_loop().create_task(self._serve(request, frame.blobs))
+        else:
+            ended = partial(self._reply, request)
         size_bytes = len(frame.header) + len(frame.blobs)
-        self._running[task] = spec is not None and spec.changes, size_bytes
-        task.add_done_callback(self._done)
+        self._running[work] = spec is not None and spec.changes, size_bytes
+        work.add_done_callback(ended)
         self._inflow.came(self, size_bytes)
         if len(self._running) >= self._max_served:
             self.pace()
+
+    def _reply(self, request: messages.ReceivedRequest, work: asyncio.Future[Any]) -> None:
+        """What was begun without a task has ended."""
+        if not work.cancelled():
+            error = work.exception()
+            dispatcher = self._dispatcher
+            header = dispatcher.replied(request, work.result()) if error is None else dispatcher.failed(request, error)
+            if self.connection.congested:
+                later = asyncio.get_running_loop().create_task(self._send(request, header, ()))
+                self._running[later] = self._running.pop(work)
+                later.add_done_callback(self._done)
+                return
+            self._put(request, header, ())
+        self._done(work)
 
     def pace(self) -> None:
         """Read on, or not."""
@@ -231,23 +254,30 @@ class _Session:
             del blobs
             await self._send(request, header, out)
 
-    async def _send(self, request: messages.ReceivedRequest, header: bytes, out: Sequence[bytes]) -> None:
+    async def _send(self, request: messages.ReceivedRequest, header: bytes, out: Sequence[Block]) -> None:
         connection = self.connection
         try:
             if out or connection.congested:
                 await connection.drained()
-            connection.send(header, out)
+            self._put(request, header, out)
             if out:
                 # Until then they are in memory here, whoever holds them.
                 await asyncio.sleep(0)
                 await connection.drained()
         except ConnectionLost:
             pass
-        except FrameError as error:
-            self.connection.send(messages.encode(Reply(request.id, messages.Outcome.REFUSED, (), str(error))))
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        _, size_bytes = self._running.pop(task, (False, 0))
+    def _put(self, request: messages.ReceivedRequest, header: bytes, out: Sequence[Block]) -> None:
+        connection = self.connection
+        try:
+            connection.send(header, out)
+        except ConnectionLost:
+            pass
+        except FrameError as error:
+            connection.send(self._dispatcher.failed(request, error))
+
+    def _done(self, work: asyncio.Future[Any]) -> None:
+        _, size_bytes = self._running.pop(work, (False, 0))
         if len(self._running) == self._max_served - 1:
             self.pace()
         self._inflow.served(size_bytes)

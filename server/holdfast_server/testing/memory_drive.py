@@ -23,6 +23,7 @@ from holdfast_server.drives import keys, rules
 from holdfast_server.drives.leases import Leases
 from holdfast_server.drives.port import (
     WATERMARK_RANGES,
+    Block,
     CommitMode,
     CommitReply,
     CommitRequest,
@@ -371,7 +372,7 @@ class MemoryDrive:
 
     # --- shards
 
-    async def stage(self, data_id: bytes, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]) -> None:
+    async def stage(self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes]) -> None:
         self._answering()
         shard = self._shards.get(data_id)
         repeated = shard is not None and hashes and shard.hashes[index : index + len(hashes)] == list(hashes)
@@ -404,7 +405,7 @@ class MemoryDrive:
         if data_id not in self.named_shards() and data_id not in self._trash:
             self._shards.pop(data_id, None)
 
-    async def read_blocks(self, data_id: bytes, first: int, count: int) -> tuple[list[bytes], list[bytes]]:
+    async def read_blocks(self, data_id: bytes, first: int, count: int) -> tuple[list[Block], list[bytes]]:
         self._answering()
         shard = self._shards.get(data_id)
         if shard is None or not shard.sealed:
@@ -416,7 +417,7 @@ class MemoryDrive:
         blocks, hashes = shard.blocks[first : first + count], shard.hashes[first : first + count]
         if not all(map(_matches, blocks, hashes)):
             raise ShardCorrupt("a block does not match its hash")
-        return blocks, hashes
+        return list(blocks), hashes
 
     # --- what the scanner asks, and what the pod keeps
 
@@ -536,5 +537,5 @@ def _bare(held: Held) -> Held:
     return Held(held.stamp, held.tombstone, held.record, held.shard_index, None, held.data_ids)
 
 
-def _matches(block: bytes, digest: bytes) -> bool:
+def _matches(block: Block, digest: bytes) -> bool:
     return xxhash.xxh3_128_digest(block) == digest

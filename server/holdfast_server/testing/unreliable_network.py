@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from holdfast_server.drives.port import (
+    Block,
     CommitMode,
     CommitReply,
     CommitRequest,
@@ -308,7 +309,7 @@ class UnreliableDrive:
     async def drop_tombstones(self, tombstones: Sequence[Tombstone]) -> None:
         await self._call("drop_tombstones", tombstones)
 
-    async def stage(self, data_id: bytes, index: int, blocks: Sequence[bytes], hashes: Sequence[bytes]) -> None:
+    async def stage(self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes]) -> None:
         await self._call("stage", data_id, index, blocks, hashes)
 
     async def seal(self, data_id: bytes) -> None:
@@ -317,7 +318,7 @@ class UnreliableDrive:
     async def discard(self, data_id: bytes) -> None:
         await self._call("discard", data_id)
 
-    async def read_blocks(self, data_id: bytes, first: int, count: int) -> tuple[list[bytes], list[bytes]]:
+    async def read_blocks(self, data_id: bytes, first: int, count: int) -> tuple[list[Block], list[bytes]]:
         return await self._call("read_blocks", data_id, first, count)
 
     async def scan(self, request: ScanRequest) -> ScanPage:

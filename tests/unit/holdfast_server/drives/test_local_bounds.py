@@ -82,8 +82,8 @@ async def test_one_batch_decides_in_the_order_of_arrival(open_drive):
 
 async def test_closing_finishes_what_was_taken_and_refuses_the_rest(open_drive):
     drive = await open_drive()
-    commits = [asyncio.create_task(drive.commit(request(number))) for number in range(1, 200)]
-    queries = [asyncio.create_task(drive.query(Register(SPACE, f"{number:05}"), True)) for number in range(1, 200)]
+    commits = [asyncio.ensure_future(drive.commit(request(number))) for number in range(1, 200)]
+    queries = [asyncio.ensure_future(drive.query(Register(SPACE, f"{number:05}"), True)) for number in range(1, 200)]
     await asyncio.sleep(0)
     await drive.close()
     assert [reply.status for reply in await asyncio.gather(*commits)] == [CommitStatus.OK] * 199
@@ -101,7 +101,7 @@ async def test_closing_finishes_what_was_taken_and_refuses_the_rest(open_drive):
 
 async def test_a_cancelled_verb_does_not_disturb_the_batch(open_drive):
     drive = await open_drive()
-    commits = [asyncio.create_task(drive.commit(request(number))) for number in range(1, 50)]
+    commits = [asyncio.ensure_future(drive.commit(request(number))) for number in range(1, 50)]
     await asyncio.sleep(0)
     for task in commits[::2]:
         task.cancel()

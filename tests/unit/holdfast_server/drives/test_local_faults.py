@@ -198,7 +198,7 @@ async def test_nothing_is_shown_between_write_and_flush(open_drive, monkeypatch)
     monkeypatch.setattr(drive._parts.engine, "flush", slow_flush)
     commit = asyncio.create_task(put(drive, 10))
     await asyncio.to_thread(written.wait, 20)
-    query = asyncio.create_task(drive.query(REGISTER, True))
+    query = asyncio.ensure_future(drive.query(REGISTER, True))
     scan = asyncio.create_task(drive.scan(ScanRequest(SPACE)))
     assert (await drive.query(other, True)).records[0].stamp == 5
     done, _ = await asyncio.wait((commit, query, scan), timeout=0.2)

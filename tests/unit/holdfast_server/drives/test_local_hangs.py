@@ -70,9 +70,9 @@ async def test_a_hung_fsync_lets_everybody_go_and_the_drive_comes_back(open_driv
     await commit(drive, "before")
     hold = Hold(monkeypatch, drive._parts.engine, "flush")
     try:
-        first = asyncio.create_task(commit(drive, "first"))
+        first = asyncio.ensure_future(commit(drive, "first"))
         await asyncio.to_thread(hold.begun.wait, 20)
-        behind = [asyncio.create_task(commit(drive, f"behind{number}")) for number in range(20)]
+        behind = [asyncio.ensure_future(commit(drive, f"behind{number}")) for number in range(20)]
         began = time.monotonic()
         for task in (first, *behind):
             with pytest.raises(DriveOffline, match="does not answer since"):
@@ -149,7 +149,7 @@ async def test_a_shard_whose_seal_was_cut_off_is_not_there_until_it_is_sealed_ag
 async def test_a_drive_that_comes_back_only_to_hang_again_is_not_used(open_drive, monkeypatch):
     drive = await open_drive()
     hold = Hold(monkeypatch, drive._parts.engine, "flush")
-    first = asyncio.create_task(commit(drive, "first"))
+    first = asyncio.ensure_future(commit(drive, "first"))
     with pytest.raises(DriveOffline):
         await first
     again = Hold(monkeypatch, drive._parts.engine, "flush")
@@ -184,7 +184,7 @@ async def test_a_drive_that_is_slow_to_open_holds_up_nobody(tmp_path, open_drive
 async def test_closing_a_hung_drive_ends_with_the_hang(open_drive, monkeypatch):
     drive = await open_drive()
     hold = Hold(monkeypatch, drive._parts.engine, "flush")
-    first = asyncio.create_task(commit(drive, "first"))
+    first = asyncio.ensure_future(commit(drive, "first"))
     await asyncio.to_thread(hold.begun.wait, 20)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):

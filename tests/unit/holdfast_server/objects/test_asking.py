@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from holdfast_server.drives.port import DriveFaulty, DriveOffline
-from holdfast_server.objects.asking import DRIVE_CALL_TIMEOUT_SECONDS, ask, together
+from holdfast_server.objects.asking import DRIVE_CALL_TIMEOUT_SECONDS, HEDGE_SECONDS, ask, together
 from holdfast_server.objects.background import Background
 
 DRIVES: dict[int, Any] = dict.fromkeys(range(4))
@@ -47,6 +47,36 @@ async def test_a_hung_drive_counts_as_offline_after_the_deadline() -> None:
     assert asyncio.get_running_loop().time() - began == pytest.approx(DRIVE_CALL_TIMEOUT_SECONDS)
     assert set(answers) == {0, 2, 3}
     assert isinstance(answers.errors[1], DriveOffline)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "asked", "seconds"),
+    [
+        (None, [2, 3], 0.01),
+        ("fails", [2, 3, 0, 1], 0.02),
+        ("is slow", [2, 3, 0, 1], HEDGE_SECONDS + 0.01),
+        ("says something else", [2, 3, 0, 1], 0.02),
+    ],
+)
+async def test_others_are_asked_only_where_the_first_do_not_do(
+    trouble: str | None, asked: list[int], seconds: float
+) -> None:
+    seen: list[int] = []
+
+    async def call(position: int, _: Any) -> int:
+        seen.append(position)
+        if position == 3 and trouble == "is slow":
+            await asyncio.sleep(3600)
+        await asyncio.sleep(0.01)
+        if position == 3 and trouble == "fails":
+            raise DriveFaulty("rot")
+        return 1 if position == 3 and trouble is not None else 0
+
+    began = asyncio.get_running_loop().time()
+    answers = await ask(DRIVES, call, lambda answers: list(answers.values()).count(0) >= 2, first=[2, 3])
+    assert seen == asked
+    assert list(answers.values()).count(0) >= 2
+    assert asyncio.get_running_loop().time() - began == pytest.approx(seconds)
 
 
 async def test_a_call_that_is_cut_off_counts_as_offline() -> None:

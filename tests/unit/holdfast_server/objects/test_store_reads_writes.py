@@ -42,6 +42,16 @@ async def test_what_was_put_is_read_from_any_k_drives(cluster: MemoryCluster, si
             assert await cluster.get("k") == data
 
 
+async def test_a_read_asks_as_many_drives_as_decide_it(cluster: MemoryCluster) -> None:
+    await cluster.put("k", SMALL)
+    await cluster.settle()
+    cluster.calls.clear()
+    assert await cluster.get("k") == SMALL
+    assert [verb for _, verb in cluster.calls] == ["query"] * 2
+    with cluster.away(cluster.calls[0][0]):
+        assert await cluster.get("k") == SMALL
+
+
 async def test_ranges(cluster: MemoryCluster) -> None:
     data = noise(5 * STRIPE_SIZE_BYTES + 99)
     await cluster.put("k", data)

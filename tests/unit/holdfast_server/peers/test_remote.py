@@ -12,7 +12,8 @@ import pytest
 
 from holdfast_server.drives import port
 from holdfast_server.drives.port import DriveState, Register
-from holdfast_server.peers import channel, link, messages
+from holdfast_server.peers import calls as under_way
+from holdfast_server.peers import link, messages
 from holdfast_server.peers.connection import Connection
 from holdfast_server.peers.dispatch import Dispatcher
 from holdfast_server.peers.messages import Verb
@@ -144,8 +145,8 @@ async def _value(value: Any) -> Any:
 
 
 async def test_calls_beyond_the_bound_wait_their_turn(pod: Any, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(channel.MAX_CALLS, messages.ConnectionClass.CONTROL, 4)
-    monkeypatch.setattr(channel, "MAX_BYTES_IN_FLIGHT", 3000)
+    monkeypatch.setitem(under_way.MAX_CALLS, messages.ConnectionClass.CONTROL, 4)
+    monkeypatch.setattr(under_way, "MAX_BYTES_IN_FLIGHT", 3000)
     running = most = 0
 
     async def slow(*_: Any) -> port.QueryReply:
@@ -171,7 +172,7 @@ async def test_calls_beyond_the_bound_wait_their_turn(pod: Any, connect: Any, mo
 async def test_a_call_that_gets_no_turn_fails_at_its_deadline(
     pod: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(channel.MAX_CALLS, messages.ConnectionClass.CONTROL, 2)
+    monkeypatch.setitem(under_way.MAX_CALLS, messages.ConnectionClass.CONTROL, 2)
     monkeypatch.setitem(messages.VERBS, Verb.FENCE, messages.VERBS[Verb.FENCE]._replace(timeout_seconds=0.1))
     pod.drive.answers["query"] = lambda *_: asyncio.sleep(1.0, port.QueryReply((), 0, 0, 0, False))
     drive = (await connect()).drives()[0]
