@@ -1,4 +1,4 @@
-"""A bucket's declared versioning, object ownership, tags, CORS rules and policy, as S3 takes and shows them.  Pure.
+"""A bucket's declared versioning, lock, ownership, tags, CORS rules and policy, as S3 takes and shows them.  Pure.
 
 A field that is not declared is not managed: clients may set it as they like.  One that is declared is kept as
 declared; declared empty, it is taken away.  What the store shows is compared by meaning, not by its text.
@@ -10,12 +10,19 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from xml.etree import ElementTree
 
-from holdfast_operator.tenant.spec import BucketSpec, CorsRule
+from holdfast_operator.tenant.spec import BucketSpec, CorsRule, ObjectLockSpec
 
 VERSIONING, OWNERSHIP, TAGGING, CORS, POLICY = "versioning", "ownershipControls", "tagging", "cors", "policy"
+OBJECT_LOCK = "object-lock"
 """The sub-resources."""
 ABSENT_CODES = frozenset(
-    {"NoSuchTagSet", "NoSuchCORSConfiguration", "NoSuchBucketPolicy", "OwnershipControlsNotFoundError"}
+    {
+        "NoSuchTagSet",
+        "NoSuchCORSConfiguration",
+        "NoSuchBucketPolicy",
+        "OwnershipControlsNotFoundError",
+        "ObjectLockConfigurationNotFoundError",
+    }
 )
 
 _RULE_LISTS = (
@@ -30,8 +37,10 @@ def settings_of(bucket: BucketSpec) -> dict[str, bytes | None]:
     """Sub-resource → the document to put there; None to take it away.  Only what is declared, the policy last: it may
     deny root the others."""
     wanted: dict[str, bytes | None] = {}
-    if bucket.versioning is not None:
-        wanted[VERSIONING] = _versioning(bucket.versioning)
+    if bucket.versioning is not None or bucket.object_lock is not None:
+        wanted[VERSIONING] = _versioning(bucket.versioning or "Enabled")
+    if bucket.object_lock is not None:
+        wanted[OBJECT_LOCK] = _object_lock(bucket.object_lock)
     if bucket.object_ownership is not None:
         wanted[OWNERSHIP] = _ownership(bucket.object_ownership)
     if bucket.tags is not None:
@@ -66,6 +75,17 @@ def _leaves(element: ElementTree.Element, path: str = "") -> Iterator[tuple[str,
 def _versioning(status: str) -> bytes:
     root = ElementTree.Element("VersioningConfiguration")
     ElementTree.SubElement(root, "Status").text = status
+    return ElementTree.tostring(root, encoding="utf-8")
+
+
+def _object_lock(lock: ObjectLockSpec) -> bytes:
+    """As the store shows it, too."""
+    root = ElementTree.Element("ObjectLockConfiguration")
+    ElementTree.SubElement(root, "ObjectLockEnabled").text = "Enabled"
+    if lock.mode:
+        default = ElementTree.SubElement(ElementTree.SubElement(root, "Rule"), "DefaultRetention")
+        ElementTree.SubElement(default, "Mode").text = lock.mode
+        ElementTree.SubElement(default, "Years" if lock.years else "Days").text = str(lock.years or lock.days)
     return ElementTree.tostring(root, encoding="utf-8")
 
 

@@ -30,6 +30,7 @@ from holdfast_operator.tenant.spec import (
     BucketSpec,
     CorsRule,
     IssuerSpec,
+    ObjectLockSpec,
     Plaintext,
     PodSettings,
     PolicySpec,
@@ -273,6 +274,7 @@ def _bucket(fields: Fields) -> BucketSpec:
         name=fields.text("name", required=True, max_size=63, pattern=limits.BUCKET_NAME),
         deletion_policy=cast(Retention, fields.choice("deletionPolicy", _RETENTIONS, "Retain")),
         versioning=fields.choice("versioning", _VERSIONING, "Suspended") if fields.has("versioning") else None,
+        object_lock=_object_lock(fields.child("objectLock")) if fields.has("objectLock") else None,
         object_ownership=_object_ownership(fields),
         tags=fields.text_mapping("tags") if fields.has("tags") else None,
         cors=tuple(map(_cors_rule, fields.items("cors", max_count=limits.MAX_CORS_RULES)))
@@ -282,8 +284,27 @@ def _bucket(fields: Fields) -> BucketSpec:
     )
     if bucket.tags is not None and len(bucket.tags) > limits.MAX_BUCKET_TAGS:
         fields.fault("tags", f"has {len(bucket.tags)} entries, at most {limits.MAX_BUCKET_TAGS} are allowed")
+    if bucket.object_lock is not None and bucket.versioning == "Suspended":
+        fields.fault("versioning", "cannot be Suspended: objectLock keeps versions")
     fields.finish()
     return bucket
+
+
+def _object_lock(fields: Fields) -> ObjectLockSpec | None:
+    enabled = fields.flag("enabled", False)
+    lock = ObjectLockSpec(
+        mode=fields.choice("mode", limits.LOCK_MODES, "GOVERNANCE") if fields.has("mode") else "",
+        days=fields.integer("days", 0, low=1, high=limits.MAX_LOCK_DAYS) or 0,
+        years=fields.integer("years", 0, low=1, high=limits.MAX_LOCK_YEARS) or 0,
+    )
+    if lock.mode and fields.has("days") == fields.has("years"):
+        fields.fault("mode", "needs either days or years")
+    if not lock.mode and (fields.has("days") or fields.has("years")):
+        fields.fault("mode", "is required where days or years are given")
+    if not enabled and (lock.mode or fields.has("days") or fields.has("years")):
+        fields.fault("enabled", "must be true for a default retention")
+    fields.finish()
+    return lock if enabled else None
 
 
 def _object_ownership(fields: Fields) -> ObjectOwnership | None:

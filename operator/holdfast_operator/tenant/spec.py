@@ -69,12 +69,25 @@ class CorsRule:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectLockSpec:
+    """Locking, which is never switched off again, and what new objects are kept for by default."""
+
+    mode: str = ""
+    """GOVERNANCE or COMPLIANCE; empty: no default retention."""
+    days: int = 0
+    years: int = 0
+    """One of the two where there is a mode."""
+
+
+@dataclass(frozen=True, slots=True)
 class BucketSpec:
     name: str
     deletion_policy: Retention = "Retain"
     """What becomes of the bucket when it leaves the spec; `Delete` removes it only once it is empty."""
     versioning: str | None = None
     """Enabled or Suspended; None: not managed."""
+    object_lock: ObjectLockSpec | None = None
+    """None: not managed."""
     object_ownership: ObjectOwnership | None = None
     """None: not managed."""
     tags: Mapping[str, str] | None = None
