@@ -60,6 +60,9 @@ USER_PREFIX = "user/"
 POLICY_PREFIX = "policy/"
 ACCOUNT_PREFIX = "account/"
 REFRESH_SECONDS = 5.0
+FIRST_RETRY_SECONDS = 0.1
+LAST_RETRY_SECONDS = 1.0
+"""Between attempts while nothing is loaded yet: users are told 503 meanwhile."""
 LOOK_UPS_PER_SECOND = 20
 """Direct look-ups of unknown access keys that one pod makes."""
 LOOK_UP_TIMEOUT_SECONDS = 5.0
@@ -614,12 +617,14 @@ class Identities:
 
     async def keep_fresh(self) -> None:
         """Runs until cancelled."""
+        retry_seconds = FIRST_RETRY_SECONDS
         while True:
             try:
                 await self.refresh()
             except (ObjectError, TimeoutError) as error:
                 log.warning("users and policies could not be refreshed: %s", error)
-            await self._clock.sleep(REFRESH_SECONDS)
+            await self._clock.sleep(REFRESH_SECONDS if self.loaded else retry_seconds)
+            retry_seconds = min(retry_seconds * 2, LAST_RETRY_SECONDS)
 
 
 def _still(body: bytes) -> Condition:

@@ -74,9 +74,11 @@ def pod_health(
     key_revision: int = 0,
     draining: bool = False,
     unknown_to: Sequence[str] = (),
+    awaits_users: bool = False,
 ) -> PodHealth:
     """`opened`: keys are loaded and every drive was opened, formatted or set aside.  `draining`: told to end, it serves
-    those who still come.  `unknown_to`: peers that take this pod for a stranger.
+    those who still come.  `unknown_to`: peers that take this pod for a stranger.  `awaits_users`: it does not know the
+    tenant's users yet, and waits for them (`users_wait`).
 
     Ready does not ask for quorum (a Service without endpoints turns 503 into refused connections), but a pod
     whose drives all wait for their identity, or are all faulty, has nothing to serve from and says so.  So has one of a
@@ -88,11 +90,12 @@ def pod_health(
     messages = [
         *(["it is about to end"] if draining else []),
         *(f"{peer} does not know this pod yet" for peer in unknown_to),
+        *(["users are being loaded"] if awaits_users else []),
         *faults,
         *(f"drive {drive.volume}: {drive.message}" for drive in listed if drive.message),
     ]
     return PodHealth(
-        ready=opened and serving > 0 and not draining and not unknown_to,
+        ready=opened and serving > 0 and not draining and not unknown_to and not awaits_users,
         pod=pod,
         epoch=epoch,
         version=version,

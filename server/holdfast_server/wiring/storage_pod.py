@@ -45,7 +45,7 @@ from holdfast_server.contract.healing import HealProgress
 from holdfast_server.contract.health import ClusterHealth, EncryptionHealth, PodHealth
 from holdfast_server.drives.identity import IdentityError
 from holdfast_server.drives.local import DriveSettings, LocalDrive
-from holdfast_server.drives.port import DriveError
+from holdfast_server.drives.port import DriveError, DriveState
 from holdfast_server.drives.slot import Slot
 from holdfast_server.heal.service import HealService
 from holdfast_server.iam.handler import IamApi
@@ -74,6 +74,7 @@ from holdfast_server.pod.health import PlacedStatus, cluster_health, drive_healt
 from holdfast_server.pod.local_drives import LocalDrives
 from holdfast_server.pod.membership import Volume
 from holdfast_server.pod.metrics import PeerView, PodCollector, PodView
+from holdfast_server.pod.users_wait import UsersWait
 from holdfast_server.wiring import lifecycle
 from holdfast_server.wiring.drive_table import DriveTable
 from holdfast_server.wiring.inputs import PodInputs
@@ -132,6 +133,7 @@ class StoragePod:
         self._stamps = HybridClock(me.node, floor_stamp(clock.now_ms() + MAX_CLOCK_SKEW_MS))
         self._opened = False
         self._draining = False
+        self._users_wait = UsersWait()
         self._pushed: list[object] = []
         self._resolver = Resolver(settings.hosts_file)
         self._network = PeerNetwork(
@@ -360,10 +362,15 @@ class StoragePod:
     async def _follow_states(self) -> None:
         while True:
             await asyncio.sleep(STATE_POLL_SECONDS)
+            self._look_for_users()
             await self._settle_epoch()
             if any(peer.link.report is not None and peer.link.report.heals for peer in self._network.peers):
                 self._heal.pacer.is_burdened()
             self._push()
+
+    def _look_for_users(self) -> None:
+        serves = any(one.status.state in (DriveState.FULL, DriveState.HEALING) for one in self._own_statuses())
+        self._users_wait.look(self._clock.monotonic_seconds(), serves=serves, loaded=self._services.identities.loaded)
 
     # --- what the API and the peers are given
     def _make_services(self) -> Services:
@@ -459,6 +466,7 @@ class StoragePod:
             drives=self._own_statuses(),
             key_revision=self._inputs.keys.further.revision,
             draining=self._draining,
+            awaits_users=self._users_wait.waits,
             unknown_to=[str(peer.link.target) for peer in self._network.peers if peer.link.turned_away],
         )
 

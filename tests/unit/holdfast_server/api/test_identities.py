@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 
-from holdfast_server.api.identities import LOOK_UPS_PER_SECOND, Identities, Resealed, SecretBox, UserDocument
+from holdfast_server.api.identities import (
+    LOOK_UPS_PER_SECOND,
+    REFRESH_SECONDS,
+    Identities,
+    Resealed,
+    SecretBox,
+    UserDocument,
+)
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.objects.port import Unavailable
 from holdfast_server.testing.memory_objects import MemoryObjects
@@ -106,6 +115,35 @@ async def test_a_user_whose_policies_cannot_be_read_stays_unknown() -> None:
     alice = identities.credentials("alice")
     assert alice is not None
     assert len(alice.principal.policies) == 1
+
+
+class CountedClock(SystemClock):
+    """Sleeps not at all, and ends who sleeps too often."""
+
+    def __init__(self, most: int) -> None:
+        self.slept: list[float] = []
+        self._most = most
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        if len(self.slept) >= self._most:
+            raise asyncio.CancelledError
+
+
+async def test_what_is_not_loaded_yet_is_asked_for_again_soon() -> None:
+    clock = CountedClock(most=8)
+    objects = MemoryObjects(clock)
+
+    def fail(verb: str) -> None:
+        if len(clock.slept) < 6:
+            raise Unavailable("no quorum yet")
+
+    objects.failure = fail
+    identities = Identities(objects, clock, lambda: [KEY], lambda: [("root", "root-secret")])
+    with pytest.raises(asyncio.CancelledError):
+        await identities.keep_fresh()
+    assert identities.loaded
+    assert clock.slept == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0, REFRESH_SECONDS, REFRESH_SECONDS]
 
 
 async def test_guessed_keys_do_not_flood_the_drives() -> None:

@@ -111,7 +111,7 @@ async def goes_on_without(pod: StoragePod, *volumes: int) -> None:
     assert await get(pod, "before") == DATA
     await put(pod, "meanwhile")
     assert await get(pod, "meanwhile") == DATA
-    assert pod.pod_health().ready
+    await until(lambda: pod.pod_health().ready)
     assert pod.cluster_health(False).healthy
     assert not pod.cluster_health(True).healthy
 
@@ -372,7 +372,7 @@ async def test_full_drives_refuse_data_and_take_it_again_once_something_was_dele
         with pytest.raises(OutOfSpace):
             await fill()
         await until(lambda: all("full: takes no new data" in message(pod, volume) for volume in range(4)))
-        assert pod.pod_health().ready
+        await until(lambda: pod.pod_health().ready)
         assert not pod.cluster_health(False).healthy
         assert pod.cluster_health(False).sets[0].readable
         with pytest.raises(OutOfSpace):

@@ -37,7 +37,7 @@ def begin(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen
 
 
 def wait_ready(port: int, process: subprocess.Popen[str], host: str = "127.0.0.1") -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(f"http://{host}:{port}/health/ready", timeout=2):

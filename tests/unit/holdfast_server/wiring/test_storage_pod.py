@@ -17,6 +17,7 @@ import yaml
 from holdfast_server.contract.config import ConfigError, Listen
 from holdfast_server.drives.port import DriveState
 from holdfast_server.objects.port import Attributes, Unavailable
+from holdfast_server.pod import users_wait
 from holdfast_server.wiring.inputs import StandaloneInputs, TenantInputs
 from holdfast_server.wiring.storage_pod import PodSettings, StoragePod, serve
 
@@ -134,7 +135,7 @@ class Tenant:
         await until(lambda: all(self.states(i) == ["ok"] * 8 for i in ordinals))
 
 
-async def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.02)
@@ -145,6 +146,25 @@ async def tenant(tmp_path: Path) -> AsyncIterator[Tenant]:
     tenant = Tenant(tmp_path)
     yield tenant
     await tenant.stop(0, 1, 2, 3)
+
+
+async def test_a_pod_is_ready_once_it_knows_the_users_and_waits_for_no_quorum_for_long(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(users_wait, "PATIENCE_SECONDS", 5.0)
+    await tenant.start(0, 1, 2, 3)
+    await tenant.all_ok(0, 1, 2, 3)
+    await until(lambda: tenant.pod(0).pod_health().ready)
+    assert tenant.pod(0)._services.identities.loaded
+    await tenant.stop(0, 1, 2, 3)
+    await tenant.start(0)
+    await until(lambda: tenant.states(0).count("ok") == 2)
+    health = tenant.pod(0).pod_health()
+    assert (health.ready, "users are being loaded" in health.message) == (False, True)
+    await until(lambda: tenant.pod(0).pod_health().ready)
+    assert not tenant.pod(0)._services.identities.loaded
+    await tenant.start(1, 2)
+    await until(lambda: tenant.pod(0)._services.identities.loaded)
 
 
 async def put(pod: StoragePod, key: str, data: bytes) -> None:
@@ -167,7 +187,7 @@ async def test_pods_format_only_together_then_serve_and_lose_one_and_restart(ten
     assert "missing: logs-3" in health.message
     await tenant.start(3)
     await tenant.all_ok(0, 1, 2, 3)
-    assert tenant.pod(0).pod_health().ready
+    await until(lambda: tenant.pod(0).pod_health().ready)
     small, large = b"s" * 100, bytes(range(256)) * 12_000
     await put(tenant.pod(0), "small", small)
     await put(tenant.pod(1), "large", large)
@@ -276,7 +296,7 @@ async def test_configuration_is_followed_and_a_pod_that_is_behind_coordinates_no
     tenant.config["pools"][0]["erasure"]["parity"] = 3
     tenant.publish()
     await until(lambda: "parity changed from 4 to 3" in tenant.pod(0).pod_health().message)
-    assert tenant.pod(0).pod_health().ready
+    await until(lambda: tenant.pod(0).pod_health().ready)
     tenant.config["pools"][0]["erasure"]["parity"] = 4
     await tenant.stop(3)
     await tenant.reach_epoch(2, 0, 1, 2)
@@ -360,7 +380,7 @@ SETTINGS = PodSettings(bind_address="127.0.0.1", version="test", adoption_delay_
 
 async def test_a_pod_by_hand_keeps_its_tenant_and_heals_an_emptied_drive(tmp_path: Path, drives: list[Path]) -> None:
     async with StoragePod.running(standalone(tmp_path, "first"), SETTINGS) as pod:
-        assert pod.pod_health().ready
+        await until(lambda: pod.pod_health().ready)
         await put(pod, "key", b"value" * 100_000)
     shutil.rmtree(drives[1])
     drives[1].mkdir()

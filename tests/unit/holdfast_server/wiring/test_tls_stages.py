@@ -210,6 +210,7 @@ async def test_clients_without_tls_are_turned_away_only_where_it_is_required_and
     await until(tenant.pods[0]._inputs.tls.refuses_plaintext)
     assert refusal in await said(f"{plain}/bucket")
     assert refusal not in await said(f"{secure}/bucket", trust)
+    await until(lambda: tenant.pods[0].pod_health().ready)
     for path in ("/health/ready", "/metrics"):
         assert (await status(plain + path), await status(secure + path, trust)) == (200, 200)
 
@@ -231,7 +232,7 @@ async def test_a_renewed_certificate_serves_the_next_connection_and_a_broken_one
     stranger = mint_leaf(AUTHORITY, SubjectNames(("logs.loki.svc",)), NOW, DAY)
     (tenant.root(0) / "tls" / "tls.key").write_text(stranger.key)
     await until(lambda: "tls.certificateFile: /tls/tls.crt: the key is not of" in pod.pod_health().message)
-    assert pod.pod_health().ready
+    await until(lambda: pod.pod_health().ready)
     assert "the key is not of" in pod.cluster_health(False).tls.message
     assert await asyncio.to_thread(shown_certificate, ADDRESSES[0], tenant.s3_port, trust) == second
     shutil.rmtree(tenant.root(0) / "tls")
@@ -268,8 +269,8 @@ async def test_a_pod_with_certificates_of_another_authority_is_no_peer(tenant: T
 async def test_a_pod_that_requires_tls_and_has_no_certificate_serves_probes_alone(tenant: Tenant) -> None:
     tenant.write_config(0, "Required")
     pod = tenant.pods[0]
-    await until(lambda: not pod.pod_health().ready)
-    assert "tls.certificateFile" in pod.pod_health().message
+    await until(lambda: "tls.certificateFile" in pod.pod_health().message)
+    assert not pod.pod_health().ready
     plain = f"http://{ADDRESSES[0]}:{tenant.s3_port}"
     assert await status(f"{plain}/health/ready") == 503
     assert await status(f"{plain}/health/live") == 200
