@@ -20,6 +20,7 @@ from typing import TextIO
 import msgspec
 
 from holdfast_server.admin import tables
+from holdfast_server.admin.bucket_commands import add_bucket_verbs
 from holdfast_server.admin.client import TIMEOUT_SECONDS, AdminClient, AdminFailure, Unreachable
 from holdfast_server.contract import names
 from holdfast_server.contract.admin import Resolve, UserSpec
@@ -68,6 +69,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_heal(verbs.add_parser("heal", help="what is not whole, and what is done about it",
                                description="What is not whole, and what is done about it."))  # fmt: skip
     _add_user(verbs.add_parser("user", help="users and their policies", description="Users and their policies."))
+    bucket = verbs.add_parser("bucket", help="what buckets hold and may hold", description="Buckets and their quotas.")
+    add_bucket_verbs(bucket, _verb, _json_option)
     _add_policy(verbs.add_parser("policy", help="IAM policies", description="Policies, in AWS's IAM language."))
 
 

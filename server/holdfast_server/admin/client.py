@@ -29,6 +29,7 @@ from holdfast_server.contract.admin import (
     UserInfo,
     UserSpec,
 )
+from holdfast_server.contract.buckets import BucketInfo, BucketQuota
 from holdfast_server.s3.signing import KeyPair, sign_headers
 
 TIMEOUT_SECONDS = 20.0
@@ -96,6 +97,18 @@ class AdminClient:
 
     def remove_policy(self, name: str) -> None:
         self._call("DELETE", f"/policies/{_segment(name)}")
+
+    def buckets(self) -> list[BucketInfo]:
+        return self._get("/buckets", list[BucketInfo])
+
+    def bucket_quota(self, name: str) -> BucketQuota:
+        return self._get(f"/buckets/{_segment(name)}/quota", BucketQuota)
+
+    def put_bucket_quota(self, name: str, quota: BucketQuota) -> None:
+        self._call("PUT", f"/buckets/{_segment(name)}/quota", msgspec.json.encode(quota))
+
+    def remove_bucket_quota(self, name: str) -> None:
+        self._call("DELETE", f"/buckets/{_segment(name)}/quota")
 
     def _get(self, path: str, result: type[T]) -> T:
         return _decoded(self._call("GET", path), result)

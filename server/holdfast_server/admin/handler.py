@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from holdfast_server.admin.bucket_requests import BucketRequests
 from holdfast_server.admin.heal_requests import Decide, HealRequests
 from holdfast_server.admin.identity_requests import IdentityRequests
 from holdfast_server.admin.overview import TenantView, tenant_info
@@ -40,6 +41,7 @@ class AdminApi:
         self._view = view
         self._heal = HealRequests(services, view, decide)
         self._who = IdentityRequests(services)
+        self._buckets = BucketRequests(services)
 
     async def handle(self, identify: Identify, request: Request, body: IncomingBody) -> Response:
         """Never raises but CancelledError; failures are JSON, a bad signature too."""
@@ -60,7 +62,22 @@ class AdminApi:
         match (request.method, segments):
             case ("GET", ["info"]):
                 _require(identity, "admin:ServerInfo")
-                return _json(tenant_info(await self._view.look(), self._services.pod_name))
+                usage = await self._buckets.usage()
+                return _json(tenant_info(await self._view.look(), self._services.pod_name, usage))
+            case ("GET", ["buckets"]):
+                _require(identity, "admin:DataUsageInfo")
+                return _json(await self._buckets.list_buckets())
+            case ("GET", ["buckets", name, "quota"]):
+                _require(identity, "admin:GetBucketQuota")
+                return _json(await self._buckets.quota(name))
+            case ("PUT", ["buckets", name, "quota"]):
+                _require(identity, "admin:SetBucketQuota")
+                await self._buckets.put_quota(name, await read())
+                return _done()
+            case ("DELETE", ["buckets", name, "quota"]):
+                _require(identity, "admin:SetBucketQuota")
+                await self._buckets.delete_quota(name)
+                return Response(status=204)
             case ("GET", ["heal"]):
                 _require(identity, "admin:Heal")
                 return _json(await self._heal.status())

@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 
 from holdfast_server.contract import geometry
 from holdfast_server.contract.admin import Capacity, PodInfo, PodState, ScanStarted, TenantInfo
+from holdfast_server.contract.buckets import TenantUsage
 from holdfast_server.contract.config import PoolConfig
 from holdfast_server.contract.health import ClusterHealth, DriveHealth
 from holdfast_server.peers.port import PeerError
@@ -130,7 +131,7 @@ class TenantView:
         return list(zip(peers, (task.result() for task in tasks), strict=True))
 
 
-def tenant_info(overview: Overview, answered_by: str) -> TenantInfo:
+def tenant_info(overview: Overview, answered_by: str, usage: TenantUsage) -> TenantInfo:
     drives = overview.drives
     return TenantInfo(
         healthy=overview.cluster.healthy,
@@ -141,6 +142,7 @@ def tenant_info(overview: Overview, answered_by: str) -> TenantInfo:
         sets=overview.cluster.sets,
         drives=drives,
         capacity=_capacity(overview.pools, drives),
+        usage=usage,
     )
 
 

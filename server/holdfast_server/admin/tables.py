@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from holdfast_server.contract.admin import HealDrive, HealStatus, PodInfo, StuckObject, TenantInfo
+from holdfast_server.contract.buckets import TenantUsage
 from holdfast_server.contract.wording import about, count_of, how_far
 
 _POD_HEAD = ("POD", "ANSWERS", "UP", "VERSION", "EPOCH", "DRIVES")
@@ -34,6 +35,7 @@ def info_text(info: TenantInfo, now_ms: int) -> str:
     lines = [
         f"{head}; epoch {info.epoch}, as {info.answered_by} sees it",
         f"{size(capacity.usable_bytes)} for data ({size(capacity.raw_bytes)} raw, {size(capacity.used_bytes)} used)",
+        _usage_text(info.usage),
         "",
         table(_POD_HEAD, [_pod_row(pod, info, now_ms) for pod in info.pods]),
         "",
@@ -50,6 +52,12 @@ def info_text(info: TenantInfo, now_ms: int) -> str:
         ),
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _usage_text(usage: TenantUsage) -> str:
+    buckets = count_of(usage.buckets, "bucket", "buckets")
+    objects = count_of(usage.objects, "object", "objects")
+    return f"{buckets} with {objects} ({usage.versions:,} versions), {size(usage.size_bytes)}, as last counted"
 
 
 def _pod_name(info: TenantInfo, pool: str, ordinal: int) -> str:

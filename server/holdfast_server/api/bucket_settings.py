@@ -33,15 +33,24 @@ class _Overtaken(Exception):
 
 async def current_bucket(call: Call) -> BucketRecord:
     """The bucket as it is now.  Raises BucketGone, Unavailable."""
-    document = await call.objects.get_document(document_name(call.bucket_name))
+    return await named_bucket(call.services, call.bucket_name)
+
+
+async def named_bucket(services: Services, name: str) -> BucketRecord:
+    """Likewise."""
+    document = await services.objects.get_document(document_name(name))
     if document is None:
-        raise BucketGone(call.bucket_name)
+        raise BucketGone(name)
     return bucket_record.decode(document.body)
 
 
 async def change_bucket(call: Call, change: Change) -> BucketRecord:
     """The changed bucket.  Raises BucketGone, BucketBusy, Unavailable, Conflict, what `change` raises."""
-    services, name = call.services, call.bucket_name
+    return await change_named_bucket(call.services, call.bucket_name, change)
+
+
+async def change_named_bucket(services: Services, name: str, change: Change) -> BucketRecord:
+    """Likewise."""
     for attempt in range(CHANGE_ATTEMPTS):
         if attempt:
             await services.clock.sleep(RETRY_PAUSE_SECONDS * 2**attempt)

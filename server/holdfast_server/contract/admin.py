@@ -29,6 +29,7 @@ from typing import Any
 
 import msgspec
 
+from holdfast_server.contract.buckets import TenantUsage
 from holdfast_server.contract.healing import FillingProgress, HealProgress, ScannerProgress
 from holdfast_server.contract.health import DriveHealth, SetHealth
 
@@ -148,6 +149,7 @@ class TenantInfo(_Struct, frozen=True, kw_only=True):
     sets: list[SetHealth] = []
     drives: list[DriveHealth] = []
     capacity: Capacity = Capacity()
+    usage: TenantUsage = TenantUsage()
 
 
 class StuckObject(_Struct, frozen=True, kw_only=True):

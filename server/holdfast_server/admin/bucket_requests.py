@@ -1,0 +1,75 @@
+"""The admin API's requests about buckets: what each holds, and its quota."""
+
+from __future__ import annotations
+
+import msgspec
+
+from holdfast_server.api.bucket_record import BucketRecord, Quota
+from holdfast_server.api.bucket_settings import change_named_bucket, named_bucket
+from holdfast_server.api.buckets import all_buckets
+from holdfast_server.api.services import Services
+from holdfast_server.contract.buckets import BucketInfo, BucketQuota, TenantUsage
+from holdfast_server.objects.port import ObjectError
+from holdfast_server.s3.errors import S3Error
+
+
+class BucketRequests:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def list_buckets(self) -> list[BucketInfo]:
+        """Of all accounts, by name.  Raises Unavailable."""
+        return [self._info(bucket) for bucket in await all_buckets(self._services)]
+
+    async def usage(self) -> TenantUsage:
+        """Raises nothing: what cannot be learned now is left out."""
+        try:
+            found = await self.list_buckets()
+        except ObjectError:
+            return TenantUsage()
+        return TenantUsage(
+            buckets=len(found),
+            objects=sum(one.objects for one in found),
+            versions=sum(one.versions for one in found),
+            size_bytes=sum(one.size_bytes for one in found),
+        )
+
+    def _info(self, bucket: BucketRecord) -> BucketInfo:
+        used = self._services.quotas.used(bucket.id)
+        return BucketInfo(
+            name=bucket.name,
+            quota=_told(bucket.quota),
+            objects=used.objects,
+            versions=used.versions,
+            size_bytes=used.size_bytes,
+            parts=used.parts,
+            counted_ms=used.counted_ms if used.known else 0,
+        )
+
+    async def quota(self, name: str) -> BucketQuota:
+        """Raises BucketGone, Unavailable."""
+        return _told((await named_bucket(self._services, name)).quota)
+
+    async def put_quota(self, name: str, body: bytes) -> None:
+        """Raises InvalidArgument, BucketGone, BucketBusy, Unavailable, Conflict."""
+        try:
+            asked = msgspec.json.decode(body, type=BucketQuota)
+        except msgspec.MsgspecError as error:
+            raise S3Error("InvalidArgument", str(error)) from error
+        await self._set(name, Quota(size_bytes=asked.size_bytes, objects=asked.objects))
+
+    async def delete_quota(self, name: str) -> None:
+        await self._set(name, Quota())
+
+    async def _set(self, name: str, quota: Quota) -> None:
+        wanted = None if quota == Quota() else quota
+        changed = await change_named_bucket(
+            self._services, name, lambda bucket: msgspec.structs.replace(bucket, quota=wanted)
+        )
+        self._services.quotas.seen(changed)
+        if wanted is not None:
+            self._services.quotas.want_count(changed.id)
+
+
+def _told(quota: Quota | None) -> BucketQuota:
+    return BucketQuota() if quota is None else BucketQuota(size_bytes=quota.size_bytes, objects=quota.objects)

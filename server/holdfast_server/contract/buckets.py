@@ -1,0 +1,49 @@
+"""The JSON of the admin API about buckets: what each holds, and how much it may.
+
+GET    /buckets                     → list[BucketInfo]   from the answering pod's memory, no pod is asked
+GET    /buckets/{name}/quota        → BucketQuota        both null where there is none
+PUT    /buckets/{name}/quota        ← BucketQuota        in force on every pod within five seconds
+DELETE /buckets/{name}/quota                             204 also where there is none; 404 without the bucket
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+MAX_QUOTA_SIZE_BYTES = 1 << 60
+MAX_QUOTA_OBJECTS = 1 << 50
+
+
+class BucketQuota(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """None: as much as there is room for."""
+
+    size_bytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_QUOTA_SIZE_BYTES)] | None = None
+    """Of objects, replaced versions and parts of open uploads, as clients see them, without parity."""
+    objects: Annotated[int, msgspec.Meta(ge=1, le=MAX_QUOTA_OBJECTS)] | None = None
+    """Objects, replaced versions and delete markers."""
+
+
+class BucketInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    name: str
+    quota: BucketQuota = BucketQuota()
+    objects: int = 0
+    """Keys that are shown without asking for versions; as of the last count."""
+    versions: int = 0
+    """Objects, replaced versions and delete markers."""
+    size_bytes: int = 0
+    """Of all versions, and of parts of open uploads."""
+    parts: int = 0
+    """Of open uploads; as of the last count."""
+    counted_ms: int = 0
+    """When the oldest of the counts that this is made of ended; 0: not all erasure sets were counted yet."""
+
+
+class TenantUsage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """All buckets together, as far as they were counted."""
+
+    buckets: int = 0
+    objects: int = 0
+    versions: int = 0
+    size_bytes: int = 0

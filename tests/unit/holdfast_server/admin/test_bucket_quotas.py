@@ -1,0 +1,102 @@
+"""`holdfast admin bucket`: quotas are set, shown, in force and cleared; usage is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from holdfast_server.admin.bucket_commands import parse_size
+from holdfast_server.api.services import Services
+from holdfast_server.contract.healing import BucketUsage
+from holdfast_server.main import run
+from holdfast_server.testing.memory_services import ROOT_PASSWORD, ROOT_USER, Endpoint, memory_services, served
+
+
+@pytest.fixture
+def services() -> Services:
+    return memory_services(meter=True)
+
+
+@pytest.fixture
+def endpoint(services: Services) -> Iterator[Endpoint]:
+    with served(services) as found:
+        yield found
+
+
+@pytest.fixture
+def s3(endpoint: Endpoint) -> Any:
+    client = boto3.client(
+        "s3",
+        endpoint_url=endpoint.url,
+        aws_access_key_id=endpoint.access_key,
+        aws_secret_access_key=endpoint.secret_key,
+        region_name="us-east-1",
+        config=Config(retries={"max_attempts": 1}),
+    )
+    client.create_bucket(Bucket="some-bucket")
+    return client
+
+
+def admin(endpoint: Endpoint, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    environment = {
+        "AWS_ENDPOINT_URL_S3": endpoint.url,
+        "AWS_ACCESS_KEY_ID": ROOT_USER,
+        "AWS_SECRET_ACCESS_KEY": ROOT_PASSWORD,
+    }
+    code = run(["admin", *arguments], environment)
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+async def bucket_id(services: Services) -> bytes:
+    return (await services.buckets.get("some-bucket")).id
+
+
+async def test_a_quota_is_set_shown_in_force_and_cleared(
+    s3: Any, endpoint: Endpoint, services: Services, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert admin(endpoint, capsys, "bucket", "quota", "some-bucket") == (0, "some-bucket: none\n", "")
+    code, out, _ = admin(endpoint, capsys, "bucket", "quota", "some-bucket", "--size", "1Ki", "--objects", "2")
+    assert (code, out) == (0, "some-bucket: 1.0 KiB, 2 objects\n")
+    empty = BucketUsage(bucket_id=(await bucket_id(services)).hex(), objects=0, size_bytes=0)
+    services.quotas.counted("", empty, services.clock.now_ms())
+    s3.put_object(Bucket="some-bucket", Key="a", Body=b"x" * 1000)
+    with pytest.raises(ClientError, match="QuotaExceeded"):
+        s3.put_object(Bucket="some-bucket", Key="b", Body=b"x" * 100)
+    code, out, _ = admin(endpoint, capsys, "bucket", "list", "--json")
+    (told,) = json.loads(out)
+    assert (told["name"], told["versions"], told["sizeBytes"]) == ("some-bucket", 1, 1000)
+    assert told["quota"] == {"sizeBytes": 1024, "objects": 2}
+    _, out, _ = admin(endpoint, capsys, "bucket", "list")
+    assert "1.0 KiB, 2 objects" in out
+    assert admin(endpoint, capsys, "bucket", "quota", "some-bucket", "--clear")[1] == "some-bucket: none\n"
+    s3.put_object(Bucket="some-bucket", Key="b", Body=b"x" * 100)
+    _, out, _ = admin(endpoint, capsys, "info")
+    assert "1 bucket with" in out
+
+
+@pytest.mark.parametrize("given", [("--size", "0"), ("--objects", "0"), ("--objects", "-1")])
+def test_a_quota_of_nothing_is_refused(
+    s3: Any, endpoint: Endpoint, capsys: pytest.CaptureFixture[str], given: tuple[str, str]
+) -> None:
+    code, _, errors = admin(endpoint, capsys, "bucket", "quota", "some-bucket", *given)
+    assert (code, "InvalidArgument" in errors) == (1, True)
+
+
+def test_a_bucket_that_is_not_there_has_no_quota(endpoint: Endpoint, capsys: pytest.CaptureFixture[str]) -> None:
+    for more in ([], ["--size", "1Gi"], ["--clear"]):
+        code, _, errors = admin(endpoint, capsys, "bucket", "quota", "none-such", *more)
+        assert (code, "NoSuchBucket" in errors) == (1, True)
+
+
+def test_sizes_are_read_as_people_write_them() -> None:
+    assert [parse_size(text) for text in ("7", "2k", "10Gi", "3TiB")] == [7, 2000, 10 << 30, 3 << 40]
+    for text in ("", "-1", "1.5G", "10gi", "Gi"):
+        with pytest.raises(Exception, match="is no size"):
+            parse_size(text)
