@@ -8,6 +8,7 @@ TENANT ?= examples/loki/tenant.yaml
 NODES ?= 1
 RUNTIME := $(VENV)/.runtime
 STAMP := $(VENV)/.installed
+CLIENTS := $(VENV)/.clients
 
 .PHONY: run test lint stop clean soak bench e2e images install help
 
@@ -33,6 +34,13 @@ $(STAMP): $(RUNTIME)
 	@$(PIP) -e '.[dev]' | $(SHOW)
 	@touch $@
 
+# S3 clients whose libraries do not go together with ours. Without a network their tests are skipped, nothing else.
+$(CLIENTS): tests/clients/requirements.txt $(RUNTIME)
+	@echo "Installing S3 clients that want an environment of their own (once) …"
+	@$(PYTHON) -m venv $(VENV)/clients
+	@$(VENV)/clients/bin/pip install --disable-pip-version-check --progress-bar off --retries 1 -r $< | $(SHOW) && touch $@ \
+	  || echo "  not installed: their tests will be skipped"
+
 ## make run     a local stand-in cluster, the operator and a Tenant; Ctrl-C or `make stop` ends it
 run: $(RUNTIME)
 	@exec $(BIN)/holdfast-local run --tenant $(TENANT) --nodes $(NODES)
@@ -46,7 +54,7 @@ clean: stop
 	@rm -rf .holdfast .bench
 
 ## make test    all tests that need no cluster
-test: $(STAMP)
+test: $(STAMP) $(CLIENTS)
 	@$(BIN)/pytest -n 2 --dist loadfile
 
 ## make lint    style, types, import contracts
@@ -56,7 +64,7 @@ lint: $(STAMP)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-## make soak    the long tests: SOAK_MINUTES=30 of mixed faults, CRASH_ROUNDS=200 of kill -9, FUZZ_MINUTES=60, trees, HOLDFAST_LOKI=binary
+## make soak    the long tests: SOAK_MINUTES=30 of mixed faults, CRASH_ROUNDS=200 of kill -9, FUZZ_MINUTES=60, HOLDFAST_LOKI=binary
 CRASH_ROUNDS ?= 200
 FUZZ_MINUTES ?= 60
 soak: $(STAMP)

@@ -1,24 +1,19 @@
 """S3 clients that are not built on botocore, against four erasure-coded pods: each speaks its own dialect.
 
 minio-py signs and frames by itself and composes objects from part copies; obstore (Rust) relies on conditional
-writes; restic (Go, minio-go) keeps a repository in which one wrong byte or listing shows.  A client that is not
-installed is skipped.  The clients tried by hand stand in docs/s3-compatibility.md.
+writes.  A client that is not installed is skipped.  What every client can do is in `test_client_table`; here is what
+these do beyond that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime
-import filecmp
 import io
-import os
 import random
-import shutil
-import subprocess
 import urllib.request
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import boto3
 import pytest
@@ -117,37 +112,3 @@ def test_obstore(pods: PodProcesses, bucket: str) -> None:
     assert obstore.list_with_delimiter(store)["common_prefixes"] == ["a b", "fake", "ü"]
     obstore.delete(store, [entry["path"] for batch in obstore.list(store) for entry in batch])
     assert not [entry for batch in obstore.list(store) for entry in batch]
-
-
-def test_restic_backs_up_checks_and_restores(pods: PodProcesses, bucket: str, tmp_path: Path) -> None:
-    restic = shutil.which("restic")
-    if restic is None:
-        pytest.skip("restic is not installed")
-    tree = tmp_path / "tree"
-    tree.mkdir()
-    contents = random.Random(2)
-    for index in range(40):
-        (tree / f"f {index}+x:y=.bin").write_bytes(contents.randbytes(index * 3001))
-    environment = {
-        **os.environ,
-        "RESTIC_REPOSITORY": f"s3:{pods.endpoint(3)}/{bucket}",
-        "RESTIC_PASSWORD": "password",
-        "RESTIC_CACHE_DIR": str(tmp_path / "cache"),
-        "AWS_ACCESS_KEY_ID": pods.access_key,
-        "AWS_SECRET_ACCESS_KEY": pods.secret_key,
-    }
-
-    def run(*arguments: str) -> None:
-        done = subprocess.run(
-            [restic, "--quiet", *arguments], cwd=tree, env=environment, capture_output=True, text=True, timeout=100
-        )
-        assert done.returncode == 0, done.stderr
-
-    run("init")
-    run("backup", ".")
-    run("check", "--read-data")
-    run("restore", "latest", "--target", str(tmp_path / "restored"))
-    run("forget", "--keep-last", "1", "--prune")
-    names = [path.name for path in tree.iterdir()]
-    same, different, missing = filecmp.cmpfiles(tree, tmp_path / "restored", names, shallow=False)
-    assert (sorted(same), different, missing) == (sorted(names), [], [])

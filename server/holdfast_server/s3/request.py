@@ -130,13 +130,15 @@ def parse_target(request: Request, domains: Sequence[str] = ()) -> Target:
     """Bucket and key of a request.
 
     With `domains`, a Host of `bucket.domain` names the bucket (virtual-host style); any other Host means
-    path style.  Raises InvalidURI, and KeyTooLongError above 1,024 bytes.
+    path style.  Raises InvalidURI, InvalidBucketName, and KeyTooLongError above 1,024 bytes.
     """
     path = request.raw_path
     if not path.startswith("/"):
         raise S3Error("InvalidURI")
     bucket = virtual_host_bucket(request, domains)
     if bucket:
+        if not (bucket.isascii() and bucket.isprintable()):
+            raise S3Error("InvalidBucketName", BucketName=bucket)  # of a Host that no client makes
         raw_key = path[1:]
     else:
         raw_bucket, _, raw_key = path[1:].partition("/")

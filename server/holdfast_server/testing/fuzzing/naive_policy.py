@@ -10,37 +10,54 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 Values = Mapping[str, tuple[str, ...]]
 
 
-def like(pattern: str, text: str) -> bool:
+class Sign(NamedTuple):
+    """One character of a pattern."""
+
+    text: str
+    literal: bool
+    """It came out of a variable, and is no wildcard whatever it is."""
+
+
+def signs(pattern: str) -> list[Sign]:
+    """Of a pattern without variables."""
+    return [Sign(text, False) for text in pattern]
+
+
+def like(pattern: list[Sign], text: str, *, ignore_case: bool = False) -> bool:
     """`*` any run, `?` any one character; by dynamic programming over both."""
+    text = text.lower() if ignore_case else text
     reach = [True] + [False] * len(text)
-    for sign in pattern:
-        if sign == "*":
+    for sign, literal in pattern:
+        wanted = sign.lower() if ignore_case else sign
+        if sign == "*" and not literal:
             for at in range(1, len(text) + 1):
                 reach[at] = reach[at] or reach[at - 1]
         else:
-            reach = [False] + [reach[at] and sign in ("?", text[at]) for at in range(len(text))]
+            anything = sign == "?" and not literal
+            reach = [False] + [reach[at] and (anything or wanted == text[at]) for at in range(len(text))]
     return reach[-1]
 
 
-def substituted(pattern: str, values: Values) -> str | None:
+def substituted(pattern: str, values: Values) -> list[Sign] | None:
     """With its variables replaced; None where one of them has not exactly one value."""
-    out, rest = "", pattern
+    out: list[Sign] = []
+    rest = pattern
     while "${" in rest:
         before, _, after = rest.partition("${")
         if "}" not in after:
-            return out + rest
+            return out + signs(rest)
         name, _, rest = after.partition("}")
         name = name.strip()
         have = (name,) if name in ("*", "?", "$") else values.get(name.lower(), ())
         if len(have) != 1:
             return None
-        out += before + have[0]
-    return out + rest
+        out += signs(before) + [Sign(text, True) for text in have[0]]
+    return out + signs(rest)
 
 
 def _texts(value: Any) -> list[str]:
@@ -53,7 +70,7 @@ def _any_like(patterns: Any, text: str, values: Values, *, ignore_case: bool = F
         expanded = substituted(pattern, values)
         if expanded is None:
             continue
-        if like(expanded.lower(), text.lower()) if ignore_case else like(expanded, text):
+        if like(expanded, text, ignore_case=ignore_case):
             return True
     return False
 
@@ -83,8 +100,9 @@ def _compare(relation: str, have: float, want: float) -> bool:
     }[relation]
 
 
-def _one(operator: str, have: str, want: str) -> bool:
+def _one(operator: str, have: str, pattern: list[Sign]) -> bool:
     """Whether one value matches one wanted value, of the operator without its negation."""
+    want = "".join(sign.text for sign in pattern)
     if operator.startswith("Numeric"):
         try:
             return _compare(operator.removeprefix("Numeric"), float(have), float(want))
@@ -106,7 +124,7 @@ def _one(operator: str, have: str, want: str) -> bool:
             return ipaddress.ip_address(have) in ipaddress.ip_network(want, strict=False)
         except ValueError:
             return False
-    return like(want, have)
+    return like(pattern, have)
 
 
 def _holds(operator_text: str, key: str, wanted: Any, values: Values) -> bool:

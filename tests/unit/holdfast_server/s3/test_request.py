@@ -63,6 +63,13 @@ def test_virtual_host_style(host, path, expected):
     assert target_of(path, host, ["other.example", "s3.example.com"]) == expected
 
 
+@pytest.mark.parametrize("name", ["\udcff", "ü", "a\x01", "a b\x7f"])
+def test_a_host_that_names_no_bucket_is_refused(name):
+    with pytest.raises(S3Error) as raised:
+        target_of("/k", f"{name}.s3.example.com", ["s3.example.com"])
+    assert raised.value.code == "InvalidBucketName"
+
+
 @pytest.mark.parametrize(
     ("path", "code"),
     [
