@@ -66,7 +66,9 @@ async def list_buckets(call: Call) -> Response:
     ]
     next_token = encode_token(shown[at_most - 1][0]) if len(shown) > at_most else ""
     page = shown[:at_most]
-    return call.xml(list_buckets_xml(owner_element(principal.account), page, call.services.region, prefix, next_token))
+    return call.xml(
+        list_buckets_xml(owner_element(principal.account), page, call.services.told().region, prefix, next_token)
+    )
 
 
 async def all_buckets(services: Services, prefix: str = "") -> list[BucketRecord]:
@@ -85,10 +87,11 @@ async def create_bucket(call: Call) -> Response:
     name = check_new_bucket_name(call.bucket_name)
     services = call.services
     locking = asks_for_locking(call)
-    _check_location(parse_create_bucket(await call.small_body(MAX_BUCKET_CONFIGURATION_SIZE_BYTES)), services.region)
+    told = services.told()
+    _check_location(parse_create_bucket(await call.small_body(MAX_BUCKET_CONFIGURATION_SIZE_BYTES)), told.region)
     account = call.verified.principal.account
     asked_ownership = call.headers.get("x-amz-object-ownership")
-    ownership = ownership_of_new_bucket(asked_ownership, services.object_ownership())
+    ownership = ownership_of_new_bucket(asked_ownership, told.object_ownership)
     record = BucketRecord(
         id=services.clock.random_bytes(BUCKET_ID_SIZE_BYTES),
         name=name,
@@ -97,7 +100,7 @@ async def create_bucket(call: Call) -> Response:
         ownership=ownership,
         ownership_by_default=asked_ownership is None,
         grants=grants_of_new_bucket(call, ownership, account),
-        region=services.region,
+        region=told.region,
         created_ms=services.clock.now_ms(),
     )
     if locking:

@@ -147,7 +147,7 @@ class Dispatcher:
     ) -> None:
         self._services = services
         self._calls = calls
-        self._authenticator = Authenticator(services.identities.credentials, services.domains)
+        self._authenticator = Authenticator(services.identities.credentials, lambda: services.domains)
         self._mounts = dict(mounts or {})
         self._mounted = tuple(prefix + "/" for prefix in self._mounts)
 

@@ -56,6 +56,16 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Told:
+    """What the tenant's configuration tells clients; it may change while the pod runs."""
+
+    region: str = names.DEFAULT_REGION
+    domains: tuple[str, ...] = ()
+    object_ownership: str = "BucketOwnerEnforced"
+    """Of a new bucket whose creator does not say; none is set where empty, and access control lists are in force."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Services:
     """Everything handlers and the front end need; built once per process."""
 
@@ -77,11 +87,8 @@ class Services:
     """What time it is by all pods' clocks: for locks."""
     refuses_plaintext: Callable[[], bool] = lambda: False
     """Whether clients without TLS are turned away; asked for each request."""
-    region: str = names.DEFAULT_REGION
-    domains: tuple[str, ...] = ()
-    object_ownership: Callable[[], str] = lambda: "BucketOwnerEnforced"
-    """Of a new bucket whose creator does not say; none is set where empty, and access control lists are in force.
-    Asked for each new bucket: the configuration may change."""
+    told: Callable[[], Told] = Told
+    """Asked for each request."""
     pod_name: str = "holdfast"
     """Sent as x-amz-id-2, so that a client's log says which pod answered."""
     limits: Limits = field(default_factory=Limits)
@@ -100,6 +107,10 @@ class Services:
     """The same of identities that clients make."""
     drives_listed: Callable[[], int] = lambda: 1
     """How many drives a listing reads pages from, over all erasure sets."""
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        return self.told().domains
 
     async def on_announce(self, topic: str, changed: Sequence[str]) -> None:
         """A peer has changed documents: forget what is cached of them.  Raises Unavailable; forgetting is done

@@ -77,9 +77,12 @@ class VerifiedRequest(msgspec.Struct, frozen=True, kw_only=True):
 class Authenticator:
     """Turns requests into verified ones.  Owns the cache of signing keys; one per event loop."""
 
-    def __init__(self, lookup: Lookup, domains: Sequence[str] = (), verifier: Verifier | None = None) -> None:
+    def __init__(
+        self, lookup: Lookup, domains: Callable[[], Sequence[str]] = tuple, verifier: Verifier | None = None
+    ) -> None:
+        """`domains` is asked for each request."""
         self._lookup = lookup
-        self._domains = tuple(domains)
+        self._domains = domains
         self._verifier = verifier or Verifier()
 
     def identify(self, request: Request, query: Mapping[str, str], now_ms: int) -> Identity:
@@ -130,7 +133,7 @@ class Authenticator:
         self, request: Request, query: Mapping[str, str], claim: sigv2.PresignedClaim | Claim, secret_key: str
     ) -> SigningContext:
         if isinstance(claim, sigv2.PresignedClaim):
-            return sigv2.verify(request, query, claim, secret_key, virtual_host_bucket(request, self._domains))
+            return sigv2.verify(request, query, claim, secret_key, virtual_host_bucket(request, self._domains()))
         return self._verifier.verify(request, claim, secret_key)
 
     def authenticate(self, request: Request, now_ms: int) -> VerifiedRequest:
@@ -139,7 +142,7 @@ class Authenticator:
         Raises S3Error: a bad address, an unknown operation, or any fault of the signature.
         """
         query = parse_query(request.raw_query)
-        target = parse_target(request, self._domains)
+        target = parse_target(request, self._domains())
         identity = self.identify(request, query, now_ms)
         headers = _with_hoisted(request.headers, query) if identity.context.presigned else request.headers
         return VerifiedRequest(

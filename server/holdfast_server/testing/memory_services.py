@@ -20,7 +20,7 @@ from holdfast_server.api.identities import Identities
 from holdfast_server.api.metered_objects import metered
 from holdfast_server.api.quotas import Quotas
 from holdfast_server.api.server import start
-from holdfast_server.api.services import Limits, Services
+from holdfast_server.api.services import Limits, Services, Told
 from holdfast_server.clock.bounds import TimeBounds
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.system import SystemClock
@@ -72,7 +72,7 @@ def memory_services(
         cluster_health=lambda maintenance: ClusterHealth(healthy=not maintenance, epoch=1),
         announce=announce_nowhere,
         fence_bucket_everywhere=fence_nowhere,
-        domains=domains,
+        told=lambda: Told(domains=domains),
         limits=limits or Limits(),
         memory=memory or PodMemory(),
     )

@@ -32,7 +32,7 @@ from holdfast_server.api.identities import Identities
 from holdfast_server.api.metered_objects import metered
 from holdfast_server.api.quotas import Quotas
 from holdfast_server.api.sealing_keys import SealingKeys
-from holdfast_server.api.services import Services
+from holdfast_server.api.services import Services, Told
 from holdfast_server.audit.log import AuditLog, sink_maker
 from holdfast_server.clock.bounds import Reading, TimeBounds
 from holdfast_server.clock.port import Clock
@@ -390,9 +390,7 @@ class StoragePod:
             every_pod_knows_iam=lambda: self._every_pod_knows(IAM_FEATURE),
             bounds=self.store.bounds,
             refuses_plaintext=inputs.tls.refuses_plaintext,
-            region=inputs.config.region,
-            domains=tuple(inputs.config.domains),
-            object_ownership=lambda: ownership_at_creation(inputs.config.object_ownership),
+            told=self._told,
             sealing=SealingKeys(
                 ring=lambda: inputs.ring.current,
                 is_everywhere=self._has_key_everywhere,
@@ -408,6 +406,14 @@ class StoragePod:
     def _takes_customer_keys_over_plaintext(self) -> bool:
         encryption = self._inputs.config.encryption
         return encryption is not None and encryption.customer_keys_over_plaintext == "Accepted"
+
+    def _told(self) -> Told:
+        config = self._inputs.config
+        return Told(
+            region=config.region,
+            domains=tuple(config.domains),
+            object_ownership=ownership_at_creation(config.object_ownership),
+        )
 
     def _peer_services(self) -> PeerServices:
         return PeerServices(

@@ -11,13 +11,13 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from holdfast_server.api.services import Services
+from holdfast_server.api.services import Services, Told
 from holdfast_server.testing.memory_services import memory_services, served
 
 
 @pytest.fixture
 def services() -> Services:
-    return dataclasses.replace(memory_services(), object_ownership=lambda: "")
+    return dataclasses.replace(memory_services(), told=lambda: Told(object_ownership=""))
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_nor_as_a_new_one_once_it_has_grants(s3: Any) -> None:
 
 
 def test_in_other_regions_creating_again_is_a_conflict(services: Services) -> None:
-    with served(dataclasses.replace(services, region="eu-central-1")) as endpoint:
+    with served(dataclasses.replace(services, told=lambda: Told(region="eu-central-1"))) as endpoint:
         client = boto3.client(
             "s3",
             endpoint_url=endpoint.url,

@@ -67,7 +67,7 @@ def send(
         received_ms=NOW_MS,
         secure=False,
     )
-    return Authenticator(lambda key, _: KEYS.get(key), ["s3.example.com"]).authenticate(request, NOW_MS)
+    return Authenticator(lambda key, _: KEYS.get(key), lambda: ["s3.example.com"]).authenticate(request, NOW_MS)
 
 
 def test_a_signed_request_is_verified_with_its_operation_and_target():

@@ -61,7 +61,9 @@ def request(method: str, url: str, **headers: str) -> Request:
 
 
 def verify(method: str, url: str, now_ms: int = NOW_MS, domains: tuple[str, ...] = (), **headers: str):
-    return Authenticator(lambda key, _: KEYS.get(key), domains).authenticate(request(method, url, **headers), now_ms)
+    return Authenticator(lambda key, _: KEYS.get(key), lambda: domains).authenticate(
+        request(method, url, **headers), now_ms
+    )
 
 
 def refusal(method: str, url: str, now_ms: int = NOW_MS, **headers: str) -> str:

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 import yaml
 
+from holdfast_server.api.services import Told
 from holdfast_server.contract.config import ConfigError, Listen
 from holdfast_server.drives.port import DriveState
 from holdfast_server.objects.port import Attributes, Unavailable
@@ -337,15 +338,16 @@ async def test_a_pod_of_a_joining_pool_is_not_ready_before_every_other_pod_knows
     assert tenant.pod(0).cluster_health(False).message == "no write quorum: pool more set 0"
 
 
-async def test_what_new_buckets_get_follows_the_configuration(tenant: Tenant) -> None:
+async def test_what_clients_are_told_follows_the_configuration(tenant: Tenant) -> None:
     tenant.config["objectOwnership"] = "BucketOwnerPreferred"
     tenant.publish()
     await tenant.start(0)
     services = tenant.pod(0)._services
-    assert services.object_ownership() == "BucketOwnerPreferred"
+    assert services.told() == Told(object_ownership="BucketOwnerPreferred")
     del tenant.config["objectOwnership"]
+    tenant.config.update(region="eu-central-1", domains=["s3.example.com"])
     tenant.publish()
-    await until(lambda: services.object_ownership() == "BucketOwnerEnforced")
+    await until(lambda: services.told() == Told(region="eu-central-1", domains=("s3.example.com",)))
 
 
 async def test_a_pod_knows_by_itself_that_its_configuration_is_older_than_it_was(tenant: Tenant) -> None:
