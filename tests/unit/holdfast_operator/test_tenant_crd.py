@@ -165,7 +165,7 @@ def test_every_example_is_accepted(path: Path) -> None:
         jsonschema.validate(tenant, SCHEMA)
         tenant["metadata"]["uid"] = "u"
         assert parse_tenant(tenant).faults == ()
-    assert tenants or path.name.startswith(("values", "alerts")) or path.parent.name == "monitoring"
+    assert tenants or path.name.startswith(("values", "alerts", "deployment")) or path.parent.name == "monitoring"
 
 
 def test_the_chart_carries_the_same_crd() -> None:
