@@ -6,14 +6,12 @@ Helm does with the charts, the Tenant API above all, which Helm would never upgr
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
 import shlex
 import shutil
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import yaml
 
 from holdfast_local.apiserver.kubeconfig import write_kubeconfig
 from holdfast_local.apiserver.server import serve
+from holdfast_server.testing.commands import Result, run_command
 
 HELM = shutil.which("helm")
 KUBECTL = shutil.which("kubectl")
@@ -76,13 +75,6 @@ REFUSED: list[tuple[Path, dict[str, Any], str]] = [
 ]
 
 
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
 class Commands:
     """helm and kubectl with one kubeconfig and a home of their own."""
 
@@ -93,23 +85,9 @@ class Commands:
 
     async def run(self, program: str | None, arguments: Sequence[str | Path], stdin: str = "") -> Result:
         assert program is not None
-        process = await asyncio.create_subprocess_exec(
-            program,
-            *(str(argument) for argument in arguments),
-            env=self._environment,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+        return await run_command(
+            program, arguments, self._environment, stdin=stdin, timeout_seconds=COMMAND_TIMEOUT_SECONDS
         )
-        try:
-            async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS):
-                out, err = await process.communicate(stdin.encode())
-        except BaseException:
-            process.kill()
-            await process.wait()
-            raise
-        assert process.returncode is not None
-        return Result(process.returncode, out.decode(), err.decode())
 
     async def helm(self, *arguments: str | Path, values: dict[str, Any] | None = None) -> str:
         result = await self.run(HELM, [*arguments, *(["-f", "-"] if values else [])], json.dumps(values or {}))

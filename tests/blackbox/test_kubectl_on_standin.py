@@ -9,7 +9,6 @@ import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 
 from holdfast_local.apiserver.kubeconfig import write_kubeconfig
 from holdfast_local.apiserver.server import serve
+from holdfast_server.testing.commands import Result, run_command, start_command
 
 KUBECTL = shutil.which("kubectl")
 pytestmark = pytest.mark.skipif(KUBECTL is None, reason="kubectl is not installed")
@@ -79,42 +79,22 @@ RUNNING = {
 }
 
 
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
 class Kubectl:
     """kubectl with one kubeconfig and a home of its own, so that no cache of the user plays a part."""
 
     def __init__(self, kubeconfig: Path, home: Path) -> None:
         self.kubeconfig = kubeconfig
-        self._home = home
+        self._environment = {"KUBECONFIG": str(kubeconfig), "HOME": str(home), "PATH": "/usr/bin:/bin"}
 
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:
         assert KUBECTL is not None
-        return await asyncio.create_subprocess_exec(
-            KUBECTL,
-            *arguments,
-            env={"KUBECONFIG": str(self.kubeconfig), "HOME": str(self._home), "PATH": "/usr/bin:/bin"},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        return await start_command(KUBECTL, arguments, self._environment)
 
     async def run(self, *arguments: str, stdin: str = "") -> Result:
-        process = await self.start(*arguments)
-        try:
-            async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS):
-                out, err = await process.communicate(stdin.encode())
-        except BaseException:
-            process.kill()
-            await process.wait()
-            raise
-        assert process.returncode is not None
-        return Result(process.returncode, out.decode(), err.decode())
+        assert KUBECTL is not None
+        return await run_command(
+            KUBECTL, arguments, self._environment, stdin=stdin, timeout_seconds=COMMAND_TIMEOUT_SECONDS
+        )
 
     async def __call__(self, *arguments: str, stdin: str = "") -> str:
         result = await self.run(*arguments, stdin=stdin)

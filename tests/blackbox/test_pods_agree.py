@@ -24,16 +24,6 @@ SERVERS = 4
 SECRET = "a-secret-of-a-user"
 
 
-@pytest.fixture(scope="module")
-def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PodProcesses]:
-    made = PodProcesses(tmp_path_factory.mktemp("pods"), servers=SERVERS, volumes=1)
-    try:
-        asyncio.run(made.start_all())
-        yield made
-    finally:
-        made.stop()
-
-
 @pytest.fixture
 def clients(pods: PodProcesses) -> Iterator[Any]:
     """`clients(pod, access_key, secret_key)`: one that does not retry."""

@@ -6,23 +6,18 @@ erasure-coded pods as real processes.  The tests use nothing but its URL and roo
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import hashlib
 import http.client
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from urllib.parse import urlsplit
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from holdfast_server.contract.names import S3_PORT
-from holdfast_server.testing.memory_services import Endpoint, memory_services, served
-from holdfast_server.testing.pods import PodProcesses
+from holdfast_server.testing.boto import client_of, code_of
+from holdfast_server.testing.memory_services import Endpoint
 
 MIB = 1 << 20
 HARD_KEYS = [
@@ -37,52 +32,15 @@ HARD_KEYS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["memory", "pods"])
-def endpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    if request.param == "memory":
-        with served(memory_services()) as served_endpoint:
-            yield served_endpoint
-        return
-    pods = PodProcesses(tmp_path_factory.mktemp("pods"), servers=4, volumes=1)
-    try:
-        asyncio.run(pods.start_all())
-        yield Endpoint(pods.address(0), S3_PORT, pods.access_key, pods.secret_key)
-    finally:
-        pods.stop()
-
-
-@contextmanager
-def client_of(endpoint: Endpoint, **config: object):
-    options = {"s3": {"addressing_style": "path"}, "retries": {"total_max_attempts": 1}, **config}
-    client = boto3.client(
-        "s3",
-        endpoint_url=endpoint.url,
-        aws_access_key_id=endpoint.access_key,
-        aws_secret_access_key=endpoint.secret_key,
-        region_name="us-east-1",
-        config=Config(**options),
-    )
-    try:
-        yield client
-    finally:
-        client.close()
+@pytest.fixture(scope="module")
+def endpoint(endpoints: list[Endpoint]) -> Endpoint:
+    return endpoints[0]
 
 
 @pytest.fixture(scope="module")
 def s3(endpoint: Endpoint):
-    with client_of(endpoint) as client:
+    with closing(client_of(endpoint)) as client:
         yield client
-
-
-@pytest.fixture
-def bucket(s3) -> str:
-    name = f"test-{uuid.uuid4().hex[:16]}"
-    s3.create_bucket(Bucket=name)
-    return name
-
-
-def code_of(raised: pytest.ExceptionInfo[ClientError]) -> str:
-    return raised.value.response["Error"]["Code"]
 
 
 def pattern(size_bytes: int) -> bytes:
@@ -167,7 +125,7 @@ def test_absent_buckets_are_told(s3) -> None:
 )
 def test_objects_round_trip(endpoint: Endpoint, bucket: str, config: dict, size_bytes: int) -> None:
     data = pattern(size_bytes)
-    with client_of(endpoint, **config) as s3:
+    with closing(client_of(endpoint, **config)) as s3:
         put = s3.put_object(Bucket=bucket, Key="k", Body=data, Metadata={"a": "b"}, ContentType="text/x-test")
         got = s3.get_object(Bucket=bucket, Key="k")
         assert got["Body"].read() == data
@@ -221,7 +179,7 @@ def test_presigned_urls_work_for_get_and_put(endpoint: Endpoint, bucket: str) ->
         return answer
 
     params = {"Bucket": bucket, "Key": "a key/ü"}
-    with client_of(endpoint, signature_version="s3v4") as s3v4:
+    with closing(client_of(endpoint, signature_version="s3v4")) as s3v4:
         urls = {verb: s3v4.generate_presigned_url(f"{verb}_object", Params=params) for verb in ("put", "get", "head")}
     assert send("PUT", urls["put"], b"presigned")[0] == 200
     assert send("GET", urls["get"]) == (200, b"presigned")

@@ -6,11 +6,10 @@ is asked of another.
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
 import uuid
-from collections.abc import Iterator
+from functools import partial
 from urllib.parse import urlsplit
 
 import boto3
@@ -22,40 +21,17 @@ from botocore.exceptions import ClientError
 from holdfast_server.admin.client import AdminClient
 from holdfast_server.auth.principal import account_id, canonical_id
 from holdfast_server.contract.admin import UserSpec
-from holdfast_server.contract.names import S3_PORT
 from holdfast_server.s3.acl import ALL_USERS
 from holdfast_server.s3.signing import KeyPair
-from holdfast_server.testing.memory_services import Endpoint, memory_services, served
-from holdfast_server.testing.pods import PodProcesses
+from holdfast_server.testing import boto
+from holdfast_server.testing.boto import code_of
+from holdfast_server.testing.memory_services import Endpoint
 
 MIB = 1 << 20
 SECRET = "secret-of-others"
 
 
-@pytest.fixture(scope="module", params=["memory", "pods"])
-def endpoints(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Endpoint]]:
-    """Of one store; the first is the one that is asked, the last one is asked again."""
-    if request.param == "memory":
-        with served(memory_services()) as endpoint:
-            yield [endpoint]
-        return
-    pods = PodProcesses(tmp_path_factory.mktemp("pods"), servers=4, volumes=1)
-    try:
-        asyncio.run(pods.start_all())
-        yield [Endpoint(pods.address(i), S3_PORT, pods.access_key, pods.secret_key) for i in range(4)]
-    finally:
-        pods.stop()
-
-
-def client_of(endpoint: Endpoint, access_key: str = "", secret_key: str = "", **config: object):
-    return boto3.client(
-        "s3",
-        endpoint_url=endpoint.url,
-        aws_access_key_id=access_key or endpoint.access_key,
-        aws_secret_access_key=secret_key or endpoint.secret_key,
-        region_name="us-east-1",
-        config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 4, "mode": "standard"}, **config),
-    )
+client_of = partial(boto.client_of, attempts=4)
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +42,6 @@ def s3(endpoints: list[Endpoint]):
 @pytest.fixture(scope="module")
 def elsewhere(endpoints: list[Endpoint]):
     return client_of(endpoints[-1])
-
-
-@pytest.fixture
-def bucket(s3) -> str:
-    name = f"test-{uuid.uuid4().hex[:16]}"
-    s3.create_bucket(Bucket=name)
-    return name
-
-
-def code_of(raised: pytest.ExceptionInfo[ClientError]) -> str:
-    return raised.value.response["Error"]["Code"]
 
 
 def refused(code: str, call, **arguments: object) -> None:

@@ -29,16 +29,6 @@ AWS = Path(sys.executable).with_name("aws")
 T = TypeVar("T")
 
 
-@pytest.fixture(scope="module")
-def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PodProcesses]:
-    made = PodProcesses(tmp_path_factory.mktemp("pods"), servers=SERVERS, volumes=1)
-    try:
-        asyncio.run(made.start_all())
-        yield made
-    finally:
-        made.stop()
-
-
 @pytest.fixture
 def clients(pods: PodProcesses) -> Iterator[list[Any]]:
     """One of each pod, with the retries that clients have."""

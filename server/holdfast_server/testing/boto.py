@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import boto3  # type: ignore[import-untyped]
-from botocore.config import Config  # type: ignore[import-untyped]
+from botocore.config import Config
 
 from holdfast_server.testing.memory_services import Endpoint
 
