@@ -10,15 +10,20 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from xml.etree import ElementTree
 
+from holdfast_operator.provision.bucket_limits import lifecycle_document, quota_document
 from holdfast_operator.tenant.spec import BucketSpec, CorsRule, ObjectLockSpec
 
 VERSIONING, OWNERSHIP, TAGGING, CORS, POLICY = "versioning", "ownershipControls", "tagging", "cors", "policy"
 OBJECT_LOCK = "object-lock"
+LIFECYCLE = "lifecycle"
 """The sub-resources."""
+QUOTA = "quota"
+"""Of the admin API."""
 ABSENT_CODES = frozenset(
     {
         "NoSuchTagSet",
         "NoSuchCORSConfiguration",
+        "NoSuchLifecycleConfiguration",
         "NoSuchBucketPolicy",
         "OwnershipControlsNotFoundError",
         "ObjectLockConfigurationNotFoundError",
@@ -47,6 +52,10 @@ def settings_of(bucket: BucketSpec) -> dict[str, bytes | None]:
         wanted[TAGGING] = _tagging(bucket.tags) if bucket.tags else None
     if bucket.cors is not None:
         wanted[CORS] = _cors(bucket.cors) if bucket.cors else None
+    if bucket.lifecycle is not None:
+        wanted[LIFECYCLE] = lifecycle_document(bucket.lifecycle) if bucket.lifecycle else None
+    if bucket.quota is not None:
+        wanted[QUOTA] = quota_document(bucket.quota)
     if bucket.policy is not None:
         wanted[POLICY] = json.dumps(bucket.policy, sort_keys=True).encode() if bucket.policy else None
     return wanted
@@ -57,7 +66,7 @@ def same(setting: str, wanted: bytes | None, there: bytes | None) -> bool:
     if wanted is None or there is None:
         return wanted is there
     try:
-        if setting == POLICY:
+        if setting in (POLICY, QUOTA):
             return bool(json.loads(wanted) == json.loads(there))
         return list(_leaves(ElementTree.fromstring(wanted))) == list(_leaves(ElementTree.fromstring(there)))
     except (ValueError, ElementTree.ParseError):

@@ -20,7 +20,8 @@ from botocore.credentials import Credentials
 
 from holdfast_operator.credentials import KeyPair
 from holdfast_operator.observe.trust import PLAIN, Reach
-from holdfast_operator.provision.bucket_settings import ABSENT_CODES
+from holdfast_operator.provision.bucket_limits import shown_quota
+from holdfast_operator.provision.bucket_settings import ABSENT_CODES, QUOTA
 from holdfast_server.contract import admin, names
 
 CALL_TIMEOUT_SECONDS = 10.0
@@ -53,7 +54,7 @@ class StoreClient(Protocol):
         """StoreRefused with code BucketNotEmpty where it holds anything."""
 
     async def bucket_setting(self, name: str, setting: str) -> bytes | None:
-        """The document of a sub-resource (see `bucket_settings`); None where there is none."""
+        """The document of a sub-resource, or the quota (see `bucket_settings`); None where there is none."""
 
     async def put_bucket_setting(self, name: str, setting: str, document: bytes | None) -> None:
         """None takes it away."""
@@ -99,6 +100,9 @@ class HttpStoreClient:
         await self._delete(f"/{quote(name)}")
 
     async def bucket_setting(self, name: str, setting: str) -> bytes | None:
+        if setting == QUOTA:
+            answer = await self._call("GET", _quota_path(name))
+            return _decoded_quota(answer)
         try:
             return await self._call("GET", f"/{quote(name)}?{setting}")
         except StoreRefused as error:
@@ -107,7 +111,8 @@ class HttpStoreClient:
             raise
 
     async def put_bucket_setting(self, name: str, setting: str, document: bytes | None) -> None:
-        await self._call("DELETE" if document is None else "PUT", f"/{quote(name)}?{setting}", document or b"")
+        path = _quota_path(name) if setting == QUOTA else f"/{quote(name)}?{setting}"
+        await self._call("DELETE" if document is None else "PUT", path, document or b"")
 
     async def put_policy(self, name: str, document: Mapping[str, Any]) -> None:
         await self._call("PUT", _admin_path("policies", name), msgspec.json.encode(document))
@@ -194,6 +199,18 @@ def _decoded(answer: bytes, kind: type[_T]) -> _T:
         return msgspec.json.decode(answer, type=kind)
     except msgspec.MsgspecError as error:
         raise StoreUnavailable(f"an answer cannot be read: {error}") from error
+
+
+def _decoded_quota(answer: bytes) -> bytes | None:
+    """Raises StoreUnavailable."""
+    try:
+        return shown_quota(answer)
+    except msgspec.MsgspecError as error:
+        raise StoreUnavailable(f"an answer cannot be read: {error}") from error
+
+
+def _quota_path(bucket: str) -> str:
+    return f"{_admin_path('buckets', bucket)}/quota"
 
 
 def _admin_path(collection: str, name: str) -> str:

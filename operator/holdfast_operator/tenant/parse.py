@@ -23,6 +23,7 @@ from holdfast_operator.tenant.parse_access import (
     parse_service,
     parse_service_account,
 )
+from holdfast_operator.tenant.parse_bucket_limits import parse_lifecycle, parse_quota
 from holdfast_operator.tenant.spec import (
     Access,
     AuditSpec,
@@ -280,6 +281,8 @@ def _bucket(fields: Fields) -> BucketSpec:
         cors=tuple(map(_cors_rule, fields.items("cors", max_count=limits.MAX_CORS_RULES)))
         if fields.has("cors")
         else None,
+        lifecycle=parse_lifecycle(fields) if fields.has("lifecycle") else None,
+        quota=parse_quota(fields.child("quota")) if fields.has("quota") else None,
         policy=fields.mapping("policy") if fields.has("policy") else None,
     )
     if bucket.tags is not None and len(bucket.tags) > limits.MAX_BUCKET_TAGS:

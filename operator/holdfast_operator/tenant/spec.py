@@ -69,6 +69,31 @@ class CorsRule:
 
 
 @dataclass(frozen=True, slots=True)
+class LifecycleRule:
+    id: str
+    enabled: bool = True
+    prefix: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    larger_than_bytes: int | None = None
+    smaller_than_bytes: int | None = None
+    days: int | None = None
+    date: str = ""
+    """`2030-01-31`; from its midnight UTC on."""
+    expired_marker: bool | None = None
+    noncurrent_days: int | None = None
+    newer_versions: int | None = None
+    abort_days: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaSpec:
+    """How much a bucket may hold; both None: no quota."""
+
+    size_bytes: int | None = None
+    objects: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectLockSpec:
     """Locking, which is never switched off again, and what new objects are kept for by default."""
 
@@ -93,6 +118,8 @@ class BucketSpec:
     tags: Mapping[str, str] | None = None
     """None: not managed; here and below, what is empty is taken away."""
     cors: tuple[CorsRule, ...] | None = None
+    lifecycle: tuple[LifecycleRule, ...] | None = None
+    quota: QuotaSpec | None = None
     policy: Mapping[str, Any] | None = None
 
 

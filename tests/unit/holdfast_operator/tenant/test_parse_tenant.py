@@ -160,7 +160,7 @@ def test_all_faults_are_reported_at_once(tenant_body: Any) -> None:
         ({"buckets": ["loki"]}, "spec.buckets[0]: must be a mapping, not a string"),
         ({"buckets": [{"name": "a" * 64}]}, "spec.buckets[0].name: is 64 characters long, at most 63 are allowed"),
         ({"buckets": [{"name": "x.y"}] * 300}, "spec.buckets: has 300 entries, at most 256 are allowed"),
-        ({"buckets": [{"name": "abc", "quota": 1}]}, "spec.buckets[0].quota: is not a field this operator knows"),
+        ({"buckets": [{"name": "abc", "quota": 1}]}, "spec.buckets[0].quota: must be a mapping, not a number"),
         ({"users": [{"name": "u", "policies": ["nope"]}]}, "spec.users[0].policies[0]: 'nope' is neither"),
         ({"users": [{"name": "u", "secretRef": {}}]}, "spec.users[0].secretRef.name: is required"),
         ({"users": [{"name": "u", "buckets": [{"name": "abc", "access": "All"}]}]}, "'All' is none of"),
