@@ -50,6 +50,8 @@ class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     """Declared bucket → the deletion policy last declared for it."""
     policies: tuple[str, ...] = ()
     """Policies that may exist in the store because a Tenant declared them."""
+    accounts: tuple[str, ...] = ()
+    """The same of accounts."""
 
     tls_stage: str = "Off"
     """How far the pods were told to use TLS: `tls.stages`."""
@@ -88,6 +90,8 @@ def encode_ledger(ledger: Ledger) -> bytes:
 
 
 def ledger_of_config(served: ServerConfig) -> Ledger:
+    if not ledger.accounts:
+        del document["accounts"]
     """The ledger as far as the pods' configuration tells it, which is all that data depend on.  It is applied after the
     ledger was, so it may lag behind by a step that nobody has acted on.  Users, buckets and policies of earlier lives
     are not in it; those that are declared are noted anew."""

@@ -61,6 +61,11 @@ class StoreClient(Protocol):
 
     async def put_policy(self, name: str, document: Mapping[str, Any]) -> None: ...
     async def delete_policy(self, name: str) -> None: ...
+    async def put_account(self, name: str, display_name: str) -> None: ...
+    async def delete_account(self, name: str) -> None: ...
+    async def account_names(self) -> dict[str, str]:
+        """Declared ones: name → display name."""
+
     async def put_user(self, access_key: str, user: admin.UserSpec) -> None: ...
     async def delete_user(self, access_key: str) -> None: ...
     async def reseal_users(self) -> admin.Resealed: ...
@@ -119,6 +124,17 @@ class HttpStoreClient:
 
     async def delete_policy(self, name: str) -> None:
         await self._delete(_admin_path("policies", name))
+
+    async def put_account(self, name: str, display_name: str) -> None:
+        body = msgspec.json.encode(admin.AccountSpec(display_name=display_name))
+        await self._call("PUT", _admin_path("accounts", name), body)
+
+    async def delete_account(self, name: str) -> None:
+        await self._delete(_admin_path("accounts", name))
+
+    async def account_names(self) -> dict[str, str]:
+        found = _decoded(await self._call("GET", f"{names.ADMIN_PREFIX}/accounts"), list[admin.AccountInfo])
+        return {account.name: account.display_name for account in found if account.declared}
 
     async def put_user(self, access_key: str, user: admin.UserSpec) -> None:
         await self._call("PUT", _admin_path("users", access_key), msgspec.json.encode(user))

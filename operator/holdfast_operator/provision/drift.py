@@ -1,7 +1,8 @@
 """Whether the store still has what was made in it: three questions, whatever the number of buckets and
 users, and one more for each setting that a bucket declares.
 
-Looked at: that each bucket, policy and user is there, a user's name, account, policies and whether it is enabled, and
+Looked at: that each bucket, policy, account and user is there, a user's name, account, policies, whether it is enabled,
+limited by anything or the root of its account, and
 what a bucket declares (see `bucket_settings`; a question each).  Not looked at, because the store does not tell: a
 secret key and the text of a policy; those are made again now and then.
 """
@@ -33,12 +34,21 @@ async def find_drift(plan: ProvisionPlan, store: StoreClient) -> tuple[str, ...]
     if wanted:
         there = await store.policy_names()
         found += [f"policy {name} is gone" for name in wanted if name not in there]
+    if plan.accounts:
+        shown = await store.account_names()
+        for name, display_name in plan.accounts:
+            if shown.get(name) != (display_name or name):
+                found.append(f"account {name} {'was changed' if name in shown else 'is gone'}")
     if plan.users:
         users = await store.list_users()
         for task in plan.users:
             for key in task.keys:
                 info = UserInfo(
-                    access_key=key.access_key, name=task.name, policies=list(task.policies), account=task.account
+                    access_key=key.access_key,
+                    name=task.name,
+                    policies=list(task.policies),
+                    account=task.account,
+                    account_root=task.account_root,
                 )
                 if users.get(key.access_key) != info:
                     what = "was changed" if key.access_key in users else "is gone"

@@ -31,13 +31,14 @@ class Provisioned:
 
     buckets: tuple[ItemStatus, ...] = ()
     users: tuple[ItemStatus, ...] = ()
+    accounts: tuple[ItemStatus, ...] = ()
     policies: tuple[ItemStatus, ...] = ()
     """Declared policies that could not be made, and removals that failed."""
     removed: Removed = field(default_factory=Removed)
 
     @property
     def complete(self) -> bool:
-        items = (*self.buckets, *self.users, *self.policies)
+        items = (*self.buckets, *self.accounts, *self.users, *self.policies)
         return all(item.state == "Ready" for item in items)
 
 
@@ -45,6 +46,7 @@ def pending(plan: ProvisionPlan, message: str) -> Provisioned:
     """Nothing was called; every item waits for the same reason."""
     return Provisioned(
         buckets=tuple(ItemStatus(name, "Pending", message) for name in plan.buckets),
+        accounts=tuple(ItemStatus(name, "Pending", message) for name, _ in plan.accounts),
         users=tuple(ItemStatus(task.name, "Pending", message) for task in plan.users),
     )
 
@@ -55,9 +57,12 @@ async def execute(plan: ProvisionPlan, store: StoreClient) -> Provisioned:
     settings = dict(plan.settings)
     buckets = [await run.item(name, run.make_bucket(name, settings.get(name, {}))) for name in plan.buckets]
     policies = [await run.item(name, store.put_policy(name, document)) for name, document in plan.policies]
+    accounts = [await run.item(name, store.put_account(name, shown)) for name, shown in plan.accounts]
     users = [await run.item(task.name, run.make_user(task)) for task in plan.users]
     for name, keys in plan.departed_users:
         policies.append(await run.item(f"user {name}", run.remove_user(name, keys)))
+    for name in plan.departed_accounts:
+        policies.append(await run.item(f"account {name}", run.remove_account(name)))
     for name in plan.departed_policies:
         policies.append(await run.item(name, run.remove_policy(name)))
     for name in plan.doomed_buckets:
@@ -66,6 +71,7 @@ async def execute(plan: ProvisionPlan, store: StoreClient) -> Provisioned:
             buckets.append(outcome)
     return Provisioned(
         buckets=tuple(buckets),
+        accounts=tuple(accounts),
         users=tuple(users),
         policies=tuple(item for item in policies if item.state != "Ready"),
         removed=Removed(
@@ -73,6 +79,7 @@ async def execute(plan: ProvisionPlan, store: StoreClient) -> Provisioned:
             access_keys=tuple(run.access_keys),
             policies=tuple(run.policies),
             buckets=tuple(run.buckets),
+            accounts=tuple(run.accounts),
         ),
     )
 
@@ -85,6 +92,7 @@ def user_spec(task: UserTask, key: UserKey) -> UserSpec:
         policies=list(task.policies),
         former_secret_keys=list(key.former_secret_keys),
         account=task.account,
+        account_root=task.account_root,
     )
 
 
@@ -105,6 +113,7 @@ class _Run:
         self.access_keys: list[str] = []
         self.policies: list[str] = []
         self.buckets: list[str] = []
+        self.accounts: list[str] = []
 
     async def item(self, name: str, call: Awaitable[None]) -> ItemStatus:
         if self._silence:
@@ -151,6 +160,11 @@ class _Run:
             await self._store.delete_user(key)
         await self._store.delete_policy(generated_policy_name(name))
         self.users.append(name)
+
+    async def remove_account(self, name: str) -> None:
+        """Its users and buckets stay."""
+        await self._store.delete_account(name)
+        self.accounts.append(name)
 
     async def remove_policy(self, name: str) -> None:
         await self._store.delete_policy(name)

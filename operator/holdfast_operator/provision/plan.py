@@ -38,6 +38,7 @@ class UserTask:
     """Several while keys change."""
     account: str = ""
     """The tenant's own if empty."""
+    account_root: bool = False
     policies: tuple[str, ...] = ()
     own_policy: Mapping[str, Any] | None = None
     """The generated policy of its buckets, if it has any."""
@@ -50,7 +51,10 @@ class ProvisionPlan:
     settings: tuple[tuple[str, Mapping[str, bytes | None]], ...] = ()
     """Of buckets that declare any: see `bucket_settings.settings_of`."""
     policies: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    accounts: tuple[tuple[str, str], ...] = ()
+    """Name and display name."""
     users: tuple[UserTask, ...] = ()
+    departed_accounts: tuple[str, ...] = ()
     departed_users: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Users that are declared no more, with the access keys to remove."""
     departed_policies: tuple[str, ...] = ()
@@ -72,8 +76,13 @@ def note_intentions(ledger: Ledger, tenant: TenantSpec, credentials: TenantCrede
     buckets = {name: policy for name, policy in ledger.buckets.items() if policy == "Delete"}
     buckets.update({bucket.name: bucket.deletion_policy for bucket in tenant.buckets})
     policies = {*ledger.policies, *(policy.name for policy in tenant.policies)}
+    accounts = {*ledger.accounts, *(account.name for account in tenant.accounts)}
     return msgspec.structs.replace(
-        ledger, users=users, buckets=dict(sorted(buckets.items())), policies=tuple(sorted(policies))
+        ledger,
+        users=users,
+        buckets=dict(sorted(buckets.items())),
+        policies=tuple(sorted(policies)),
+        accounts=tuple(sorted(accounts)),
     )
 
 
@@ -90,6 +99,7 @@ def plan_provisioning(tenant: TenantSpec, credentials: TenantCredentials, ledger
                 name=user.name,
                 keys=user_keys(credentials.user_pairs(user.name)),
                 account=user.account,
+                account_root=user.account_root,
                 policies=(*user.policies, *own),
                 own_policy=render_policy(user.buckets) if user.buckets else None,
                 stale_access_keys=tuple(key for key in ledger.users.get(user.name, ()) if key not in in_use),
@@ -102,7 +112,11 @@ def plan_provisioning(tenant: TenantSpec, credentials: TenantCredentials, ledger
         buckets=tuple(bucket.name for bucket in tenant.buckets),
         settings=tuple((bucket.name, settings) for bucket in tenant.buckets if (settings := settings_of(bucket))),
         policies=tuple((policy.name, policy.document) for policy in tenant.policies),
+        accounts=tuple((account.name, account.display_name) for account in tenant.accounts),
         users=tuple(tasks),
+        departed_accounts=tuple(
+            name for name in ledger.accounts if name not in {account.name for account in tenant.accounts}
+        ),
         departed_users=tuple(
             (name, tuple(key for key in keys if key not in in_use))
             for name, keys in ledger.users.items()
@@ -131,6 +145,7 @@ class Removed:
     access_keys: tuple[str, ...] = ()
     policies: tuple[str, ...] = ()
     buckets: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
 
 
 def forget(ledger: Ledger, removed: Removed) -> Ledger:
@@ -145,5 +160,6 @@ def forget(ledger: Ledger, removed: Removed) -> Ledger:
         ledger,
         users=users,
         policies=tuple(name for name in ledger.policies if name not in removed.policies),
+        accounts=tuple(name for name in ledger.accounts if name not in removed.accounts),
         buckets={name: policy for name, policy in ledger.buckets.items() if name not in removed.buckets},
     )

@@ -32,6 +32,7 @@ from holdfast_operator.status.healing import (
 from holdfast_operator.status.pools import derive_pool
 from holdfast_operator.tenant.fields import Fault
 from holdfast_operator.tenant.spec import TenantSpec
+from holdfast_server.contract.accounts import account_id, canonical_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def derive_status(findings: PassFindings, previous: Mapping[str, Any], now: str)
         _items_ready("BucketsReady", findings.provisioned.buckets, "every declared bucket exists"),
         _items_ready(
             "UsersReady",
-            (*_users(findings), *findings.provisioned.policies),
+            (*_users(findings), *findings.provisioned.accounts, *findings.provisioned.policies),
             "every declared user exists and has its rights",
         ),
     ]
@@ -120,6 +121,10 @@ def derive_status(findings: PassFindings, previous: Mapping[str, Any], now: str)
 def derive_refused_status(
     faults: Sequence[Fault], told: Mapping[str, Any] | None, generation: int, previous: Mapping[str, Any], now: str
 ) -> dict[str, Any]:
+        "accounts": [
+            {**_item(status), "id": account_id(status.name), "canonicalId": canonical_id(status.name)}
+            for status in findings.provisioned.accounts
+        ],
     """The status while the spec is refused: `told`, what a pass over the last accepted one found, or what was said
     before where there was none (None); with `SpecValid` and `Ready` false.
 

@@ -26,6 +26,7 @@ from holdfast_operator.tenant.parse_access import (
 from holdfast_operator.tenant.parse_bucket_limits import parse_lifecycle, parse_quota
 from holdfast_operator.tenant.spec import (
     Access,
+    AccountSpec,
     AuditSpec,
     BucketGrant,
     BucketSpec,
@@ -90,6 +91,7 @@ def parse_tenant(body: Mapping[str, Any]) -> Parsed:
         root_secret_name=_secret_reference(root),
         users=tuple(_user(fields) for fields in spec.items("users", max_count=limits.MAX_USERS)),
         policies=policies,
+        accounts=tuple(_account(fields) for fields in spec.items("accounts", max_count=limits.MAX_ACCOUNTS)),
         buckets=tuple(_bucket(fields) for fields in spec.items("buckets", max_count=limits.MAX_BUCKETS)),
         key_overlap_seconds=spec.integer("keyOverlapSeconds", 3600, low=0, high=limits.MAX_KEY_OVERLAP_SECONDS) or 0,
         claim_retention=cast(Retention, spec.choice("claimRetention", _RETENTIONS, "Retain")),
@@ -374,16 +376,34 @@ def _grant(fields: Fields) -> BucketGrant:
 
 
 def _faults_across_fields(tenant: TenantSpec) -> Iterable[Fault]:
+def _account(fields: Fields) -> AccountSpec:
+    account = AccountSpec(
+        name=fields.text("name", required=True, max_size=limits.MAX_ACCOUNT_NAME_SIZE, pattern=limits.ACCOUNT_NAME),
+        display_name=fields.text("displayName", max_size=limits.MAX_DISPLAY_NAME_SIZE),
+    )
+    if account.name == limits.RESERVED_ACCOUNT:
+        fields.fault("name", f"{account.name!r} is how the tenant's own account is shown, which is always there")
+    if not account.display_name.isprintable():
+        fields.fault("displayName", "must be printable")
+    fields.finish()
+    return account
+
+
     if not tenant.pools:
         yield Fault("spec.pools", "at least one pool is required")
     yield from _name_faults(tenant)
     for field, values in (
+        account_root=fields.flag("accountRoot"),
         ("pools", tenant.pools),
         ("buckets", tenant.buckets),
         ("users", tenant.users),
         ("policies", tenant.policies),
     ):
         seen: set[str] = set()
+    if user.account_root and not user.account:
+        fields.fault("accountRoot", "is for users of an account: the tenant's own has its root already")
+    if user.account_root and (user.policies or user.buckets):
+        fields.fault("accountRoot", "may do everything in its account: policies and buckets say nothing beside it")
         for index, item in enumerate(cast(tuple[Any, ...], values)):
             if item.name in seen:
                 yield Fault(f"spec.{field}[{index}].name", f"{item.name!r} stands twice")
@@ -404,6 +424,7 @@ def _name_faults(tenant: TenantSpec) -> Iterable[Fault]:
     if len(longest) > limits.MAX_OBJECT_NAME_SIZE:
         yield Fault("metadata.name", f"the Service {longest!r} would have more than 63 characters")
     if not re.fullmatch(limits.DNS_LABEL, tenant.name):
+        ("accounts", tenant.accounts),
         yield Fault("metadata.name", f"{tenant.name!r} cannot name a Service: {limits.DNS_LABEL} is needed")
     for index, pool in enumerate(tenant.pools):
         size = len(f"{tenant.name}-pool-{pool.name}")
@@ -413,3 +434,17 @@ def _name_faults(tenant: TenantSpec) -> Iterable[Fault]:
                 f"'{tenant.name}-pool-{pool.name}' has {size} characters, "
                 f"at most {limits.MAX_STATEFUL_SET_NAME_SIZE} are allowed",
             )
+    yield from _account_faults(tenant)
+
+
+def _account_faults(tenant: TenantSpec) -> Iterable[Fault]:
+    """Where accounts are declared, users belong to one of them, and each has one root at most."""
+    known = {account.name for account in tenant.accounts}
+    roots: set[str] = set()
+    for index, user in enumerate(tenant.users):
+        if known and user.account and user.account not in known:
+            yield Fault(f"spec.users[{index}].account", f"{user.account!r} is not in spec.accounts")
+        if user.account_root and user.account in roots:
+            yield Fault(f"spec.users[{index}].accountRoot", f"account {user.account!r} has another root already")
+        if user.account_root:
+            roots.add(user.account)

@@ -138,11 +138,20 @@ class UserSpec:
     """A Secret of the namespace with `accessKey` and `secretKey`; generated as `<tenant>-user-<name>` if None."""
     policies: tuple[str, ...] = ()
     buckets: tuple[BucketGrant, ...] = ()
+@dataclass(frozen=True, slots=True)
+class AccountSpec:
+    name: str
+    display_name: str = ""
+    """The name if empty."""
+
+
 
 
 @dataclass(frozen=True, slots=True)
 class PolicySpec:
     name: str
+    account_root: bool = False
+    """May do everything in its account, and to nothing else."""
     document: Mapping[str, Any]
 
 
@@ -272,6 +281,7 @@ class TenantSpec:
     service_account: ServiceAccountSpec = ServiceAccountSpec()
     identity: PodIdentity = PodIdentity()
 
+    accounts: tuple[AccountSpec, ...] = ()
     @property
     def token_secret_name(self) -> str | None:
         """The Secret that has to be mounted for the audit log."""

@@ -351,6 +351,15 @@ async def _dispatch(store: MemoryStore, method: str, path: str, setting: str, bo
     name = unquote(name)
     if name == "reseal":
         return msgspec.json.encode(await store.reseal_users())
+    if collection == "accounts":
+        if method == "GET":
+            named = await store.account_names()
+            return msgspec.json.encode(
+                [admin.AccountInfo(name=name, display_name=shown, declared=True) for name, shown in named.items()]
+            )
+        shown = msgspec.json.decode(body, type=admin.AccountSpec).display_name if method == "PUT" else ""
+        await (store.put_account(name, shown) if method == "PUT" else store.delete_account(name))
+        return b""
     if method == "GET":
         users = collection == "users"
         return msgspec.json.encode(

@@ -35,6 +35,8 @@ class MemoryStore:
         """(Bucket, sub-resource) → document."""
         self.policies: dict[str, Mapping[str, Any]] = {}
         self.users: dict[str, admin.UserSpec] = {}
+        self.accounts: dict[str, str] = {}
+        """Name → display name."""
         self.calls: list[str] = []
         self.silent = False
         self.refuse_buckets: set[str] = set()
@@ -82,6 +84,18 @@ class MemoryStore:
         self.policies.pop(name, None)
 
     async def put_user(self, access_key: str, user: admin.UserSpec) -> None:
+    async def put_account(self, name: str, display_name: str) -> None:
+        self._note(f"put_account {name}")
+        self.accounts[name] = display_name or name
+
+    async def delete_account(self, name: str) -> None:
+        self._note(f"delete_account {name}")
+        self.accounts.pop(name, None)
+
+    async def account_names(self) -> dict[str, str]:
+        self._look()
+        return dict(self.accounts)
+
         self._note(f"put_user {access_key}")
         self.users[access_key] = user
 
@@ -112,6 +126,7 @@ class MemoryStore:
                 enabled=user.enabled,
                 account=user.account,
             )
+                account_root=user.account_root,
             for key, user in self.users.items()
         }
 

@@ -45,11 +45,13 @@ REGION_HEADER = "x-amz-bucket-region"
 
 
 async def list_buckets(call: Call) -> Response:
-    """Root sees every bucket; a user those of its account that it made or may list."""
+    """Root sees every bucket; a user those of its account: all of them where it may list them all, else those that it
+    made or may list.  Who may list none is refused."""
     principal = call.verified.principal
     if principal.is_anonymous:
         return call.xml(list_buckets_xml(owner_element(ANONYMOUS.user_name), []))
     owners = (owner_id(principal), principal.access_key)
+    all_of_account = call.may("s3:ListAllMyBuckets", "")
     prefix, token = call.query.get("prefix", ""), call.query.get("continuation-token", "")
     after = decode_token(token) if token else ""
     at_most = parse_bucket_count(call.query)
@@ -60,10 +62,13 @@ async def list_buckets(call: Call) -> Response:
         and (
             principal.is_root
             or (
-                bucket.account == principal.account and (bucket.owner in owners or call.may_in(bucket, "s3:ListBucket"))
+                bucket.account == principal.account
+                and (all_of_account or bucket.owner in owners or call.may_in(bucket, "s3:ListBucket"))
             )
         )
     ]
+    if not shown and not all_of_account:
+        raise S3Error("AccessDenied")
     next_token = encode_token(shown[at_most - 1][0]) if len(shown) > at_most else ""
     page = shown[:at_most]
     return call.xml(

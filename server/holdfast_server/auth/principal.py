@@ -11,36 +11,18 @@ cut down by its limits.
 
 from __future__ import annotations
 
-import hashlib
 import re
 
 import msgspec
 
 from holdfast_server.auth.policy import Policy
+from holdfast_server.contract.accounts import OWN_ACCOUNT_ID, ROOT_NAME, account_id, account_name, canonical_id
 
 TENANT_ACCOUNT = ""
-ACCOUNT_ID = "000000000000"
+ACCOUNT_ID = OWN_ACCOUNT_ID
 """Of the tenant's own account, as ARNs show it."""
-ROOT_NAME = "root"
 _NO_BARE_NAME = re.compile(r"[0-9]{12}|[0-9a-f]{64}|root")
 """A user of such a name is not known by it alone: it would pass for an account, or for root."""
-
-
-def account_name(account: str) -> str:
-    """For people."""
-    return account or ROOT_NAME
-
-
-def account_id(account: str) -> str:
-    """Twelve digits."""
-    if not account:
-        return ACCOUNT_ID
-    return f"{int.from_bytes(hashlib.sha256(account.encode()).digest()[:8], 'big') % 10**12:012}"
-
-
-def canonical_id(account: str) -> str:
-    """64 hex digits."""
-    return hashlib.sha256(account_name(account).encode()).hexdigest()
 
 
 class AssumedRole(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,3 +125,9 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     """Of temporary keys; must come with the request then, and with no other."""
     expires_ms: int = 0
     """0: never."""
+
+
+__all__ = [
+    "ACCOUNT_ID", "ANONYMOUS", "ROOT_NAME", "TENANT_ACCOUNT", "AssumedRole", "Credentials", "Principal", "account_id",
+    "account_name", "canonical_id",
+]  # fmt: skip

@@ -41,3 +41,8 @@ async def get_account_summary(call: IamCall) -> Result:
 async def list_account_aliases(call: IamCall) -> Result:
     """There are none."""
     return {"AccountAliases": [], "IsTruncated": False}
+
+
+async def list_open_id_connect_providers(call: IamCall) -> Result:
+    """There are none, and none can be made."""
+    return {"OpenIDConnectProviderList": []}

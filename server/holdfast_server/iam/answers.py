@@ -43,7 +43,7 @@ def _xml(value: object) -> str:
 
 def answer_xml(operation: Operation, result: Result, request_id: str) -> bytes:
     name, namespace = operation.name, _NAMESPACES[operation.service]
-    inner = f"<{name}Result>{_xml(result)}</{name}Result>" if result else ""
+    inner = f"<{name}Result>{_xml(result)}</{name}Result>"  # empty ones too: some clients look for them
     return (
         f'{DECLARATION}<{name}Response xmlns="{namespace}">{inner}<ResponseMetadata><RequestId>{escape(request_id)}'
         f"</RequestId></ResponseMetadata></{name}Response>"

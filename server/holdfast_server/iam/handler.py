@@ -91,6 +91,7 @@ HANDLERS: Mapping[str, Handler] = {
     **attachments.handlers_of("Role", "RolePolicies", 128, IamCall.role),
     "GetAccountSummary": accounts.get_account_summary,
     "ListAccountAliases": accounts.list_account_aliases,
+    "ListOpenIDConnectProviders": accounts.list_open_id_connect_providers,
     "AssumeRole": sessions.assume_role,
     "GetSessionToken": sessions.get_session_token,
     "GetCallerIdentity": sessions.get_caller_identity,

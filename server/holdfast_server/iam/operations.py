@@ -92,6 +92,7 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     ("ListEntitiesForPolicy", POLICY, "PolicyArn EntityFilter PathPrefix " + _PAGE),
     ("GetAccountSummary", ACCOUNT, ""),
     ("ListAccountAliases", ACCOUNT, _PAGE),
+    ("ListOpenIDConnectProviders", ACCOUNT, ""),
 )
 _STS_ROWS: tuple[tuple[str, str], ...] = (
     ("AssumeRole", "RoleArn RoleSessionName DurationSeconds Policy PolicyArns ExternalId"),

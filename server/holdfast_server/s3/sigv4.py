@@ -211,9 +211,9 @@ def _header_timestamp(headers: Mapping[str, str]) -> str:
 
 
 def _parse_credential(credential: str, code: str, wanted_service: str = SERVICE) -> tuple[str, str, str, str]:
-    """Access key (which may contain slashes), date, region, service."""
+    """Access key (which may contain slashes), date, region (empty where a client has none), service."""
     parts = credential.rsplit("/", 4)
-    if len(parts) != 5 or not parts[0] or not parts[2]:
+    if len(parts) != 5 or not parts[0]:
         raise S3Error(
             code,
             f'The Credential is malformed; expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request", '

@@ -77,15 +77,19 @@ async def test_users_and_policies_go_to_the_admin_api(session: Any, pods: tuple[
     await store.put_user("KEY/1", UserSpec(secret_key="s3cret-key", name="loki", policies=["p"]))
     await store.put_policy("p", {"Version": "2012-10-17"})
     await store.delete_user("KEY/1")
+    await store.put_account("main", "The main one")
+    await store.delete_account("main")
     paths = [(method, path) for method, path, _, _ in pods[0].requests]
     assert paths == [
         ("PUT", "/holdfast/admin/v1/users/KEY%2F1"),
         ("PUT", "/holdfast/admin/v1/policies/p"),
         ("DELETE", "/holdfast/admin/v1/users/KEY%2F1"),
+        ("PUT", "/holdfast/admin/v1/accounts/main"),
+        ("DELETE", "/holdfast/admin/v1/accounts/main"),
     ]
     user = msgspec.json.decode(pods[0].requests[0][2])
     expected = {"secretKey": "s3cret-key", "name": "loki", "policies": ["p"], "enabled": True, "formerSecretKeys": []}
-    assert user == {**expected, "account": ""}
+    assert user == {**expected, "account": "", "accountRoot": False, "expiresMs": 0, "policy": None}
 
 
 async def test_a_pod_that_is_gone_or_fails_passes_the_call_on(session: Any, pods: tuple[Pod, Pod]) -> None:
