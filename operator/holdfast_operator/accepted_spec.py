@@ -25,7 +25,7 @@ from typing import Any
 
 from holdfast_operator import labels
 from holdfast_operator.apply import is_owned_by
-from holdfast_operator.desired.metadata import render_metadata
+from holdfast_operator.desired.secret_data import decoded, render_secret
 from holdfast_operator.gather import Gathered
 from holdfast_operator.kube.port import SECRET, KubeClient, Manifest
 from holdfast_operator.ledger import check_against_ledger
@@ -34,7 +34,8 @@ from holdfast_operator.tenant.parse import parse_tenant
 from holdfast_operator.tenant.spec import TenantSpec
 from holdfast_operator.tenant_keys import CredentialsFault
 
-KEY = "spec.json.gz"
+KEY = "spec"
+"""base64 of the compressed JSON: text, since tools and people take the values of Secrets for that."""
 MAX_SIZE_BYTES = 8 << 20
 """Of the document; more cannot have been a Tenant, which an API server bounds by less."""
 
@@ -92,13 +93,8 @@ def render_accepted_spec(tenant: TenantSpec, document: Mapping[str, Any]) -> Man
     """The record of `document`, the `spec` that `tenant` was parsed from."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     packed = gzip.compress(text.encode(), mtime=0)
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": render_metadata(tenant, labels.accepted_spec_name(tenant.name)),
-        "type": "Opaque",
-        "data": {KEY: base64.b64encode(packed).decode()},
-    }
+    name = labels.accepted_spec_name(tenant.name)
+    return render_secret(tenant, name, {KEY: base64.b64encode(packed).decode()}, labels.COMPONENT_STORAGE, owned=True)
 
 
 def read_accepted_spec(body: Manifest, record: Manifest | None) -> TenantSpec | None:
@@ -109,7 +105,7 @@ def read_accepted_spec(body: Manifest, record: Manifest | None) -> TenantSpec | 
     if not is_owned_by(record, metadata["uid"]):
         return None
     try:
-        packed = base64.b64decode((record.get("data") or {}).get(KEY, ""), validate=True)
+        packed = base64.b64decode(decoded(record).get(KEY, ""), validate=True)
         text = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(packed, MAX_SIZE_BYTES)
         document = json.loads(text)
     except (binascii.Error, zlib.error, ValueError, RecursionError):

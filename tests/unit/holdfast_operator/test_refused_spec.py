@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from holdfast_operator.accepted_spec import KEY
+from holdfast_operator.accepted_spec import KEY, render_accepted_spec
 from holdfast_operator.kube.port import DISRUPTION_BUDGET, SECRET, STATEFUL_SET
 from holdfast_operator.reconcile import Reconciler
+from holdfast_operator.tenant.parse import parse_tenant
 from holdfast_operator.tls.reading import read_certificate
 
 RECORD = (SECRET.kind, "loki", "logs-accepted-spec")
@@ -131,8 +132,17 @@ async def test_missing_keys_are_told_beside_the_refusal(world: Any) -> None:
     assert world.condition("Ready")["reason"] == "SpecInvalid"
 
 
-def packed(text: bytes) -> str:
-    return base64.b64encode(text).decode()
+def packed(content: bytes) -> str:
+    return base64.b64encode(base64.b64encode(content)).decode()
+
+
+def test_the_record_is_text_and_holds_more_than_a_secret_could(tenant_body: Any) -> None:
+    policies = [{"name": f"p{number}", "document": {"Statement": "x" * 10_000}} for number in range(200)]
+    tenant = parse_tenant(tenant_body()).spec
+    assert tenant is not None
+    record = render_accepted_spec(tenant, {"policies": policies})
+    base64.b64decode(record["data"][KEY]).decode("ascii")
+    assert len(record["data"][KEY]) < 1 << 20
 
 
 @pytest.mark.parametrize(
@@ -146,7 +156,7 @@ async def test_a_record_that_cannot_be_believed_counts_as_absent(world: Any, wha
     elif what == "of a former Tenant":
         record["metadata"]["ownerReferences"][0]["uid"] = "tenant-0"
     elif what == "cut off":
-        record["data"][KEY] = packed(base64.b64decode(record["data"][KEY])[:40])
+        record["data"][KEY] = packed(base64.b64decode(base64.b64decode(record["data"][KEY]))[:40])
     elif what == "no base64":
         record["data"][KEY] = "?"
     elif what == "nested without end":
