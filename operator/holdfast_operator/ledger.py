@@ -86,12 +86,12 @@ def encode_ledger(ledger: Ledger) -> bytes:
     if ledger.tls_stage == "Off":
         # Unknown to the operator before; who uses no TLS can still go back to it.
         del document["tlsStage"]
+    if not ledger.accounts:
+        del document["accounts"]
     return msgspec.json.encode(document, order="sorted")
 
 
 def ledger_of_config(served: ServerConfig) -> Ledger:
-    if not ledger.accounts:
-        del document["accounts"]
     """The ledger as far as the pods' configuration tells it, which is all that data depend on.  It is applied after the
     ledger was, so it may lag behind by a step that nobody has acted on.  Users, buckets and policies of earlier lives
     are not in it; those that are declared are noted anew."""

@@ -114,6 +114,10 @@ def derive_status(findings: PassFindings, previous: Mapping[str, Any], now: str)
         ),
         "pools": [derive_pool(pool, findings.ledger, findings.pods, redundancy) for pool in tenant.pools],
         "buckets": [_item(status) for status in findings.provisioned.buckets],
+        "accounts": [
+            {**_item(status), "id": account_id(status.name), "canonicalId": canonical_id(status.name)}
+            for status in findings.provisioned.accounts
+        ],
         "users": [{**_item(status), "secret": findings.user_secrets[status.name]} for status in _users(findings)],
     }
 
@@ -121,10 +125,6 @@ def derive_status(findings: PassFindings, previous: Mapping[str, Any], now: str)
 def derive_refused_status(
     faults: Sequence[Fault], told: Mapping[str, Any] | None, generation: int, previous: Mapping[str, Any], now: str
 ) -> dict[str, Any]:
-        "accounts": [
-            {**_item(status), "id": account_id(status.name), "canonicalId": canonical_id(status.name)}
-            for status in findings.provisioned.accounts
-        ],
     """The status while the spec is refused: `told`, what a pass over the last accepted one found, or what was said
     before where there was none (None); with `SpecValid` and `Ready` false.
 

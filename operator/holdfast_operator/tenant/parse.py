@@ -89,9 +89,9 @@ def parse_tenant(body: Mapping[str, Any]) -> Parsed:
         domains=_domains(spec),
         object_ownership=_object_ownership(spec) or DEFAULT_OBJECT_OWNERSHIP,
         root_secret_name=_secret_reference(root),
+        accounts=tuple(_account(fields) for fields in spec.items("accounts", max_count=limits.MAX_ACCOUNTS)),
         users=tuple(_user(fields) for fields in spec.items("users", max_count=limits.MAX_USERS)),
         policies=policies,
-        accounts=tuple(_account(fields) for fields in spec.items("accounts", max_count=limits.MAX_ACCOUNTS)),
         buckets=tuple(_bucket(fields) for fields in spec.items("buckets", max_count=limits.MAX_BUCKETS)),
         key_overlap_seconds=spec.integer("keyOverlapSeconds", 3600, low=0, high=limits.MAX_KEY_OVERLAP_SECONDS) or 0,
         claim_retention=cast(Retention, spec.choice("claimRetention", _RETENTIONS, "Retain")),
@@ -352,16 +352,34 @@ def _policy(fields: Fields) -> PolicySpec:
     return policy
 
 
+def _account(fields: Fields) -> AccountSpec:
+    account = AccountSpec(
+        name=fields.text("name", required=True, max_size=limits.MAX_ACCOUNT_NAME_SIZE, pattern=limits.ACCOUNT_NAME),
+        display_name=fields.text("displayName", max_size=limits.MAX_DISPLAY_NAME_SIZE),
+    )
+    if account.name == limits.RESERVED_ACCOUNT:
+        fields.fault("name", f"{account.name!r} is how the tenant's own account is shown, which is always there")
+    if not account.display_name.isprintable():
+        fields.fault("displayName", "must be printable")
+    fields.finish()
+    return account
+
+
 def _user(fields: Fields) -> UserSpec:
     user = UserSpec(
         name=fields.text("name", required=True, max_size=40, pattern=limits.USER_NAME),
         account=fields.text("account", max_size=limits.MAX_ACCOUNT_NAME_SIZE, pattern=limits.ACCOUNT_NAME),
+        account_root=fields.flag("accountRoot"),
         secret_name=_secret_reference(fields),
         policies=fields.texts("policies", max_count=limits.MAX_USER_POLICIES),
         buckets=tuple(_grant(grant) for grant in fields.items("buckets", max_count=limits.MAX_BUCKETS)),
     )
     if user.account == limits.RESERVED_ACCOUNT:
         fields.fault("account", f"{user.account!r} is how the tenant's own account is shown: leave the field out")
+    if user.account_root and not user.account:
+        fields.fault("accountRoot", "is for users of an account: the tenant's own has its root already")
+    if user.account_root and (user.policies or user.buckets):
+        fields.fault("accountRoot", "may do everything in its account: policies and buckets say nothing beside it")
     fields.finish()
     return user
 
@@ -376,34 +394,17 @@ def _grant(fields: Fields) -> BucketGrant:
 
 
 def _faults_across_fields(tenant: TenantSpec) -> Iterable[Fault]:
-def _account(fields: Fields) -> AccountSpec:
-    account = AccountSpec(
-        name=fields.text("name", required=True, max_size=limits.MAX_ACCOUNT_NAME_SIZE, pattern=limits.ACCOUNT_NAME),
-        display_name=fields.text("displayName", max_size=limits.MAX_DISPLAY_NAME_SIZE),
-    )
-    if account.name == limits.RESERVED_ACCOUNT:
-        fields.fault("name", f"{account.name!r} is how the tenant's own account is shown, which is always there")
-    if not account.display_name.isprintable():
-        fields.fault("displayName", "must be printable")
-    fields.finish()
-    return account
-
-
     if not tenant.pools:
         yield Fault("spec.pools", "at least one pool is required")
     yield from _name_faults(tenant)
     for field, values in (
-        account_root=fields.flag("accountRoot"),
         ("pools", tenant.pools),
         ("buckets", tenant.buckets),
+        ("accounts", tenant.accounts),
         ("users", tenant.users),
         ("policies", tenant.policies),
     ):
         seen: set[str] = set()
-    if user.account_root and not user.account:
-        fields.fault("accountRoot", "is for users of an account: the tenant's own has its root already")
-    if user.account_root and (user.policies or user.buckets):
-        fields.fault("accountRoot", "may do everything in its account: policies and buckets say nothing beside it")
         for index, item in enumerate(cast(tuple[Any, ...], values)):
             if item.name in seen:
                 yield Fault(f"spec.{field}[{index}].name", f"{item.name!r} stands twice")
@@ -411,6 +412,7 @@ def _account(fields: Fields) -> AccountSpec:
     if sum(pool.servers for pool in tenant.pools) > names.MAX_PODS:
         yield Fault("spec.pools", f"more than {names.MAX_PODS} servers in all")
     known = {policy.name for policy in tenant.policies} | set(limits.BUILT_IN_POLICIES)
+    yield from _account_faults(tenant)
     for index, user in enumerate(tenant.users):
         for place, policy in enumerate(user.policies):
             if policy not in known:
@@ -424,7 +426,6 @@ def _name_faults(tenant: TenantSpec) -> Iterable[Fault]:
     if len(longest) > limits.MAX_OBJECT_NAME_SIZE:
         yield Fault("metadata.name", f"the Service {longest!r} would have more than 63 characters")
     if not re.fullmatch(limits.DNS_LABEL, tenant.name):
-        ("accounts", tenant.accounts),
         yield Fault("metadata.name", f"{tenant.name!r} cannot name a Service: {limits.DNS_LABEL} is needed")
     for index, pool in enumerate(tenant.pools):
         size = len(f"{tenant.name}-pool-{pool.name}")
@@ -434,7 +435,6 @@ def _name_faults(tenant: TenantSpec) -> Iterable[Fault]:
                 f"'{tenant.name}-pool-{pool.name}' has {size} characters, "
                 f"at most {limits.MAX_STATEFUL_SET_NAME_SIZE} are allowed",
             )
-    yield from _account_faults(tenant)
 
 
 def _account_faults(tenant: TenantSpec) -> Iterable[Fault]:

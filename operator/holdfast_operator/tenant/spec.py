@@ -130,28 +130,28 @@ class BucketGrant:
 
 
 @dataclass(frozen=True, slots=True)
-class UserSpec:
-    name: str
-    account: str = ""
-    """Whom its buckets belong to; the tenant's own account if empty."""
-    secret_name: str | None = None
-    """A Secret of the namespace with `accessKey` and `secretKey`; generated as `<tenant>-user-<name>` if None."""
-    policies: tuple[str, ...] = ()
-    buckets: tuple[BucketGrant, ...] = ()
-@dataclass(frozen=True, slots=True)
 class AccountSpec:
     name: str
     display_name: str = ""
     """The name if empty."""
 
 
+@dataclass(frozen=True, slots=True)
+class UserSpec:
+    name: str
+    account: str = ""
+    """Whom its buckets belong to; the tenant's own account if empty."""
+    account_root: bool = False
+    """May do everything in its account, and to nothing else."""
+    secret_name: str | None = None
+    """A Secret of the namespace with `accessKey` and `secretKey`; generated as `<tenant>-user-<name>` if None."""
+    policies: tuple[str, ...] = ()
+    buckets: tuple[BucketGrant, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PolicySpec:
     name: str
-    account_root: bool = False
-    """May do everything in its account, and to nothing else."""
     document: Mapping[str, Any]
 
 
@@ -262,6 +262,7 @@ class TenantSpec:
     """A Secret of the namespace with `accessKey` and `secretKey`; generated as `<tenant>-root` if None."""
     object_ownership: ObjectOwnership = DEFAULT_OBJECT_OWNERSHIP
     """Of new buckets whose creator does not say."""
+    accounts: tuple[AccountSpec, ...] = ()
     users: tuple[UserSpec, ...] = ()
     policies: tuple[PolicySpec, ...] = ()
     buckets: tuple[BucketSpec, ...] = ()
@@ -281,7 +282,6 @@ class TenantSpec:
     service_account: ServiceAccountSpec = ServiceAccountSpec()
     identity: PodIdentity = PodIdentity()
 
-    accounts: tuple[AccountSpec, ...] = ()
     @property
     def token_secret_name(self) -> str | None:
         """The Secret that has to be mounted for the audit log."""

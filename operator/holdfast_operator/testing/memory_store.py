@@ -34,9 +34,9 @@ class MemoryStore:
         self.settings: dict[tuple[str, str], bytes] = {}
         """(Bucket, sub-resource) → document."""
         self.policies: dict[str, Mapping[str, Any]] = {}
-        self.users: dict[str, admin.UserSpec] = {}
         self.accounts: dict[str, str] = {}
         """Name → display name."""
+        self.users: dict[str, admin.UserSpec] = {}
         self.calls: list[str] = []
         self.silent = False
         self.refuse_buckets: set[str] = set()
@@ -83,7 +83,6 @@ class MemoryStore:
         self._note(f"delete_policy {name}")
         self.policies.pop(name, None)
 
-    async def put_user(self, access_key: str, user: admin.UserSpec) -> None:
     async def put_account(self, name: str, display_name: str) -> None:
         self._note(f"put_account {name}")
         self.accounts[name] = display_name or name
@@ -96,6 +95,7 @@ class MemoryStore:
         self._look()
         return dict(self.accounts)
 
+    async def put_user(self, access_key: str, user: admin.UserSpec) -> None:
         self._note(f"put_user {access_key}")
         self.users[access_key] = user
 
@@ -125,8 +125,8 @@ class MemoryStore:
                 policies=user.policies,
                 enabled=user.enabled,
                 account=user.account,
-            )
                 account_root=user.account_root,
+            )
             for key, user in self.users.items()
         }
 
