@@ -46,6 +46,8 @@ class KeyMint:
 
     key_pair: Callable[[], KeyPair]
     peer_identity: Callable[[], PeerIdentity]
+    encryption_key: Callable[[], str]
+    """Thirty-two bytes, base64."""
 
 
 @dataclass(frozen=True, slots=True)

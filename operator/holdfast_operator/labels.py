@@ -99,6 +99,10 @@ def authority_secret_name(tenant_name: str) -> str:
     return f"{tenant_name}-ca"
 
 
+def encryption_secret_name(tenant: str) -> str:
+    return f"{tenant}-encryption"
+
+
 def tls_secret_name(tenant_name: str) -> str:
     return f"{tenant_name}-tls"
 

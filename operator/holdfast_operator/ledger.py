@@ -56,6 +56,10 @@ class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     tls_stage: str = "Off"
     """How far the pods were told to use TLS: `tls.stages`."""
 
+    encryption_keys: dict[str, str] = {}
+    """Entry of the encryption Secret → fingerprint of its key, of all that have been there; empty where it is not
+    known which it was."""
+
     def pool(self, name: str) -> PoolRecord | None:
         return next((pool for pool in self.pools if pool.name == name), None)
 
@@ -88,6 +92,8 @@ def encode_ledger(ledger: Ledger) -> bytes:
         del document["tlsStage"]
     if not ledger.accounts:
         del document["accounts"]
+    if not ledger.encryption_keys:
+        del document["encryptionKeys"]
     return msgspec.json.encode(document, order="sorted")
 
 
@@ -98,6 +104,7 @@ def ledger_of_config(served: ServerConfig) -> Ledger:
     return Ledger(
         epoch=served.epoch,
         tls_stage=served.tls.stage if served.tls is not None else "Off",
+        encryption_keys={"default.1": ""} if served.encryption is not None and served.encryption.keys_folder else {},
         pools=tuple(
             PoolRecord(
                 name=pool.name,
@@ -134,6 +141,8 @@ def _contradictions(tenant: TenantSpec, ledger: Ledger) -> Iterable[Fault]:
         ):
             if now != then:
                 yield Fault(f"{where}.{field}", f"is {now}, but the pool's drives were laid out with {then}")
+    if ledger.encryption_keys and tenant.encryption is None:
+        yield Fault("spec.encryption", "cannot be left out: objects may be encrypted under its keys")
     declared = {pool.name for pool in tenant.pools}
     for record in ledger.pools:
         if record.name not in declared:

@@ -34,6 +34,7 @@ from holdfast_operator.desired.network import render_network
 from holdfast_operator.desired.render import render_tenant
 from holdfast_operator.desired.request import RenderRequest
 from holdfast_operator.desired.secrets import render_peer_copy, render_peer_secret
+from holdfast_operator.encryption_step import settle_encryption
 from holdfast_operator.gather import Gathered, KeyMint, gather_credentials
 from holdfast_operator.growth import growth_message, plan_growth, pods_to_remount
 from holdfast_operator.key_rotation import (
@@ -253,6 +254,9 @@ class Reconciler:
         self._ports.metrics.certificates_seen(key, tls.ends())
         views = await self._ports.health.ask_all(pods, tls.reach)
         redundancy = merge_views(gathered.ledger.pools, views, {(pod.pool, pod.ordinal): pod.node for pod in pods})
+        encryption = await settle_encryption(
+            self._ports.kube, self._ports.direct, tenant, gathered.ledger, self._ports.mint.encryption_key
+        )
         store = self._store(gathered, tenant, pods, tls.reach)
         credentials = await self._keys(key, tenant, gathered, redundancy, store)
         serving = redundancy.of_pools(credentials.ledger.serving_pools)
@@ -262,7 +266,7 @@ class Reconciler:
             reported_epochs(credentials.ledger.pools, redundancy),
             formatted_pools(credentials.ledger.pools, redundancy),
         )
-        ledger = note_intentions(tls.advance(ledger, views), tenant, credentials)
+        ledger = note_intentions(encryption.advance(tls.advance(ledger, views)), tenant, credentials)
         request = RenderRequest(
             tenant=tenant,
             credentials=credentials,
@@ -297,7 +301,8 @@ class Reconciler:
         stateful_sets = read_stateful_sets(live.of_kind(STATEFUL_SET), sent)
         step: Step = Nothing()
         if accepted is not None:
-            step = await self._roll(key, tenant, pods, stateful_sets, redundancy, to_remount, tls.reach)
+            held = encryption.trouble[1] if encryption.lost and encryption.trouble is not None else ""
+            step = await self._roll(key, tenant, pods, stateful_sets, redundancy, to_remount, tls.reach, held)
 
         async def write(fresh: Ledger) -> None:
             # The rest of the Secrets was applied moments ago; only the ledger within them has changed.
@@ -332,6 +337,8 @@ class Reconciler:
             network=network,
             tls=secured,
             tls_keeps_from_serving=tls.keeps_from_serving(secured),
+            encryption=encryption.finding(views),
+            encryption_lost=encryption.lost,
         )
 
     def _store(self, gathered: Gathered, tenant: TenantSpec, pods: Sequence[PodState], reach: Reach) -> StoreClient:
@@ -381,9 +388,12 @@ class Reconciler:
         redundancy: Redundancy,
         to_remount: frozenset[str],
         reach: Reach,
+        held: str,
     ) -> Step:
-        """Take the next disruptive step, at most one."""
+        """Take the next disruptive step, at most one.  `held`: why no pod that runs may be replaced."""
         step = plan_rollout(tenant, pods, stateful_sets, redundancy, to_remount)
+        if held and isinstance(step, EvictPod | InterruptPod):
+            return Wait(step.outdated, held)
         if isinstance(step, EvictPod | ReplaceDownPod | InterruptPod):
             # The view may be old, and a pod be gone, or new, that was to be replaced.
             live = await list_live_objects(self._ports.direct, tenant.namespace, tenant.name)

@@ -38,6 +38,7 @@ def server_config(request: RenderRequest) -> config.ServerConfig:
         domains=list(tenant.domains),
         tls=tls_config(tenant, request.ledger),
         audit=_audit(tenant),
+        encryption=_encryption(tenant),
         object_ownership=tenant.object_ownership,
         pools=[_pool(tenant, record, request.cluster_domain) for record in request.ledger.pools],
         keys=config.KeyFiles(
@@ -46,6 +47,15 @@ def server_config(request: RenderRequest) -> config.ServerConfig:
             peer_key_file=f"{paths.KEYS_FOLDER}/{secrets.PEER_KEY}",
             further_keys_file=f"{paths.KEYS_FOLDER}/{secrets.FURTHER_KEY}",
         ),
+    )
+
+
+def _encryption(tenant: TenantSpec) -> config.EncryptionConfig | None:
+    if tenant.encryption is None:
+        return None
+    return config.EncryptionConfig(
+        keys_folder=paths.ENCRYPTION_FOLDER,
+        customer_keys_over_plaintext=tenant.encryption.customer_keys_over_plaintext,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 CONFIG_FOLDER = "/etc/holdfast/config"
 CONFIG_KEY = "config.yaml"
 KEYS_FOLDER = "/etc/holdfast/keys"
+ENCRYPTION_FOLDER = "/etc/holdfast/encryption"
 AUDIT_FOLDER = "/etc/holdfast/audit"
 AUDIT_TOKEN_KEY = "token"
 DRIVE_PATH = "/data{volume}"

@@ -80,7 +80,7 @@ def _pod_spec(request: RenderRequest, pool: PoolSpec, selector: dict[str, str]) 
         "terminationGracePeriodSeconds": TERMINATION_SECONDS,
         "securityContext": _security_context(tenant.identity),
         "containers": [_container(request, pool)],
-        "volumes": [*_volumes(tenant), *_audit_volumes(tenant)],
+        "volumes": [*_volumes(tenant), *_encryption_volumes(tenant), *_audit_volumes(tenant)],
     }
     spec.update(_scheduling(pool.pods, selector))
     if tenant.image_pull_secrets:
@@ -158,6 +158,8 @@ def _mounts(tenant: TenantSpec, pool: PoolSpec) -> list[dict[str, Any]]:
         {"name": "keys", "mountPath": paths.KEYS_FOLDER, "readOnly": True},
     ]
     mounts.append(tls_mount())
+    if tenant.encryption is not None:
+        mounts.append({"name": "encryption", "mountPath": paths.ENCRYPTION_FOLDER, "readOnly": True})
     if tenant.token_secret_name:
         mounts.append({"name": "audit", "mountPath": paths.AUDIT_FOLDER, "readOnly": True})
     mounts += [
@@ -175,6 +177,14 @@ def _volumes(tenant: TenantSpec) -> list[dict[str, Any]]:
         {"name": "keys", "secret": {"secretName": labels.peer_secret_name(tenant.name), "items": keys}},
         tls_volume(tenant),
     ]
+
+
+def _encryption_volumes(tenant: TenantSpec) -> list[dict[str, Any]]:
+    if tenant.encryption is None:
+        return []
+    # Optional: a pod without these keys serves what is not encrypted, and has shards of what is.
+    name = tenant.encryption.secret_name or labels.encryption_secret_name(tenant.name)
+    return [{"name": "encryption", "secret": {"secretName": name, "optional": True}}]
 
 
 def _audit_volumes(tenant: TenantSpec) -> list[dict[str, Any]]:

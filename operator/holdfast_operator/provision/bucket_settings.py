@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from xml.etree import ElementTree
 
 from holdfast_operator.provision.bucket_limits import lifecycle_document, quota_document
-from holdfast_operator.tenant.spec import BucketSpec, CorsRule, ObjectLockSpec
+from holdfast_operator.tenant.spec import BucketEncryptionSpec, BucketSpec, CorsRule, ObjectLockSpec
 
 VERSIONING, OWNERSHIP, TAGGING, CORS, POLICY = "versioning", "ownershipControls", "tagging", "cors", "policy"
 OBJECT_LOCK = "object-lock"
+ENCRYPTION = "encryption"
 LIFECYCLE = "lifecycle"
 """The sub-resources."""
 QUOTA = "quota"
@@ -27,6 +28,7 @@ ABSENT_CODES = frozenset(
         "NoSuchBucketPolicy",
         "OwnershipControlsNotFoundError",
         "ObjectLockConfigurationNotFoundError",
+        "ServerSideEncryptionConfigurationNotFoundError",
     }
 )
 
@@ -48,6 +50,8 @@ def settings_of(bucket: BucketSpec) -> dict[str, bytes | None]:
         wanted[OBJECT_LOCK] = _object_lock(bucket.object_lock)
     if bucket.object_ownership is not None:
         wanted[OWNERSHIP] = _ownership(bucket.object_ownership)
+    if bucket.encryption is not None:
+        wanted[ENCRYPTION] = _encryption(bucket.encryption) if bucket.encryption.algorithm != "None" else None
     if bucket.tags is not None:
         wanted[TAGGING] = _tagging(bucket.tags) if bucket.tags else None
     if bucket.cors is not None:
@@ -95,6 +99,18 @@ def _object_lock(lock: ObjectLockSpec) -> bytes:
         default = ElementTree.SubElement(ElementTree.SubElement(root, "Rule"), "DefaultRetention")
         ElementTree.SubElement(default, "Mode").text = lock.mode
         ElementTree.SubElement(default, "Years" if lock.years else "Days").text = str(lock.years or lock.days)
+    return ElementTree.tostring(root, encoding="utf-8")
+
+
+def _encryption(encryption: BucketEncryptionSpec) -> bytes:
+    """As the store shows it, too."""
+    root = ElementTree.Element("ServerSideEncryptionConfiguration")
+    rule = ElementTree.SubElement(root, "Rule")
+    default = ElementTree.SubElement(rule, "ApplyServerSideEncryptionByDefault")
+    ElementTree.SubElement(default, "SSEAlgorithm").text = encryption.algorithm
+    if encryption.key_name:
+        ElementTree.SubElement(default, "KMSMasterKeyID").text = encryption.key_name
+    ElementTree.SubElement(rule, "BucketKeyEnabled").text = "false"
     return ElementTree.tostring(root, encoding="utf-8")
 
 

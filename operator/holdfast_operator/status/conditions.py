@@ -16,6 +16,7 @@ ConditionType = Literal[
     "BucketsReady",
     "UsersReady",
     "TLSReady",
+    "EncryptionReady",
     "NetworkReady",
     "MonitoringReady",
 ]

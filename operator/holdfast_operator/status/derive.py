@@ -69,6 +69,9 @@ class PassFindings:
     """User → what is wrong with its keys."""
     tls: Finding | None = None
     tls_keeps_from_serving: bool = False
+    encryption: Finding | None = None
+    encryption_lost: bool = False
+    """Keys are gone that objects may be encrypted under."""
     monitoring: Finding | None = None
     """What became of `spec.metrics`; None where it asks for nothing."""
     network: Finding | None = None
@@ -102,11 +105,15 @@ def derive_status(findings: PassFindings, previous: Mapping[str, Any], now: str)
         "capacity": derive_capacity(findings.ledger.pools, redundancy),
         "conditions": derive_conditions(
             [
-                _ready([findings.tls, *parts] if findings.tls and findings.tls_keeps_from_serving else parts),
+                _ready([*_keeping_from_serving(findings), *parts]),
                 _progressing(findings),
                 degraded,
                 *parts,
-                *(finding for finding in (findings.tls, findings.network, findings.monitoring) if finding is not None),
+                *(
+                    finding
+                    for finding in (findings.tls, findings.encryption, findings.network, findings.monitoring)
+                    if finding is not None
+                ),
             ],
             previous.get("conditions") or [],
             tenant.generation,
@@ -120,6 +127,16 @@ def derive_status(findings: PassFindings, previous: Mapping[str, Any], now: str)
         ],
         "users": [{**_item(status), "secret": findings.user_secrets[status.name]} for status in _users(findings)],
     }
+
+
+def _keeping_from_serving(findings: PassFindings) -> list[Finding]:
+    """What applies only to some tenants, and keeps clients from being served."""
+    keeping = []
+    if findings.tls is not None and findings.tls_keeps_from_serving:
+        keeping.append(findings.tls)
+    if findings.encryption is not None and findings.encryption_lost:
+        keeping.append(findings.encryption)
+    return keeping
 
 
 def derive_refused_status(

@@ -28,9 +28,11 @@ from holdfast_operator.tenant.spec import (
     Access,
     AccountSpec,
     AuditSpec,
+    BucketEncryptionSpec,
     BucketGrant,
     BucketSpec,
     CorsRule,
+    EncryptionSpec,
     IssuerSpec,
     ObjectLockSpec,
     Plaintext,
@@ -97,6 +99,7 @@ def parse_tenant(body: Mapping[str, Any]) -> Parsed:
         claim_retention=cast(Retention, spec.choice("claimRetention", _RETENTIONS, "Retain")),
         allow_disruption=spec.flag("allowDisruption"),
         tls=_tls(spec.child("tls")),
+        encryption=_encryption(spec.child("encryption")) if spec.has("encryption") else None,
         audit=_audit(spec.child("audit")) if spec.has("audit") else None,
         service_monitor=_service_monitor(metrics),
         prometheus_rule=_prometheus_rule(metrics),
@@ -112,6 +115,26 @@ def parse_tenant(body: Mapping[str, Any]) -> Parsed:
     spec.finish()
     faults += _faults_across_fields(tenant)
     return Parsed(None, tuple(faults)) if faults else Parsed(tenant)
+
+
+def _encryption(fields: Fields) -> EncryptionSpec:
+    over_plaintext = fields.choice("customerKeysOverPlaintext", ("Refused", "Accepted"), "Refused")
+    retired = fields.texts("retiredKeys", max_count=limits.MAX_RETIRED_KEYS)
+    for index, entry in enumerate(retired):
+        if not re.fullmatch(limits.ENCRYPTION_ENTRY, entry):
+            fields.fault(f"retiredKeys[{index}]", f"{entry!r} is no name of a key, as in default.1")
+    encryption = EncryptionSpec(_secret_reference(fields), cast(Plaintext, over_plaintext), retired)
+    fields.finish()
+    return encryption
+
+
+def _bucket_encryption(fields: Fields) -> BucketEncryptionSpec:
+    algorithm = fields.choice("algorithm", limits.BUCKET_ALGORITHMS, "AES256")
+    key_name = fields.text("keyName", max_size=63, pattern=limits.ENCRYPTION_KEY)
+    if key_name and algorithm != "aws:kms":
+        fields.fault("keyName", "is for the algorithm aws:kms")
+    fields.finish()
+    return BucketEncryptionSpec(algorithm, key_name)
 
 
 def _audit(fields: Fields) -> AuditSpec:
@@ -279,6 +302,7 @@ def _bucket(fields: Fields) -> BucketSpec:
         versioning=fields.choice("versioning", _VERSIONING, "Suspended") if fields.has("versioning") else None,
         object_lock=_object_lock(fields.child("objectLock")) if fields.has("objectLock") else None,
         object_ownership=_object_ownership(fields),
+        encryption=_bucket_encryption(fields.child("encryption")) if fields.has("encryption") else None,
         tags=fields.text_mapping("tags") if fields.has("tags") else None,
         cors=tuple(map(_cors_rule, fields.items("cors", max_count=limits.MAX_CORS_RULES)))
         if fields.has("cors")
@@ -411,6 +435,10 @@ def _faults_across_fields(tenant: TenantSpec) -> Iterable[Fault]:
             seen.add(item.name)
     if sum(pool.servers for pool in tenant.pools) > names.MAX_PODS:
         yield Fault("spec.pools", f"more than {names.MAX_PODS} servers in all")
+    for index, bucket in enumerate(tenant.buckets):
+        asked = bucket.encryption is not None and bucket.encryption.algorithm != "None"
+        if asked and tenant.encryption is None:
+            yield Fault(f"spec.buckets[{index}].encryption", "needs the keys of spec.encryption")
     known = {policy.name for policy in tenant.policies} | set(limits.BUILT_IN_POLICIES)
     yield from _account_faults(tenant)
     for index, user in enumerate(tenant.users):

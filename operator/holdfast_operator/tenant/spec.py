@@ -105,6 +105,13 @@ class ObjectLockSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class BucketEncryptionSpec:
+    algorithm: str
+    """`AES256`, `aws:kms`, or `None`, which takes it away."""
+    key_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class BucketSpec:
     name: str
     deletion_policy: Retention = "Retain"
@@ -115,6 +122,8 @@ class BucketSpec:
     """None: not managed."""
     object_ownership: ObjectOwnership | None = None
     """None: not managed."""
+    encryption: BucketEncryptionSpec | None = None
+    """Of objects whose writer asks for none; None: not managed."""
     tags: Mapping[str, str] | None = None
     """None: not managed; here and below, what is empty is taken away."""
     cors: tuple[CorsRule, ...] | None = None
@@ -200,6 +209,16 @@ class TlsSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class EncryptionSpec:
+    secret_name: str | None = None
+    """A Secret of the namespace with keys; `<tenant>-encryption`, made by the operator, if None."""
+    customer_keys_over_plaintext: Plaintext = "Refused"
+    """What becomes of clients that send keys of SSE-C without TLS, as the pods see it."""
+    retired_keys: tuple[str, ...] = ()
+    """Entries of the Secret that may be gone."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """How the Service for clients is reached."""
 
@@ -271,6 +290,7 @@ class TenantSpec:
     claim_retention: Retention = "Retain"
     allow_disruption: bool = False
     tls: TlsSpec = TlsSpec()
+    encryption: EncryptionSpec | None = None
     audit: AuditSpec | None = None
     service_monitor: ServiceMonitorSpec | None = None
     """Made only where it is asked for."""

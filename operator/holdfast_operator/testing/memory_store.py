@@ -20,8 +20,9 @@ from holdfast_operator.observe.trust import PLAIN, Reach
 from holdfast_operator.provision.client import StoreRefused, StoreUnavailable
 from holdfast_operator.testing.memory_kube import MemoryKubeClient
 from holdfast_server.contract import admin, config, geometry
+from holdfast_server.contract.encryption_keys import decode_ring, fingerprint
 from holdfast_server.contract.healing import DriveHealing, FillingProgress, HealProgress, SetHealing
-from holdfast_server.contract.health import ClusterHealth, DriveHealth, SetHealth, TlsHealth
+from holdfast_server.contract.health import ClusterHealth, DriveHealth, EncryptionHealth, SetHealth, TlsHealth
 from holdfast_server.contract.keys import decode_further_keys
 
 
@@ -174,7 +175,10 @@ class MemoryPods:
         """Pods are ready, and none answers the operator."""
         self.key_revisions: dict[str, int] = {}
         """Pods that still work with the keys of an older revision."""
+        self.without_new_keys: set[str] = set()
+        """Pods whose kubelet has not refreshed the mounted encryption keys."""
         self._mounted_revision = 0
+        self._mounted_keys: list[str] = []
 
     def settle(self) -> None:
         """Make the pods that the StatefulSets ask for, with the newest revision; restart nothing."""
@@ -260,7 +264,16 @@ class MemoryPods:
             repair_queue_length=self.repair_queue_length,
             healing=self._healing(pod, drives),
             key_revision=self.key_revisions.get(pod.name, self._key_revision(namespace, tenant)),
+            encryption=EncryptionHealth(fingerprints=self._encryption_keys(pod.name, namespace, tenant)),
         )
+
+    def _encryption_keys(self, pod: str, namespace: str, tenant: str) -> list[str]:
+        """Running pods keep what a Secret had that is gone."""
+        secret = self._kube.objects.get((SECRET.kind, namespace, labels.encryption_secret_name(tenant)))
+        if secret is not None:
+            files = {entry: base64.b64decode(text) for entry, text in secret["data"].items()}
+            self._mounted_keys = sorted(fingerprint(entry, key).hex() for entry, key in decode_ring(files).items())
+        return self._mounted_keys[:-1] if pod in self.without_new_keys else self._mounted_keys
 
     def _key_revision(self, namespace: str, tenant: str) -> int:
         """A Secret that is gone, or lacks what is mounted, leaves running pods with what they had."""

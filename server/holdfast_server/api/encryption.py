@@ -156,6 +156,14 @@ def seal_of_part(call: Call, bucket: BucketRecord, upload: Record) -> tuple[Seal
     return seal, shown_headers(upload.sealing, customer)
 
 
+def check_completing(call: Call, bucket: BucketRecord, upload: Record) -> None:
+    """A customer's key that comes with the completion of an upload must be that of its parts.  None need come: clients
+    that know only the earlier protocol send none.  Raises InvalidRequest."""
+    customer = _customer_key(call, call.headers, CUSTOMER_PREFIX)
+    if customer is not None:
+        _open(call, bucket, call.key, upload.sealing, customer)
+
+
 # --- reading
 
 

@@ -11,7 +11,7 @@ import msgspec
 from holdfast_server.api.access import object_acl
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.call import Call, owner_element
-from holdfast_server.api.encryption import completed_headers, seal_of_new_object, seal_of_part
+from holdfast_server.api.encryption import check_completing, completed_headers, seal_of_new_object, seal_of_part
 from holdfast_server.api.lifecycle import abort_of, expiry_of
 from holdfast_server.api.listing import other_owner
 from holdfast_server.api.new_object import new_object_headers
@@ -123,6 +123,7 @@ async def complete_multipart_upload(call: Call) -> Response:
     async with call.writing() as lease:
 
         def assemble_under_lease(upload: Record, stored: object) -> Attributes:
+            check_completing(call, bucket, upload)
             attributes = assemble(upload, stored)  # type: ignore[arg-type]
             lease.confirm()
             return msgspec.structs.replace(attributes, headers=lease.kept(attributes.headers), versioning=lease.keeps)

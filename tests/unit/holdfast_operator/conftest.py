@@ -67,6 +67,7 @@ class World:
         mint = KeyMint(
             key_pair=lambda: KeyPair(f"ACCESS{next(counter):04d}", f"secret-{next(counter):04d}"),
             peer_identity=lambda: PeerIdentity(f"tenant-id-{next(counter)}", f"peer-key-{next(counter):012d}"),
+            encryption_key=lambda: f"{next(counter):064d}",
         )
         self.mint = mint
         self.reconciler = Reconciler(self.ports(self.kube), "holdfast:test", "cluster.local")

@@ -416,6 +416,16 @@ def test_parts_need_the_key_the_upload_was_begun_with(s3: Any) -> None:
     assert "Parts" not in s3.list_parts(**named)
 
 
+def test_completing_with_another_key_is_refused(s3: Any) -> None:
+    named = {"Bucket": BUCKET, "Key": "m"}
+    named["UploadId"] = s3.create_multipart_upload(**named, **CUSTOMER)["UploadId"]
+    etag = s3.upload_part(**named, PartNumber=1, Body=b"x", **CUSTOMER)["ETag"]
+    parts = {"Parts": [{"PartNumber": 1, "ETag": etag}]}
+    assert refused(s3.complete_multipart_upload, **named, MultipartUpload=parts, **OTHER_CUSTOMER)[0] == 400
+    s3.complete_multipart_upload(**named, MultipartUpload=parts, **CUSTOMER)
+    assert get(s3, "m", **CUSTOMER) == b"x"
+
+
 def test_an_upload_by_default_is_sealed_by_default(s3: Any) -> None:
     set_default(s3)
     put(s3)

@@ -1,0 +1,202 @@
+"""Encryption keys of a tenant, over whole passes: made once, never again, watched over."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from holdfast_operator.desired.secrets import LEDGER_KEY
+from holdfast_operator.encryption_step import FIRST_KEY
+from holdfast_operator.kube.port import POD, SECRET, STATEFUL_SET
+from holdfast_operator.ledger import Ledger, decode_ledger, encode_ledger
+
+NAME = "logs-encryption"
+NEW_KEY = base64.b64encode(b"6e" * 32).decode()
+"""As the API has it: base64 of what the file holds, hexadecimal digits."""
+
+
+def secret_of(world: Any, name: str = NAME) -> dict[str, Any]:
+    return dict(world.kube.object(SECRET, name))
+
+
+def change_secret(world: Any, **entries: str | None) -> None:
+    secret = secret_of(world)
+    data = {**secret["data"], **{name.replace("_", "."): value for name, value in entries.items()}}
+    world.kube.put({**secret, "data": {name: value for name, value in data.items() if value is not None}})
+
+
+def ledger_of(world: Any) -> Ledger:
+    return decode_ledger(base64.b64decode(world.kube.object(SECRET, "logs-peer")["data"][LEDGER_KEY]))
+
+
+def condition(world: Any) -> tuple[str, str]:
+    found = world.condition("EncryptionReady")
+    return found["status"], found["reason"]
+
+
+async def test_without_it_nothing_is_made_mounted_or_said(world: Any) -> None:
+    await world.start()
+    assert NAME not in world.kube.names(SECRET)
+    assert "EncryptionReady" not in {one["type"] for one in world.kube.tenant_status()["conditions"]}
+    assert b"encryptionKeys" not in encode_ledger(ledger_of(world))
+    [pool] = [world.kube.object(STATEFUL_SET, name) for name in world.kube.names(STATEFUL_SET)]
+    assert "encryption" not in {volume["name"] for volume in pool["spec"]["template"]["spec"]["volumes"]}
+
+
+async def test_the_first_key_is_made_once_and_mounted(world: Any) -> None:
+    await world.start(encryption={})
+    first = secret_of(world)
+    assert list(first["data"]) == [FIRST_KEY]
+    assert "ownerReferences" not in first["metadata"], "it outlives the Tenant with the data"
+    assert condition(world) == ("True", "KeysInUse")
+    await world.run_passes()
+    world.restart_operator()
+    await world.run_passes()
+    assert secret_of(world)["data"] == first["data"]
+    assert list(ledger_of(world).encryption_keys) == [FIRST_KEY]
+    template = world.kube.object(STATEFUL_SET, "logs-pool-main")["spec"]["template"]["spec"]
+    assert {"name": "encryption", "secret": {"secretName": NAME, "optional": True}} in template["volumes"]
+
+
+async def test_it_goes_with_the_claims_if_they_go(world: Any) -> None:
+    await world.start(encryption={}, claimRetention="Delete")
+    assert secret_of(world)["metadata"]["ownerReferences"][0]["kind"] == "Tenant"
+    world.change_spec(encryption={}, claimRetention="Retain")
+    await world.run_passes()
+    assert not secret_of(world)["metadata"].get("ownerReferences")
+    assert list(secret_of(world)["data"]) == [FIRST_KEY]
+
+
+async def test_a_lost_secret_is_told_and_never_made_anew(world: Any) -> None:
+    await world.start(encryption={})
+    kept = secret_of(world)
+    await world.kube.delete(kept)
+    world.restart_operator()
+    await world.run_passes()
+    assert NAME not in world.kube.names(SECRET)
+    assert condition(world) == ("False", "KeysLost")
+    assert FIRST_KEY in world.condition("EncryptionReady")["message"]
+    assert world.condition("Ready")["status"] == "False"
+    kept["metadata"] = {name: kept["metadata"][name] for name in ("name", "namespace", "labels")}
+    world.kube.put(kept)
+    await world.run_passes()
+    assert condition(world) == ("True", "KeysInUse")
+    assert world.condition("Ready")["status"] == "True"
+
+
+async def test_no_pod_is_replaced_while_keys_are_lost(world: Any) -> None:
+    await world.start(encryption={})
+    before = {name: world.kube.object(POD, name)["metadata"]["uid"] for name in world.kube.names(POD)}
+    await world.kube.delete(secret_of(world))
+    world.change_spec(encryption={}, image="holdfast:next")
+    await world.run_passes(8)
+    assert {name: world.kube.object(POD, name)["metadata"]["uid"] for name in world.kube.names(POD)} == before
+
+
+async def test_it_is_not_made_anew_where_only_the_pods_configuration_remembers(world: Any) -> None:
+    await world.start(encryption={})
+    await world.kube.delete(secret_of(world))
+    for name in ("logs-peer", "logs-peer-copy"):
+        secret = secret_of(world, name)
+        secret["data"] = {key: value for key, value in secret["data"].items() if key != LEDGER_KEY}
+        world.kube.put(secret)
+    world.restart_operator()
+    await world.run_passes()
+    assert NAME not in world.kube.names(SECRET)
+    assert condition(world) == ("False", "KeysLost")
+
+
+async def test_a_key_that_is_added_is_noted_and_said_to_be_used_once_all_pods_have_it(world: Any) -> None:
+    await world.start(encryption={})
+    world.pods.without_new_keys = {"logs-pool-main-1"}
+    change_secret(world, default_2=NEW_KEY)
+    await world.run_passes()
+    assert condition(world) == ("False", "KeysSpreading")
+    assert "logs-pool-main-1" in world.condition("EncryptionReady")["message"]
+    assert world.condition("Ready")["status"] == "True"
+    world.pods.without_new_keys = set()
+    await world.run_passes()
+    assert condition(world) == ("True", "KeysInUse")
+    assert "default.2" in world.condition("EncryptionReady")["message"]
+    assert sorted(ledger_of(world).encryption_keys) == ["default.1", "default.2"]
+
+
+async def test_a_key_may_go_once_it_is_retired(world: Any) -> None:
+    await world.start(encryption={})
+    change_secret(world, default_2=NEW_KEY)
+    await world.run_passes()
+    change_secret(world, default_1=None)
+    await world.run_passes()
+    assert condition(world) == ("False", "KeysLost")
+    world.change_spec(encryption={"retiredKeys": ["default.1"]})
+    await world.run_passes()
+    assert condition(world) == ("True", "KeysInUse")
+    assert list(ledger_of(world).encryption_keys) == ["default.2"]
+
+
+async def test_a_key_that_has_become_another_is_told(world: Any) -> None:
+    await world.start(encryption={})
+    noted = dict(ledger_of(world).encryption_keys)
+    change_secret(world, default_1=NEW_KEY)
+    await world.run_passes()
+    assert condition(world) == ("False", "KeysExchanged")
+    assert ledger_of(world).encryption_keys == noted
+
+
+@pytest.mark.parametrize("entry", [base64.b64encode(b"short").decode(), ""])
+async def test_what_is_no_key_is_told_without_showing_it(world: Any, entry: str) -> None:
+    await world.start(encryption={})
+    world.pods.without_new_keys = set(world.kube.names(POD))
+    secret = secret_of(world)
+    await world.kube.delete(secret)
+    secret["metadata"] = {name: secret["metadata"][name] for name in ("name", "namespace", "labels")}
+    world.pods._encryption_keys = lambda *_: []
+    world.kube.put({**secret, "data": {**secret["data"], "default.2": entry}})
+    await world.run_passes()
+    assert condition(world) == ("False", "KeysInvalid")
+    assert "default.2" in world.condition("EncryptionReady")["message"]
+    assert "short" not in world.condition("EncryptionReady")["message"]
+
+
+async def test_a_secret_of_the_users_is_used_and_never_made(world: Any) -> None:
+    world.pods._encryption_keys = lambda *_: []
+    await world.start(encryption={"secretRef": {"name": "mine"}})
+    assert condition(world) == ("False", "SecretMissing")
+    assert "mine" not in world.kube.names(SECRET)
+    world.kube.put(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "mine", "namespace": "loki"},
+            "data": {"default.1": NEW_KEY, "billing": NEW_KEY},
+        }
+    )
+    await world.run_passes()
+    assert sorted(ledger_of(world).encryption_keys) == ["billing", "default.1"]
+    assert condition(world) == ("False", "KeysSpreading")
+    template = world.kube.object(STATEFUL_SET, "logs-pool-main")["spec"]["template"]["spec"]
+    assert {"name": "encryption", "secret": {"secretName": "mine", "optional": True}} in template["volumes"]
+
+
+async def test_encryption_cannot_be_left_out_again(world: Any) -> None:
+    await world.start(encryption={})
+    world.change_spec()
+    await world.run_passes()
+    assert "spec.encryption" in world.condition("SpecValid")["message"]
+    assert NAME in world.kube.names(SECRET)
+
+
+async def test_a_secret_of_somebody_else_is_not_taken(world: Any) -> None:
+    world.pods._encryption_keys = lambda *_: []
+    world.kube.put(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": NAME, "namespace": "loki"},
+            "data": {"default.1": NEW_KEY},
+        }
+    )
+    await world.start(encryption={})
+    assert condition(world) == ("False", "SecretNotOurs")
