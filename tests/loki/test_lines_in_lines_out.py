@@ -29,7 +29,7 @@ import yaml
 
 from holdfast_operator.testing.cluster import Cluster, wait_for
 from holdfast_server.testing.loki.chart_values import loki_configuration, merged, read_values
-from holdfast_server.testing.loki.lines import Ledger, differences
+from holdfast_server.testing.loki.lines import NANOSECONDS, STEP_NANOSECONDS, Ledger, differences
 from holdfast_server.testing.loki.program import Loki, seconds_ago
 from holdfast_server.testing.standin import StandIn
 
@@ -47,6 +47,7 @@ LONG_AGO_SECONDS = 48 * 3_600
 SETTLE_SECONDS = 600
 VARYING = re.compile(r"\b(start|end|ts|time)=\S+ ?|\S+Z |127(\.\d+){3}(:\d+)?|[0-9a-f]{8,}", re.IGNORECASE)
 ODD = re.compile(r"Traceback|level=(error|critical)| (ERROR|CRITICAL) ")
+AT_ONCE = {"compactor": {"delete_request_cancel_period": "1s", "delete_max_interval": "24h"}}
 RETENTION = {"retention_stream": [{"selector": '{kind="doomed"}', "priority": 1, "period": "24h"}]}
 
 
@@ -74,7 +75,7 @@ class Store:
         found: dict[str, Any] = json.loads(
             text.replace(ADDRESS, address).replace("/etc/holdfast/ca.crt", str(authority))
         )
-        return merged(found, {"limits_config": RETENTION})
+        return merged(found, {"limits_config": {**RETENTION, "deletion_mode": "filter-and-delete"}, **AT_ONCE})
 
     def keys(self) -> dict[str, str]:
         return self.cluster.secret(NAMESPACE, "logs-user-loki")
@@ -245,6 +246,7 @@ def test_every_line_comes_back_out_of_the_store(store: Store, client: str, loki_
         rolled(store, trial, run)
         without_a_node(store, trial)
         deleted_by_retention(trial)
+        deleted_on_request(trial)
         trial.stop()
         loki.configuration = store.configuration(client != "thanos")
         loki.start()
@@ -315,6 +317,34 @@ def deleted_by_retention(trial: Trial) -> None:
     requests = trial.requests + Counter(trial.loki.store_requests())
     assert requests["DeleteObject"] + requests["delete"] > 0
     trial.check("after retention deleted what is too old")
+
+
+def deleted_on_request(trial: Trial) -> None:
+    """Through Loki's own API: whole streams, and lines out of the middle of chunks, which are written anew."""
+    first = trial.next_ns
+    for kind in ("unwanted", "partly"):
+        batch = trial.ledger.batch(LINES_PER_STEP, first, kind)
+        trial.loki.push(trial.ledger, batch)
+    # In whole seconds, which is what a request to delete has.
+    last = trial.next_ns = first + LINES_PER_STEP * STEP_NANOSECONDS + NANOSECONDS
+    trial.loki.flush()
+    # With an index in the store, and no chunk in memory.
+    trial.restart_empty()
+    before = Counter(trial.loki.store_requests())
+    selector = f'{{app="lines",run="{trial.ledger.run}"'
+    trial.loki.delete(f'{selector},kind="unwanted"}}', first, last)
+    trial.loki.delete(f'{selector},kind="partly"}} |= `{trial.ledger.run} ` |~ ` [0-9]*[05] `', first, last)
+    wait_for("Loki to have deleted", lambda: set(trial.loki.deletions()) == {"processed"}, SETTLE_SECONDS)
+    done = Counter(trial.loki.store_requests()) - before
+    assert done["DeleteObject"] + done["delete"] > 0
+    assert uploads(done) > 0, "no chunk was written anew"
+    assert trial.loki.query(trial.ledger.run, trial.first_ns, trial.next_ns, "unwanted") == {}
+    kept = Ledger(trial.ledger.run, 0)
+    for stream in trial.ledger.streams("partly"):
+        kept.lines[stream] = {line for line in trial.ledger.lines[stream] if line[1].split()[1][-1] not in "05"}
+    left = trial.loki.query(trial.ledger.run, trial.first_ns, trial.next_ns, "partly")
+    assert differences(kept, left, "partly") == []
+    trial.check("after lines were deleted on request")
 
 
 def tell(store: Store, trial: Trial) -> None:

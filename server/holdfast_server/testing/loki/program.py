@@ -181,6 +181,15 @@ class Loki:
         wanted = ("app", "run", "kind", "name")
         return [{name: one[name] for name in wanted} for one in found]
 
+    def delete(self, query: str, first_ns: int, last_ns: int) -> None:
+        """Asks the compactor to delete what the query selects; `deletions` tells when it has."""
+        span = {"query": query, "start": first_ns // NANOSECONDS, "end": last_ns // NANOSECONDS}
+        self._call("POST", f"/loki/api/v1/delete?{urllib.parse.urlencode(span)}")
+
+    def deletions(self) -> list[str]:
+        """What has become of each request to delete: `received`, and in the end `processed`."""
+        return [str(one["status"]) for one in self._get("/loki/api/v1/delete", {})]
+
     # --- what it says of itself
     def metrics(self) -> set[str]:
         """Names of all metrics it has a sample of."""
