@@ -19,6 +19,7 @@ ENCRYPTION = "encryption"
 LIFECYCLE = "lifecycle"
 """The sub-resources."""
 QUOTA = "quota"
+OWNER = "owner"
 """Of the admin API."""
 ABSENT_CODES = frozenset(
     {
@@ -44,6 +45,8 @@ def settings_of(bucket: BucketSpec) -> dict[str, bytes | None]:
     """Sub-resource → the document to put there; None to take it away.  Only what is declared, the policy last: it may
     deny root the others."""
     wanted: dict[str, bytes | None] = {}
+    if bucket.owner is not None:
+        wanted[OWNER] = owner_document(bucket.owner)
     if bucket.versioning is not None or bucket.object_lock is not None:
         wanted[VERSIONING] = _versioning(bucket.versioning or "Enabled")
     if bucket.object_lock is not None:
@@ -65,12 +68,16 @@ def settings_of(bucket: BucketSpec) -> dict[str, bytes | None]:
     return wanted
 
 
+def owner_document(account: str) -> bytes:
+    return json.dumps({"account": account}).encode()
+
+
 def same(setting: str, wanted: bytes | None, there: bytes | None) -> bool:
     """Whether what the store shows means what was put."""
     if wanted is None or there is None:
         return wanted is there
     try:
-        if setting in (POLICY, QUOTA):
+        if setting in (POLICY, QUOTA, OWNER):
             return bool(json.loads(wanted) == json.loads(there))
         return list(_leaves(ElementTree.fromstring(wanted))) == list(_leaves(ElementTree.fromstring(there)))
     except (ValueError, ElementTree.ParseError):

@@ -21,12 +21,13 @@ from botocore.credentials import Credentials
 from holdfast_operator.credentials import KeyPair
 from holdfast_operator.observe.trust import PLAIN, Reach
 from holdfast_operator.provision.bucket_limits import shown_quota
-from holdfast_operator.provision.bucket_settings import ABSENT_CODES, QUOTA
+from holdfast_operator.provision.bucket_settings import ABSENT_CODES, OWNER, QUOTA
 from holdfast_server.contract import admin, names
 
 CALL_TIMEOUT_SECONDS = 10.0
 MAX_ANSWER_SIZE_BYTES = 4 * 1024 * 1024
 _ALREADY_OURS = "BucketAlreadyOwnedByYou"
+_ALREADY_THERE = "BucketAlreadyExists"
 _ABSENT_CODES = ("NoSuchBucket", "NoSuchUser", "NoSuchPolicy", "NoSuchEntity")
 
 
@@ -49,7 +50,9 @@ class StoreRefused(StoreError):
 class StoreClient(Protocol):
     """The calls provisioning makes.  All idempotent; all raise StoreError subclasses only."""
 
-    async def create_bucket(self, name: str) -> None: ...
+    async def create_bucket(self, name: str, of_any_account: bool = False) -> None:
+        """`of_any_account`: one that is another account's is there as well."""
+
     async def delete_bucket(self, name: str) -> None:
         """StoreRefused with code BucketNotEmpty where it holds anything."""
 
@@ -94,11 +97,11 @@ class HttpStoreClient:
         self._hosts = tuple(hosts)
         self._signer = S3SigV4Auth(Credentials(root.access_key, root.secret_key), "s3", region)
 
-    async def create_bucket(self, name: str) -> None:
+    async def create_bucket(self, name: str, of_any_account: bool = False) -> None:
         try:
             await self._call("PUT", f"/{quote(name)}")
         except StoreRefused as error:
-            if error.code != _ALREADY_OURS:
+            if error.code != _ALREADY_OURS and not (of_any_account and error.code == _ALREADY_THERE):
                 raise
 
     async def delete_bucket(self, name: str) -> None:
@@ -108,6 +111,8 @@ class HttpStoreClient:
         if setting == QUOTA:
             answer = await self._call("GET", _quota_path(name))
             return _decoded_quota(answer)
+        if setting == OWNER:
+            return await self._call("GET", _owner_path(name))
         try:
             return await self._call("GET", f"/{quote(name)}?{setting}")
         except StoreRefused as error:
@@ -116,7 +121,8 @@ class HttpStoreClient:
             raise
 
     async def put_bucket_setting(self, name: str, setting: str, document: bytes | None) -> None:
-        path = _quota_path(name) if setting == QUOTA else f"/{quote(name)}?{setting}"
+        paths = {QUOTA: _quota_path(name), OWNER: _owner_path(name)}
+        path = paths.get(setting, f"/{quote(name)}?{setting}")
         await self._call("DELETE" if document is None else "PUT", path, document or b"")
 
     async def put_policy(self, name: str, document: Mapping[str, Any]) -> None:
@@ -227,6 +233,10 @@ def _decoded_quota(answer: bytes) -> bytes | None:
 
 def _quota_path(bucket: str) -> str:
     return f"{_admin_path('buckets', bucket)}/quota"
+
+
+def _owner_path(bucket: str) -> str:
+    return f"{_admin_path('buckets', bucket)}/owner"
 
 
 def _admin_path(collection: str, name: str) -> str:

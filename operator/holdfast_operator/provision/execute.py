@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from holdfast_operator.provision.bucket_settings import OWNER
 from holdfast_operator.provision.client import StoreClient, StoreError, StoreRefused, StoreUnavailable
 from holdfast_operator.provision.plan import ProvisionPlan, Removed, UserKey, UserTask
 from holdfast_operator.provision.policy import generated_policy_name
@@ -134,7 +135,7 @@ class _Run:
 
     async def make_bucket(self, name: str, settings: Mapping[str, bytes | None]) -> None:
         """A setting that is refused holds up none of the others; all refusals are told."""
-        await self._store.create_bucket(name)
+        await self._store.create_bucket(name, of_any_account=OWNER in settings)
         refusals: dict[str, StoreRefused] = {}
         for setting, document in settings.items():
             try:

@@ -299,6 +299,7 @@ def _bucket(fields: Fields) -> BucketSpec:
     bucket = BucketSpec(
         name=fields.text("name", required=True, max_size=63, pattern=limits.BUCKET_NAME),
         deletion_policy=cast(Retention, fields.choice("deletionPolicy", _RETENTIONS, "Retain")),
+        owner=fields.text("owner", max_size=limits.MAX_ACCOUNT_NAME_SIZE, pattern=limits.ACCOUNT_NAME) or None,
         versioning=fields.choice("versioning", _VERSIONING, "Suspended") if fields.has("versioning") else None,
         object_lock=_object_lock(fields.child("objectLock")) if fields.has("objectLock") else None,
         object_ownership=_object_ownership(fields),
@@ -313,6 +314,8 @@ def _bucket(fields: Fields) -> BucketSpec:
     )
     if bucket.tags is not None and len(bucket.tags) > limits.MAX_BUCKET_TAGS:
         fields.fault("tags", f"has {len(bucket.tags)} entries, at most {limits.MAX_BUCKET_TAGS} are allowed")
+    if bucket.owner == limits.RESERVED_ACCOUNT:
+        fields.fault("owner", f"{bucket.owner!r} is how the tenant's own account is shown: leave the field out")
     if bucket.object_lock is not None and bucket.versioning == "Suspended":
         fields.fault("versioning", "cannot be Suspended: objectLock keeps versions")
     fields.finish()
@@ -466,8 +469,11 @@ def _name_faults(tenant: TenantSpec) -> Iterable[Fault]:
 
 
 def _account_faults(tenant: TenantSpec) -> Iterable[Fault]:
-    """Where accounts are declared, users belong to one of them, and each has one root at most."""
+    """Where accounts are declared, users and buckets belong to one of them, and each has one root at most."""
     known = {account.name for account in tenant.accounts}
+    for index, bucket in enumerate(tenant.buckets):
+        if known and bucket.owner is not None and bucket.owner not in known:
+            yield Fault(f"spec.buckets[{index}].owner", f"{bucket.owner!r} is not in spec.accounts")
     roots: set[str] = set()
     for index, user in enumerate(tenant.users):
         if known and user.account and user.account not in known:

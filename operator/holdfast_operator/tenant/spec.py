@@ -116,6 +116,8 @@ class BucketSpec:
     name: str
     deletion_policy: Retention = "Retain"
     """What becomes of the bucket when it leaves the spec; `Delete` removes it only once it is empty."""
+    owner: str | None = None
+    """The account it belongs to; None: not managed, and the tenant's own where the operator makes it."""
     versioning: str | None = None
     """Enabled or Suspended; None: not managed."""
     object_lock: ObjectLockSpec | None = None

@@ -53,7 +53,7 @@ class MemoryStore:
         self.connected_with = root
         return self
 
-    async def create_bucket(self, name: str) -> None:
+    async def create_bucket(self, name: str, of_any_account: bool = False) -> None:
         self._note(f"create_bucket {name}")
         if name in self.refuse_buckets:
             raise StoreRefused("InvalidBucketName", "the name is refused")

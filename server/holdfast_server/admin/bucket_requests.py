@@ -1,14 +1,15 @@
-"""The admin API's requests about buckets: what each holds, and its quota."""
+"""The admin API's requests about buckets: what each holds, its quota, and whose it is."""
 
 from __future__ import annotations
 
 import msgspec
 
+from holdfast_server.admin.identity_requests import account_fault
 from holdfast_server.api.bucket_record import BucketRecord, Quota
 from holdfast_server.api.bucket_settings import change_named_bucket, named_bucket
 from holdfast_server.api.buckets import all_buckets
 from holdfast_server.api.services import Services
-from holdfast_server.contract.buckets import BucketInfo, BucketQuota, TenantUsage
+from holdfast_server.contract.buckets import BucketInfo, BucketOwner, BucketQuota, TenantUsage
 from holdfast_server.objects.port import ObjectError
 from holdfast_server.s3.errors import S3Error
 
@@ -60,6 +61,22 @@ class BucketRequests:
 
     async def delete_quota(self, name: str) -> None:
         await self._set(name, Quota())
+
+    async def owner(self, name: str) -> BucketOwner:
+        """Raises BucketGone, Unavailable."""
+        return BucketOwner(account=(await named_bucket(self._services, name)).account)
+
+    async def put_owner(self, name: str, body: bytes) -> None:
+        """Another account's from now on, whoever made it.  Raises InvalidArgument, BucketGone, BucketBusy, Unavailable,
+        Conflict."""
+        try:
+            account = msgspec.json.decode(body, type=BucketOwner).account
+        except msgspec.MsgspecError as error:
+            raise S3Error("InvalidArgument", str(error)) from error
+        fault = account_fault(account) if account else ""
+        if fault:
+            raise S3Error("InvalidArgument", fault)
+        await change_named_bucket(self._services, name, lambda bucket: msgspec.structs.replace(bucket, account=account))
 
     async def _set(self, name: str, quota: Quota) -> None:
         wanted = None if quota == Quota() else quota

@@ -78,6 +78,13 @@ class AdminApi:
                 _require(identity, "admin:SetBucketQuota")
                 await self._buckets.delete_quota(name)
                 return Response(status=204)
+            case ("GET", ["buckets", name, "owner"]):
+                _require(identity, "admin:GetBucketOwner")
+                return _json(await self._buckets.owner(name))
+            case ("PUT", ["buckets", name, "owner"]):
+                _require(identity, "admin:SetBucketOwner")
+                await self._buckets.put_owner(name, await read())
+                return _done()
             case ("GET", ["heal"]):
                 _require(identity, "admin:Heal")
                 return _json(await self._heal.status())

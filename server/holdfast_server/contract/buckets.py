@@ -4,6 +4,8 @@ GET    /buckets                     → list[BucketInfo]   from the answering po
 GET    /buckets/{name}/quota        → BucketQuota        both null where there is none
 PUT    /buckets/{name}/quota        ← BucketQuota        in force on every pod within five seconds
 DELETE /buckets/{name}/quota                             204 also where there is none; 404 without the bucket
+GET    /buckets/{name}/owner        → BucketOwner
+PUT    /buckets/{name}/owner        ← BucketOwner        the objects that are the bucket owner's are the new one's
 """
 
 from __future__ import annotations
@@ -23,6 +25,11 @@ class BucketQuota(msgspec.Struct, frozen=True, kw_only=True, rename="camel", for
     """Of objects, replaced versions and parts of open uploads, as clients see them, without parity."""
     objects: Annotated[int, msgspec.Meta(ge=1, le=MAX_QUOTA_OBJECTS)] | None = None
     """Objects, replaced versions and delete markers."""
+
+
+class BucketOwner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    account: str
+    """Empty: the tenant's own."""
 
 
 class BucketInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
