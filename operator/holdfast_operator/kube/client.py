@@ -8,6 +8,7 @@ call.  Calls are never repeated here: the reconcile that made them is level-trig
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -27,9 +28,12 @@ from holdfast_operator.kube.errors import (
     KubeUnavailable,
     WatchExpired,
 )
-from holdfast_operator.kube.port import FIELD_MANAGER, POD, Kind, Manifest, WatchEvent, kind_of
+from holdfast_operator.kube.port import FIELD_MANAGER, LEASE, POD, Kind, Manifest, WatchEvent, kind_of
 
 CALL_TIMEOUT_SECONDS = 15.0
+CALLS_AT_A_TIME = 8
+"""An API server that is slow is slower with each further request, until every answer comes too late and everything is
+asked again.  The Lease is exempt: who waits behind others would lose it."""
 LIST_PAGE_COUNT = 500
 """Objects asked for per page of a list, so that no answer grows with the cluster."""
 
@@ -63,6 +67,7 @@ class HttpKubeClient:
     def __init__(self, configuration: Configuration, on_call: Callable[[str, Kind], None] = ignore_call) -> None:
         self._api = ApiClient(configuration)
         self._on_call = on_call
+        self._turns = asyncio.Semaphore(CALLS_AT_A_TIME)
 
     async def __aenter__(self) -> HttpKubeClient:
         return self
@@ -220,8 +225,9 @@ class HttpKubeClient:
         content_type: str = _JSON,
     ) -> Manifest:
         headers = {"Accept": _JSON, "Content-Type": content_type}
+        turn = contextlib.nullcontext() if path.startswith(LEASE.root) else self._turns
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+            async with turn, asyncio.timeout(CALL_TIMEOUT_SECONDS):
                 request = await self._api.param_serialize(
                     method,
                     path,

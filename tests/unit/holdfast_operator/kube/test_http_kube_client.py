@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import yaml
 from aiohttp import web
 
-from holdfast_operator.kube.client import HttpKubeClient
+from holdfast_operator.kube.client import CALLS_AT_A_TIME, HttpKubeClient
 from holdfast_operator.kube.errors import (
     EvictionRefused,
     KubeConflict,
@@ -21,7 +22,7 @@ from holdfast_operator.kube.errors import (
     KubeUnavailable,
 )
 from holdfast_operator.kube.login import LoginFailed, connection_for_kopf, load_configuration
-from holdfast_operator.kube.port import SECRET, STATEFUL_SET, TENANT
+from holdfast_operator.kube.port import LEASE, SECRET, STATEFUL_SET, TENANT
 
 SECRET_MANIFEST = {
     "apiVersion": "v1",
@@ -35,11 +36,16 @@ class ApiServer:
         self.requests: list[web.Request] = []
         self.bodies: list[Any] = []
         self.answer: Callable[[web.Request], tuple[int, Any]] = lambda request: (200, {})
+        self.answers = asyncio.Event()
+        """While it is not set, only Leases are answered."""
+        self.answers.set()
 
     async def handle(self, request: web.Request) -> web.Response:
         body = await request.read()
         self.requests.append(request)
         self.bodies.append(json.loads(body) if body else None)
+        if "/leases/" not in request.path:
+            await self.answers.wait()
         status, value = self.answer(request)
         return web.Response(status=status, text=value if isinstance(value, str) else json.dumps(value))
 
@@ -211,3 +217,19 @@ async def test_a_server_that_is_not_there_is_unavailability(tmp_path: Path) -> N
     async with HttpKubeClient(configuration) as client:
         with pytest.raises(KubeUnavailable):
             await client.get(SECRET, "loki", "logs-root")
+
+
+async def test_a_slow_api_server_gets_a_few_calls_at_a_time_and_the_lease_waits_for_none(
+    api: tuple[ApiServer, str], kube: HttpKubeClient
+) -> None:
+    server = api[0]
+    server.answers.clear()
+    async with asyncio.TaskGroup() as group:
+        calls = [group.create_task(kube.get(SECRET, "loki", f"s{number}")) for number in range(40)]
+        async with asyncio.timeout(10):
+            while len(server.requests) < CALLS_AT_A_TIME:
+                await asyncio.sleep(0.01)
+        assert await kube.get(LEASE, "system", "operator") == {}
+        assert len(server.requests) == CALLS_AT_A_TIME + 1
+        server.answers.set()
+    assert [await call for call in calls] == [{}] * 40
