@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from holdfast_server.api import (
     attributes,
@@ -34,6 +35,7 @@ from holdfast_server.api import (
 from holdfast_server.api.access import bucket_facts, check_expected_owner
 from holdfast_server.api.admission import Ticket
 from holdfast_server.api.audit_trail import ADMIN, Trail
+from holdfast_server.api.authentication import note_failure
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.buckets_cache import BucketBusy, BucketGone
 from holdfast_server.api.call import Call
@@ -49,6 +51,7 @@ from holdfast_server.s3.request import Request, Response, parse_query, virtual_h
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Handler = Callable[[Call], Awaitable[Response]]
 Identify = Callable[[], Awaitable[Identity]]
 Mount = Callable[[Identify, Request, IncomingBody], Awaitable[Response]]
@@ -147,7 +150,12 @@ class Dispatcher:
     ) -> None:
         self._services = services
         self._calls = calls
-        self._authenticator = Authenticator(services.identities.credentials, lambda: services.domains)
+        self._authenticator = Authenticator(
+            services.identities.credentials,
+            lambda: services.domains,
+            limits=services.failures,
+            monotonic=services.clock.monotonic_seconds,
+        )
         self._mounts = dict(mounts or {})
         self._mounted = tuple(prefix + "/" for prefix in self._mounts)
 
@@ -271,20 +279,12 @@ class Dispatcher:
 
     async def _authenticate(self, request: Request) -> VerifiedRequest:
         now_ms = self._services.clock.now_ms()
-        try:
-            return self._authenticator.authenticate(request, now_ms)
-        except S3Error as error:
-            await self._learn_key(error)
-        return self._authenticator.authenticate(request, now_ms)
+        return await self._proven(lambda: self._authenticator.authenticate(request, now_ms), request)
 
     async def _identify(self, request: Request, trail: Trail | None) -> Identity:
         now_ms = self._services.clock.now_ms()
         query = parse_query(request.raw_query)
-        try:
-            identity = self._authenticator.identify(request, query, now_ms)
-        except S3Error as error:
-            await self._learn_key(error)
-            identity = self._authenticator.identify(request, query, now_ms)
+        identity = await self._proven(lambda: self._authenticator.identify(request, query, now_ms), request)
         if trail is not None:
             trail.principal = identity.principal
         return identity
@@ -298,19 +298,26 @@ class Dispatcher:
 
     async def _identify_call(self, request: Request, service: str, body_hash: str, trail: Trail | None) -> Identity:
         now_ms = self._services.clock.now_ms()
-        try:
-            identity = self._authenticator.identify_call(request, service, body_hash, now_ms)
-        except S3Error as error:
-            await self._learn_key(error)
-            identity = self._authenticator.identify_call(request, service, body_hash, now_ms)
+        identity = await self._proven(
+            lambda: self._authenticator.identify_call(request, service, body_hash, now_ms), request
+        )
         if trail is not None:
             trail.principal = identity.principal
         return identity
 
-    async def _learn_key(self, error: S3Error) -> None:
-        """Returns if an unknown key has become known; raises what was wrong otherwise."""
-        if not await self._services.identities.learn(error):
-            raise error
+    async def _proven(self, check: Callable[[], T], request: Request) -> T:
+        """What the check finds, asked again where an unknown key could be learnt meanwhile.  Failures are counted."""
+        try:
+            return check()
+        except S3Error as error:
+            first = error
+        try:
+            if not await self._services.identities.learn(first):
+                raise first
+            return check()
+        except S3Error as error:
+            note_failure(self._services, error, request)
+            raise
 
     # --- failures
 

@@ -164,8 +164,8 @@ class _ChangedMeanwhile(Exception):
 class _Unknown(S3Error):
     """A session hangs on documents that this pod has not read yet."""
 
-    def __init__(self, parent: str, documents: Sequence[str]) -> None:
-        super().__init__("InvalidAccessKeyId", AWSAccessKeyId=parent)
+    def __init__(self, access_key: str, documents: Sequence[str]) -> None:
+        super().__init__("InvalidAccessKeyId", AWSAccessKeyId=access_key)
         self.documents = tuple(documents)
 
 
@@ -294,7 +294,7 @@ class Identities:
             try:
                 session = self.tokens.read(access_key, token)
             except TokenError as error:
-                raise S3Error("InvalidToken") from error
+                raise S3Error("InvalidToken", AWSAccessKeyId=access_key) from error
             while len(self._sessions) >= MAX_KEPT_SESSIONS:
                 self._sessions.pop(next(iter(self._sessions)))
             self._sessions[access_key, token] = session
@@ -312,7 +312,7 @@ class Identities:
         if session.kind == "role" and role is None:
             missing.append(document_name(ROLE, session.account, session.role_name))
         if session.parent_mark not in [secret_mark(secret) for secret in secrets] or missing:
-            raise _Unknown(session.parent, missing)
+            raise _Unknown(access_key, missing)
         assert parent is not None
         limits = self._session_limits(session)
         if role is None:

@@ -41,6 +41,21 @@ class Metrics:
         self.malformed = Counter(
             "holdfast_http_malformed", "Requests that were no valid HTTP or too large.", registry=self.registry
         )
+        self._authentication_failures = Counter(
+            "holdfast_s3_authentication_failures",
+            "Requests with an unknown key, a wrong signature or a wrong token, by the error's code.",
+            ("code",),
+            registry=self.registry,
+        )
+        self.authentication_throttled = Counter(
+            "holdfast_s3_authentication_throttled",
+            "Requests refused unseen because too many of the same source had failed to authenticate.",
+            registry=self.registry,
+        )
+
+    def authentication_failed(self, code: str) -> None:
+        """`code` is one of `auth.verified.FAILURES`."""
+        self._authentication_failures.labels(code).inc()
 
     def observe(self, operation: str, status: int, seconds: float) -> None:
         self._requests.labels(operation, f"{status // 100}xx").inc()

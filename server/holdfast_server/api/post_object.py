@@ -13,9 +13,11 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
+from holdfast_server.api.authentication import admit, note_failure
 from holdfast_server.api.buckets_cache import WriteLease
 from holdfast_server.api.call import Call
 from holdfast_server.api.encryption import seal_of_new_object
+from holdfast_server.api.identities import Identities
 from holdfast_server.api.lifecycle import expiry_of
 from holdfast_server.api.new_object import new_object_headers
 from holdfast_server.api.payload_body import etag_of
@@ -154,14 +156,15 @@ async def _signed(call: Call, fields: Mapping[str, str]) -> tuple[Principal, For
     claim = parse_form_claim(fields)
     if claim is None:
         return ANONYMOUS, None
-    identities = call.services.identities
+    request = call.verified.request
+    admit(call.services, request, claim.access_key)
     try:
-        known = identities.known(claim.access_key, claim.session_token)
+        known = await _known(call.services.identities, claim)
+        _prove(claim, fields["policy"], known)
     except S3Error as error:
-        if not await identities.learn(error):
-            raise
-        known = identities.known(claim.access_key, claim.session_token)
-    _prove(claim, fields["policy"], known)
+        note_failure(call.services, error, request)
+        raise
+    call.services.failures.succeeded(request.remote, claim.access_key)
     if 0 < known.expires_ms <= call.services.clock.now_ms():
         raise S3Error("ExpiredToken")
     policy = parse_form_policy(fields["policy"])
@@ -169,10 +172,19 @@ async def _signed(call: Call, fields: Mapping[str, str]) -> tuple[Principal, For
     return known.principal, policy
 
 
+async def _known(identities: Identities, claim: FormClaim) -> Credentials:
+    try:
+        return identities.known(claim.access_key, claim.session_token)
+    except S3Error as error:
+        if not await identities.learn(error):
+            raise
+        return identities.known(claim.access_key, claim.session_token)
+
+
 def _prove(claim: FormClaim, policy: str, known: Credentials) -> None:
     """With the secret key, or one of those before it."""
     if claim.session_token != known.session_token:
-        raise S3Error("InvalidToken")
+        raise S3Error("InvalidToken", AWSAccessKeyId=claim.access_key)
     for secret_key in known.former_secret_keys:
         try:
             return check_form_signature(claim, policy, secret_key)

@@ -18,6 +18,7 @@ from holdfast_server.api.metrics import Metrics
 from holdfast_server.api.quotas import USAGE_TOPIC, Quotas
 from holdfast_server.api.sealing_keys import SealingKeys
 from holdfast_server.audit.log import AuditLog
+from holdfast_server.auth.failure_limits import FailureLimits
 from holdfast_server.clock.bounds import TimeBounds
 from holdfast_server.clock.port import Clock
 from holdfast_server.contract import names
@@ -93,6 +94,8 @@ class Services:
     """Sent as x-amz-id-2, so that a client's log says which pod answered."""
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
+    failures: FailureLimits = field(default_factory=FailureLimits)
+    """How many failed authentications sources may cause."""
     memory: PodMemory = field(default_factory=PodMemory)
     policies: PolicyShelf = field(default_factory=PolicyShelf)
     """Of buckets, parsed."""

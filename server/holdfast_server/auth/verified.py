@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from holdfast_server.auth.failure_limits import FailureLimits
 from holdfast_server.auth.principal import ANONYMOUS, Credentials, Principal
 from holdfast_server.s3 import operations, sigv2
 from holdfast_server.s3.errors import S3Error
@@ -36,6 +37,17 @@ _SIGNATURE_PARAMETERS = frozenset(
 )
 _NOT_HOISTED = ("x-amz-checksum-", "x-amz-sdk-checksum-", "x-amz-trailer", "x-amz-decoded-")
 """About the body, which is not known when a URL is presigned: boto3 puts the checksum of an empty one there."""
+
+
+class TooManyFailures(S3Error):
+    """Of the same source, before this request."""
+
+    def __init__(self) -> None:
+        super().__init__("SlowDown", "Too many requests from this address failed to authenticate; try again later.")
+
+
+FAILURES = frozenset({"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"})
+"""Codes of errors that count as failed authentications; each names its `AWSAccessKeyId`."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -78,9 +90,17 @@ class Authenticator:
     """Turns requests into verified ones.  Owns the cache of signing keys; one per event loop."""
 
     def __init__(
-        self, lookup: Lookup, domains: Callable[[], Sequence[str]] = tuple, verifier: Verifier | None = None
+        self,
+        lookup: Lookup,
+        domains: Callable[[], Sequence[str]] = tuple,
+        verifier: Verifier | None = None,
+        limits: FailureLimits | None = None,
+        monotonic: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """`domains` is asked for each request."""
+        """`domains` is asked for each request.  `limits`: what sources may fail, by a clock in seconds; who counts
+        failures is the caller, who may look an unknown key up first."""
+        self._limits = limits or FailureLimits()
+        self._monotonic = monotonic
         self._lookup = lookup
         self._domains = domains
         self._verifier = verifier or Verifier()
@@ -103,12 +123,15 @@ class Authenticator:
     def _identity(
         self, request: Request, query: Mapping[str, str], now_ms: int, claim: sigv2.PresignedClaim | Claim
     ) -> Identity:
+        if not self._limits.admits(request.remote, claim.access_key, self._monotonic()):
+            raise TooManyFailures
         known = self._lookup(claim.access_key, claim.session_token)
         if known is None:
             raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=claim.access_key)
         context, proved_with = self._verify(request, query, claim, known)
         if not _equal(claim.session_token, known.session_token):
-            raise S3Error("InvalidToken")
+            raise S3Error("InvalidToken", AWSAccessKeyId=claim.access_key)
+        self._limits.succeeded(request.remote, claim.access_key)
         if 0 < known.expires_ms <= now_ms:
             raise S3Error("ExpiredToken")
         return Identity(known.principal, context, proved_with, claim.session_token)
