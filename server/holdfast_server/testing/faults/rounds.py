@@ -34,10 +34,10 @@ BUCKET = "crash"
 KEYS = 40
 WORKERS = 12
 MAX_TRAFFIC_SECONDS = 0.5
-STAGING_EMPTY_SECONDS = 20.0
+STAGING_EMPTY_SECONDS = 60.0
 WHOLE_TIMEOUT_SECONDS = 150.0
 """After the last fault: an undecided write is left alone for 30 s before healing may decide it."""
-START_TIMEOUT_SECONDS = 60.0
+START_TIMEOUT_SECONDS = 180.0
 PROGRESS_ROUNDS = 20
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,8 @@ class Tally:
     seconds: float = 0.0
     kills: int = 0
     cuts: int = 0
+    longest_start_seconds: float = 0.0
+    """From starting what was down until every pod saw the write quorum."""
 
 
 class CrashRounds:
@@ -107,7 +109,8 @@ class CrashRounds:
         return (
             f"seed {self.seed}: {tally.rounds} rounds in {tally.seconds:.0f} s "
             f"({60 * tally.rounds / max(tally.seconds, 0.001):.0f} per minute): {kinds}; {tally.kills} kills, "
-            f"{tally.cuts} power cuts; {ledger.acknowledged} writes acknowledged, {ledger.left_undecided} undecided "
+            f"{tally.cuts} power cuts, at most {tally.longest_start_seconds:.1f} s to the write quorum; "
+            f"{ledger.acknowledged} writes acknowledged, {ledger.left_undecided} undecided "
             f"({ledger.took_effect_late} of them seen later), {ledger.observed} observations; "
             f"{dict(self.traffic.counts.most_common())}"
         )
@@ -248,9 +251,11 @@ class CrashRounds:
         self.story.append("all started")
 
     async def _come_up(self) -> None:
+        began = time.monotonic()
         await self._start_missing()
         try:
             await self.pods.wait_healthy()
+            self.tally.longest_start_seconds = max(self.tally.longest_start_seconds, time.monotonic() - began)
         except TimeoutError:
             seen = [f"pod {pod}: {self.pods.health(pod)}\n{self.pods.log_tail(pod)}" for pod in self.pods.processes]
             raise PromiseBroken("no write quorum after a restart:\n" + "\n".join(seen)) from None

@@ -23,7 +23,7 @@ from holdfast_server.testing.faults.s3_session import Answer, NoAnswer, NotSent,
 INLINE_SIZES_BYTES = (1, 700, 4096, 30_000, 65_536)
 FILE_SIZES_BYTES = (65_537, 200_000, 1_048_577, 1_500_000)
 PART_SIZE_BYTES = 5 << 20
-READ_ATTEMPT_SECONDS = 30.0
+READ_ATTEMPT_SECONDS = 90.0
 """How long a read may be refused with 503 once every pod is up again."""
 READ_PAUSE_SECONDS = 0.1
 REFUSED_PAUSE_SECONDS = 0.02
