@@ -17,7 +17,7 @@ import asyncio
 import itertools
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from holdfast_server.clock.stamp import HybridClock
@@ -180,7 +180,7 @@ def replay(seed: int, profile: str = "any") -> Outcome:
     history = History()
     logging.disable(logging.CRITICAL)
     try:
-        virtual_time.run(_run(plan, history, rng))
+        virtual_time.run(run(plan, history, rng))
         judged = _judge(history, plan)
     except Exception as error:
         first: BaseException = error
@@ -235,9 +235,15 @@ def _judge(history: History, plan: Plan) -> bool:
     return True
 
 
-async def _run(plan: Plan, history: History, rng: random.Random) -> None:
+async def run(
+    plan: Plan,
+    history: History,
+    rng: random.Random,
+    make_workload: Callable[[Cluster, History, random.Random], Workload] = Workload,
+) -> None:
+    """A whole run, without the judgement.  Raises Violation."""
     cluster = JoiningCluster(plan, rng, history)
-    workload = Workload(cluster, history, rng)
+    workload = make_workload(cluster, history, rng)
     faults = Faults(cluster, history, rng)
     epochs = [asyncio.create_task(cluster.follow(node)) for node in range(plan.coordinators)]
     epochs.append(asyncio.create_task(cluster.publish()))
@@ -276,6 +282,7 @@ async def _end(cluster: JoiningCluster, history: History, workload: Workload) ->
     _nothing_superseded_is_left(cluster)
     await _everyone_reads(cluster, history, workload)
     await _listings_agree(cluster, workload, history)
+    await workload.look_at_end()
 
 
 async def _everyone_reads(cluster: Cluster, history: History, workload: Workload) -> None:

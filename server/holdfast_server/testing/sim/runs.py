@@ -1,15 +1,17 @@
-"""All profiles by name, whichever simulation runs them: one register's (`simulation`), or a bucket's (`buckets`)."""
+"""All profiles by name, whichever simulation runs them: one register's (`simulation`), a bucket's (`buckets`), or
+a bucket's with versions (`versioned`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from holdfast_server.testing.sim import buckets, plan, simulation
+from holdfast_server.testing.sim import buckets, plan, simulation, versioned
 from holdfast_server.testing.sim.simulation import Outcome
 
 RUNS: Mapping[str, Callable[[int, str], Outcome]] = {
     **dict.fromkeys(plan.PROFILES, simulation.replay),
     **dict.fromkeys(buckets.PROFILES, buckets.replay),
+    **dict.fromkeys(versioned.PROFILES, versioned.replay),
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from holdfast_server.drives.port import DriveError
@@ -56,10 +57,10 @@ def replay(seed: int, profile: str = "any") -> Outcome:
     history = History()
     logging.disable(logging.CRITICAL)  # faults are expected, and the history has them
     try:
-        virtual_time.run(_run(plan, history, rng))
+        virtual_time.run(run(plan, history, rng))
         judged = _judge(history, plan)
     except Exception as error:
-        raise Failed(seed, profile, _first(error), f"{plan}\n{history.told()}") from error
+        raise Failed(seed, profile, first(error), f"{plan}\n{history.told()}") from error
     finally:
         logging.disable(logging.NOTSET)
     operations = history.operations
@@ -74,9 +75,16 @@ def _judge(history: History, plan: Plan) -> bool:
     return True
 
 
-async def _run(plan: Plan, history: History, rng: random.Random) -> None:
+async def run(
+    plan: Plan,
+    history: History,
+    rng: random.Random,
+    make_workload: Callable[[Cluster, History, random.Random], Workload] = Workload,
+    make_ending: type[Ending] = Ending,
+) -> None:
+    """A whole run, without the judgement.  Raises Violation."""
     cluster = Cluster(plan, rng)
-    workload = Workload(cluster, history, rng)
+    workload = make_workload(cluster, history, rng)
     faults = Faults(cluster, history, rng)
     for script in plan.scripts:
         await prefixes.act(script, prefixes.Stage(cluster, history, workload, faults, rng), plan.weather)
@@ -89,7 +97,7 @@ async def _run(plan: Plan, history: History, rng: random.Random) -> None:
         for task in healing:
             task.cancel()
         await asyncio.wait(healing)
-    await Ending(cluster, history, workload, rng).run(faults.replaced)
+    await make_ending(cluster, history, workload, rng).run(faults.replaced)
     await cluster.close()
 
 
@@ -106,7 +114,8 @@ async def _heal(cluster: Cluster, node: int, rng: random.Random) -> None:
             continue
 
 
-def _first(error: BaseException) -> BaseException:
+def first(error: BaseException) -> BaseException:
+    """Of a group its first member."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

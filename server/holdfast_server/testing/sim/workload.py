@@ -82,6 +82,9 @@ class Workload:
                 for _ in range(self._plan.clients_per_coordinator):
                     group.create_task(self._client(Client(node)))
 
+    async def look_at_end(self) -> None:
+        """What else must hold once everything is whole.  Raises Violation."""
+
     async def _client(self, client: Client) -> None:
         plan, rng = self._plan, self._rng
         kinds, weights = list(plan.weights), list(plan.weights.values())
