@@ -3,7 +3,7 @@ operations on a bucket's default.
 
 What a request asks for comes first, then the bucket's default.  A copy of what is sealed under the store's keys is
 sealed too, with SSE-S3 where nothing was asked for.  Before the first sealed object of a bucket every pod must know of
-encryption (docs/decisions/0010-encryption.md): a pod of an earlier release would serve what was sealed.
+encryption (docs/decisions/0012-encryption.md): a pod of an earlier release would serve what was sealed.
 
 New objects are sealed under the newest generation of a key that all reachable pods have.  A key that is gone makes a
 read fail and say which key is missing; nothing is ever given out that was not opened with the right one.
