@@ -21,12 +21,12 @@ SECONDS_PER_ROUND = 20
 FEW = ("kill all", "kill one", "kill while healing", "kill some", "kill while starting")
 
 
-async def run_rounds(directory: Path, rounds: int, kinds: tuple[str, ...]) -> CrashRounds:
+async def run_rounds(directory: Path, rounds: int, kinds: tuple[str, ...], versioned: bool = False) -> CrashRounds:
     pods = PodProcesses(directory, servers=4, volumes=1, entry=altered_server.entry())
     try:
         await pods.start_all()
         async with S3Session(pods.access_key, pods.secret_key) as session:
-            crash = CrashRounds(pods, session, SEED)
+            crash = CrashRounds(pods, session, SEED, versioned=versioned)
             await crash.run(rounds, kinds)
             findings = await crash.finish()
             print(f"\n{crash.summary()}\n{findings}")
@@ -53,3 +53,17 @@ async def test_what_was_acknowledged_survives_a_few_rounds_of_kill_9(tmp_path: P
 async def test_what_was_acknowledged_survives_hundreds_of_rounds_of_kill_9(tmp_path: Path) -> None:
     crash = await run_rounds(tmp_path / "pods", ROUNDS, ())
     assert ROUNDS < 100 or set(crash.tally.kinds) == set(KINDS)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(ROUNDS > 0, reason="the long count runs instead")
+async def test_versions_survive_a_round_of_kill_9(tmp_path: Path) -> None:
+    crash = await run_rounds(tmp_path / "pods", 1, ("kill all",), versioned=True)
+    assert crash.traffic.versions.kept
+
+
+@pytest.mark.timeout(300 + ROUNDS * SECONDS_PER_ROUND)
+@pytest.mark.skipif(ROUNDS == 0, reason="HOLDFAST_CRASH_ROUNDS gives the number of rounds")
+async def test_versions_survive_many_rounds_of_kill_9(tmp_path: Path) -> None:
+    """A fifth as many: nothing that is replaced goes away, so each check takes longer than the last."""
+    await run_rounds(tmp_path / "pods", max(1, ROUNDS // 5), (), versioned=True)

@@ -35,7 +35,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def run_cuts(
     directory: Path, shim: Path, rounds: int, kinds: tuple[str, ...], omit: Omission | None = None,
-    loss: Loss | None = None, impatient: pytest.MonkeyPatch | None = None, finish: bool = True,
+    loss: Loss | None = None, impatient: pytest.MonkeyPatch | None = None, finish: bool = True, versioned: bool = False,
 ) -> CrashRounds:  # fmt: skip
     pods = PodProcesses(directory, servers=4, volumes=1, entry=altered_server.entry(omit=omit))
     power = PowerSupply(pods, shim)
@@ -47,7 +47,7 @@ async def run_cuts(
             impatient.setattr("holdfast_server.testing.pods.START_TIMEOUT_SECONDS", 20.0)
             impatient.setattr("holdfast_server.testing.faults.traffic.READ_ATTEMPT_SECONDS", 5.0)
         async with S3Session(pods.access_key, pods.secret_key) as session:
-            crash = CrashRounds(pods, session, SEED, power)
+            crash = CrashRounds(pods, session, SEED, power, versioned)
             await crash.run(rounds, kinds)
             if finish:
                 print(f"\n{await crash.finish()}")
@@ -69,6 +69,14 @@ async def test_what_was_acknowledged_survives_a_few_power_cuts(shim: Path, tmp_p
 async def test_what_was_acknowledged_survives_hundreds_of_power_cuts(shim: Path, tmp_path: Path) -> None:
     crash = await run_cuts(tmp_path / "pods", shim, ROUNDS, CUTS)
     assert crash.tally.cuts > ROUNDS // 3
+
+
+@LONG
+@pytest.mark.timeout(300 + ROUNDS * SECONDS_PER_ROUND)
+async def test_versions_survive_many_power_cuts(shim: Path, tmp_path: Path) -> None:
+    """A fifth as many: nothing that is replaced goes away, so each check takes longer than the last."""
+    crash = await run_cuts(tmp_path / "pods", shim, max(1, ROUNDS // 5), CUTS, versioned=True)
+    assert crash.traffic.versions.kept
 
 
 @pytest.mark.timeout(240)

@@ -27,7 +27,7 @@ from holdfast_server.testing.faults.ledger import PromiseBroken
 from holdfast_server.testing.faults.power_loss import PowerSupply
 from holdfast_server.testing.faults.s3_session import NoAnswer, S3Session
 from holdfast_server.testing.faults.scanning import scan_everything
-from holdfast_server.testing.faults.traffic import Traffic
+from holdfast_server.testing.faults.traffic import Mix, Traffic
 from holdfast_server.testing.pods import PodProcesses
 
 BUCKET = "crash"
@@ -39,6 +39,11 @@ WHOLE_TIMEOUT_SECONDS = 150.0
 """After the last fault: an undecided write is left alone for 30 s before healing may decide it."""
 START_TIMEOUT_SECONDS = 180.0
 PROGRESS_ROUNDS = 20
+FIRST_OPERATIONS = 80
+"""Before the first round, so that there are versions."""
+VERSIONED_MIX = Mix(delete_version=10, file_sizes_bytes=(65_537, 200_000), multipart=3)
+"""Nothing that is replaced goes away, so large objects are few."""
+VERSIONING = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
 
 log = logging.getLogger(__name__)
 
@@ -59,16 +64,27 @@ class Tally:
 class CrashRounds:
     """See the module.  The pods are running and have no bucket yet."""
 
-    def __init__(self, pods: PodProcesses, session: S3Session, seed: int, power: PowerSupply | None = None) -> None:
-        self.pods, self.seed, self.power = pods, seed, power
+    def __init__(
+        self,
+        pods: PodProcesses,
+        session: S3Session,
+        seed: int,
+        power: PowerSupply | None = None,
+        versioned: bool = False,
+    ) -> None:
+        """`versioned`: the bucket keeps versions, and each that was acknowledged is looked for."""
+        self.pods, self.seed, self.power, self.versioned = pods, seed, power, versioned
         endpoints = [pods.endpoint(pod) for pod in range(pods.servers)]
-        self.traffic = Traffic(session, endpoints, BUCKET, [f"k/{index:03d}" for index in range(KEYS)], seed)
+        keys = [f"k/{index:03d}" for index in range(KEYS)]
+        self.traffic = Traffic(session, endpoints, BUCKET, keys, seed, VERSIONED_MIX if versioned else None)
         self.tally = Tally()
         self.story: list[str] = []
 
     async def run(self, rounds: int, kinds: tuple[str, ...] = ()) -> None:
         """Raises PromiseBroken, with seed, round and story."""
         await self.make_bucket()
+        if self.versioned:
+            await self.traffic.run(WORKERS, operations=FIRST_OPERATIONS)
         for number in range(rounds):
             chance = random.Random(f"{self.seed}/{number}")
             kind = self._kind_of(number, kinds, chance)
@@ -112,6 +128,7 @@ class CrashRounds:
             f"{tally.cuts} power cuts, at most {tally.longest_start_seconds:.1f} s to the write quorum; "
             f"{ledger.acknowledged} writes acknowledged, {ledger.left_undecided} undecided "
             f"({ledger.took_effect_late} of them seen later), {ledger.observed} observations; "
+            f"{len(self.traffic.versions.kept)} versions kept, {len(self.traffic.versions.gone)} deleted; "
             f"{dict(self.traffic.counts.most_common())}"
         )
 
@@ -287,7 +304,13 @@ class CrashRounds:
                 try:
                     answer = await self.traffic.session.exchange(endpoint, "PUT", BUCKET)
                     if answer.ok or answer.code == "BucketAlreadyOwnedByYou":
-                        return
+                        if not self.versioned:
+                            return
+                        answer = await self.traffic.session.exchange(
+                            endpoint, "PUT", BUCKET, query="versioning=", body=VERSIONING
+                        )
+                        if answer.ok:
+                            return
                 except NoAnswer:
                     pass
                 await asyncio.sleep(0.2)

@@ -39,6 +39,7 @@ class Answer:
     sha256: bytes
     body: bytes
     """Kept only where it was asked for, or where the status is an error."""
+    version_id: str = ""
 
     @property
     def ok(self) -> bool:
@@ -140,6 +141,24 @@ class S3Session:
             if document.findtext(f"{space}IsTruncated") != "true":
                 return found
 
+    async def list_versions(self, endpoint: str, bucket: str) -> dict[tuple[str, str], str]:
+        """(key, version id) → ETag, empty for delete markers.  Raises NoAnswer, also for an answer that is no 200."""
+        found: dict[tuple[str, str], str] = {}
+        after = ""
+        while True:
+            answer = await self.exchange(endpoint, "GET", bucket, query=f"max-keys=300&versions={after}", keep=True)
+            if answer.status != 200:
+                raise NoAnswer(f"LIST versions: {answer.status} {answer.code}")
+            document = ElementTree.fromstring(answer.body)
+            space = document.tag.partition("}")[0] + "}"
+            for entry in (*document.iter(f"{space}Version"), *document.iter(f"{space}DeleteMarker")):
+                named = entry.findtext(f"{space}Key", ""), entry.findtext(f"{space}VersionId", "")
+                found[named] = entry.findtext(f"{space}ETag", "").strip('"')
+            if document.findtext(f"{space}IsTruncated") != "true":
+                return found
+            key = quote(document.findtext(f"{space}NextKeyMarker", ""), safe="-_.~")
+            after = f"&key-marker={key}&version-id-marker={document.findtext(f'{space}NextVersionIdMarker', '')}"
+
 
 async def _read(reader: asyncio.StreamReader, keep: bool, headless: bool) -> tuple[Answer, bool]:
     """The answer, and whether the connection can be used again."""
@@ -155,7 +174,8 @@ async def _read(reader: asyncio.StreamReader, keep: bool, headless: bool) -> tup
             size += len(piece)
             if keep or status >= 300:
                 kept += piece
-    answer = Answer(status, headers.get("etag", "").strip('"'), size, digest.digest(), bytes(kept))
+    etag, version_id = headers.get("etag", "").strip('"'), headers.get("x-amz-version-id", "")
+    answer = Answer(status, etag, size, digest.digest(), bytes(kept), version_id)
     return answer, headers.get("connection", "").lower() != "close"
 
 

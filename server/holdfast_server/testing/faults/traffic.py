@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from holdfast_server.testing.faults.kept_versions import KeptVersions
 from holdfast_server.testing.faults.ledger import ABSENT, Ledger, PromiseBroken, Version, make_body, version_of
 from holdfast_server.testing.faults.s3_session import Answer, NoAnswer, NotSent, S3Session
 
@@ -29,6 +30,8 @@ READ_PAUSE_SECONDS = 0.1
 REFUSED_PAUSE_SECONDS = 0.02
 """No connection at all fails at once; without a pause a dead pod would be asked thousands of times."""
 READERS = 16
+VERSIONS_READ = 25
+"""By their ids, through each pod, at each check; all are listed."""
 
 T = TypeVar("T")
 Operation = Callable[[str], Awaitable[None]]
@@ -60,6 +63,8 @@ class Mix:
     multipart: int = 7
     read_range: int = 5
     listing: int = 0
+    delete_version: int = 0
+    """Only in a bucket that keeps versions."""
     inline_sizes_bytes: tuple[int, ...] = INLINE_SIZES_BYTES
     file_sizes_bytes: tuple[int, ...] = FILE_SIZES_BYTES
     multipart_sizes_bytes: tuple[int, ...] = (PART_SIZE_BYTES + 1, PART_SIZE_BYTES + 1_500_000)
@@ -86,6 +91,8 @@ class Traffic:
         """Writes begun and ended, per key."""
         self.session, self.endpoints, self.bucket = session, endpoints, bucket
         self.ledger = Ledger()
+        self.versions = KeptVersions()
+        """Of a bucket that keeps them."""
         self.counts: Counter[str] = Counter()
         self.random = random.Random(seed)
         self._locks = {key: asyncio.Lock() for key in keys}
@@ -127,6 +134,7 @@ class Traffic:
             (self.put_inline, mix.put_inline), (self.put_file, mix.put_file), (self.delete, mix.delete),
             (self.read, mix.read), (self.create, mix.create), (self.replace, mix.replace),
             (self.multipart, mix.multipart), (self.read_range, mix.read_range), (self.list_some, mix.listing),
+            (self.delete_version, mix.delete_version),
         )  # fmt: skip
         return self.random.choices([o for o, _ in operations], [weight for _, weight in operations])[0]
 
@@ -260,7 +268,22 @@ class Traffic:
             if expected is not None:
                 self.ledger.observe(key, expected, f"the condition of {what}")
             self.ledger.acknowledge(key, version)
+            if answer.version_id:
+                self.versions.acknowledge(key, answer.version_id, version.etag if version is not None else ABSENT)
         return answer
+
+    async def delete_version(self, key: str) -> None:
+        """One that is not current, for good: what is current stays."""
+        retired = self.ledger.state(key).retired
+        old = [version for version, etag in self.versions.of(key) if etag in retired]
+        if not old:
+            return
+        version = self.random.choice(old)
+        self.versions.delete(key, version)
+        answer = await self.session.exchange(self._endpoint(), "DELETE", self.bucket, key, f"versionId={version}")
+        self.counts[f"DELETE version {answer.status}"] += 1
+        if answer.ok:
+            self.versions.acknowledge_deletion(key, version)
 
     # --- reads
     async def read(self, key: str) -> None:
@@ -344,6 +367,31 @@ class Traffic:
         for endpoint in self.endpoints:
             await self._check_listing(endpoint)
             await self._check_reads(endpoint)
+        if self.versions.kept:
+            for endpoint in self.endpoints:
+                await self._check_versions(endpoint)
+
+    async def _check_versions(self, endpoint: str) -> None:
+        """All of them listed, some of them read."""
+        listed = await self._patiently(
+            lambda: self.session.list_versions(endpoint, self.bucket), f"LIST versions at {endpoint}"
+        )
+        self.versions.observe(listed, self.ledger, f"LIST versions at {endpoint}")
+        objects = sorted(one for one, etag in self.versions.kept.items() if etag != ABSENT)
+        for key, version in self.random.sample(objects, min(len(objects), VERSIONS_READ)):
+            reading = functools.partial(self._must_read_version, endpoint, key, version)
+            await self._patiently(reading, f"GET {key} {version} at {endpoint}")
+
+    async def _must_read_version(self, endpoint: str, key: str, version: str) -> None:
+        answer = await self.session.exchange(endpoint, "GET", self.bucket, key, f"versionId={version}")
+        if answer.status >= 500:
+            raise NoAnswer("503")
+        etag = self.versions.kept[key, version]
+        if (answer.status, answer.etag) != (200, etag):
+            raise PromiseBroken(
+                f"{key}: GET of {version} at {endpoint} answers {answer.status} {answer.etag}, not {etag}"
+            )
+        self.ledger.check_content(key, etag, answer.sha256, answer.size_bytes, f"GET of {version} at {endpoint}")
 
     async def _check_listing(self, endpoint: str) -> None:
         listed = await self._patiently(lambda: self.session.list_keys(endpoint, self.bucket), f"LIST at {endpoint}")
