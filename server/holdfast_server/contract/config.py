@@ -123,7 +123,7 @@ class DebugConfig(_Struct, frozen=True, kw_only=True):
 
 
 class EncryptionConfig(_Struct, frozen=True, kw_only=True):
-    """What objects are encrypted with (docs/decisions/0010-encryption.md)."""
+    """What objects are encrypted with (docs/decisions/0012-encryption.md)."""
 
     keys_folder: str = ""
     """A file per key (`contract.encryption_keys`), read again when it changes; without it there is SSE-C only."""
