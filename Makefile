@@ -79,6 +79,7 @@ soak: $(STAMP)
 	@HOLDFAST_TREE_SYSTEM_FILES=5000 HOLDFAST_TREE_SYSTEM_BYTES=2000000000 \
 	  $(BIN)/pytest tests/blackbox/test_tree_round_trip.py --timeout 7200 -v --durations=0
 	@HOLDFAST_FUZZ_MINUTES=$(FUZZ_MINUTES) $(BIN)/pytest tests/fuzz -v -s
+	@HOLDFAST_HAMMER_MINUTES=10 $(BIN)/pytest tests/blackbox/test_hammer.py -v -s
 	@$(BIN)/pytest tests/loki -v -s -rs
 
 ## make bench   figures of docs/benchmarks.md

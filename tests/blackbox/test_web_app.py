@@ -31,7 +31,7 @@ import boto3
 import pytest
 import websocket
 
-from holdfast_server.testing.standin import StandIn
+from holdfast_server.testing.standin import StandIn, parse_exports
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "examples/web-app"
@@ -156,6 +156,15 @@ def back_end_command(kind: str) -> list[str]:
     return ["node", str(APP / "node/server.mjs")]
 
 
+def user_keys(standin: StandIn) -> dict[str, str]:
+    """Of the Tenant's user, who may use this bucket and nothing else."""
+    command = [sys.executable, str(APP / "keys.py"), str(standin.kubeconfig)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=WAIT_SECONDS)
+    keys = parse_exports(done.stdout)
+    assert keys["AWS_ACCESS_KEY_ID"] != standin.environment["AWS_ACCESS_KEY_ID"]
+    return keys
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -166,7 +175,7 @@ def free_port() -> int:
 def back_end(kind: str, standin: StandIn, log_file: Path) -> Iterator[int]:
     """Its port."""
     port = free_port()
-    environment = {**os.environ, **standin.environment, "PORT": str(port)}
+    environment = {**os.environ, **standin.environment, **user_keys(standin), "PORT": str(port)}
     with log_file.open("ab") as log:
         process = subprocess.Popen(back_end_command(kind), env=environment, stdout=log, stderr=log)
 

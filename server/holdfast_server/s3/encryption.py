@@ -171,7 +171,7 @@ def _customer_key(text: str, md5: str, prefix: str) -> bytes:
     if len(key) != CUSTOMER_KEY_SIZE_BYTES:
         raise _invalid("The secret key was invalid for the specified algorithm.", prefix + "key", "(hidden)")
     found = base64.b64encode(hashlib.md5(key, usedforsecurity=False).digest())
-    if not hmac.compare_digest(found, md5.encode()):
+    if not hmac.compare_digest(found, md5.encode("utf-8", "surrogateescape")):
         raise _invalid(
             "The calculated MD5 hash of the key did not match the hash that was provided.", prefix + "key-MD5", md5
         )

@@ -16,8 +16,10 @@ from holdfast_server.s3.acl import ALL_USERS, acl_xml, parse_acl
 from holdfast_server.s3.cors import cors_xml, parse_cors
 from holdfast_server.s3.documents_in import parse_complete, parse_create_bucket, parse_delete, parse_versioning
 from holdfast_server.s3.documents_out import Owner
+from holdfast_server.s3.encryption import bucket_encryption_xml, parse_bucket_encryption
 from holdfast_server.s3.errors import S3Error, error_xml
 from holdfast_server.s3.lifecycle import lifecycle_xml, parse_lifecycle
+from holdfast_server.s3.lock_documents import parse_legal_hold, parse_lock_configuration, parse_retention
 from holdfast_server.s3.tags import MAX_BUCKET_TAGS, parse_tagging, tagging_xml
 from holdfast_server.s3.xml_tree import Element, parse
 from holdfast_server.testing.fuzzing.damage import damaged
@@ -40,6 +42,13 @@ _VALID = [
     f'xsi:type="Group"><URI>{ALL_USERS}</URI></Grantee><Permission>READ</Permission></Grant><Grant><Grantee>'
     f"<ID>{OWNER}</ID></Grantee><Permission>FULL_CONTROL</Permission></Grant></AccessControlList>"
     "</AccessControlPolicy>",
+    f"<ServerSideEncryptionConfiguration {_NS}><Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>aws:kms"
+    "</SSEAlgorithm><KMSMasterKeyID>key-1</KMSMasterKeyID></ApplyServerSideEncryptionByDefault><BucketKeyEnabled>true"
+    "</BucketKeyEnabled></Rule></ServerSideEncryptionConfiguration>",
+    f"<ObjectLockConfiguration {_NS}><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>"
+    "<Mode>GOVERNANCE</Mode><Days>3</Days></DefaultRetention></Rule></ObjectLockConfiguration>",
+    f"<Retention {_NS}><Mode>COMPLIANCE</Mode><RetainUntilDate>2030-01-01T00:00:00Z</RetainUntilDate></Retention>",
+    f"<LegalHold {_NS}><Status>ON</Status></LegalHold>",
     "<LifecycleConfiguration><Rule><ID>one</ID><Status>Enabled</Status><Filter><And><Prefix>a</Prefix><Tag><Key>k</Key>"
     "<Value>v</Value></Tag><ObjectSizeGreaterThan>5</ObjectSizeGreaterThan></And></Filter><Expiration><Days>3</Days>"
     "</Expiration><NoncurrentVersionExpiration><NoncurrentDays>2</NoncurrentDays></NoncurrentVersionExpiration></Rule>"
@@ -93,6 +102,10 @@ _READERS: dict[str, Callable[[bytes], object]] = {
     "cors": lambda body: _same_again(parse_cors, cors_xml, body),
     "tags": lambda body: _same_again(lambda again: parse_tagging(again, MAX_BUCKET_TAGS), tagging_xml, body),
     "lifecycle": lambda body: _same_again(lambda again: parse_lifecycle(again, lambda: "id"), lifecycle_xml, body),
+    "encryption": lambda body: _same_again(parse_bucket_encryption, bucket_encryption_xml, body),
+    "lock": parse_lock_configuration,
+    "retention": parse_retention,
+    "legal hold": parse_legal_hold,
     "acl": lambda body: _same_again(
         lambda again: parse_acl(again, OWNER, find_account),
         lambda grants: acl_xml(Owner(OWNER, "root"), grants, find_account),

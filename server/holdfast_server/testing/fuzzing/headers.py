@@ -1,4 +1,4 @@
-"""Target: headers and parameters that have a syntax of their own."""
+"""Targets: headers and parameters that have a syntax of their own, and the forms of IAM's and STS's calls."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from holdfast_server.s3 import checksums, conditions, headers, names, ranges
+from holdfast_server.iam.errors import IamError
+from holdfast_server.iam.parameters import parse_form
+from holdfast_server.s3 import checksums, conditions, encryption, headers, names, ranges
 from holdfast_server.s3.acl import GROUPS, acl_of_headers
 from holdfast_server.s3.cors import answer_preflight, parse_cors, parse_preflight, response_headers
 from holdfast_server.s3.errors import S3Error
+from holdfast_server.s3.lock_documents import lock_of_headers
 from holdfast_server.s3.request import fold_headers, parse_query
 from holdfast_server.s3.tags import decode_tags, encode_tags, parse_tagging_header
-from holdfast_server.testing.fuzzing.damage import damaged_text
+from holdfast_server.testing.fuzzing.damage import damaged, damaged_text
 from holdfast_server.testing.fuzzing.documents import OWNER, find_account
 from holdfast_server.testing.fuzzing.target import Target, pure
 
@@ -51,6 +54,17 @@ _CREDIBLE = {
     "access-control-request-method": ["PUT"],
     "access-control-request-headers": ["content-type, x-amz-date"],
     "x-amz-meta-a": ["ü", "b"],
+    "x-amz-server-side-encryption": ["AES256", "aws:kms"],
+    "x-amz-server-side-encryption-aws-kms-key-id": ["key-1", "arn:aws:kms:r:0:key/a"],
+    "x-amz-server-side-encryption-context": ["eyJhIjoiYiJ9", "e30="],
+    "x-amz-server-side-encryption-customer-algorithm": ["AES256"],
+    "x-amz-server-side-encryption-customer-key": ["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="],
+    "x-amz-server-side-encryption-customer-key-md5": ["cLyK+SRU5/6MKq8N6wTsEA==", "\udcff"],
+    "x-amz-object-lock-mode": ["COMPLIANCE"],
+    "x-amz-object-lock-retain-until-date": ["2030-01-01T00:00:00Z", "0001-01-01T00:00:00+23:59"],
+    "x-amz-object-lock-legal-hold": ["ON"],
+    "x-amz-if-match-size": ["5"],
+    "x-amz-if-match-last-modified-time": ["Wed, 21 Oct 2015 07:28:00 GMT", "2030-01-01T00:00:00Z"],
 }
 _TOKENS = ["", ",", "-", "=", '"', "*", ";", "%", "\udcff", "9" * 30, "²", "\x01", "bytes=", " ", "\t", "?", "/"]
 _PARAMETERS = [
@@ -62,6 +76,8 @@ _PARAMETERS = [
 @st.composite
 def _told(draw: Callable[..., Any]) -> Told:
     chosen = draw(st.lists(st.sampled_from(sorted(_CREDIBLE)), unique=True, max_size=6))
+    if draw(st.integers(0, 4)) == 0:
+        chosen = [*chosen, *(name for name in sorted(_CREDIBLE) if "customer" in name and name not in chosen)]
     found = [
         (name, draw(damaged_text(st.sampled_from(_CREDIBLE[name]), _TOKENS).filter(_on_the_wire))) for name in chosen
     ]
@@ -80,6 +96,10 @@ def check_told(told: Told) -> None:
         lambda: ranges.parse_range(given.get("range"), 1000),
         lambda: ranges.parse_copy_range(given.get("x-amz-copy-source-range", "bytes=0-1"), 1000),
         lambda: conditions.parse_write_condition(given),
+        lambda: conditions.parse_delete_condition(given),
+        lambda: encryption.parse_wanted(given),
+        lambda: encryption.parse_customer_key(given, secure=True),
+        lambda: lock_of_headers(given, 1_700_000_000_000),
         lambda: conditions.check_read(given, "a", 1_700_000_000_000),
         lambda: conditions.check_copy_source(given, "a", 1_700_000_000_000),
         lambda: names.parse_copy_source(given.get("x-amz-copy-source", "a/b")),
@@ -136,4 +156,50 @@ def _check_parameters(raw_query: str) -> None:
             continue
 
 
-TARGETS = [Target("headers and parameters", _told(), pure(check_told))]
+# --- the query protocol of IAM and STS
+
+_CALLS = [
+    "Action=CreateUser&Version=2010-05-08&UserName=ann&Path=%2Fa%2F&Tags.member.1.Key=a&Tags.member.1.Value=b",
+    "Action=ListUsers&MaxItems=5&Marker=x&PathPrefix=%2F",
+    "Action=AssumeRole&DurationSeconds=900&RoleArn=arn&PolicyArns.member.1.arn=b",
+]
+
+
+def check_call(body: bytes) -> None:
+    try:
+        parameters = parse_form(body)
+    except IamError:
+        return
+    for read in (
+        lambda: parameters.name("UserName", 64),
+        parameters.path,
+        parameters.path_prefix,
+        parameters.tags,
+        parameters.page,
+        lambda: parameters.members("PolicyArns"),
+        lambda: parameters.number("DurationSeconds", 3600, 900, 43200),
+        lambda: parameters.check_known(frozenset({"UserName"})),
+    ):
+        try:
+            read()
+        except IamError:
+            continue
+
+
+_CALL_TOKENS = [
+    b"&",
+    b"=",
+    b"%",
+    b"%ff",
+    b"%00",
+    b"+",
+    b"Tags.member.2.Key=",
+    b".member.",
+    b"a=b&" * 400,
+    b"\xff",
+    b"9999",
+]
+TARGETS = [
+    Target("headers and parameters", _told(), pure(check_told)),
+    Target("calls of IAM", damaged(st.sampled_from(_CALLS).map(str.encode), _CALL_TOKENS), pure(check_call)),
+]
