@@ -70,7 +70,9 @@ UNPRODUCTIVE_SHARE = 0.1
 HEALS_PER_PAGE = 64
 LOOK_UPS_AT_ONCE = 32
 _LEAST_ID, _GREATEST_ID = bytes(record.BUCKET_ID_SIZE_BYTES), b"\xff" * record.BUCKET_ID_SIZE_BYTES
-_KINDS = (record.DOCUMENT_SPACE, record.OBJECT_SPACE, record.PART_SPACE, record.UPLOAD_SPACE)
+_KINDS = (
+    record.DOCUMENT_SPACE, record.OBJECT_SPACE, record.PART_SPACE, record.UPLOAD_SPACE, record.VERSION_SPACE
+)  # fmt: skip
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from holdfast_server.heal.service import HealService
 from holdfast_server.heal.settings import HealSettings
 from holdfast_server.heal.tombstones import TURN_MS, judge
 from holdfast_server.objects import record
-from holdfast_server.objects.port import Attributes, Missing, PartRef
+from holdfast_server.objects.port import Attributes, Missing, PartRef, Versioning
 from holdfast_server.objects.record import object_register
 from holdfast_server.testing.memory_cluster import BUCKET, BytesBody, MemoryCluster
 
@@ -303,6 +303,22 @@ async def test_documents_are_dropped_too(cluster: MemoryCluster) -> None:
     await cluster.clock.sleep(RIPE_SECONDS)
     assert await Pods(cluster).drop() == 1
     assert await cluster.store.get_document("bucket/a") is None
+
+
+async def test_deleted_versions_leave_nothing_behind(cluster: MemoryCluster) -> None:
+    for number in range(12):
+        body = BytesBody(str(number).encode(), versioning=Versioning.ENABLED)
+        await cluster.store.put_object(BUCKET, f"k{number // 4}", body)
+    await cluster.settle()
+    for entry in (await cluster.store.list_versions(BUCKET)).entries:
+        if entry.key != "k2":
+            await cluster.store.delete_version(BUCKET, entry.key, entry.record.place)
+    await cluster.settle()
+    await cluster.clock.sleep(RIPE_SECONDS)
+    await Pods(cluster).drop()
+    assert rows(cluster) == [4] * 4
+    assert [entry.key for entry in (await cluster.store.list_versions(BUCKET)).entries] == ["k2"] * 4
+    assert await cluster.get("k2") == b"11"
 
 
 async def test_only_one_pod_has_the_turn_and_the_turn_goes_round(cluster: MemoryCluster) -> None:
