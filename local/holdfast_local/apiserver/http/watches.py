@@ -136,6 +136,8 @@ class Watch:
                 async with asyncio.timeout(BOOKMARK_INTERVAL_SECONDS):
                     await waker.wait()
             except TimeoutError:
+                if waker.is_set():
+                    continue  # both at once, as happens where the loop was held up
                 # Nothing of this kind happened up to the store's revision.
                 seen = max(seen, self._store.revision)
                 if self._options.bookmarks:

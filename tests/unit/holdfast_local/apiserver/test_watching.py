@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -96,6 +97,23 @@ async def test_bookmarks_carry_the_current_version(api: Any, monkeypatch: pytest
         event = await following()
     assert (event["type"], event["object"]["kind"]) == ("BOOKMARK", "ConfigMap")
     assert int(event["object"]["metadata"]["resourceVersion"]) >= int(revision)
+
+
+async def test_a_change_at_the_very_moment_of_a_bookmark_is_not_lost(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watches, "BOOKMARK_INTERVAL_SECONDS", 0.05)
+    revision = (await api.create(MAPS, config_map("a")))["metadata"]["resourceVersion"]
+    store = api.server._store
+    (address,) = (one for one in store.addresses("default") if one.name == "a")
+    async with watching(api, resourceVersion=revision, allowWatchBookmarks="true") as following:
+        async with asyncio.timeout(60):
+            for number in range(10):
+                assert (await following())["type"] == "BOOKMARK"
+                time.sleep(0.1)  # noqa: ASYNC251 - the loop is held up beyond the time of the next one
+                changed = {**store.at(address), "data": {"number": str(number)}}
+                asyncio.get_running_loop().call_soon(store.put, address.key, changed)
+                while (event := await following())["type"] == "BOOKMARK":
+                    pass
+                assert event["object"]["data"] == {"number": str(number)}
 
 
 async def test_initial_events_end_with_a_marked_bookmark(api: Any) -> None:
