@@ -23,7 +23,7 @@ from holdfast_server.admin import tables
 from holdfast_server.admin.bucket_commands import add_bucket_verbs
 from holdfast_server.admin.client import TIMEOUT_SECONDS, AdminClient, AdminFailure, Unreachable
 from holdfast_server.contract import names
-from holdfast_server.contract.admin import Resolve, UserSpec
+from holdfast_server.contract.admin import AccountSpec, Resolve, UserInfo, UserSpec
 from holdfast_server.s3.signing import KeyPair
 
 EXIT_DONE, EXIT_NOT_DONE, EXIT_UNREACHABLE = 0, 1, 2
@@ -71,6 +71,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_user(verbs.add_parser("user", help="users and their policies", description="Users and their policies."))
     bucket = verbs.add_parser("bucket", help="what buckets hold and may hold", description="Buckets and their quotas.")
     add_bucket_verbs(bucket, _verb, _json_option)
+    _add_account(verbs.add_parser("account", help="whom buckets and users belong to",
+                                  description="Accounts: buckets and users belong to them."))  # fmt: skip
     _add_policy(verbs.add_parser("policy", help="IAM policies", description="Policies, in AWS's IAM language."))
 
 
@@ -149,9 +151,37 @@ def _add_user(user: argparse.ArgumentParser) -> None:
     add.add_argument("--policy", action="append", default=[], metavar="NAME", help="may be repeated")
     add.add_argument("--name", default="", help="for people and ARNs; default: the access key")
     add.add_argument("--account", default="", metavar="NAME", help="whose its buckets are; default: the tenant's own")
+    add.add_argument("--account-root", action="store_true", help="may do everything in its account")
+    add.add_argument("--expires", type=_duration_ms, default=0, metavar="TIME", help="ends after 90d, 12h or 30m")
+    add.add_argument("--limit", metavar="FILE", help="a policy that has to allow it, too; - for standard input")
     add.add_argument("--disabled", action="store_true", help="may do nothing")
     remove = _verb(verbs, "remove", _user_remove, "remove a user", "Remove a user; no error where there is none.")
     remove.add_argument("access_key", metavar="ACCESSKEY")
+
+
+def _add_account(account: argparse.ArgumentParser) -> None:
+    verbs = account.add_subparsers(required=True, metavar="VERB")
+    _json_option(_verb(verbs, "list", _account_list, "all accounts", "List all accounts, with their ids."))
+    add = _verb(
+        verbs, "add", _account_add, "declare an account", "Declare an account, or say anew how it is shown to people."
+    )
+    add.add_argument("name", metavar="NAME")
+    add.add_argument("--display-name", default="", metavar="TEXT", help="default: the name")
+    remove = _verb(
+        verbs, "remove", _account_remove, "forget how an account is shown",
+        "Remove an account from those that were declared; its users and buckets stay.",
+    )  # fmt: skip
+    remove.add_argument("name", metavar="NAME")
+
+
+_UNITS_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000}
+
+
+def _duration_ms(text: str) -> int:
+    number, unit = text[:-1], text[-1:]
+    if not (number.isascii() and number.isdigit() and unit in _UNITS_MS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 90d, 12h or 30m")
+    return int(number) * _UNITS_MS[unit]
 
 
 def _add_policy(policy: argparse.ArgumentParser) -> None:
@@ -270,10 +300,21 @@ def _user_list(terminal: _Terminal) -> int:
         terminal.json(users)
         return EXIT_DONE
     rows = [
-        (user.access_key, user.name, ", ".join(user.policies) or "-", "yes" if user.enabled else "no") for user in users
+        (user.access_key, user.name, user.account or "-", _rights(user), "yes" if user.enabled else "no")
+        for user in users
     ]
-    terminal.say(tables.table(("ACCESS KEY", "NAME", "POLICIES", "ENABLED"), rows))
+    terminal.say(tables.table(("ACCESS KEY", "NAME", "ACCOUNT", "POLICIES", "ENABLED"), rows))
     return EXIT_DONE
+
+
+def _rights(user: UserInfo) -> str:
+    """What a key was given, and whether clients made it (then the rest is the IAM API's to tell)."""
+    notes = [*user.policies]
+    notes += ["(root of its account)"] if user.account_root else []
+    notes += ["(made by clients)"] if user.by_clients else []
+    notes += ["(limited)"] if user.limited else []
+    notes += ["(ends)"] if user.expires_ms else []
+    return ", ".join(notes) or "-"
 
 
 def _user_add(terminal: _Terminal) -> int:
@@ -290,11 +331,44 @@ def _user_add(terminal: _Terminal) -> int:
             policies=options.policy,
             enabled=not options.disabled,
             account=options.account,
+            account_root=options.account_root,
+            expires_ms=_now_ms() + options.expires if options.expires else 0,
+            policy=_document(options.limit) if options.limit else None,
         ),
     )
     terminal.say(f"user {options.access_key} is {'disabled' if options.disabled else 'in force'}")
     if not options.secret_stdin:
         terminal.say(f"secret key, shown this once: {secret_key}")
+    return EXIT_DONE
+
+
+def _document(file: str) -> dict[str, object]:
+    text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    try:
+        return msgspec.json.decode(text, type=dict[str, object])
+    except msgspec.MsgspecError as error:
+        raise AdminFailure(f"{file} is no policy: {error}") from error
+
+
+def _account_list(terminal: _Terminal) -> int:
+    accounts = terminal.client.accounts()
+    if terminal.options.json:
+        terminal.json(accounts)
+        return EXIT_DONE
+    rows = [(one.name or "-", one.display_name, one.id, one.canonical_id) for one in accounts]
+    terminal.say(tables.table(("ACCOUNT", "SHOWN AS", "ID", "CANONICAL ID"), rows))
+    return EXIT_DONE
+
+
+def _account_add(terminal: _Terminal) -> int:
+    terminal.client.put_account(terminal.options.name, AccountSpec(display_name=terminal.options.display_name))
+    terminal.say(f"account {terminal.options.name} is there")
+    return EXIT_DONE
+
+
+def _account_remove(terminal: _Terminal) -> int:
+    terminal.client.remove_account(terminal.options.name)
+    terminal.say(f"account {terminal.options.name} is declared no more")
     return EXIT_DONE
 
 

@@ -19,6 +19,8 @@ import msgspec
 
 from holdfast_server.contract import names
 from holdfast_server.contract.admin import (
+    AccountInfo,
+    AccountSpec,
     AdminError,
     HealStatus,
     Resolve,
@@ -88,6 +90,15 @@ class AdminClient:
 
     def remove_user(self, access_key: str) -> None:
         self._call("DELETE", f"/users/{_segment(access_key)}")
+
+    def accounts(self) -> list[AccountInfo]:
+        return self._get("/accounts", list[AccountInfo])
+
+    def put_account(self, name: str, account: AccountSpec) -> None:
+        self._call("PUT", f"/accounts/{_segment(name)}", msgspec.json.encode(account))
+
+    def remove_account(self, name: str) -> None:
+        self._call("DELETE", f"/accounts/{_segment(name)}")
 
     def policies(self) -> list[str]:
         return self._get("/policies", list[str])

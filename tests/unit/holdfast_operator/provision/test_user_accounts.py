@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
+import boto3
 import pytest
 
 from holdfast_operator.credentials import KeyPair
@@ -87,3 +89,38 @@ async def test_what_the_tenant_refuses_the_store_refuses_too(store: HttpStoreCli
 @pytest.mark.parametrize("account", ["A", "-.@=+,_", "a" * limits.MAX_ACCOUNT_NAME_SIZE])
 async def test_what_the_tenant_accepts_the_store_accepts_too(store: HttpStoreClient, account: str) -> None:
     assert (await execute(plan_of(account), store)).complete
+
+
+async def test_accounts_are_made_kept_as_declared_and_forgotten(store: HttpStoreClient) -> None:
+    plan = ProvisionPlan(accounts=(("team-a", "The A team"), ("team-b", "")))
+    done = await execute(plan, store)
+    assert done.complete
+    assert [(item.name, item.state) for item in done.accounts] == [("team-a", "Ready"), ("team-b", "Ready")]
+    assert await store.account_names() == {"team-a": "The A team", "team-b": "team-b"}
+    assert await find_drift(plan, store) == ()
+    await store.put_account("team-a", "Somebody else")
+    await store.delete_account("team-b")
+    assert await find_drift(plan, store) == ("account team-a was changed", "account team-b is gone")
+    gone = await execute(ProvisionPlan(departed_accounts=("team-a",)), store)
+    assert gone.removed.accounts == ("team-a",)
+    assert "team-a" not in await store.account_names()
+
+
+async def test_the_root_of_an_account_is_kept_as_such_and_clients_users_are_left_alone(
+    store: HttpStoreClient, endpoint: Endpoint
+) -> None:
+    plan = ProvisionPlan(users=(UserTask("boss", KEYS[:1], account="team-a", account_root=True),))
+    assert (await execute(plan, store)).complete
+    iam = boto3.client(
+        "iam", endpoint_url=endpoint.url, region_name="us-east-1", aws_access_key_id=KEYS[0].access_key,
+        aws_secret_access_key=KEYS[0].secret_key,
+    )  # fmt: skip
+    await asyncio.to_thread(iam.create_user, UserName="made-by-clients")
+    key = (await asyncio.to_thread(iam.create_access_key, UserName="made-by-clients"))["AccessKey"]["AccessKeyId"]
+    assert await find_drift(plan, store) == (), "what clients made is no drift"
+    (no_root,) = ProvisionPlan(users=(UserTask("boss", KEYS[:1], account="team-a"),)).users
+    await store.put_user(KEYS[0].access_key, user_spec(no_root, KEYS[0]))
+    assert await find_drift(plan, store) == ("user boss was changed",)
+    assert (await execute(plan, store)).complete
+    assert await find_drift(plan, store) == ()
+    assert key in await store.list_users()

@@ -105,6 +105,31 @@ def test_a_buckets_settings_are_read_and_their_absence_kept_apart_from_emptiness
     ]
 
 
+def test_accounts_are_read_and_users_belong_to_one_of_them(tenant_body: Any) -> None:
+    accounts = [{"name": "main", "displayName": "Main & Söhne"}, {"name": "alt"}]
+    users = [{"name": "boss", "account": "main", "accountRoot": True}, {"name": "own"}]
+    tenant = parse_tenant(tenant_body(accounts=accounts, users=users)).spec
+    assert [(one.name, one.display_name) for one in tenant.accounts] == [("main", "Main & Söhne"), ("alt", "")]
+    assert [user.account_root for user in tenant.users] == [True, False]
+    bad_users = [
+        {"name": "a", "account": "main", "accountRoot": True},
+        {"name": "b", "account": "main", "accountRoot": True},
+        {"name": "c", "account": "mian"},
+        {"name": "d", "accountRoot": True},
+        {"name": "e", "account": "alt", "accountRoot": True, "policies": ["readwrite"]},
+    ]
+    bad_accounts = [*accounts, {"name": "alt"}, {"name": "root"}, {"name": "x", "displayName": "a\nb"}]
+    assert set(faults_of(tenant_body(accounts=bad_accounts, users=bad_users))) == {
+        "spec.accounts[2].name: 'alt' stands twice",
+        "spec.accounts[3].name: 'root' is how the tenant's own account is shown, which is always there",
+        "spec.accounts[4].displayName: must be printable",
+        "spec.users[1].accountRoot: account 'main' has another root already",
+        "spec.users[2].account: 'mian' is not in spec.accounts",
+        "spec.users[3].accountRoot: is for users of an account: the tenant's own has its root already",
+        "spec.users[4].accountRoot: may do everything in its account: policies and buckets say nothing beside it",
+    }
+
+
 def test_a_users_account_is_read_and_checked_as_the_store_does(tenant_body: Any) -> None:
     users = [{"name": "a", "account": "Team_A.1@=+,-"}, {"name": "b"}]
     tenant = parse_tenant(tenant_body(users=users)).spec
