@@ -50,6 +50,8 @@ async def list_buckets(call: Call) -> Response:
     principal = call.verified.principal
     if principal.is_anonymous:
         return call.xml(list_buckets_xml(owner_element(ANONYMOUS.user_name), []))
+    if call.is_denied("s3:ListAllMyBuckets"):
+        raise S3Error("AccessDenied")
     owners = (owner_id(principal), principal.access_key)
     all_of_account = call.may("s3:ListAllMyBuckets", "")
     prefix, token = call.query.get("prefix", ""), call.query.get("continuation-token", "")
