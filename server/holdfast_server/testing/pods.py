@@ -34,6 +34,7 @@ from holdfast_server.contract.config import (
     AuditConfig,
     CertificateFiles,
     DebugConfig,
+    EncryptionConfig,
     ErasureConfig,
     KeyFiles,
     ObjectOwnership,
@@ -94,6 +95,8 @@ class PodProcesses:
     object_ownership: ObjectOwnership = DEFAULT_OBJECT_OWNERSHIP
     debug: DebugConfig | None = None
     audit: AuditConfig | None = None
+    encryption_keys: Mapping[str, str] | None = None
+    """Files of the key ring, by name; None for pods without one.  Keys of SSE-C are taken without TLS with one."""
     processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -137,6 +140,7 @@ class PodProcesses:
             object_ownership=self.object_ownership,
             debug=self.debug,
             audit=self.audit,
+            encryption=self._encryption(),
         )
         for pod in range(self.servers):
             path = self.directory / f"{self.prefix}{pod}" / "config.yaml"
@@ -144,6 +148,24 @@ class PodProcesses:
             path.with_suffix(".new").rename(path)
         hosts = "".join(f"{self.address(pod)} {self.prefix}{pod}\n" for pod in range(self.servers))
         (self.directory / "hosts").write_text(hosts)
+
+    def _encryption(self) -> EncryptionConfig | None:
+        if self.encryption_keys is None:
+            return None
+        for pod in range(self.servers):
+            self.write_encryption_keys(pod, self.encryption_keys)
+        return EncryptionConfig(keys_folder="/encryption", customer_keys_over_plaintext="Accepted")
+
+    def write_encryption_keys(self, pod: int, keys: Mapping[str, str]) -> None:
+        """What one pod finds the next time it looks; the others keep theirs."""
+        folder = self.directory / f"{self.prefix}{pod}" / "encryption"
+        folder.mkdir(exist_ok=True)
+        for name, text in keys.items():
+            (folder / f".{name}").write_text(text)
+            (folder / f".{name}").rename(folder / name)
+        for path in folder.iterdir():
+            if path.name not in keys:
+                path.unlink()
 
     def _write_keys(self) -> KeyFiles:
         for pod in range(self.servers):
