@@ -220,6 +220,8 @@ def _parse_credential(credential: str, code: str, wanted_service: str = SERVICE)
             f'got "{credential}".',
         )
     access_key, date, region, service, terminator = parts
+    if not (region.isascii() and region.isprintable()):
+        raise S3Error(code, f'Invalid region "{region}".')  # it is part of what the key is derived from
     if not (len(date) == 8 and date.isascii() and date.isdigit()):
         raise S3Error(code, f'Invalid credential date "{date}"; expecting YYYYMMDD.')
     if service != wanted_service:

@@ -54,6 +54,7 @@ def test_a_request_without_a_signature_is_anonymous():
         (lambda h: h.replace("/aws4_request", "/aws3_request"), "AuthorizationHeaderMalformed"),
         (lambda h: h.replace("/aws4_request", ""), "AuthorizationHeaderMalformed"),
         (lambda h: h.replace("AKID/2025", "AKID/2024"), "AuthorizationHeaderMalformed"),
+        (lambda h: h.replace("us-east-1", "us-\udcff-1"), "AuthorizationHeaderMalformed"),
         (lambda h: h.replace("AKID/2025", "AKID/205"), "AuthorizationHeaderMalformed"),
         (lambda h: h[:-1], "AuthorizationHeaderMalformed"),
         (lambda h: h[:-1] + ("0" if h[-1] != "0" else "1"), "SignatureDoesNotMatch"),
