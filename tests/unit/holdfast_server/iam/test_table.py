@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from holdfast_server.iam.answers import Entries, answer_xml, error_xml
@@ -15,6 +18,12 @@ from holdfast_server.s3.operations import OPERATIONS as S3_OPERATIONS
 def test_every_operation_has_a_handler_and_no_name_is_s3s() -> None:
     assert not missing_handlers()
     assert not set(OPERATIONS) & {row.name for row in S3_OPERATIONS}
+
+
+def test_the_document_names_every_operation_and_no_other() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "s3-compatibility.md").read_text()
+    told = text.partition("<!-- iam: begin -->")[2].partition("<!-- iam: end -->")[0]
+    assert sorted(re.findall("`([A-Z][A-Za-z]+)`", told)) == sorted(OPERATIONS)
 
 
 def test_forms_are_read_strictly() -> None:
