@@ -53,6 +53,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="COUNT",
         help=f"how many nodes this machine plays, at most {MAX_NODES} (default: %(default)d)",
     )
+    running.add_argument(
+        "--refresh",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="changed Secrets and ConfigMaps reach pods up to so much later, as on a cluster (default: at once)",
+    )
     serving = commands.add_parser("api", help="start the API server alone: no pods, no operator")
     serving.add_argument("--port", type=int, default=None, help="of the API server (default: 6443, or a free one)")
     commands.add_parser("stop", help="end a running cluster; its data stay")
@@ -91,8 +98,9 @@ def _execute(options: argparse.Namespace) -> None:
         from holdfast_local.run.command import run  # a second of imports that `stop` can do without
 
         run_options = RunOptions(
-            options.tenant, options.state, options.port, options.isolation, options.timeout, options.nodes
-        )
+            options.tenant, options.state, options.port, options.isolation, options.timeout, options.nodes,
+            options.refresh,
+        )  # fmt: skip
         asyncio.run(run(run_options, os.environ, Progress(sys.stdout)))
 
 

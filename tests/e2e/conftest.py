@@ -25,7 +25,9 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn | None
     if "KUBECONFIG" in os.environ:
         yield None
         return
-    standin = StandIn(tmp_path_factory.mktemp("e2e") / "state", ROOT / "examples/smallest.yaml", nodes=4)
+    state, tenant = tmp_path_factory.mktemp("e2e") / "state", ROOT / "examples/smallest.yaml"
+    # As on a real cluster, but for the time it takes there: no two pods hear of a change at once.
+    standin = StandIn(state, tenant, nodes=4, refresh_seconds=3.0)
     standin.start()
     try:
         yield standin

@@ -60,8 +60,11 @@ class Kubelet:
         isolation: Isolation,
         base_environment: Mapping[str, str],
         node_count: int = 1,
+        refresh_seconds: float = 0.0,
     ) -> None:
+        """`refresh_seconds`: how late changed Secrets and ConfigMaps reach a pod at most, each pod at another time."""
         self._client = client
+        self._refresh_seconds = refresh_seconds
         self._node_names = node_names(node_count)
         self._informers = {
             resource: Informer(client, resource)
@@ -220,6 +223,14 @@ class Kubelet:
             for worker in self._workers.values():
                 pod = self._pods.items.get(worker.key)
                 if pod is not None and worker.key[0] == key[0] and (kind, key[1]) in referenced_objects(pod):
-                    worker.refresh_volumes()
+                    self._refresh(worker)
 
         return changed
+
+    def _refresh(self, worker: PodWorker) -> None:
+        if not self._refresh_seconds:
+            worker.refresh_volumes()
+            return
+        # A real kubelet looks at each of its pods about once a minute, whenever that was for the pod.
+        lag = int(worker.uid[:8], 16) / 0xFFFFFFFF * self._refresh_seconds
+        asyncio.get_running_loop().call_later(lag, worker.refresh_volumes)

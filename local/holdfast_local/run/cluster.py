@@ -97,6 +97,7 @@ async def node(
     environment: Mapping[str, str],
     hurry: asyncio.Event,
     node_count: int,
+    refresh_seconds: float,
 ) -> AsyncIterator[Node]:
     """The nodes while they run; at the end every pod has been stopped, gracefully unless `hurry` is set."""
     try:
@@ -109,8 +110,9 @@ async def node(
     try:
         async with aiohttp.ClientSession(connector=connector) as probe_session:
             kubelet = Kubelet(
-                client, probe_session, state.node, state.volumes, slot.number, isolation, environment, node_count
-            )
+                client, probe_session, state.node, state.volumes, slot.number, isolation, environment, node_count,
+                refresh_seconds,
+            )  # fmt: skip
             ready = asyncio.Event()
             running = asyncio.create_task(kubelet.run(ready))
             waiting = asyncio.create_task(ready.wait())

@@ -64,7 +64,9 @@ async def _run_locked(
         async with (
             endpoint.connect(tokens.node) as node_client,
             endpoint.connect(tokens.admin) as admin_client,
-            cluster.node(state, node_client, options.isolation, processes, request.hurry, options.nodes) as running,
+            cluster.node(
+                state, node_client, options.isolation, processes, request.hurry, options.nodes, options.refresh_seconds
+            ) as running,
         ):
             progress.line(f"node ready: {running.sentence}")
             submitter = Submitter(admin_client)

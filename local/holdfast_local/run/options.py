@@ -20,3 +20,5 @@ class RunOptions:
     """Until every Tenant must be Ready."""
     nodes: int = 1
     """How many nodes this machine plays."""
+    refresh_seconds: float = 0.0
+    """By how much changed Secrets and ConfigMaps reach a pod late at most; on a cluster it is about a minute."""

@@ -28,6 +28,8 @@ class StandIn:
     state: Path
     tenant: Path
     nodes: int = 1
+    refresh_seconds: float = 0.0
+    """How late changed Secrets and ConfigMaps may reach a pod."""
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict, repr=False)
     """What `.holdfast/env` exports."""
@@ -43,7 +45,7 @@ class StandIn:
     def start(self) -> None:
         """Returns when the Tenant is Ready."""
         command = [str(Path(sys.executable).parent / "holdfast-local"), "run", "--tenant", str(self.tenant)]
-        command += ["--nodes", str(self.nodes)]
+        command += ["--nodes", str(self.nodes), "--refresh", str(self.refresh_seconds)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([*command, "--state", str(self.state)], stdout=log, stderr=log)
         deadline = time.monotonic() + START_TIMEOUT_SECONDS

@@ -168,7 +168,7 @@ class Demo:
 
 
 @asynccontextmanager
-async def node(state: Path, wanted: str, count: int = 1) -> AsyncIterator[Demo]:
+async def node(state: Path, wanted: str, count: int = 1, refresh_seconds: float = 0.0) -> AsyncIterator[Demo]:
     state.mkdir(exist_ok=True)
     running = await server.serve(state / "api", "127.0.0.1", 0, {"token": ("admin", ("system:masters",))})
     isolation, sentence = await choose_isolation(state, "auto" if wanted == "namespaces" else wanted)
@@ -183,7 +183,9 @@ async def node(state: Path, wanted: str, count: int = 1) -> AsyncIterator[Demo]:
             aiohttp.ClientSession(connector=connector) as http,
         ):
             environment = {"PATH": os.environ["PATH"]}
-            kubelet = Kubelet(client, http, state, state / "volumes", slot.number, isolation, environment, count)
+            kubelet = Kubelet(
+                client, http, state, state / "volumes", slot.number, isolation, environment, count, refresh_seconds
+            )
             ready = asyncio.Event()
             task = asyncio.create_task(kubelet.run(ready))
             try:
@@ -226,6 +228,32 @@ async def test_a_statefulset_runs_as_processes_behind_its_service(tmp_path: Path
         assert first is not None
         log = Path(first["metadata"]["annotations"]["holdfast.dev/log-path"])
         assert "listening" in log.read_text()
+
+
+async def test_a_change_reaches_pods_late_where_that_was_asked_for_and_new_pods_at_once(tmp_path: Path) -> None:
+    async with node(tmp_path / "state", "prefix", refresh_seconds=3600.0) as demo:
+        await demo.start(replicas=2)
+        await demo.client.merge(CONFIG_MAPS, NAMESPACE, "demo", {"data": {"config": "two"}})
+        seen = demo.kubelet._informers[CONFIG_MAPS].items
+
+        async def noticed() -> bool:
+            return bool(seen[NAMESPACE, "demo"]["data"]["config"] == "two")
+
+        await demo.until(noticed)
+        pods = [pod for pod in [await demo.pod(0), await demo.pod(1)] if pod is not None]
+        last = max(pods, key=lambda pod: str(pod["metadata"]["uid"]))
+        assert await fetch(f"http://{last['status']['podIP']}:9000/config") == "one!"
+        before = last["metadata"]
+        await demo.client.delete(PODS, NAMESPACE, before["name"], before["uid"], grace_period_seconds=0)
+
+        async def replaced() -> bool:
+            found = await demo.pod(int(before["name"][-1]))
+            return found is not None and found["metadata"]["uid"] != before["uid"] and await demo.ready_pods() == 2
+
+        await demo.until(replaced)
+        fresh = await demo.pod(int(before["name"][-1]))
+        assert fresh is not None
+        assert await fetch(f"http://{fresh['status']['podIP']}:9000/config") == "two!"
 
 
 async def test_a_killed_pod_is_restarted_and_no_client_notices(tmp_path: Path) -> None:
