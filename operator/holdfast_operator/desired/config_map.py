@@ -40,6 +40,7 @@ def server_config(request: RenderRequest) -> config.ServerConfig:
         audit=_audit(tenant),
         encryption=_encryption(tenant),
         object_ownership=tenant.object_ownership,
+        bucket_usage_metrics=tenant.bucket_usage_metrics,
         pools=[_pool(tenant, record, request.cluster_domain) for record in request.ledger.pools],
         keys=config.KeyFiles(
             root_user_file=f"{paths.KEYS_FOLDER}/{secrets.ACCESS_KEY}",

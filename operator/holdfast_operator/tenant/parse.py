@@ -103,6 +103,7 @@ def parse_tenant(body: Mapping[str, Any]) -> Parsed:
         audit=_audit(spec.child("audit")) if spec.has("audit") else None,
         service_monitor=_service_monitor(metrics),
         prometheus_rule=_prometheus_rule(metrics),
+        bucket_usage_metrics=metrics.flag("bucketUsage"),
         service=parse_service(spec.child("service")),
         ingress=parse_ingress(spec.child("ingress")) if spec.has("ingress") else None,
         network_policy=parse_network_policy(spec.child("networkPolicy")) if spec.has("networkPolicy") else None,

@@ -297,6 +297,8 @@ class TenantSpec:
     service_monitor: ServiceMonitorSpec | None = None
     """Made only where it is asked for."""
     prometheus_rule: PrometheusRuleSpec | None = None
+    bucket_usage_metrics: bool = False
+    """Whether pods tell what buckets hold, by name, to whoever may reach /metrics."""
     service: ServiceSpec = ServiceSpec()
     ingress: IngressSpec | None = None
     network_policy: NetworkPolicySpec | None = None

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from holdfast_server.api.bucket_record import BucketRecord
+from holdfast_server.api.bucket_record import BucketRecord, Quota
 from holdfast_server.api.usage_book import Counted, Place, Sum, UsageBook, Used
 from holdfast_server.clock.port import Clock
 from holdfast_server.contract.healing import BucketUsage
@@ -104,6 +104,8 @@ class Quotas:
         self._heard: set[str] = set()
         """Lives of pods that had something to say lately."""
         self._asked_for_all = False
+        self._names: dict[bytes, str] = {}
+        """Of all buckets at the last pass of this pod; none on a pod that walks for no set."""
 
     # ---------------------------------------------------------------- writes
 
@@ -161,6 +163,14 @@ class Quotas:
     def used(self, bucket_id: bytes) -> Used:
         return self.book.used(bucket_id, self._sets())
 
+    def usage_by_name(self) -> list[tuple[str, Used, Quota | None]]:
+        """Of the buckets that are wholly counted, as far as this pod has walked; the greatest first."""
+        found = [
+            (name, self.used(bucket_id), bucket.quota if (bucket := self.limited(bucket_id)) is not None else None)
+            for bucket_id, name in self._names.items()
+        ]
+        return sorted((one for one in found if one[1].known), key=lambda one: -one[1].size_bytes)
+
     def want_count(self, bucket_id: bytes) -> None:
         """Have the bucket counted soon, wherever its sets are walked; once in `RECOUNT_SECONDS`."""
         now = self._clock.monotonic_seconds()
@@ -204,6 +214,7 @@ class Quotas:
         for bucket in buckets:
             self.seen(bucket)
         self._told_of = set(self._limited)
+        self._names = {bucket.id: bucket.name for bucket in buckets}
 
     # ---------------------------------------------------------------- telling and being told
 

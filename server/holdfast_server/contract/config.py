@@ -150,6 +150,8 @@ class ServerConfig(_Struct, frozen=True, kw_only=True):
     object_ownership: ObjectOwnership = DEFAULT_OBJECT_OWNERSHIP
     """Of new buckets whose creator does not say.  Access control lists are in force but with BucketOwnerEnforced;
     with ObjectWriter a new bucket has no ownership controls set, which means the same."""
+    bucket_usage_metrics: bool = False
+    """Whether /metrics, which needs no keys, tells what buckets hold, by name."""
     debug: DebugConfig | None = None
 
 
@@ -177,6 +179,8 @@ def to_builtins(config: ServerConfig) -> dict[str, object]:
             del document[name]
     if config.object_ownership == DEFAULT_OBJECT_OWNERSHIP:
         del document["objectOwnership"]
+    if not config.bucket_usage_metrics:
+        del document["bucketUsageMetrics"]
     return document
 
 

@@ -21,6 +21,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from holdfast_server.api.bucket_record import Quota
+from holdfast_server.api.usage_book import Used
 from holdfast_server.audit.outlet import OutletCounts
 from holdfast_server.contract import geometry
 from holdfast_server.contract.admin import PodState
@@ -33,6 +35,9 @@ from holdfast_server.pod.tls_files import Validity
 from holdfast_server.s3.expiry import Why
 
 DRIVE_STATES = ("ok", "healing", "blank", "offline", "faulty")
+MAX_BUCKET_LABELS = 100
+OTHER_BUCKETS = "_other"
+"""No bucket can have that name."""
 _DRIVE = ("pool", "set", "position", "volume")
 _SET = ("pool", "set")
 
@@ -59,6 +64,8 @@ class PodView(NamedTuple):
     audit: Sequence[OutletCounts] = ()
     certificates: Mapping[str, Validity] = MappingProxyType({})
     """Those in force: of `clients`, of `peers`."""
+    buckets: Sequence[tuple[str, Used, Quota | None]] = ()
+    """What each holds and may hold, the greatest first; none unless the configuration asks for it."""
 
 
 class PodCollector(Collector):
@@ -84,6 +91,7 @@ class PodCollector(Collector):
         yield from _healing(view)
         yield from _memory(view)
         yield from _audit(view.audit)
+        yield from _usage(view.buckets)
         yield from _certificates(view.certificates)
 
 
@@ -305,6 +313,34 @@ def _certificates(certificates: Mapping[str, Validity]) -> Iterable[Metric]:
         begins.add_metric((name,), validity.begins)
         ends.add_metric((name,), validity.expires)
     return begins, ends
+
+
+def _usage(buckets: Sequence[tuple[str, Used, Quota | None]]) -> Iterable[Metric]:
+    """Told by pods that walk over buckets; each tells of the whole tenant.  Buckets beyond the greatest are one."""
+    label = ("bucket",)
+    size = GaugeMetricFamily("holdfast_bucket_usage_bytes", "Of all versions and of parts.", labels=label)
+    objects = GaugeMetricFamily("holdfast_bucket_usage_objects", "Objects, as of the last count.", labels=label)
+    versions = GaugeMetricFamily("holdfast_bucket_usage_versions", "Of all objects, with delete markers.", labels=label)
+    quota = GaugeMetricFamily("holdfast_bucket_quota_bytes", "What it may hold; only of those with one.", labels=label)
+    crowd = GaugeMetricFamily(
+        "holdfast_bucket_quota_versions", "How many versions it may hold; only of those with a bound.", labels=label
+    )
+    rest = [0, 0, 0]
+    for place, (name, used, limit) in enumerate(buckets):
+        if place >= MAX_BUCKET_LABELS:
+            rest = [rest[0] + used.size_bytes, rest[1] + used.objects, rest[2] + used.versions]
+            continue
+        size.add_metric((name,), used.size_bytes)
+        objects.add_metric((name,), used.objects)
+        versions.add_metric((name,), used.versions)
+        if limit is not None and limit.size_bytes is not None:
+            quota.add_metric((name,), limit.size_bytes)
+        if limit is not None and limit.objects is not None:
+            crowd.add_metric((name,), limit.objects)
+    if len(buckets) > MAX_BUCKET_LABELS:
+        for family, value in zip((size, objects, versions), rest, strict=True):
+            family.add_metric((OTHER_BUCKETS,), value)
+    return size, objects, versions, quota, crowd
 
 
 def _audit(outlets: Sequence[OutletCounts]) -> Iterable[Metric]:

@@ -378,7 +378,7 @@ class StoragePod:
         return Services(
             objects=metered(self.store, self._quotas),
             clock=clock,
-            buckets=BucketCache(self.store, clock, self._quotas.seen),
+            buckets=BucketCache(self.store, clock, self._quotas.seen, self.store.bounds.latest_ms),
             quotas=self._quotas,
             identities=Identities(self.store, clock, self._peer_keys, self._root_pairs),
             pod_health=self.pod_health,
@@ -459,6 +459,7 @@ class StoragePod:
             self.store.background.dropped,
             self._audit.counts(),
             self._inputs.tls.certificates(),
+            self._quotas.usage_by_name() if self._inputs.config.bucket_usage_metrics else (),
         )
 
     def pod_health(self) -> PodHealth:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from holdfast_server.api.bucket_record import Quota
 from holdfast_server.api.metrics import Metrics
+from holdfast_server.api.usage_book import Used
 from holdfast_server.contract.admin import PodState
 from holdfast_server.contract.healing import (
     DriveHealing,
@@ -20,6 +22,7 @@ from holdfast_server.contract.healing import (
 from holdfast_server.contract.health import ClusterHealth, DriveHealth, SetHealth
 from holdfast_server.drives.disk_threads import CallTimes
 from holdfast_server.memory.pod_memory import PodMemory
+from holdfast_server.pod import metrics
 from holdfast_server.pod.metrics import PeerView, PodCollector, PodView
 from holdfast_server.pod.tls_files import Validity
 
@@ -64,7 +67,10 @@ def view() -> PodView:
     peers = [PeerView("logs-pool-main-0", True, 3), PeerView("logs-pool-main-2", False, 0)]
     cluster = ClusterHealth(healthy=True, epoch=2, sets=[one_set])
     certificates = {"clients": Validity(1000, 5000), "peers": Validity(2000, 9000)}
-    return PodView(state, cluster, peers, [calls], PodMemory().budgets(), 4, certificates=certificates)
+    buckets = [("b01", Used(70, 3, 2, 0, 5, True), Quota(size_bytes=100, objects=9))]
+    return PodView(
+        state, cluster, peers, [calls], PodMemory().budgets(), 4, certificates=certificates, buckets=buckets
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -159,3 +165,15 @@ def test_alerts_in_operations_name_metrics_that_exist(exposition: str) -> None:
         for name in re.findall(r"(?<![/\w])holdfast_(?!operator)[a-z0-9_]+", text)
     }
     assert named <= exposed(exposition)
+
+
+def test_buckets_beyond_the_greatest_are_told_as_one() -> None:
+    told = [(f"b{number:03}", Used(1000 - number, 2, 1, 0, 5, True), None) for number in range(103)]
+    told[0] = ("b000", told[0][1], Quota(size_bytes=5000, objects=7))
+    families = {family.name: family for family in metrics._usage(told)}
+    size = {sample.labels["bucket"]: sample.value for sample in families["holdfast_bucket_usage_bytes"].samples}
+    assert (len(size), size["b000"], size["b099"]) == (101, 1000, 901)
+    assert size[metrics.OTHER_BUCKETS] == 900 + 899 + 898
+    assert [sample.value for sample in families["holdfast_bucket_quota_bytes"].samples] == [5000]
+    assert [sample.value for sample in families["holdfast_bucket_quota_versions"].samples] == [7]
+    assert not any(family.samples for family in metrics._usage(()))
