@@ -15,8 +15,11 @@ from holdfast_server.api.identities import (
     SecretBox,
     UserDocument,
 )
+from holdfast_server.api.session_tokens import Session
+from holdfast_server.auth.entities import RoleEntity, encode_entity
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.objects.port import Unavailable
+from holdfast_server.s3.errors import S3Error
 from holdfast_server.testing.memory_objects import MemoryObjects
 
 KEY = b"peer key"
@@ -228,3 +231,70 @@ async def test_a_user_may_have_former_secrets() -> None:
     await put_user(objects, identities, "alice", former=[identities.secrets.seal("alice", "the-one-before")])
     await identities.refresh()
     assert identities.credentials("alice").former_secret_keys == ("the-one-before",)
+
+
+async def test_sessions_of_root_outlive_a_rotation_until_the_former_key_is_dropped() -> None:
+    objects = MemoryObjects(SystemClock())
+    pairs = [("root", "before")]
+    identities = Identities(objects, SystemClock(), lambda: [KEY], lambda: pairs)
+    now_ms = SystemClock().now_ms()
+    parent, mark = identities.hold_of("root", "", 0)
+    session = Session(secret="s", issued_ms=now_ms, expires_ms=now_ms + 60_000, parent=parent, parent_mark=mark)
+    issued = identities.tokens.issue(session)
+    assert identities.known(issued.access_key, issued.token).principal.is_root
+    pairs[:] = [("root", "after"), ("root", "before")]
+    again = identities.known(issued.access_key, issued.token)
+    assert again.principal.is_root
+    assert identities.hold_of(issued.access_key, issued.token, 0) == (parent, mark), "its sessions hang on no later key"
+    pairs[:] = [("root", "after")]
+    with pytest.raises(S3Error, match="InvalidAccessKeyId"):
+        identities.known(issued.access_key, issued.token)
+
+
+async def test_sessions_live_on_while_the_peer_key_changes_and_end_with_the_former() -> None:
+    objects = MemoryObjects(SystemClock())
+    keys = [KEY]
+    identities = Identities(objects, SystemClock(), lambda: keys, lambda: [("root", "root-secret")])
+    now_ms = SystemClock().now_ms()
+    parent, mark = identities.hold_of("root", "", 0)
+    session = Session(secret="s", issued_ms=now_ms, expires_ms=now_ms + 60_000, parent=parent, parent_mark=mark)
+    issued = identities.tokens.issue(session)
+    keys[:] = [b"the next", KEY]
+    other_pod = Identities(objects, SystemClock(), lambda: keys, lambda: [("root", "root-secret")])
+    assert other_pod.known(issued.access_key, issued.token).secret_key == "s"
+    keys[:] = [b"the next"]
+    fresh_pod = Identities(objects, SystemClock(), lambda: keys, lambda: [("root", "root-secret")])
+    with pytest.raises(S3Error, match="InvalidToken"):
+        fresh_pod.known(issued.access_key, issued.token)
+
+
+async def test_a_session_is_learnt_by_a_pod_that_knows_neither_its_key_nor_its_role() -> None:
+    objects = MemoryObjects(SystemClock())
+    one, other = identities_over(objects), identities_over(objects)
+    await other.refresh()
+    await put_user(objects, one, "alice", name="alice", account="a")
+    role = RoleEntity(id="AROA1", name="reader", account="a", trust="{}", inline={"p": POLICY.decode()})
+    await objects.put_document(role.document_name, encode_entity(role))
+    await one.refresh()
+    parent, mark = one.hold_of("alice", "", 0)
+    now_ms = SystemClock().now_ms()
+    issued = one.tokens.issue(
+        Session(
+            secret="s", issued_ms=now_ms, expires_ms=now_ms + 60_000, parent=parent, parent_mark=mark, kind="role",
+            account="a", role_name="reader", role_id="AROA1", session_name="me",
+        )
+    )  # fmt: skip
+    with pytest.raises(S3Error) as raised:
+        other.known(issued.access_key, issued.token)
+    assert await other.learn(raised.value)
+    principal = other.known(issued.access_key, issued.token).principal
+    assert (principal.role is not None, len(principal.client_policies)) == (True, 1)
+
+
+async def test_a_user_whose_entity_cannot_be_read_is_locked_out_rather_than_freed_of_its_denies() -> None:
+    objects = MemoryObjects(SystemClock())
+    identities = identities_over(objects)
+    await put_user(objects, identities, "alice", name="alice", policies=["readwrite"])
+    await objects.put_document("iam/user/000000000000/alice", b'{"kind":"of tomorrow"}')
+    await identities.refresh()
+    assert identities.credentials("alice") is None
