@@ -134,7 +134,7 @@ def check_wildcard(drawn: tuple[str, str]) -> None:
 
 _DOCUMENTS = _asked().map(lambda asked: json.dumps(asked.document, indent=1).encode())
 TARGETS = [
-    Target("decisions of policies", _asked(), pure(check_decision)),
-    Target("documents of policies", damaged(_DOCUMENTS, _TOKENS), pure(check_document)),
+    Target("decisions of policies", _asked(), pure(check_decision), examples=60),
+    Target("documents of policies", damaged(_DOCUMENTS, _TOKENS), pure(check_document), examples=40),
     Target("wildcards", st.tuples(st.text("*?ab\n", max_size=24), st.text("ab\n*", max_size=40)), pure(check_wildcard)),
 ]
