@@ -69,7 +69,7 @@ def test_creating_a_bucket_twice_is_creating_it_once(s3, bucket: str) -> None:
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x"
     with pytest.raises(ClientError) as raised:
         s3.create_bucket(Bucket=bucket, ObjectOwnership="ObjectWriter")
-    assert code_of(raised) == "BucketAlreadyOwnedByYou"
+    assert code_of(raised) == "BucketAlreadyExists"
 
 
 @pytest.mark.parametrize("name", ["health", "UPPER", "a.-b", "xn--abc"])

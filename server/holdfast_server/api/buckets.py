@@ -131,15 +131,22 @@ class _AlreadyThere(Exception):
 
 def _refuse_existing(existing: BucketRecord, asked: BucketRecord, asks_for_ownership: bool) -> None:
     """In the region us-east-1 S3 answers 200 to an owner who creates a bucket again, in all others 409.  There it also
-    takes the grants back to those of a new bucket; here a request that asks for other grants is refused instead."""
+    takes the grants back to those of a new bucket, or makes them what is asked for.  Here they are left alone: who
+    asks for what the bucket is not is told that it exists, for by BucketAlreadyOwnedByYou clients take theirs as
+    done."""
     if existing.deleting:
         raise BucketBusy(existing.name)
     if existing.account != asked.account:
         raise S3Error("BucketAlreadyExists", BucketName=existing.name)
-    same = existing.grants == asked.grants and (not asks_for_ownership or existing.ownership == asked.ownership)
-    same = same and (not asked.object_lock or bool(existing.object_lock))
-    if asked.region == names.DEFAULT_REGION and same:
-        raise _AlreadyThere
+    as_asked = (asked.grants is None or existing.grants == asked.grants) and (
+        not asks_for_ownership or existing.ownership == asked.ownership
+    )
+    as_asked = as_asked and (not asked.object_lock or bool(existing.object_lock))
+    if asked.region == names.DEFAULT_REGION:
+        if not as_asked:
+            raise S3Error("BucketAlreadyExists", BucketName=existing.name)
+        if existing.grants == asked.grants:
+            raise _AlreadyThere
     raise S3Error("BucketAlreadyOwnedByYou", BucketName=existing.name)
 
 
