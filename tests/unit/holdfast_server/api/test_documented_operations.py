@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
 from botocore import xform_name
 
 from holdfast_server.api import off_answers
@@ -146,6 +147,11 @@ def test_the_document_lists_every_operation_as_the_code_has_it() -> None:
     assert BEGIN in text
     assert END in text
     assert with_table(text) == text, "run this file as a script to write the table anew"
+
+
+@pytest.mark.parametrize("operation", sorted({row.name for row in OPERATIONS if row.implemented}))
+def test_every_operation_that_works_is_shown_by_a_test(operation: str) -> None:
+    assert shown_by(operation)
 
 
 def test_a_test_that_is_gone_or_does_something_else_shows_nothing() -> None:
