@@ -236,6 +236,33 @@ async def test_listing_current_objects_asks_no_more_of_a_drive_for_old_versions(
     assert await calls() == before
 
 
+async def test_a_page_costs_the_same_however_many_versions_there_are(cluster: MemoryCluster) -> None:
+    """Of a key with many versions, at any depth, and of the keys around it."""
+    store = cluster.store
+    await put(store, b"x", key="a")
+    made = [await put(store, b"%d" % number, key="k") for number in range(90)]
+    for number in range(40):
+        await put(store, b"x", key=f"l{number}")
+    scanned = 0
+
+    async def hook(position: int, verb: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal scanned
+        scanned += arguments[0].limit if verb == "scan" else 0
+
+    cluster.hook = hook
+    costs = []
+    for depth in (0, 45, 80):
+        await cluster.settle()
+        scanned = 0
+        after = {"after": "k", "after_version": made[-depth]} if depth else {"after": "a"}
+        page = await store.list_versions(BUCKET, limit=5, **after)  # type: ignore[arg-type]
+        expected = made[::-1][depth : depth + 5]
+        assert [version_of(entry.record) for entry in page.entries] == expected
+        costs.append(scanned)
+    assert max(costs) <= 2 * min(costs), costs
+    assert max(costs) < 90, costs
+
+
 # -------------------------------------------------------------------- whatever fails
 
 Change = Callable[[ObjectStore, dict[str, bytes]], Any]
