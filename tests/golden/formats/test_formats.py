@@ -46,6 +46,8 @@ from holdfast_server.peers.frames import encode_frame
 from holdfast_server.peers.messages import Reply, Report, Request, Verb
 from holdfast_server.s3.acl import Grant
 from holdfast_server.s3.cors import CorsRule
+from holdfast_server.s3.encryption import BucketEncryption
+from holdfast_server.sealing.envelope import SSE_KMS, Sealing
 
 FILE = Path(__file__).with_name("formats.json")
 
@@ -73,9 +75,16 @@ RECORDS = {
         Kind.OBJECT, 14, 8, 5, "e", {}, {}, Geometry(2, 2), (Extent(ID, 5),),
         version=VersionInfo(b"p" * 8, True, claimed=True),
     ),
+    "sealed object": Record(
+        Kind.OBJECT, 15, 9, 5, "e", {}, {}, Geometry(2, 2), (Extent(ID, 21),), (PartInfo(1, 5, "e"),),
+        sealing=Sealing(SSE_KMS, "billing.2", b"s" * 32, b"w" * 48, "e30=", "billing", True, b"t" * 32),
+    ),
 }  # fmt: skip
 BUCKET = BucketRecord(
     id=ID, name="logs", owner="root", region="us-east-1", created_ms=1, state="deleting", mark=b"m", marked_ms=2
+)
+SEALED_BUCKET = msgspec.structs.replace(
+    BUCKET, format=bucket_record.SEALED_FORMAT, encryption=BucketEncryption("aws:kms", "billing", True)
 )
 VERSIONED_BUCKET = msgspec.structs.replace(BUCKET, versioning="Enabled", format=bucket_record.VERSIONED_FORMAT)
 BUCKET_WITH_SETTINGS = msgspec.structs.replace(
@@ -134,6 +143,7 @@ CONFIG = ServerConfig(
 HELLO = handshake.Hello("holdfast-peer", 1, "t-1", "main", 0, "logs-0", "main", 1, 2, b"n" * 32, 1)
 SPOKEN: dict[str, Any] = {
     "report": Report(3, (STATUS,), 1.5, True, ("versions",)),
+    "report with keys": Report(3, (STATUS,), 1.5, True, ("sealing",), 5, (b"12345678",)),
     "query reply": port.QueryReply((HELD,), 5, 6, 7, True),
     "commit request": port.CommitRequest(REGISTER, HELD, CommitMode.HEAL, b"lease", 9),
     "commit reply": port.CommitReply(CommitStatus.NO_DATA, 9),
@@ -161,6 +171,7 @@ def _examples() -> dict[str, bytes]:
     found = {f"record: {name}": record.encode(value) for name, value in RECORDS.items()}
     found["document: bucket"] = bucket_record.encode(BUCKET)
     found["document: bucket that keeps versions"] = bucket_record.encode(VERSIONED_BUCKET)
+    found["document: bucket with encrypted objects"] = bucket_record.encode(SEALED_BUCKET)
     found["document: bucket with settings"] = bucket_record.encode(BUCKET_WITH_SETTINGS)
     found["document: user"] = msgspec.json.encode(USER)
     found["document: user of an account"] = msgspec.json.encode(USER_OF_AN_ACCOUNT)
@@ -229,10 +240,12 @@ def test_a_record_reads_back(name: str, golden: dict[str, bytes]) -> None:
 
 @pytest.mark.parametrize("name", sorted(SPOKEN))
 def test_a_message_reads_back_and_what_a_newer_pod_appends_is_passed_over(name: str, golden: dict[str, bytes]) -> None:
-    data, value = golden[f"message: {name}"], SPOKEN[name]
-    assert msgspec.msgpack.decode(data, type=type(value)) == msgspec.msgpack.decode(
-        msgspec.msgpack.encode([*msgspec.msgpack.decode(data), "of tomorrow", 2]), type=type(value)
-    )
+    value = SPOKEN[name]
+    said = msgspec.msgpack.encode(value)
+    read = msgspec.msgpack.decode(said, type=type(value))
+    assert msgspec.msgpack.decode(golden[f"message: {name}"], type=type(value)) == read
+    grown = msgspec.msgpack.encode([*msgspec.msgpack.decode(said), "of tomorrow", 2])
+    assert msgspec.msgpack.decode(grown, type=type(value)) == read
 
 
 def test_a_report_from_before_pods_told_of_their_requests_is_read(golden: dict[str, bytes]) -> None:
@@ -270,8 +283,8 @@ def test_documents_and_configuration_read_back(golden: dict[str, bytes]) -> None
 
 
 def test_a_record_of_a_newer_server_with_more_fields_is_read(golden: dict[str, bytes]) -> None:
-    body = msgspec.msgpack.encode([*msgspec.msgpack.decode(golden["record: delete marker"][12:]), "of tomorrow"])
-    assert record.decode(record.MAGIC + xxhash.xxh3_64_digest(body) + body) == RECORDS["delete marker"]
+    body = msgspec.msgpack.encode([*msgspec.msgpack.decode(golden["record: sealed object"][12:]), "of tomorrow"])
+    assert record.decode(record.MAGIC + xxhash.xxh3_64_digest(body) + body) == RECORDS["sealed object"]
 
 
 def test_documents_of_a_newer_server_with_more_fields_are_read() -> None:
@@ -294,8 +307,9 @@ def test_later_versions_are_refused_by_name(golden: dict[str, bytes]) -> None:
     newer[3] = 2
     with pytest.raises(RecordCorrupt, match="format version 2, this server reads 1"):
         record.decode(bytes(newer))
-    with pytest.raises(BucketDocumentError, match="'logs' has format 3, this server reads up to 2"):
-        bucket_record.decode(bucket_record.encode(msgspec.structs.replace(BUCKET, format=3)))
+    later = bucket_record.NEWEST_FORMAT + 1
+    with pytest.raises(BucketDocumentError, match=f"'logs' has format {later}, this server reads up to {later - 1}"):
+        bucket_record.decode(bucket_record.encode(msgspec.structs.replace(BUCKET, format=later)))
     with pytest.raises(ConfigError, match="version: 2 is not 1"):
         from_builtins({**json.loads(golden["config"]), "version": 2})
     assert identities.USER_FORMAT == 2

@@ -112,6 +112,18 @@ def test_a_bind_address_keeps_a_pod_to_itself(tmp_path: Path, processes: list[su
         (["server", "/tmp"], KEYS | {"HOLDFAST_LOG_LEVEL": "chatty"}, "HOLDFAST_LOG_LEVEL"),
         (["server", "/tmp"], KEYS | {"HOLDFAST_DRAIN_SECONDS": "5s"}, "HOLDFAST_DRAIN_SECONDS: '5s' is not a number"),
         (["server", "/nowhere"], KEYS | {"HOLDFAST_ROOT_PASSWORD": "short"}, "HOLDFAST_ROOT_PASSWORD"),
+        (["server", "/tmp", "--encryption-keys", "/nowhere/keys"], KEYS, "/nowhere/keys: No such file"),
+        (["server", "/tmp"], KEYS | {"HOLDFAST_ENCRYPTION_KEYS": "/nowhere/keys"}, "/nowhere/keys: No such file"),
+        (
+            ["server", "/tmp"],
+            KEYS | {"HOLDFAST_CUSTOMER_KEYS_OVER_PLAINTEXT": "yes"},
+            "HOLDFAST_CUSTOMER_KEYS_OVER_PLAINTEXT: 'yes' is neither",
+        ),
+        (
+            ["server", "--config", "/nowhere/c.yaml", "--pod", "p-0", "--encryption-keys", "/k"],
+            {},
+            "--encryption-keys: with --config",
+        ),
         (["server", "/d{4...1}"], KEYS, "{4...1}"),
         (["server", "/d{1...17}"], KEYS, "17 volumes cannot be cut"),
         (["server", "/d", "--address", "x:y"], KEYS, "--address"),
