@@ -23,7 +23,9 @@ from holdfast_server.api.grants import grants_of_new_bucket, ownership_of_new_bu
 from holdfast_server.api.identities import owner_id
 from holdfast_server.api.object_lock import asks_for_locking, with_locking
 from holdfast_server.api.services import DOCUMENTS_TOPIC, Services
-from holdfast_server.auth.principal import ANONYMOUS
+from holdfast_server.auth.access import is_denied, resource_arn
+from holdfast_server.auth.principal import ANONYMOUS, account_id
+from holdfast_server.auth.request_values import condition_values
 from holdfast_server.contract import names
 from holdfast_server.objects.port import Condition, Missing, ObjectError, Record
 from holdfast_server.objects.record import BUCKET_ID_SIZE_BYTES
@@ -42,18 +44,22 @@ MARK_SIZE_BYTES = 16
 PAGE_SIZE = 1000
 UNMARK_TIMEOUT_SECONDS = 10.0
 REGION_HEADER = "x-amz-bucket-region"
+LIST_ACTION = "s3:ListAllMyBuckets"
 
 
 async def list_buckets(call: Call) -> Response:
     """Root sees every bucket; a user those of its account: all of them where it may list them all, else those that it
-    made or may list.  Who may list none is refused."""
+    made or may list.  Who may list none is refused, and who is denied to list them."""
     principal = call.verified.principal
     if principal.is_anonymous:
         return call.xml(list_buckets_xml(owner_element(ANONYMOUS.user_name), []))
     if call.is_denied("s3:ListAllMyBuckets"):
         raise S3Error("AccessDenied")
     owners = (owner_id(principal), principal.access_key)
-    all_of_account = call.may("s3:ListAllMyBuckets", "")
+    all_of_account = call.may(LIST_ACTION, "")
+    own_values = condition_values(call.verified, account_id(principal.account))
+    if is_denied(principal, LIST_ACTION, resource_arn(""), lambda: own_values):
+        raise S3Error("AccessDenied")
     prefix, token = call.query.get("prefix", ""), call.query.get("continuation-token", "")
     after = decode_token(token) if token else ""
     at_most = parse_bucket_count(call.query)
