@@ -11,17 +11,9 @@ from holdfast_server.api.admission import Ticket
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.buckets_cache import WriteLease
 from holdfast_server.api.services import IncomingBody, Services
-from holdfast_server.auth.access import (
-    BucketFacts,
-    authorize,
-    is_allowed,
-    is_denied,
-    looks_at_object,
-    resource_arn,
-)
+from holdfast_server.auth.access import BucketFacts, authorize, is_allowed, looks_at_object
 from holdfast_server.auth.conditions import Values
-from holdfast_server.auth.principal import account_id, account_name, canonical_id
-from holdfast_server.auth.request_values import condition_values
+from holdfast_server.auth.principal import account_name, canonical_id
 from holdfast_server.auth.verified import VerifiedRequest
 from holdfast_server.objects.port import Objects, Record
 from holdfast_server.s3.checksums import HEADER_PREFIX
@@ -94,13 +86,6 @@ class Call:
         """A second permission in the request's own bucket, beside that of the operation.  Raises AccessDenied."""
         assert bucket == self.bucket_name
         authorize(self.verified, bucket, key, self.facts, action=action, extra=extra)
-
-    def is_denied(self, action: str) -> bool:
-        """Whether a policy of the sender's speaks against what otherwise everybody may, in no bucket."""
-        sender = self.verified.principal
-        return is_denied(
-            sender, action, resource_arn(""), lambda: condition_values(self.verified, account_id(sender.account))
-        )
 
     def may_in(self, bucket: BucketRecord, action: str) -> bool:
         """In another bucket."""
