@@ -26,7 +26,7 @@ import pytest
 
 from holdfast_operator import labels
 from holdfast_operator.kube.client import HttpKubeClient
-from holdfast_operator.kube.errors import KubeError
+from holdfast_operator.kube.errors import KubeError, KubeUnavailable
 from holdfast_operator.kube.login import load_configuration
 from holdfast_operator.kube.port import LEASE, POD, SECRET, STATEFUL_SET, TENANT, Manifest
 from holdfast_operator.testing.cut_line import CutLine
@@ -59,11 +59,32 @@ def tenant(number: int) -> Manifest:
     }
 
 
+class PatientKube:
+    """The test's own client: an API server that is too busy to answer in time is asked again.  All its calls here can
+    be made twice."""
+
+    def __init__(self, kube: HttpKubeClient) -> None:
+        self._kube = kube
+
+    def __getattr__(self, verb: str) -> Callable[..., Any]:
+        call = getattr(self._kube, verb)
+
+        async def again(*arguments: Any) -> Any:
+            async with asyncio.timeout(WAIT_SECONDS):
+                while True:
+                    try:
+                        return await call(*arguments)
+                    except KubeUnavailable:
+                        await asyncio.sleep(1)
+
+        return again
+
+
 @dataclass
 class Scene:
     api: ApiProcess
     line: CutLine
-    kube: HttpKubeClient
+    kube: PatientKube
     node: HollowNode
     operators: OperatorProcesses
     session: aiohttp.ClientSession
@@ -159,7 +180,7 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
         session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)))
         for number in range(NAMESPACES):
             await node.make_namespace(f"load-{number}")
-        yield Scene(api, line, kube, node, operators, session)
+        yield Scene(api, line, PatientKube(kube), node, operators, session)
 
 
 async def make_tenants(scene: Scene, count: int) -> None:
