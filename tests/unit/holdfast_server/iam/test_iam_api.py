@@ -96,6 +96,21 @@ def test_a_user_gets_keys_and_may_what_its_policies_and_groups_allow(endpoint: E
     assert iam.list_users()["Users"] == []
 
 
+def test_buckets_are_listed_to_who_may_list_them(endpoint: Endpoint) -> None:
+    root = client(endpoint, "iam", "main-root-key")
+    client(endpoint, "s3", "main-root-key").create_bucket(Bucket="of-main")
+    client(endpoint, "s3", "alt-root-key").create_bucket(Bucket="of-alt")
+    root.create_user(UserName="ann")
+    key = root.create_access_key(UserName="ann")["AccessKey"]
+    ann = client(endpoint, "s3", key["AccessKeyId"], key["SecretAccessKey"])
+    assert code_of(ann.list_buckets) == "AccessDenied"
+    for policy in (allow("s3:ListAllMyBuckets"), allow("s3:ListBucket", "arn:aws:s3:::of-main")):
+        root.put_user_policy(UserName="ann", PolicyName="may", PolicyDocument=policy)
+        assert [bucket["Name"] for bucket in ann.list_buckets()["Buckets"]] == ["of-main"]
+    root.put_user_policy(UserName="ann", PolicyName="no", PolicyDocument=allow("s3:ListAllMyBuckets", effect="Deny"))
+    assert code_of(ann.list_buckets) == "AccessDenied"
+
+
 def test_what_is_made_again_under_an_old_name_is_another(endpoint: Endpoint) -> None:
     iam = client(endpoint, "iam", "main-root-key")
     iam.create_user(UserName="ann")
