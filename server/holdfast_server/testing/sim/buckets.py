@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from holdfast_server.api.admission import Ticket
 from holdfast_server.api.buckets_cache import BucketCache
 from holdfast_server.api.dispatch import Dispatcher
-from holdfast_server.api.services import Services
+from holdfast_server.api.services import Services, Told
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
 from holdfast_server.s3.request import BodyStream, Request, Response
 from holdfast_server.s3.signing import KeyPair, sign_headers
@@ -49,6 +49,8 @@ from holdfast_server.testing.sim.simulation import Failed, Outcome
 from holdfast_server.testing.unreliable_network import MAX_DELAY_SECONDS, Trap, Weather
 
 BUCKET = "bucket"
+REGION = "eu-central-1"
+"""Not the one where creating a bucket again is no conflict: the histories tell by that whether it was there."""
 NOT_EMPTY = "not empty"
 NO_KEY = "no such key"
 PEER_LINKS = 1000
@@ -138,7 +140,10 @@ class Pod:
         self._pods = pods
         store, clock = coordinator.store, coordinator.clock
         self.services: Services = replace(
-            memory_services(store, clock), announce=self._announce, fence_bucket_everywhere=self._fence_everywhere
+            memory_services(store, clock),
+            announce=self._announce,
+            fence_bucket_everywhere=self._fence_everywhere,
+            told=lambda: Told(region=REGION),
         )
         self._dispatcher = Dispatcher(self.services)
 
