@@ -525,6 +525,14 @@ async def test_a_sealed_shard_reads_back_with_its_hashes(bench):
     assert (await bench.drive.query(REGISTER, False)).records[0].data_ids == (DATA_ID,)
 
 
+async def test_the_last_blocks_may_seal_it(bench):
+    blocks = [b"a" * 1000, b"the last"]
+    hashes = [xxhash.xxh3_128_digest(block) for block in blocks]
+    await bench.drive.stage(DATA_ID, 0, blocks[:1], hashes[:1])
+    await bench.drive.stage(DATA_ID, 1, blocks[1:], hashes[1:], last=True)
+    assert await bench.drive.read_blocks(DATA_ID, 0, 2) == (blocks, hashes)
+
+
 async def test_a_record_whose_shard_is_not_sealed_here_is_not_accepted(bench):
     assert await status(bench.drive, 10, data_ids=(DATA_ID,)) is CommitStatus.NO_DATA
     block = b"block"

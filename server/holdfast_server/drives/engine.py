@@ -4,7 +4,8 @@ What was learned of rocksdict 0.3.29, and shapes everything above:
 - `write(sync=True)` holds the GIL through the fsync.  Batches are written unsynced, then `flush_wal(True)`,
   which releases it, makes them durable.
 - `get` of one key holds the GIL through its disk read; `get` of a *list* of keys releases it.  So every point
-  read here is a list.  Iterators hold it: they run on a reader thread with read-ahead, and rows are kept small.
+  read here that may go to the disk is a list.  `key_may_exist` never does, and gives the value it comes upon.
+  Iterators hold it: they run on a reader thread with read-ahead, and rows are kept small.
 - A write may be stalled by compaction, with the GIL held: `no_slowdown` turns that into an error at once,
   and the caller waits without the GIL.
 - `snapshot().iter()` shows what was written after the snapshot (its read options are built twice, the second
@@ -29,6 +30,7 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import rocksdict
 
@@ -96,6 +98,18 @@ class Engine:
             return list(self._table.get(list(keys)) or ())
         except Exception as error:
             raise EngineError(f"read failed: {error}") from error
+
+    def peek(self, keys: Sequence[bytes]) -> list[bytes | None] | None:
+        """As `get`, from memory alone: memtables and cached blocks, some microseconds a key with the GIL held.  None if
+        that does not tell all of them.  One after the other: a batch may be written in between."""
+        found = []
+        for key in keys:
+            looked: Any = self._table.key_may_exist(key, True)  # its stub knows only what it returns without a value
+            there, value = looked
+            if there and value is None:
+                return None
+            found.append(value)
+        return found
 
     def write(self, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Apply all changes (None deletes) at once, visible but not yet durable."""

@@ -15,6 +15,8 @@ and flushes the log; only then does any of them answer.  So:
 
 - A write that found no room left nothing in the table: its batch is refused, so is every change after it until the
   table is opened anew (`engine`), and what is read stays what it was.
+- Lazy operations (notes) wait a moment for a batch that is written anyway: a batch of their own is a dozen hand-overs
+  between threads for something that nobody waits for.
 - While the drive is stuck (`disk_threads`) nobody waits: who did is told DriveOffline, and what had not begun is
   dropped.  What had begun may still take effect when the disk comes back, as after any lost answer.
 
@@ -28,6 +30,7 @@ import asyncio
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -40,6 +43,9 @@ from holdfast_server.drives.port import DriveError, DriveFaulty, DriveFull, Driv
 MAX_BATCH_OPERATIONS = 512
 MAX_WAITING_OPERATIONS = 16_384
 """Beyond this the drive is hopelessly behind; refusing at once bounds memory and time."""
+
+LAZY_SECONDS = 0.003
+"""How long a lazy operation waits for others."""
 
 T = TypeVar("T")
 
@@ -117,6 +123,10 @@ class Operation(Generic[T]):
             self.future.set_result(self.result)  # type: ignore[arg-type]
 
 
+class _Wake:
+    """There is something lazy to be done."""
+
+
 class GroupCommit:
     """The committing thread of one drive."""
 
@@ -143,9 +153,12 @@ class GroupCommit:
         self._batch: list[Operation[Any]] = []
         self._check_identity = check_identity
         self._on_fault = on_fault
-        self._queue: queue.SimpleQueue[Operation[Any] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Operation[Any] | _Wake | None] = queue.SimpleQueue()
+        self._lazy: deque[Operation[Any]] = deque()
         self._fault: str | None = None
         self._closed = False
+        self.writes = 0
+        """Counts up before and after each batch is written, so that it is odd meanwhile; read from any thread."""
         self._visibility = threading.Lock()
         self._unsettled: set[bytes] = set()
         self._thread = threading.Thread(target=self._run, name=f"{name}-commit", daemon=True)
@@ -168,6 +181,24 @@ class GroupCommit:
             operation.future.set_exception(refusal)
         return operation.future
 
+    def submit_lazily(self, wanted: Sequence[bytes], apply: Callable[[Transaction], T]) -> asyncio.Future[T]:
+        """As `submit`, with the next batch that is under way, or after `LAZY_SECONDS`; on the loop."""
+        operation = Operation(wanted, apply, None)
+        refusal = self._refusal()
+        if refusal is not None:
+            operation.future.set_exception(refusal)
+            return operation.future
+        self._lazy.append(operation)
+        if len(self._lazy) == 1:
+            self._loop.call_later(LAZY_SECONDS, self._wake)
+        elif len(self._lazy) == MAX_BATCH_OPERATIONS:
+            self._wake()
+        return operation.future
+
+    def _wake(self) -> None:
+        if self._lazy:
+            self._queue.put(_Wake())
+
     def _refusal(self) -> DriveError | None:
         if self._fault is not None:
             return DriveFaulty(self._fault)
@@ -175,7 +206,7 @@ class GroupCommit:
             return DriveOffline(self._stuck)
         if self._closed:
             return DriveError("the drive is closed")
-        if self._queue.qsize() >= MAX_WAITING_OPERATIONS:
+        if self._queue.qsize() + len(self._lazy) >= MAX_WAITING_OPERATIONS:
             return DriveError(f"{MAX_WAITING_OPERATIONS} operations are waiting for this drive")
         return None
 
@@ -198,7 +229,7 @@ class GroupCommit:
     def stick(self, reason: str) -> None:
         """On the loop.  Nobody waits any longer, and nothing more is begun, until `resume`; repeat while it lasts."""
         self._stuck = reason
-        waiting = list(self._batch)
+        waiting = [*self._batch, *self._take_lazy()]
         while True:
             try:
                 operation = self._queue.get_nowait()
@@ -207,7 +238,8 @@ class GroupCommit:
             if operation is None:
                 self._queue.put(None)
                 break
-            waiting.append(operation)
+            if isinstance(operation, Operation):
+                waiting.append(operation)
         for operation in waiting:
             if not operation.future.done():
                 operation.future.set_exception(DriveOffline(reason))
@@ -226,30 +258,44 @@ class GroupCommit:
 
     def _work(self) -> None:
         while True:
-            first = self._queue.get()
-            if first is None:
-                return
-            batch, last = [first], False
-            while len(batch) < MAX_BATCH_OPERATIONS:
+            following = self._queue.get()
+            batch: list[Operation[Any]] = []
+            while following is not None:
+                if isinstance(following, Operation):
+                    batch.append(following)
+                    if len(batch) >= MAX_BATCH_OPERATIONS:
+                        break
                 try:
                     following = self._queue.get_nowait()
                 except queue.Empty:
                     break
-                if following is None:
-                    last = True
-                    break
-                batch.append(following)
-            self._batch = batch
-            began = self._watch.begin("a batch of commits")
-            try:
-                self._process(batch)
-            finally:
-                self._watch.end(began)
-                self._batch = []
+            last = following is None
+            batch += self._take_lazy()
+            if batch:
+                self._watched(batch)
             if last:
                 return
             # Let go of results and futures while waiting for the next batch.
-            del batch, first
+            del batch, following
+
+    def _watched(self, batch: list[Operation[Any]]) -> None:
+        self._batch = batch
+        began = self._watch.begin("a batch of commits")
+        try:
+            self._process(batch)
+        finally:
+            self._watch.end(began)
+            self._batch = []
+
+    def _take_lazy(self) -> list[Operation[Any]]:
+        """From any thread."""
+        taken = []
+        while self._lazy:
+            try:
+                taken.append(self._lazy.popleft())
+            except IndexError:
+                break
+        return taken
 
     def _process(self, batch: list[Operation[Any]]) -> None:
         try:
@@ -278,6 +324,7 @@ class GroupCommit:
         if transaction.changes:
             with self._visibility:
                 self._unsettled = {key for key in transaction.changes if key[:1] in _VISIBLE}
+            self.writes += 1
             try:
                 self._engine.write(transaction.changes.items())
             except EngineError as error:
@@ -285,6 +332,8 @@ class GroupCommit:
                     raise
                 self._met_no_room(batch, error)
                 return
+            finally:
+                self.writes += 1
         if transaction.durable:
             self._engine.flush()
             self.reached = self._engine.reached

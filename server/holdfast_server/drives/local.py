@@ -474,8 +474,10 @@ class LocalDrive:
         return future
 
     async def note(self, register: Register, stamp: int, whole: bool) -> None:
-        await self._on_register(
-            register, lambda verbs, transaction, row: verbs.note(transaction, register, row, stamp, whole)
+        parts = self._opened()
+        row = keys.row_key(register)
+        await parts.commits.submit_lazily(
+            register_rows.wanted(row), lambda transaction: parts.verbs.note(transaction, register, row, stamp, whole)
         )
 
     async def prepare(self, register: Register, expected: int, lease: bytes, duration_seconds: float) -> PrepareReply:
@@ -577,14 +579,25 @@ class LocalDrive:
 
     # --- shards
 
-    async def stage(self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes]) -> None:
+    async def stage(
+        self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes], last: bool = False
+    ) -> None:
         parts = self._opened()
-        await self._on_thread(parts.shard_writers, lambda: parts.shards.stage(data_id, index, blocks, hashes))
+
+        def stage() -> bool:
+            parts.shards.stage(data_id, index, blocks, hashes)
+            return last and parts.shards.seal_bytes(data_id)
+
+        if await self._on_thread(parts.shard_writers, stage):
+            await self._sealed(parts, data_id)
 
     async def seal(self, data_id: bytes) -> None:
         parts = self._opened()
-        if not await self._on_thread(parts.shard_writers, lambda: parts.shards.seal_bytes(data_id)):
-            return
+        if await self._on_thread(parts.shard_writers, lambda: parts.shards.seal_bytes(data_id)):
+            await self._sealed(parts, data_id)
+
+    async def _sealed(self, parts: Parts, data_id: bytes) -> None:
+        """Its bytes are durable: make its name so, too."""
         try:
             await parts.staging_sync.sync()
         except (OSError, DriveError) as error:

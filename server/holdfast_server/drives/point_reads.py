@@ -1,4 +1,7 @@
-"""Queries: many at once, off the loop, durable answers only.
+"""Queries: from memory at once, the others many at a time and off the loop; durable answers only.
+
+What the table has in memory is read where it is asked for: handing a question to a thread costs several times the look.
+Such a look takes several rows one after the other, so it counts only if no batch was written meanwhile.
 
 While a job is reading, queries pile up and the next job answers them together: one call into the table, one
 wake-up of the loop.  A query whose rows belong to a batch that is written but not yet flushed is not answered
@@ -55,6 +58,10 @@ class PointReads:
     def query(self, row: bytes, with_inline: bool) -> asyncio.Future[QueryReply]:
         """Never raises itself; the future raises DriveError."""
         query = _Query(row, with_inline, asyncio.get_running_loop().create_future())
+        known = self._look(query)
+        if known is not None:
+            query.future.set_result(known)
+            return query.future
         if len(self._waiting) >= MAX_WAITING_OPERATIONS:
             query.future.set_exception(DriveError(f"{MAX_WAITING_OPERATIONS} queries are waiting for this drive"))
             return query.future
@@ -92,6 +99,22 @@ class PointReads:
         )
         asked.add_done_callback(partial(_hand_over, query.future))
 
+    def _look(self, query: _Query) -> QueryReply | None:
+        """The answer, if memory has it."""
+        writes = self._commits.writes
+        wanted = register_rows.wanted(query.row)
+        values = self._engine.peek(wanted)
+        state = self._state(query.row, values) if values is not None else None
+        if state is None:
+            return None
+        apart = _apart(query, state)
+        found = self._engine.peek(apart)
+        if found is None or not self._commits.settled(wanted):
+            return None
+        if writes % 2 or writes != self._commits.writes:
+            return None
+        return self._reply(query, state, dict(zip(apart, found, strict=True)))
+
     def _read(self, batch: list[_Query]) -> list[QueryReply | None]:
         """Answers, None where one must go behind the flush."""
         wanted = [key for query in batch for key in register_rows.wanted(query.row)]
@@ -101,15 +124,11 @@ class PointReads:
             for query, *found in zip(batch, values[::3], values[1::3], values[2::3], strict=True)
         ]
         apart = [
-            keys.inline_key(query.row, record.stamp)
-            for query, state in zip(batch, states, strict=True)
-            if query.inline and state is not None
-            for record in state.records
-            if record.inline_apart
+            key for query, state in zip(batch, states, strict=True) if state is not None for key in _apart(query, state)
         ]
         shards = dict(zip(apart, self._engine.get(apart), strict=True))
         # Only now: see `group_commit` for why looking after the read is enough.
-        settled = [self._commits.settled((*register_rows.wanted(query.row),)) for query in batch]
+        settled = [self._commits.settled(register_rows.wanted(query.row)) for query in batch]
         return [
             self._reply(query, state, shards) if is_settled and state is not None else None
             for query, state, is_settled in zip(batch, states, settled, strict=True)
@@ -138,6 +157,13 @@ class PointReads:
                     except RowCorrupt:
                         return None
         return register_rows.reply(state, found, query.inline)
+
+
+def _apart(query: _Query, state: register_rows.State) -> list[bytes]:
+    """Rows with what the records do not have themselves."""
+    if not query.inline:
+        return []
+    return [keys.inline_key(query.row, record.stamp) for record in state.records if record.inline_apart]
 
 
 def _hand_over(waiting: asyncio.Future[QueryReply], asked: asyncio.Future[QueryReply]) -> None:

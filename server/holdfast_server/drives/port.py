@@ -362,9 +362,12 @@ class Drive(Protocol):
     async def drop_tombstones(self, tombstones: Sequence[Tombstone]) -> None:
         """Drop each that is all its register holds, and raise the watermarks to their stamps, durably (rule 10)."""
 
-    async def stage(self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes]) -> None:
+    async def stage(
+        self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes], last: bool = False
+    ) -> None:
         """Append blocks to a staged shard; `index` is the number of the first, starting at 0, in order.
 
+        `last`: no more come; `seal` it, too.
         All blocks but the last of a shard have the same size.  Raises ShardCorrupt if a hash does not match
         (nothing is written), DriveFull.
         """

@@ -2,9 +2,10 @@
 
 Every call ends: a drive that does not answer within the deadline counts as offline (rule: a hung drive adds at
 most `DRIVE_CALL_TIMEOUT_SECONDS` to one request; after the first miss its peer marks it and it is skipped).
-Where some drives' answers will usually do, only those are asked at first, the others after `HEDGE_SECONDS`, or as soon
-as the first have failed or do not suffice.  Calls that are no longer needed are cancelled; a cancelled commit may still
-take effect, so commits are never stopped early.  Whatever ends `ask` (an exception that is not a DriveError, or a
+Where some drives' answers will usually do, only those are asked at first, the others after some patience, or as soon
+as the first have failed or do not suffice (`Patience` learns how long that is: on a machine that is busy everybody is
+slow, and asking more would make it slower).  Calls that are no longer needed are cancelled; a cancelled commit may
+still take effect, so commits are never stopped early.  Whatever ends `ask` (an exception that is not a DriveError, or a
 caller that is cancelled), no call is left running and no exception unlooked at.  Counting is `quorum`'s.
 """
 
@@ -17,8 +18,11 @@ from typing import Any, Generic, TypeVar
 from holdfast_server.drives.port import Drive, DriveError, DriveOffline, DriveState
 
 DRIVE_CALL_TIMEOUT_SECONDS = 5.0
-HEDGE_SECONDS = 0.03
+MIN_PATIENCE_SECONDS = 0.03
 """Several times what an answer takes from a pod that is well, and no delay that anybody notices."""
+MAX_PATIENCE_SECONDS = 0.5
+_PATIENCE_FACTOR = 4.0
+_RECENT_WEIGHT = 0.05
 
 T = TypeVar("T")
 
@@ -45,6 +49,24 @@ class Answers(dict[int, T]):
     def __init__(self) -> None:
         super().__init__()
         self.errors: dict[int, DriveError] = {}
+        self.widened = False
+        """The first did not do: others were asked, too."""
+
+
+class Patience:
+    """How long the first drives that are asked get before others are: several times what they usually take."""
+
+    def __init__(self) -> None:
+        self._usual_seconds = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return min(MAX_PATIENCE_SECONDS, max(MIN_PATIENCE_SECONDS, self._usual_seconds * _PATIENCE_FACTOR))
+
+    def learn(self, answers: Answers[T], took_seconds: float) -> None:
+        """From those that were enough alone, or a drive that hangs would teach everybody to wait for it."""
+        if not answers.widened:
+            self._usual_seconds += (took_seconds - self._usual_seconds) * _RECENT_WEIGHT
 
 
 async def ask(
@@ -53,10 +75,11 @@ async def ask(
     enough: Callable[[Answers[T]], bool] | None = None,
     timeout_seconds: float = DRIVE_CALL_TIMEOUT_SECONDS,
     first: Collection[int] | None = None,
+    patience_seconds: float = MIN_PATIENCE_SECONDS,
 ) -> Answers[T]:
     """Ask all given drives concurrently; return when all have answered or failed, or `enough` says so.
 
-    `first`: the positions whose answers will usually be `enough`.
+    `first`: the positions whose answers will usually be `enough`; others are asked after `patience_seconds`.
     """
     poll: _Poll[T] = _Poll(asyncio.get_running_loop(), enough)
 
@@ -69,7 +92,7 @@ async def ask(
             begin(drives)
         else:
             begin(first)
-            poll.hold_back(lambda: begin(position for position in drives if position not in first))
+            poll.hold_back(lambda: begin(p for p in drives if p not in first), patience_seconds)
         await poll.settled(timeout_seconds)
     finally:
         poll.end()
@@ -89,13 +112,14 @@ class _Poll(Generic[T]):
         """Asks those that were not asked yet."""
         self._hedge: asyncio.TimerHandle | None = None
 
-    def hold_back(self, others: Callable[[], None]) -> None:
+    def hold_back(self, others: Callable[[], None], seconds: float) -> None:
         self._others = others
-        self._hedge = self._loop.call_later(HEDGE_SECONDS, self._ask_others)
+        self._hedge = self._loop.call_later(seconds, self._ask_others)
 
     def _ask_others(self) -> None:
         others, self._others = self._others, None
         if others is not None and not self._settled.done():
+            self.answers.widened = True
             others()
 
     def add(self, position: int, task: asyncio.Future[T]) -> None:

@@ -31,7 +31,7 @@ from holdfast_server.drives.port import (
     Register,
 )
 from holdfast_server.objects import quorum, record
-from holdfast_server.objects.asking import Answers, ask, awake
+from holdfast_server.objects.asking import Answers, Patience, ask, awake
 from holdfast_server.objects.background import Background
 from holdfast_server.objects.port import OutOfSpace, Unavailable
 from holdfast_server.objects.record import Record
@@ -120,6 +120,7 @@ class ErasureSet:
         self._stamps = stamps
         self._background = background
         self._repairer = repairer
+        self._patience = Patience()
 
     def drives(self) -> dict[int, Drive]:
         return dict(enumerate(self._drives()))
@@ -155,8 +156,15 @@ class ErasureSet:
         def decided(replies: Answers[QueryReply]) -> bool:
             return quorum.decide_read(self.quorums, replies, final=False).verdict is not quorum.Verdict.WAIT
 
-        first = self._nearest(drives)
-        replies = await ask(drives, lambda _, drive: drive.query(register, with_inline), decided, first=first)
+        began = self._clock.monotonic_seconds()
+        replies = await ask(
+            drives,
+            lambda _, drive: drive.query(register, with_inline),
+            decided,
+            first=self._nearest(drives),
+            patience_seconds=self._patience.seconds,
+        )
+        self._patience.learn(replies, self._clock.monotonic_seconds() - began)
         decision = quorum.decide_read(self.quorums, replies, final=True)
         highest = quorum.greatest_seen(replies)
         self._stamps.observe(highest)

@@ -1,9 +1,11 @@
 """From a body to shards on drives: cut into stripes, feed the digests, encode, hash, stage, seal.
 
-Small bodies (up to `INLINE_LIMIT_BYTES`) become one stripe whose shards travel inside the record.  Larger ones
-are streamed: stripe by stripe a worker thread feeds the digests and encodes, and each drive's lane sends its
-blocks in order.  Nothing is visible until the caller commits a record that names the `Staged` data; whatever
-ends before that (a refusal by `Body.finish`, a lost client, too few drives) discards what was staged.
+Small bodies (up to `INLINE_LIMIT_BYTES`) become one stripe whose shards travel inside the record.  Those of up to
+`WHOLE_LIMIT_BYTES` are received to their end, coded at once on a thread, and sent to each drive in one call that
+seals them, too: what a Loki chunk costs is hand-overs between threads and pods, not bytes.  Larger ones are streamed:
+stripe by stripe a worker thread feeds the digests and encodes, and each drive's lane sends its blocks in order.
+Nothing is visible until the caller commits a record that names the `Staged` data; whatever ends before that (a refusal
+by `Body.finish`, a lost client, too few drives) discards what was staged.
 
 Bounds: every stripe is taken from the budget of all writes before it is received, and given back piece by piece:
 the payload when it is encoded, the shards when every drive has taken its own; at most `LANE_DEPTH + 2` stripes per
@@ -36,6 +38,8 @@ from holdfast_server.sealing.chunks import ChunkSealer, sealed_size, stripe_payl
 
 LANE_DEPTH = 3
 """Stripes that may wait for one drive."""
+WHOLE_LIMIT_BYTES = 2 * STRIPE_SIZE_BYTES
+"""As much as a streamed write has at a time, too, so that slow clients hold no more."""
 NEXT_STRIPE_WAIT_SECONDS = 60.0
 """How long an upload that has begun waits for its turn to go on."""
 ON_LOOP_LIMIT_BYTES = 16 * 1024
@@ -78,6 +82,17 @@ class Encoder:
 
     async def encode_and_hash(self, chunks: list[bytes | memoryview], last: bool) -> tuple[list[bytes], list[bytes]]:
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._work_and_hash, chunks, last)
+
+    async def encode_and_hash_all(
+        self, stripes: list[list[bytes | memoryview]]
+    ) -> list[tuple[list[bytes], list[bytes]]]:
+        """All stripes of a body, in order."""
+
+        def work() -> list[tuple[list[bytes], list[bytes]]]:
+            last = len(stripes) - 1
+            return [self._work_and_hash(chunks, index == last) for index, chunks in enumerate(stripes)]
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     def _work(self, chunks: list[bytes | memoryview], last: bool) -> list[bytes]:
         stripe = b"".join(chunks)
@@ -199,6 +214,9 @@ class ShardWriter:
     ) -> Staged:
         encoder = Encoder(self._codec, body.digests, self._executor, self._sealer)
         stripes = _Stripes(body, stripe_payload(STRIPE_SIZE_BYTES) if self._sealer else STRIPE_SIZE_BYTES)
+        if body.size_bytes is not None and inline_limit_bytes < body.size_bytes <= WHOLE_LIMIT_BYTES:
+            await hold.take(self._held_bytes(body.size_bytes))
+            return await self._whole(encoder, body, stripes, drives, rotation, data_id, hold)
         if self._held_bytes(stripes.upcoming_bytes):
             await hold.take(self._held_bytes(stripes.upcoming_bytes))
         first = await stripes.next()
@@ -232,6 +250,47 @@ class ShardWriter:
         coded_size_bytes = self._coded_size(size_bytes)
         return Staged(body.finish(), size_bytes, coded_size_bytes, b"", tuple(blocks), frozenset(drives))
 
+    async def _whole(
+        self,
+        encoder: Encoder,
+        body: Body,
+        stripes: _Stripes,
+        drives: dict[int, Drive],
+        rotation: int,
+        data_id: bytes,
+        hold: Hold,
+    ) -> Staged:
+        received: list[list[bytes | memoryview]] = []
+        while not stripes.ended:
+            received.append(await stripes.next())
+            hold.progressed()
+        received = [chunks for chunks in received if chunks]
+        size = sum(len(chunk) for chunks in received for chunk in chunks)
+        coding = asyncio.ensure_future(encoder.encode_and_hash_all(received))
+        try:
+            coded = await asyncio.shield(coding)
+        except BaseException:
+            # The digests are in use on a thread; let it end before they are looked at or dropped.
+            await asyncio.wait([coding])
+            raise
+        attributes = body.finish()
+
+        async def stage(position: int, drive: Drive) -> None:
+            shard = (position + rotation) % self._codec.shards
+            blocks, hashes = [blocks[shard] for blocks, _ in coded], [hashes[shard] for _, hashes in coded]
+            await drive.stage(data_id, 0, blocks, hashes, True)
+
+        done = False
+        try:
+            answers = await ask(drives, stage)
+            self._require_quorum(len(drives), list(answers.errors.values()))
+            done = True
+        finally:
+            failed = {p: drive for p, drive in drives.items() if not done or p in answers.errors}
+            if failed:
+                self._background.spawn(self.discard(failed, data_id))
+        return Staged(attributes, size, self._coded_size(size), data_id, (), frozenset(answers))
+
     async def _stream(
         self,
         encoder: Encoder,
@@ -253,7 +312,7 @@ class ShardWriter:
                 attributes = body.finish()
                 for lane in lanes.values():
                     await lane.finish()
-            self._require_quorum(lanes)
+            self._require_quorum(len(lanes), _errors(lanes))
             done = True
         except BaseExceptionGroup as errors:
             # What the body raised is the caller's own; hand it back as it was.
@@ -292,7 +351,7 @@ class ShardWriter:
                 raise
             blocks, hashes = await coding
             del coding
-            self._require_quorum(lanes)
+            self._require_quorum(len(lanes), _errors(lanes))
             shard_bytes = self._shard_bytes(stripe_size) if self._held_bytes(stripe_size) else 0
             share = Share(hold, self._held_bytes(stripe_size) - shard_bytes, shard_bytes, len(lanes))
             share.encoded()
@@ -306,17 +365,20 @@ class ShardWriter:
                 chunks = await stripes.next()
         return size
 
-    def _require_quorum(self, lanes: dict[int, Lane]) -> None:
-        errors = [lane.error for lane in lanes.values() if lane.error is not None]
-        if len(lanes) - len(errors) >= self._write_quorum:
+    def _require_quorum(self, drives: int, errors: list[DriveError]) -> None:
+        if drives - len(errors) >= self._write_quorum:
             return
         if any(isinstance(error, DriveFull) for error in errors):
-            raise OutOfSpace(f"{len(errors)} of {len(lanes)} drives could not take the data: {errors[0]}")
-        raise Unavailable(f"{len(errors)} of {len(lanes)} drives failed during the write: {errors}")
+            raise OutOfSpace(f"{len(errors)} of {drives} drives could not take the data: {errors[0]}")
+        raise Unavailable(f"{len(errors)} of {drives} drives failed during the write: {errors}")
 
     async def discard(self, drives: dict[int, Drive], data_id: bytes) -> None:
         """Let go of shards that no record names."""
         await ask(drives, lambda _, drive: drive.discard(data_id))
+
+
+def _errors(lanes: dict[int, Lane]) -> list[DriveError]:
+    return [lane.error for lane in lanes.values() if lane.error is not None]
 
 
 class _Stripes:

@@ -106,9 +106,10 @@ class Dispatcher:
         if request.volume >= len(self._drives):
             raise Refused(f"no volume {request.volume} here; there are {len(self._drives)}")
         drive = self._drives[request.volume]
-        if request.verb == Verb.STAGE:
+        if request.verb in (Verb.STAGE, Verb.STAGE_LAST):
             data_id, index, hashes = arguments
-            await drive.stage(data_id, index, split_blobs(blobs, request.sizes), hashes)
+            last = request.verb == Verb.STAGE_LAST
+            await drive.stage(data_id, index, split_blobs(blobs, request.sizes), hashes, last)
             return None, []
         if request.verb == Verb.READ_BLOCKS:
             return await _read_blocks(drive, hold, *arguments)
@@ -145,7 +146,7 @@ _AT_ONCE: dict[int, str] = {Verb.QUERY: "query", Verb.COMMIT: "commit"}
 _DRIVE_METHODS: dict[int, str] = {
     verb: verb.name.lower()
     for verb in Verb
-    if verb >= Verb.QUERY and verb not in (Verb.NOTE, Verb.STAGE, Verb.READ_BLOCKS)
+    if verb >= Verb.QUERY and verb not in (Verb.NOTE, Verb.STAGE, Verb.STAGE_LAST, Verb.READ_BLOCKS)
 }
 
 

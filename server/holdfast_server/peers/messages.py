@@ -42,7 +42,9 @@ IAM_FEATURE = "iam"
 """It knows identities that clients made."""
 SEALING_FEATURE = "sealing"
 """It does not serve what was encrypted as if it were the object."""
-FEATURES = (VERSIONS_FEATURE, LOCKS_FEATURE, IAM_FEATURE, SEALING_FEATURE)
+STAGE_LAST_FEATURE = "stage-last"
+"""It seals a shard with its last blocks."""
+FEATURES = (VERSIONS_FEATURE, LOCKS_FEATURE, IAM_FEATURE, SEALING_FEATURE, STAGE_LAST_FEATURE)
 """Of this release."""
 
 MAX_BLOCKS_PER_READ = 8
@@ -84,6 +86,7 @@ class Verb(IntEnum):
     DROP_TOMBSTONES = 36
     """23 dropped a single one."""
     QUERY_MANY = 37
+    STAGE_LAST = 38
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True):
@@ -186,6 +189,7 @@ VERBS: dict[int, VerbSpec] = {
     Verb.FENCE: _control(tuple[_Register, int], port.FenceReply, True),
     Verb.REMOVE: _control(tuple[_Register, int], None, True),
     Verb.STAGE: _bulk(tuple[bytes, int, list[bytes]], None, True),
+    Verb.STAGE_LAST: _bulk(tuple[bytes, int, list[bytes]], None, True),
     Verb.SEAL: _bulk(tuple[bytes], None, True),
     Verb.DISCARD: _control(tuple[bytes], None, True),
     Verb.READ_BLOCKS: _bulk(tuple[bytes, int, int], list[bytes], False, blobs=True),

@@ -16,7 +16,7 @@ from holdfast_server.drives.port import Block, Drive, DriveState, DriveStatus, R
 from holdfast_server.peers.channel import DialSettings, Target
 from holdfast_server.peers.frames import Buffer
 from holdfast_server.peers.link import Link
-from holdfast_server.peers.messages import MAX_BLOCKS_PER_READ, Verb
+from holdfast_server.peers.messages import MAX_BLOCKS_PER_READ, STAGE_LAST_FEATURE, Verb
 from holdfast_server.peers.notes import Note, NoteBatch
 from holdfast_server.peers.port import SlotMemory
 
@@ -95,17 +95,22 @@ class RemoteDrive:
     async def drop_tombstones(self, tombstones: Sequence[port.Tombstone]) -> None:
         await self._call(Verb.DROP_TOMBSTONES, tombstones)
 
-    async def stage(self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes]) -> None:
+    async def stage(
+        self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes], last: bool = False
+    ) -> None:
+        report = self._link.report
+        seals = last and report is not None and STAGE_LAST_FEATURE in report.features
         start = 0
         while start < len(blocks):
             stop, size = start + 1, len(blocks[start])
             while stop < len(blocks) and size + len(blocks[stop]) <= _MAX_STAGE_SIZE_BYTES:
                 size += len(blocks[stop])
                 stop += 1
-            await self._call(
-                Verb.STAGE, data_id, index + start, list(hashes[start:stop]), blobs=list(blocks[start:stop])
-            )
+            verb = Verb.STAGE_LAST if seals and stop == len(blocks) else Verb.STAGE
+            await self._call(verb, data_id, index + start, list(hashes[start:stop]), blobs=list(blocks[start:stop]))
             start = stop
+        if last and not seals:
+            await self.seal(data_id)
 
     async def seal(self, data_id: bytes) -> None:
         await self._call(Verb.SEAL, data_id)

@@ -372,7 +372,14 @@ class MemoryDrive:
 
     # --- shards
 
-    async def stage(self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes]) -> None:
+    async def stage(
+        self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes], last: bool = False
+    ) -> None:
+        self._stage(data_id, index, blocks, hashes)
+        if last:
+            await self.seal(data_id)
+
+    def _stage(self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes]) -> None:
         self._answering()
         shard = self._shards.get(data_id)
         repeated = shard is not None and hashes and shard.hashes[index : index + len(hashes)] == list(hashes)

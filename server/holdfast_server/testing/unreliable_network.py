@@ -309,8 +309,10 @@ class UnreliableDrive:
     async def drop_tombstones(self, tombstones: Sequence[Tombstone]) -> None:
         await self._call("drop_tombstones", tombstones)
 
-    async def stage(self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes]) -> None:
-        await self._call("stage", data_id, index, blocks, hashes)
+    async def stage(
+        self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes], last: bool = False
+    ) -> None:
+        await self._call("stage", data_id, index, blocks, hashes, last)
 
     async def seal(self, data_id: bytes) -> None:
         await self._call("seal", data_id)

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import threading
+import time
 
 import pytest
 import xxhash
@@ -207,6 +208,32 @@ async def test_nothing_is_shown_between_write_and_flush(open_drive, monkeypatch)
     assert await commit is CommitStatus.OK
     assert (await query).records[0].stamp == 10
     assert [entry.newest.stamp for entry in (await scan).entries] == [10, 5]
+
+
+async def test_a_look_into_memory_counts_only_if_nothing_was_written_meanwhile(open_drive, monkeypatch):
+    """Its rows are read one after the other: some from before a batch and some from after it fit no state there was."""
+    drive = await open_drive()
+    await put(drive, 10)
+    engine, commits = drive._parts.engine, drive._parts.commits
+    peek = engine.peek
+    looks = []
+
+    def slow_peek(keys):
+        found = peek(keys)
+        if not looks:
+            writes = commits.writes
+            newer = CommitRequest(REGISTER, Held(30, False, b"r", 0, None), CommitMode.PLAIN)
+            looks.append(drive.commit(newer))
+            deadline = time.monotonic() + 20
+            while commits.writes < writes + 2 or commits._unsettled:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+        return found
+
+    assert (await drive.query(REGISTER, False)).highest == 10
+    monkeypatch.setattr(engine, "peek", slow_peek)
+    assert (await drive.query(REGISTER, False)).highest == 30
+    await asyncio.gather(*looks)
 
 
 async def test_a_forgotten_staged_shard_is_removed_in_time(open_drive, tmp_path):

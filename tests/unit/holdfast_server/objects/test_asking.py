@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from holdfast_server.drives.port import DriveFaulty, DriveOffline
-from holdfast_server.objects.asking import DRIVE_CALL_TIMEOUT_SECONDS, HEDGE_SECONDS, ask, together
+from holdfast_server.objects.asking import (
+    DRIVE_CALL_TIMEOUT_SECONDS,
+    MAX_PATIENCE_SECONDS,
+    MIN_PATIENCE_SECONDS,
+    Answers,
+    Patience,
+    ask,
+    together,
+)
 from holdfast_server.objects.background import Background
 
 DRIVES: dict[int, Any] = dict.fromkeys(range(4))
@@ -54,7 +62,7 @@ async def test_a_hung_drive_counts_as_offline_after_the_deadline() -> None:
     [
         (None, [2, 3], 0.01),
         ("fails", [2, 3, 0, 1], 0.02),
-        ("is slow", [2, 3, 0, 1], HEDGE_SECONDS + 0.01),
+        ("is slow", [2, 3, 0, 1], MIN_PATIENCE_SECONDS + 0.01),
         ("says something else", [2, 3, 0, 1], 0.02),
     ],
 )
@@ -77,6 +85,22 @@ async def test_others_are_asked_only_where_the_first_do_not_do(
     assert seen == asked
     assert list(answers.values()).count(0) >= 2
     assert asyncio.get_running_loop().time() - began == pytest.approx(seconds)
+
+
+def test_patience_follows_those_that_do_alone_within_bounds() -> None:
+    patience = Patience()
+    alone, widened = Answers[int](), Answers[int]()
+    widened.widened = True
+    assert patience.seconds == MIN_PATIENCE_SECONDS
+    for _ in range(1000):
+        patience.learn(widened, 5.0)
+    assert patience.seconds == MIN_PATIENCE_SECONDS
+    for _ in range(1000):
+        patience.learn(alone, 0.05)
+    assert patience.seconds == pytest.approx(0.2, rel=0.01)
+    for _ in range(1000):
+        patience.learn(alone, 5.0)
+    assert patience.seconds == MAX_PATIENCE_SECONDS
 
 
 async def test_a_call_that_is_cut_off_counts_as_offline() -> None:

@@ -42,7 +42,7 @@ async def test_every_verb_arrives_with_its_arguments_and_its_answer_comes_back(p
         ("tombstones", (tombstone_request,), port.TombstonePage((tombstone,), REGISTER)),
         ("weigh_tombstones", ([tombstone], 62.0), port.TombstoneReply((port.TombstoneState.SETTLED,), False)),
         ("drop_tombstones", ([tombstone],), None),
-        ("stage", (b"i" * 16, 0, [b"a" * 1000, b"b"], [b"h" * 16, b"g" * 16]), None),
+        ("stage", (b"i" * 16, 0, [b"a" * 1000, b"b"], [b"h" * 16, b"g" * 16], False), None),
         ("seal", (b"i" * 16,), None),
         ("discard", (b"i" * 16,), None),
         ("read_blocks", (b"i" * 16, 3, 2), ([b"a" * 1000, b"b"], [b"h" * 16, b"g" * 16])),
@@ -135,9 +135,24 @@ async def test_big_payloads_both_ways_while_small_calls_go_on(pod: Any, connect:
     )
     assert results[0] == ([block] * 16, [b"h" * 16] * 16)
     staged = [arguments for verb, arguments in pod.drive.calls if verb == "stage"]
-    assert [index for _, index, _, _ in staged] == [0, 4, 8, 12, 16]
-    assert all(piece == block for _, _, blocks, _ in staged for piece in blocks)
+    assert [index for _, index, _, _, _ in staged] == [0, 4, 8, 12, 16]
+    assert all(piece == block for _, _, blocks, _, _ in staged for piece in blocks)
     assert results[2] < 2.0
+
+
+@pytest.mark.parametrize("features", [messages.FEATURES, ()])
+async def test_the_last_blocks_seal_the_shard_whether_or_not_the_peer_can_do_both_in_one(
+    pod: Any, connect: Any, until: Any, features: tuple[str, ...]
+) -> None:
+    peer = await connect()
+    pod.report = messages.Report(1, (port.DriveStatus(DriveState.FULL, b"d" * 16, 1),), features=features)
+    pod.server.push_report()
+    await until(lambda: peer.link.report.features == features)
+    block = bytes(1 << 20)
+    await peer.drives()[0].stage(b"i" * 16, 0, [block] * 6, [b"h" * 16] * 6, last=True)
+    told = [(verb, arguments[-1]) for verb, arguments in pod.drive.calls]
+    in_one = [("stage", False), ("stage", True)]
+    assert told == (in_one if features else [("stage", False), ("stage", False), ("seal", b"i" * 16)])
 
 
 async def _value(value: Any) -> Any:
