@@ -119,7 +119,8 @@ def test_an_upload_gives_its_tags_to_the_object(s3, bucket: str) -> None:
 
 def test_a_bucket_has_tags_of_its_own(s3, elsewhere, bucket: str) -> None:
     refused("NoSuchTagSet", s3.get_bucket_tagging, Bucket=bucket)
-    s3.put_bucket_tagging(Bucket=bucket, Tagging=tag_set(team="one", cost="2"))
+    answer = s3.put_bucket_tagging(Bucket=bucket, Tagging=tag_set(team="one", cost="2"))
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 200
     assert elsewhere.get_bucket_tagging(Bucket=bucket)["TagSet"] == tag_set(team="one", cost="2")["TagSet"]
     refused("InvalidTag", s3.put_bucket_tagging, Bucket=bucket, Tagging=tag_set(**{"aws:x": "v"}))
     elsewhere.delete_bucket_tagging(Bucket=bucket)

@@ -59,10 +59,10 @@ async def get_bucket_tagging(call: Call) -> Response:
 
 
 async def put_bucket_tagging(call: Call) -> Response:
-    """AWS answers 204 here too."""
+    """200, as AWS's reference has it (one of its examples says 204)."""
     tags = parse_tagging(await call.small_body(MAX_TAGGING_SIZE_BYTES), MAX_BUCKET_TAGS)
     await change_bucket(call, lambda bucket: msgspec.structs.replace(bucket, tags=tags))
-    return Response(status=204)
+    return Response(status=200)
 
 
 async def delete_bucket_tagging(call: Call) -> Response:
