@@ -2,31 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any, Protocol
 
 import boto3  # type: ignore[import-untyped]
 from botocore.config import Config
 
-from holdfast_server.testing.memory_services import Endpoint
+from holdfast_server.api.services import Services
+from holdfast_server.contract.names import S3_PORT
+from holdfast_server.testing.memory_services import Endpoint, served
+from holdfast_server.testing.pods import PodProcesses
+
+PATIENT_ATTEMPTS = 12
+PATIENT_SECONDS = 90
 
 
 def client_of(
-    endpoint: Endpoint, access_key: str = "", secret_key: str = "", *, attempts: int = 1, **config: object
+    endpoint: Endpoint,
+    access_key: str = "",
+    secret_key: str = "",
+    *,
+    attempts: int = 1,
+    service: str = "s3",
+    session_token: str = "",
+    region: str = "us-east-1",
+    **config: object,
 ) -> Any:
-    """An S3 client; `config` as of botocore.  With one attempt a test sees every failure, with more what users see."""
+    """A client; `config` as of botocore.  With one attempt a test sees every failure, with more what users see."""
     options = {
         "s3": {"addressing_style": "path"},
         "retries": {"total_max_attempts": attempts, "mode": "standard"},
         **config,
     }
     return boto3.client(
-        "s3",
+        service,
         endpoint_url=endpoint.url,
         aws_access_key_id=access_key or endpoint.access_key,
         aws_secret_access_key=secret_key or endpoint.secret_key,
-        region_name="us-east-1",
+        aws_session_token=session_token or None,
+        region_name=region,
         config=Config(**options),
     )
+
+
+def endpoint_of(pods: PodProcesses, pod: int = 0) -> Endpoint:
+    """One pod's, without TLS."""
+    return Endpoint(pods.address(pod), S3_PORT, pods.access_key, pods.secret_key)
+
+
+def patient_client_of(pods: PodProcesses, pod: int) -> Any:
+    """An S3 client that asks as often, and waits as long, as pods need that come and go."""
+    return client_of(endpoint_of(pods, pod), attempts=PATIENT_ATTEMPTS, read_timeout=PATIENT_SECONDS)
+
+
+@contextmanager
+def served_client(services: Services, bucket: str = "", **config: object) -> Iterator[Any]:
+    """An S3 client of an API that is served for it, with `bucket` made; `config` as of botocore.
+
+    It asks a second time, as a connection may be closed between two requests.
+    """
+    with served(services) as endpoint, closing(client_of(endpoint, attempts=2, **config)) as client:  # type: ignore[arg-type]
+        if bucket:
+            client.create_bucket(Bucket=bucket)
+        yield client
 
 
 class Raised(Protocol):

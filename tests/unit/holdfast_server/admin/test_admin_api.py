@@ -7,13 +7,12 @@ import json
 import time
 from collections.abc import Iterator
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from holdfast_server.contract import names
 from holdfast_server.s3.signing import KeyPair, sign_headers
+from holdfast_server.testing import boto
 from holdfast_server.testing.memory_services import Endpoint, memory_services, served
 
 SECRET = "a-secret-key"
@@ -51,14 +50,7 @@ def ask(endpoint: Endpoint, pair: KeyPair | None, method: str, path: str, value:
 
 
 def client_of(endpoint: Endpoint, access_key: str, secret_key: str = SECRET):
-    return boto3.client(
-        "s3",
-        endpoint_url=endpoint.url,
-        aws_access_key_id=access_key,
-        aws_secret_access_key=secret_key,
-        region_name="us-east-1",
-        config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
-    )
+    return boto.client_of(endpoint, access_key, secret_key)
 
 
 def test_a_user_with_a_policy_works_at_once_and_only_there(endpoint: Endpoint) -> None:

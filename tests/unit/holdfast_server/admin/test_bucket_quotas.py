@@ -6,15 +6,14 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from holdfast_server.admin.bucket_commands import parse_size
 from holdfast_server.api.services import Services
 from holdfast_server.contract.healing import BucketUsage
 from holdfast_server.main import run
+from holdfast_server.testing.boto import client_of
 from holdfast_server.testing.memory_services import ROOT_PASSWORD, ROOT_USER, Endpoint, memory_services, served
 
 
@@ -31,14 +30,7 @@ def endpoint(services: Services) -> Iterator[Endpoint]:
 
 @pytest.fixture
 def s3(endpoint: Endpoint) -> Any:
-    client = boto3.client(
-        "s3",
-        endpoint_url=endpoint.url,
-        aws_access_key_id=endpoint.access_key,
-        aws_secret_access_key=endpoint.secret_key,
-        region_name="us-east-1",
-        config=Config(retries={"max_attempts": 1}),
-    )
+    client = client_of(endpoint, attempts=2)
     client.create_bucket(Bucket="some-bucket")
     return client
 

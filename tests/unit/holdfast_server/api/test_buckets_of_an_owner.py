@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from holdfast_server.api.services import Services, Told
+from holdfast_server.testing.boto import client_of, served_client
 from holdfast_server.testing.memory_services import memory_services, served
 
 
@@ -22,15 +21,8 @@ def services() -> Services:
 
 @pytest.fixture
 def s3(services: Services) -> Iterator[Any]:
-    with served(services) as endpoint:
-        yield boto3.client(
-            "s3",
-            endpoint_url=endpoint.url,
-            aws_access_key_id=endpoint.access_key,
-            aws_secret_access_key=endpoint.secret_key,
-            region_name="us-east-1",
-            config=Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}, parameter_validation=False),
-        )
+    with served_client(services, parameter_validation=False) as client:
+        yield client
 
 
 def names_of(page: Any) -> list[str]:
@@ -87,13 +79,7 @@ def test_nor_as_a_new_one_once_it_has_grants(s3: Any) -> None:
 
 def test_in_other_regions_creating_again_is_a_conflict(services: Services) -> None:
     with served(dataclasses.replace(services, told=lambda: Told(region="eu-central-1"))) as endpoint:
-        client = boto3.client(
-            "s3",
-            endpoint_url=endpoint.url,
-            aws_access_key_id=endpoint.access_key,
-            aws_secret_access_key=endpoint.secret_key,
-            region_name="eu-central-1",
-        )
+        client = client_of(endpoint, attempts=2, region="eu-central-1")
         where = {"LocationConstraint": "eu-central-1"}
         client.create_bucket(Bucket="mine", CreateBucketConfiguration=where)
         with pytest.raises(ClientError, match="BucketAlreadyOwnedByYou"):

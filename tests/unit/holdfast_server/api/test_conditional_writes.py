@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from holdfast_server.testing.memory_services import memory_services, served
+from holdfast_server.testing.boto import served_client
+from holdfast_server.testing.memory_services import memory_services
 
 BUCKET = "conditions"
 LONG_AGO = datetime(2015, 1, 1, tzinfo=UTC)
@@ -19,16 +18,7 @@ LONG_AGO = datetime(2015, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 def s3() -> Iterator[Any]:
-    with served(memory_services()) as endpoint:
-        client = boto3.client(
-            "s3",
-            endpoint_url=endpoint.url,
-            aws_access_key_id=endpoint.access_key,
-            aws_secret_access_key=endpoint.secret_key,
-            region_name="us-east-1",
-            config=Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}),
-        )
-        client.create_bucket(Bucket=BUCKET)
+    with served_client(memory_services(), BUCKET) as client:
         yield client
 
 

@@ -8,10 +8,8 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import boto3
 import msgspec
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from holdfast_server.api.bucket_record import SEALED_FORMAT, VERSIONED_FORMAT, decode
@@ -19,7 +17,8 @@ from holdfast_server.api.sealing_keys import SealingKeys
 from holdfast_server.api.services import Services
 from holdfast_server.contract.encryption_keys import fingerprint
 from holdfast_server.sealing.ring import KeyRing
-from holdfast_server.testing.memory_services import memory_services, served
+from holdfast_server.testing.boto import served_client
+from holdfast_server.testing.memory_services import memory_services
 
 BUCKET = "sealed"
 CUSTOMER = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "c" * 32}
@@ -58,16 +57,7 @@ def services(keys: Keys) -> Services:
 
 @pytest.fixture
 def s3(services: Services) -> Iterator[Any]:
-    with served(services) as endpoint:
-        client = boto3.client(
-            "s3",
-            endpoint_url=endpoint.url,
-            aws_access_key_id=endpoint.access_key,
-            aws_secret_access_key=endpoint.secret_key,
-            region_name="us-east-1",
-            config=Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}),
-        )
-        client.create_bucket(Bucket=BUCKET)
+    with served_client(services, BUCKET) as client:
         yield client
 
 

@@ -12,16 +12,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
 import pytest
 from botocore import UNSIGNED
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from holdfast_server.api.services import Services
 from holdfast_server.clock.bounds import Reading, TimeBounds
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.s3.lock_documents import DefaultRetention, parse_until
+from holdfast_server.testing.boto import client_of, served_client
 from holdfast_server.testing.memory_services import memory_services, served
 
 BUCKET = "locked"
@@ -40,14 +39,7 @@ def client(services: Services) -> Iterator[Callable[..., Any]]:
 
         def make(anonymous: bool = False, **config: Any) -> Any:
             signed = {} if not anonymous else {"signature_version": UNSIGNED}
-            return boto3.client(
-                "s3",
-                endpoint_url=endpoint.url,
-                aws_access_key_id=endpoint.access_key,
-                aws_secret_access_key=endpoint.secret_key,
-                region_name="us-east-1",
-                config=Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}, **signed, **config),
-            )
+            return client_of(endpoint, attempts=2, **signed, **config)
 
         yield make
 
@@ -142,12 +134,7 @@ def test_a_default_that_cannot_be_is_refused(s3: Any, bucket: str, default: dict
 
 def test_no_bucket_has_locking_before_every_pod_knows_of_it() -> None:
     old = dataclasses.replace(memory_services(), every_pod_keeps_locks=lambda: False)
-    with served(old) as endpoint:
-        s3 = boto3.client(
-            "s3", endpoint_url=endpoint.url, aws_access_key_id=endpoint.access_key,
-            aws_secret_access_key=endpoint.secret_key, region_name="us-east-1",
-            config=Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}),
-        )  # fmt: skip
+    with served_client(old) as s3:
         create = {"Bucket": BUCKET, "ObjectLockEnabledForBucket": True}
         assert refused(lambda: s3.create_bucket(**create)) == (503, "ServiceUnavailable")
         s3.create_bucket(Bucket=BUCKET)
@@ -201,12 +188,7 @@ def test_a_default_is_counted_from_the_clock_that_is_furthest_ahead(services: Se
     services.buckets.latest_ms = TimeBounds(
         clock, lambda: [Reading(parse_until("2130-01-01T00:00:00Z"), 0.0)]
     ).latest_ms
-    with served(services) as endpoint:
-        s3 = boto3.client(
-            "s3", endpoint_url=endpoint.url, aws_access_key_id=endpoint.access_key,
-            aws_secret_access_key=endpoint.secret_key, region_name="us-east-1",
-            config=Config(s3={"addressing_style": "path"}),
-        )  # fmt: skip
+    with served_client(services) as s3:
         s3.create_bucket(Bucket=BUCKET, ObjectLockEnabledForBucket=True)
         configure(s3, Mode="GOVERNANCE", Years=1)
         put(s3)

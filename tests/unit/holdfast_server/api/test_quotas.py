@@ -6,10 +6,8 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import boto3
 import msgspec
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from holdfast_server.api import bucket_record
@@ -18,8 +16,9 @@ from holdfast_server.api.quotas import RECOUNT_SECONDS, TELL_ALL_SECONDS, USAGE_
 from holdfast_server.api.services import Services
 from holdfast_server.contract.healing import BucketUsage
 from holdfast_server.s3.errors import S3Error
+from holdfast_server.testing.boto import served_client
 from holdfast_server.testing.manual_clock import ManualClock
-from holdfast_server.testing.memory_services import memory_services, served
+from holdfast_server.testing.memory_services import memory_services
 
 ID = b"i" * 16
 
@@ -43,15 +42,8 @@ def services() -> Services:
 
 @pytest.fixture
 def s3(services: Services) -> Iterator[Any]:
-    with served(services) as endpoint:
-        yield boto3.client(
-            "s3",
-            endpoint_url=endpoint.url,
-            aws_access_key_id=endpoint.access_key,
-            aws_secret_access_key=endpoint.secret_key,
-            region_name="us-east-1",
-            config=Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}),
-        )
+    with served_client(services) as client:
+        yield client
 
 
 @pytest.fixture

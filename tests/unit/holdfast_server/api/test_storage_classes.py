@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from holdfast_server.testing.memory_services import memory_services, served
+from holdfast_server.testing.boto import served_client
+from holdfast_server.testing.memory_services import memory_services
 
 BUCKET = "classes"
 REDUCED = "REDUCED_REDUNDANCY"
@@ -18,16 +17,7 @@ REDUCED = "REDUCED_REDUNDANCY"
 
 @pytest.fixture
 def s3() -> Iterator[Any]:
-    with served(memory_services()) as endpoint:
-        client = boto3.client(
-            "s3",
-            endpoint_url=endpoint.url,
-            aws_access_key_id=endpoint.access_key,
-            aws_secret_access_key=endpoint.secret_key,
-            region_name="us-east-1",
-            config=Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}, parameter_validation=False),
-        )
-        client.create_bucket(Bucket=BUCKET)
+    with served_client(memory_services(), BUCKET, parameter_validation=False) as client:
         yield client
 
 

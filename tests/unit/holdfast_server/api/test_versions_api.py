@@ -6,13 +6,12 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from holdfast_server.api.services import Services
-from holdfast_server.testing.memory_services import memory_services, served
+from holdfast_server.testing.boto import served_client
+from holdfast_server.testing.memory_services import memory_services
 
 BUCKET = "versioned"
 
@@ -24,15 +23,8 @@ def services() -> Services:
 
 @pytest.fixture
 def s3(services: Services) -> Iterator[Any]:
-    with served(services) as endpoint:
-        yield boto3.client(
-            "s3",
-            endpoint_url=endpoint.url,
-            aws_access_key_id=endpoint.access_key,
-            aws_secret_access_key=endpoint.secret_key,
-            region_name="us-east-1",
-            config=Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}),
-        )
+    with served_client(services) as client:
+        yield client
 
 
 @pytest.fixture
@@ -100,13 +92,7 @@ def test_a_versioning_configuration_that_cannot_be_is_refused(s3: Any, document:
 
 def test_no_bucket_begins_while_a_pod_may_know_nothing_of_versions() -> None:
     old = dataclasses.replace(memory_services(), every_pod_keeps_versions=lambda: False)
-    with served(old) as endpoint:
-        s3 = boto3.client(
-            "s3", endpoint_url=endpoint.url, aws_access_key_id=endpoint.access_key,
-            aws_secret_access_key=endpoint.secret_key, region_name="us-east-1",
-            config=Config(retries={"max_attempts": 1}),
-        )  # fmt: skip
-        s3.create_bucket(Bucket=BUCKET)
+    with served_client(old, BUCKET) as s3:
         with pytest.raises(ClientError) as error:
             switch(s3)
         assert refusal(error)[:2] == (503, "ServiceUnavailable")

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from holdfast_server.s3.operations import OPERATIONS, Operation
-from holdfast_server.testing.memory_services import memory_services, served
+from holdfast_server.testing.boto import served_client
+from holdfast_server.testing.memory_services import memory_services
 
 BUCKET = "b01"
 Ask = Callable[..., Any]
@@ -20,16 +19,7 @@ Ask = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Any]:
-    with served(memory_services()) as endpoint:
-        client = boto3.client(
-            "s3",
-            endpoint_url=endpoint.url,
-            aws_access_key_id=endpoint.access_key,
-            aws_secret_access_key=endpoint.secret_key,
-            region_name="us-east-1",
-            config=Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}),
-        )
-        client.create_bucket(Bucket=BUCKET)
+    with served_client(memory_services(), BUCKET) as client:
         yield client
 
 

@@ -6,15 +6,14 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
-from botocore.client import Config
 from botocore.exceptions import ClientError
 
 from holdfast_server.admin.client import AdminClient
 from holdfast_server.auth.principal import account_id
 from holdfast_server.contract.admin import UserSpec
 from holdfast_server.s3.signing import KeyPair
+from holdfast_server.testing import boto
 from holdfast_server.testing.memory_services import Endpoint, memory_services, served
 
 SECRET = "a-secret-of-enough-length"
@@ -36,15 +35,7 @@ def endpoint() -> Iterator[Endpoint]:
 
 
 def client(endpoint: Endpoint, service: str, access_key: str, secret_key: str = SECRET, token: str = "") -> Any:
-    return boto3.client(
-        service,
-        endpoint_url=endpoint.url,
-        aws_access_key_id=access_key,
-        aws_secret_access_key=secret_key,
-        aws_session_token=token or None,
-        region_name="us-east-1",
-        config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}),
-    )
+    return boto.client_of(endpoint, access_key, secret_key, service=service, session_token=token)
 
 
 def allow(action: str | list[str], resource: str = "*", effect: str = "Allow") -> str:

@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
 
-import boto3
 import msgspec
 import pytest
-from botocore.client import Config
 from botocore.exceptions import ClientError
 
 from holdfast_server.admin.client import AdminClient
@@ -23,6 +21,7 @@ from holdfast_server.auth.principal import account_id
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.contract.admin import UserSpec
 from holdfast_server.s3.signing import KeyPair, sign_headers
+from holdfast_server.testing import boto
 from holdfast_server.testing.memory_services import Endpoint, memory_services, served
 
 SECRET = "a-secret-of-enough-length"
@@ -68,14 +67,13 @@ def with_clock(services: Services, clock: AheadClock) -> Services:
 def client(endpoint: Endpoint, service: str, keys: Any) -> Any:
     if isinstance(keys, str):
         keys = {"AccessKeyId": keys, "SecretAccessKey": SECRET}
-    return boto3.client(
-        service,
-        endpoint_url=endpoint.url,
-        aws_access_key_id=keys["AccessKeyId"],
-        aws_secret_access_key=keys["SecretAccessKey"],
-        aws_session_token=keys.get("SessionToken"),
-        region_name="us-east-1",
-        config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}, signature_version="v4"),
+    return boto.client_of(
+        endpoint,
+        keys["AccessKeyId"],
+        keys["SecretAccessKey"],
+        service=service,
+        session_token=keys.get("SessionToken", ""),
+        signature_version="v4",
     )
 
 
