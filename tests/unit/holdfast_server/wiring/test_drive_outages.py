@@ -7,7 +7,7 @@ import asyncio
 import os
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,13 +18,14 @@ from holdfast_server.drives import local
 from holdfast_server.drives.engine import EngineError
 from holdfast_server.drives.faults import FaultKind
 from holdfast_server.drives.parts import DriveSettings
-from holdfast_server.objects.port import Attributes, OutOfSpace, Unavailable
+from holdfast_server.objects.port import OutOfSpace, Unavailable
 from holdfast_server.pod import reopening
+from holdfast_server.testing import whole_pods
 from holdfast_server.testing.faults.failing_disk import CannotMount, ErringFileSystem, fill_up, small_file_system
+from holdfast_server.testing.whole_pods import BUCKET, get, until
 from holdfast_server.wiring.inputs import StandaloneInputs
 from holdfast_server.wiring.storage_pod import PodSettings, StoragePod
 
-BUCKET = b"b" * 16
 DATA = bytes(range(256)) * 3000
 SETTINGS = PodSettings(
     bind_address="127.0.0.1", version="test", adoption_delay_seconds=0.2,
@@ -32,29 +33,8 @@ SETTINGS = PodSettings(
 )  # fmt: skip
 
 
-class Blob:
-    digests = ()
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.size_bytes = len(data)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        yield self.data
-
-    def finish(self) -> Attributes:
-        return Attributes(etag="e")
-
-
 async def put(pod: StoragePod, key: str, data: bytes = DATA) -> None:
-    await pod.store.put_object(BUCKET, key, Blob(data))
-
-
-async def get(pod: StoragePod, key: str) -> bytes | None:
-    reader = await pod.store.open_object(BUCKET, key)
-    if reader is None:
-        return None
-    return b"".join([bytes(piece) async for piece in reader.chunks(0, reader.record.size_bytes)])
+    await whole_pods.put(pod, key, data)
 
 
 def states(pod: StoragePod) -> list[str]:
@@ -68,12 +48,6 @@ def message(pod: StoragePod, volume: int) -> str:
 def whole(pod: StoragePod) -> bool:
     health = pod.cluster_health(False)
     return states(pod) == ["ok"] * 4 and health.repair_queue_length == 0 and not pod.pod_health().message
-
-
-async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def running(tmp_path: Path, settings: PodSettings = SETTINGS) -> object:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, closing
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -17,86 +14,32 @@ import yaml
 from holdfast_server.api.services import Told
 from holdfast_server.contract.config import ConfigError, Listen
 from holdfast_server.drives.port import DriveState
-from holdfast_server.objects.port import Attributes, Unavailable
+from holdfast_server.objects.port import Unavailable
 from holdfast_server.pod import users_wait
+from holdfast_server.testing.whole_pods import FourPods, free_port, get, put, until
 from holdfast_server.wiring.inputs import StandaloneInputs, TenantInputs
 from holdfast_server.wiring.storage_pod import PodSettings, StoragePod, serve
 
-ADDRESSES = [f"127.0.19.{i + 1}" for i in range(5)]
-BUCKET = b"b" * 16
 
-
-class Blob:
-    """A body for the object layer."""
-
-    digests = ()
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.size_bytes = len(data)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        yield self.data
-
-    def finish(self) -> Attributes:
-        return Attributes(etag="e")
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind((ADDRESSES[0], 0))
-        return int(probe.getsockname()[1])
-
-
-class Tenant:
-    """Config, keys, hosts table and folders of four pods with two drives each, in one set of eight."""
+class Tenant(FourPods):
+    """Four pods with two drives each, in one set of eight."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.pods: list[StoragePod | None] = [None] * 4
-        self._stacks: list[AsyncExitStack | None] = [None] * 4
-        self.config: dict[str, Any] = {
-            "tenant": {"id": "t1", "name": "logs"},
-            "pools": [
-                {
-                    "name": "main", "servers": 4, "volumesPerServer": 2, "erasure": {"setSize": 8, "parity": 4},
-                    "podNamePrefix": "logs-", "hostSuffix": ".pods", "drivePath": "/data{volume}", "formatting": True,
-                }
-            ],
-            "keys": {"rootUserFile": "/k/user", "rootPasswordFile": "/k/password", "peerKeyFile": "/k/peer"},
-            "listen": {"s3Port": free_port(), "peerPort": free_port()},
-        }  # fmt: skip
-        for i in range(4):
-            root = self.root(i)
-            for volume in range(2):
-                (root / f"data{volume}").mkdir(parents=True)
-            (root / "k").mkdir()
-            for name, key in [("user", "admin\n"), ("password", "password1\n"), ("peer", "p" * 32)]:
-                (root / "k" / name).write_text(key)
-        (folder / "hosts").write_text("".join(f"{ADDRESSES[i]} logs-{i}.pods\n" for i in range(4)))
+        super().__init__(folder, "127.0.19.", volumes=2)
         self.publish()
-
-    def root(self, i: int) -> Path:
-        return self.folder / f"pod{i}"
-
-    def publish(self, epoch: int | None = None) -> None:
-        if epoch is not None:
-            self.config["epoch"] = epoch
-        (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
 
     def add_pool(self) -> TenantInputs:
         """A pool of one pod that joins: what that pod starts with; the others learn of it when it is published."""
         pool = {
-            "name": "more", "servers": 1, "volumesPerServer": 2, "erasure": {"setSize": 2, "parity": 1},
-            "podNamePrefix": "logs-more-", "hostSuffix": ".pods", "drivePath": "/data{volume}", "formatting": True,
-            "firstNode": 4, "readableFromEpoch": 2, "writableFromEpoch": 3,
+            **self.config["pools"][0], "name": "more", "servers": 1, "erasure": {"setSize": 2, "parity": 1},
+            "podNamePrefix": "logs-more-", "firstNode": 4, "readableFromEpoch": 2, "writableFromEpoch": 3,
         }  # fmt: skip
         self.config["pools"].append(pool)
         shutil.copytree(self.root(0) / "k", self.root(4) / "k")
         for volume in range(2):
             (self.root(4) / f"data{volume}").mkdir()
         with (self.folder / "hosts").open("a") as hosts:
-            hosts.write(f"{ADDRESSES[4]} logs-more-0.pods\n")
+            hosts.write(f"{self.address(4)} logs-more-0.pods.svc\n")
         newer = self.folder / "newer.yaml"
         newer.write_text(yaml.safe_dump(self.config))
         return TenantInputs(newer, "logs-more-0", self.root(4))
@@ -105,27 +48,8 @@ class Tenant:
         self.publish(epoch)
         await until(lambda: all(self.pod(i).pod_health().epoch == epoch for i in ordinals))
 
-    async def start(self, *ordinals: int, delay: float = 0.0) -> None:
-        for i in ordinals:
-            inputs = TenantInputs(self.folder / "config.yaml", f"logs-{i}", self.root(i))
-            settings = PodSettings(
-                bind_address=ADDRESSES[i], version="test", hosts_file=self.folder / "hosts",
-                adoption_delay_seconds=delay,
-            )  # fmt: skip
-            stack = AsyncExitStack()
-            self.pods[i] = await stack.enter_async_context(StoragePod.running(inputs, settings))
-            self._stacks[i] = stack
-
-    async def stop(self, *ordinals: int) -> None:
-        for i in ordinals:
-            stack, self._stacks[i], self.pods[i] = self._stacks[i], None, None
-            if stack is not None:
-                await stack.aclose()
-
     def pod(self, i: int) -> StoragePod:
-        pod = self.pods[i]
-        assert pod is not None
-        return pod
+        return self.pods[i]
 
     def states(self, i: int) -> list[str]:
         """Of all eight drives, by position, as pod i sees them."""
@@ -136,17 +60,11 @@ class Tenant:
         await until(lambda: all(self.states(i) == ["ok"] * 8 for i in ordinals))
 
 
-async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
-
-
 @pytest.fixture
 async def tenant(tmp_path: Path) -> AsyncIterator[Tenant]:
     tenant = Tenant(tmp_path)
     yield tenant
-    await tenant.stop(0, 1, 2, 3)
+    await tenant.stop()
 
 
 async def test_a_pod_is_ready_once_it_knows_the_users_and_waits_for_no_quorum_for_long(
@@ -166,17 +84,6 @@ async def test_a_pod_is_ready_once_it_knows_the_users_and_waits_for_no_quorum_fo
     assert not tenant.pod(0)._services.identities.loaded
     await tenant.start(1, 2)
     await until(lambda: tenant.pod(0)._services.identities.loaded)
-
-
-async def put(pod: StoragePod, key: str, data: bytes) -> None:
-    await pod.store.put_object(BUCKET, key, Blob(data))
-
-
-async def get(pod: StoragePod, key: str) -> bytes | None:
-    reader = await pod.store.open_object(BUCKET, key)
-    if reader is None:
-        return None
-    return b"".join([bytes(piece) async for piece in reader.chunks(0, reader.record.size_bytes)])
 
 
 async def test_pods_format_only_together_then_serve_and_lose_one_and_restart(tenant: Tenant) -> None:
@@ -225,7 +132,7 @@ async def test_an_emptied_drive_is_a_replacement_even_while_formatting_is_permit
     for volume in range(2):
         shutil.rmtree(tenant.root(2) / f"data{volume}")
         (tenant.root(2) / f"data{volume}").mkdir()
-    await tenant.start(2, delay=1.0)
+    await tenant.start(2, adoption_delay_seconds=1.0)
     await until(lambda: "replacement: joins in" in tenant.pod(2).pod_health().message)
     await until(lambda: "healing" in tenant.states(2) or tenant.states(2) == ["ok"] * 8)
     await tenant.all_ok(0, 1, 2, 3)
@@ -323,10 +230,10 @@ async def test_a_pod_of_a_joining_pool_is_not_ready_before_every_other_pod_knows
     await tenant.start(0, 1, 2, 3)
     await tenant.all_ok(0, 1, 2, 3)
     inputs = tenant.add_pool()
-    settings = PodSettings(bind_address=ADDRESSES[4], version="test", hosts_file=tenant.folder / "hosts")
+    settings = PodSettings(bind_address=tenant.address(4), version="test", hosts_file=tenant.folder / "hosts")
     async with StoragePod.running(inputs, settings) as more:
         await until(lambda: [drive.state for drive in more.pod_health().drives] == ["ok", "ok"])
-        await until(lambda: "main/0 at logs-0.pods" in more.pod_health().message)
+        await until(lambda: "main/0 at logs-0.pods.svc" in more.pod_health().message)
         assert "does not know this pod yet" in more.pod_health().message
         assert not more.pod_health().ready
         tenant.publish()

@@ -6,8 +6,7 @@ import asyncio
 import shutil
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, closing
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,9 @@ import yaml
 
 from holdfast_operator.tls.minting import mint_authority, mint_leaf
 from holdfast_operator.tls.values import KeyCertificate, SubjectNames
-from holdfast_server.objects.port import Attributes
+from holdfast_server.testing.whole_pods import PODS, FourPods, get, put, until
 from holdfast_server.wiring import storage_pod
-from holdfast_server.wiring.inputs import TenantInputs
-from holdfast_server.wiring.storage_pod import PodSettings, StoragePod
 
-ADDRESSES = [f"127.0.21.{i + 1}" for i in range(4)]
-BUCKET = b"b" * 16
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 AUTHORITY = mint_authority("logs", NOW, 10 * DAY)
@@ -34,57 +29,20 @@ TLS = {
 }  # fmt: skip
 
 
-class Blob:
-    digests = ()
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.size_bytes = data, len(data)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        yield self.data
-
-    def finish(self) -> Attributes:
-        return Attributes(etag="e")
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind((ADDRESSES[0], 0))
-        return int(probe.getsockname()[1])
-
-
-class Tenant:
-    """Four pods with a drive each, 2 + 2."""
+class Tenant(FourPods):
+    """Four pods with a drive each, 2 + 2; each may be at another stage."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.pods: list[StoragePod] = []
-        self.s3_port = free_port()
-        self.config: dict[str, Any] = {
-            "tenant": {"id": "t1", "name": "logs"},
-            "pools": [
-                {
-                    "name": "main", "servers": 4, "volumesPerServer": 1, "erasure": {"setSize": 4, "parity": 2},
-                    "podNamePrefix": "logs-", "hostSuffix": ".pods.svc", "drivePath": "/data", "formatting": True,
-                }
-            ],
-            "keys": {"rootUserFile": "/k/user", "rootPasswordFile": "/k/password", "peerKeyFile": "/k/peer"},
-            "listen": {"s3Port": self.s3_port, "peerPort": free_port()},
-        }  # fmt: skip
-        for i in range(4):
-            (self.root(i) / "data").mkdir(parents=True)
-            (self.root(i) / "k").mkdir()
-            for name, key in [("user", "admin"), ("password", "password1"), ("peer", "p" * 32)]:
-                (self.root(i) / "k" / name).write_text(key)
+        super().__init__(folder, "127.0.21.")
+        for i in range(PODS):
             self.write_config(i, None)
-        (folder / "hosts").write_text("".join(f"{ADDRESSES[i]} logs-{i}.pods.svc\n" for i in range(4)))
 
-    def root(self, i: int) -> Path:
-        return self.folder / f"pod{i}"
+    def config_file(self, pod: int) -> Path:
+        return self.root(pod) / "config.yaml"
 
     def write_config(self, i: int, stage: str | None, plaintext: str = "Refused") -> None:
         tls = None if stage is None else {**TLS, "stage": stage, "plaintext": plaintext}
-        path = self.root(i) / "config.yaml"
+        path = self.config_file(i)
         path.with_suffix(".new").write_text(yaml.safe_dump({**self.config, "tls": tls}))
         path.with_suffix(".new").rename(path)
 
@@ -101,39 +59,27 @@ class Tenant:
             (folder / name).write_text(text)
         return leaf.certificate
 
-    async def start(self, stack: AsyncExitStack, *ordinals: int) -> None:
-        for i in ordinals:
-            inputs = TenantInputs(self.root(i) / "config.yaml", f"logs-{i}", self.root(i))
-            settings = PodSettings(
-                bind_address=ADDRESSES[i], version="test", hosts_file=self.folder / "hosts", adoption_delay_seconds=0
-            )
-            self.pods.append(await stack.enter_async_context(StoragePod.running(inputs, settings)))
-
     def stages(self) -> list[str]:
-        return [pod.cluster_health(False).tls.stage for pod in self.pods]
+        return [pod.cluster_health(False).tls.stage for pod in self.pods.values()]
 
     def whole(self) -> bool:
-        healths = [pod.cluster_health(False) for pod in self.pods]
+        healths = [pod.cluster_health(False) for pod in self.pods.values()]
         return all([drive.state for drive in health.drives] == ["ok"] * 4 for health in healths)
 
     def dialled_with_tls(self) -> set[bool]:
-        return {secure for pod in self.pods for secure in pod._dialled()}
-
-
-async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
+        return {secure for pod in self.pods.values() for secure in pod._dialled()}
 
 
 @pytest.fixture
 async def tenant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Tenant]:
     monkeypatch.setattr(storage_pod, "CONFIG_POLL_SECONDS", 0.1)
     tenant = Tenant(tmp_path)
-    async with AsyncExitStack() as stack:
-        await tenant.start(stack, 0, 1, 2, 3)
+    try:
+        await tenant.start()
         await until(tenant.whole)
         yield tenant
+    finally:
+        await tenant.stop()
 
 
 async def keep_writing(tenant: Tenant, stop: asyncio.Event, written: list[str]) -> None:
@@ -142,10 +88,8 @@ async def keep_writing(tenant: Tenant, stop: asyncio.Event, written: list[str]) 
     while not stop.is_set():
         pod, other = (tenant.pods[(len(written) + step) % 4] for step in (0, 1))
         key = f"key{len(written)}"
-        await pod.store.put_object(BUCKET, key, Blob(data))
-        reader = await other.store.open_object(BUCKET, key)
-        assert reader is not None
-        assert b"".join([bytes(piece) async for piece in reader.chunks(0, len(data))]) == data
+        await put(pod, key, data)
+        assert await get(other, key) == data
         written.append(key)
         await asyncio.sleep(0.01)
 
@@ -196,7 +140,7 @@ async def said(url: str, trust: ssl.SSLContext | None = None) -> str:
 
 
 async def test_clients_without_tls_are_turned_away_only_where_it_is_required_and_probes_never(tenant: Tenant) -> None:
-    plain, secure = (f"{scheme}://{ADDRESSES[0]}:{tenant.s3_port}" for scheme in ("http", "https"))
+    plain, secure = (f"{scheme}://{tenant.address(0)}:{tenant.s3_port}" for scheme in ("http", "https"))
     trust = ssl.create_default_context(cadata=AUTHORITY.certificate)
     refusal = "over https only"
     tenant.write_certificates(0)
@@ -221,26 +165,26 @@ async def test_a_renewed_certificate_serves_the_next_connection_and_a_broken_one
     tenant.write_config(0, "Offered")
     await until(lambda: tenant.stages()[0] == "Offered")
     pod, store = tenant.pods[0], tenant.pods[0]._inputs.tls
-    assert await asyncio.to_thread(shown_certificate, ADDRESSES[0], tenant.s3_port, trust) == first
-    url = f"https://{ADDRESSES[0]}:{tenant.s3_port}/metrics"
+    assert await asyncio.to_thread(shown_certificate, tenant.address(0), tenant.s3_port, trust) == first
+    url = f"https://{tenant.address(0)}:{tenant.s3_port}/metrics"
     async with aiohttp.ClientSession() as session:
         assert await status(url, trust, session) == 200
         second = tenant.write_certificates(0)
         await until(lambda: store._contents[0].decode() == second)
-        assert await asyncio.to_thread(shown_certificate, ADDRESSES[0], tenant.s3_port, trust) == second
+        assert await asyncio.to_thread(shown_certificate, tenant.address(0), tenant.s3_port, trust) == second
         assert await status(url, trust, session) == 200  # on the connection it had
     stranger = mint_leaf(AUTHORITY, SubjectNames(("logs.loki.svc",)), NOW, DAY)
     (tenant.root(0) / "tls" / "tls.key").write_text(stranger.key)
     await until(lambda: "tls.certificateFile: /tls/tls.crt: the key is not of" in pod.pod_health().message)
     await until(lambda: pod.pod_health().ready)
     assert "the key is not of" in pod.cluster_health(False).tls.message
-    assert await asyncio.to_thread(shown_certificate, ADDRESSES[0], tenant.s3_port, trust) == second
+    assert await asyncio.to_thread(shown_certificate, tenant.address(0), tenant.s3_port, trust) == second
     shutil.rmtree(tenant.root(0) / "tls")
     await until(lambda: "No such file" in pod.pod_health().message)
-    assert await asyncio.to_thread(shown_certificate, ADDRESSES[0], tenant.s3_port, trust) == second
+    assert await asyncio.to_thread(shown_certificate, tenant.address(0), tenant.s3_port, trust) == second
     third = tenant.write_certificates(0)
     await until(lambda: pod.pod_health().message == "")
-    assert await asyncio.to_thread(shown_certificate, ADDRESSES[0], tenant.s3_port, trust) == third
+    assert await asyncio.to_thread(shown_certificate, tenant.address(0), tenant.s3_port, trust) == third
 
 
 async def test_a_pod_with_certificates_of_another_authority_is_no_peer(tenant: Tenant) -> None:
@@ -271,7 +215,7 @@ async def test_a_pod_that_requires_tls_and_has_no_certificate_serves_probes_alon
     pod = tenant.pods[0]
     await until(lambda: "tls.certificateFile" in pod.pod_health().message)
     assert not pod.pod_health().ready
-    plain = f"http://{ADDRESSES[0]}:{tenant.s3_port}"
+    plain = tenant.endpoint(0)
     assert await status(f"{plain}/health/ready") == 503
     assert await status(f"{plain}/health/live") == 200
     assert "over https only" in await said(f"{plain}/bucket")
