@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
 
-from holdfast_server.contract.names import S3_PORT
+from holdfast_server.testing.boto import endpoint_of, patient_client_of
 from holdfast_server.testing.memory_services import Endpoint, memory_services, served
 from holdfast_server.testing.pods import PodProcesses
 
@@ -35,7 +36,14 @@ def endpoints(request: pytest.FixtureRequest) -> Iterator[list[Endpoint]]:
             yield [endpoint]
         return
     made: PodProcesses = request.getfixturevalue("pods")
-    yield [Endpoint(made.address(pod), S3_PORT, made.access_key, made.secret_key) for pod in range(SERVERS)]
+    yield [endpoint_of(made, pod) for pod in range(SERVERS)]
+
+
+@pytest.fixture
+def clients(pods: PodProcesses) -> Iterator[list[Any]]:
+    """One of each pod, with the retries that clients have."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(closing(patient_client_of(pods, pod))) for pod in range(pods.servers)]
 
 
 @pytest.fixture

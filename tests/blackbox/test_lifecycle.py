@@ -14,13 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from holdfast_server.contract.config import AuditConfig, DebugConfig
 from holdfast_server.main import run
+from holdfast_server.testing.boto import client_of, endpoint_of
 from holdfast_server.testing.pods import PodProcesses
 
 PATIENCE_SECONDS = 180.0
@@ -55,14 +54,7 @@ def tenant(tmp_path: Path) -> Iterator[PodProcesses]:
 
 
 def client(pods: PodProcesses, pod: int) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=pods.endpoint(pod),
-        aws_access_key_id=pods.access_key,
-        aws_secret_access_key=pods.secret_key,
-        region_name="us-east-1",
-        config=Config(retries={"max_attempts": 1}, read_timeout=60, s3={"addressing_style": "path"}),
-    )
+    return client_of(endpoint_of(pods, pod), attempts=2)
 
 
 def insist(call: Callable[[], Any]) -> Any:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from holdfast_server.testing.pods import PodProcesses
@@ -22,30 +19,6 @@ RACES = 8
 LARGE = random.Random(2).randbytes(200_000)
 """Shard files; smaller objects travel in their records."""
 LATER = datetime.now(UTC).replace(microsecond=0) + timedelta(days=30)
-
-
-@pytest.fixture
-def clients(pods: PodProcesses) -> Iterator[list[Any]]:
-    """One of each pod, with the retries that clients have."""
-    config = Config(
-        s3={"addressing_style": "path"}, retries={"mode": "standard", "total_max_attempts": 12}, read_timeout=90
-    )
-    with ExitStack() as stack:
-        yield [
-            stack.enter_context(
-                closing(
-                    boto3.client(
-                        "s3",
-                        endpoint_url=pods.endpoint(pod),
-                        aws_access_key_id=pods.access_key,
-                        aws_secret_access_key=pods.secret_key,
-                        region_name="us-east-1",
-                        config=config,
-                    )
-                )
-            )
-            for pod in range(SERVERS)
-        ]
 
 
 def told(call: Callable[[], Any]) -> str:

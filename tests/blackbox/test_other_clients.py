@@ -7,17 +7,17 @@ these do beyond that.
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import io
 import random
 import urllib.request
-import uuid
 from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
 
-import boto3
 import pytest
 
+from holdfast_server.testing.boto import client_of, endpoint_of
 from holdfast_server.testing.pods import PodProcesses
 
 MIB = 1 << 20
@@ -25,26 +25,11 @@ KEYS = ["a b/c+d", "fake/1:2:3=4", "ü/日本 🙂", "p%20q%2B", "x~!*'()@&,;$"]
 BIG = random.Random(1).randbytes(11 * MIB + 17)
 
 
-@pytest.fixture(scope="module")
-def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PodProcesses]:
-    pods = PodProcesses(tmp_path_factory.mktemp("pods"), servers=4, volumes=1)
-    try:
-        asyncio.run(pods.start_all())
-        yield pods
-    finally:
-        pods.stop()
-
-
 @pytest.fixture
-def bucket(pods: PodProcesses) -> str:
-    s3 = boto3.client(
-        "s3", endpoint_url=pods.endpoint(0), region_name="us-east-1",
-        aws_access_key_id=pods.access_key, aws_secret_access_key=pods.secret_key,
-    )  # fmt: skip
-    name = f"test-{uuid.uuid4().hex[:16]}"
-    s3.create_bucket(Bucket=name)
-    s3.close()
-    return name
+def s3(pods: PodProcesses) -> Iterator[Any]:
+    """To make buckets with."""
+    with closing(client_of(endpoint_of(pods), attempts=5)) as client:
+        yield client
 
 
 def fetch(url: str) -> bytes:

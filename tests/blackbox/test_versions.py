@@ -8,15 +8,11 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, TypeVar
 
-import boto3
-import pytest
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from holdfast_server.testing.pods import PodProcesses
@@ -27,30 +23,6 @@ LARGE = random.Random(1).randbytes(3 << 20)
 AWS = Path(sys.executable).with_name("aws")
 
 T = TypeVar("T")
-
-
-@pytest.fixture
-def clients(pods: PodProcesses) -> Iterator[list[Any]]:
-    """One of each pod, with the retries that clients have."""
-    config = Config(
-        s3={"addressing_style": "path"}, retries={"mode": "standard", "total_max_attempts": 12}, read_timeout=90
-    )
-    with ExitStack() as stack:
-        yield [
-            stack.enter_context(
-                closing(
-                    boto3.client(
-                        "s3",
-                        endpoint_url=pods.endpoint(pod),
-                        aws_access_key_id=pods.access_key,
-                        aws_secret_access_key=pods.secret_key,
-                        region_name="us-east-1",
-                        config=config,
-                    )
-                )
-            )
-            for pod in range(SERVERS)
-        ]
 
 
 def make_bucket(clients: list[Any], name: str) -> None:
