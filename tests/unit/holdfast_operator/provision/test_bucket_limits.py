@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import aiohttp
-import pytest
-
-from holdfast_operator.credentials import KeyPair
-from holdfast_operator.provision import client as store_client
 from holdfast_operator.provision.bucket_settings import LIFECYCLE, QUOTA, settings_of
 from holdfast_operator.provision.client import HttpStoreClient
 from holdfast_operator.provision.drift import find_drift
 from holdfast_operator.provision.execute import execute
 from holdfast_operator.provision.plan import ProvisionPlan
 from holdfast_operator.tenant.spec import BucketSpec, LifecycleRule, QuotaSpec
-from holdfast_server.testing.memory_services import memory_services, served
 
 RULES = (
     LifecycleRule("all & more", days=30, noncurrent_days=7, newer_versions=3, abort_days=2),
@@ -26,15 +18,6 @@ RULES = (
     LifecycleRule("by tag", tags={"k": "v"}, days=2),
 )
 DECLARED = BucketSpec("b01", lifecycle=RULES, quota=QuotaSpec(1 << 30, 1000))
-
-
-@pytest.fixture
-async def store(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HttpStoreClient]:
-    with served(memory_services(meter=True)) as endpoint:
-        monkeypatch.setattr(store_client.names, "S3_PORT", endpoint.port)
-        async with aiohttp.ClientSession() as session:
-            root = KeyPair(endpoint.access_key, endpoint.secret_key)
-            yield HttpStoreClient(session, [endpoint.host], root, "us-east-1")
 
 
 def plan_of(bucket: BucketSpec) -> ProvisionPlan:

@@ -3,14 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import pytest
 
-from holdfast_operator.credentials import KeyPair
-from holdfast_operator.provision import client as store_client
 from holdfast_operator.provision.bucket_settings import OBJECT_LOCK, VERSIONING, settings_of
 from holdfast_operator.provision.client import HttpStoreClient, StoreRefused
 from holdfast_operator.provision.drift import find_drift
@@ -18,16 +14,6 @@ from holdfast_operator.provision.execute import execute
 from holdfast_operator.provision.plan import ProvisionPlan
 from holdfast_operator.tenant.parse import parse_tenant
 from holdfast_operator.tenant.spec import BucketSpec, ObjectLockSpec
-from holdfast_server.testing.memory_services import memory_services, served
-
-
-@pytest.fixture
-async def store(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HttpStoreClient]:
-    with served(memory_services()) as endpoint:
-        monkeypatch.setattr(store_client.names, "S3_PORT", endpoint.port)
-        async with aiohttp.ClientSession() as session:
-            root = KeyPair(endpoint.access_key, endpoint.secret_key)
-            yield HttpStoreClient(session, [endpoint.host], root, "us-east-1")
 
 
 def plan_of(bucket: BucketSpec) -> ProvisionPlan:

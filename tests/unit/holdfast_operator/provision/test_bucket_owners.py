@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
 
 from holdfast_operator.credentials import KeyPair
-from holdfast_operator.provision import client as store_client
 from holdfast_operator.provision.bucket_settings import OWNER, owner_document, settings_of
 from holdfast_operator.provision.client import HttpStoreClient
 from holdfast_operator.provision.drift import find_drift
@@ -18,20 +16,17 @@ from holdfast_operator.provision.plan import ProvisionPlan
 from holdfast_operator.tenant.parse import parse_tenant
 from holdfast_operator.tenant.spec import BucketSpec
 from holdfast_server.contract.admin import UserSpec
-from holdfast_server.testing.memory_services import memory_services, served
+from holdfast_server.testing.memory_services import Endpoint
 
 
 @pytest.fixture
-async def clients(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[HttpStoreClient, HttpStoreClient]]:
+async def clients(
+    store: HttpStoreClient, endpoint: Endpoint, session: aiohttp.ClientSession
+) -> tuple[HttpStoreClient, HttpStoreClient]:
     """The operator's, and one of a user of the account `sales`."""
-    with served(memory_services()) as endpoint:
-        monkeypatch.setattr(store_client.names, "S3_PORT", endpoint.port)
-        async with aiohttp.ClientSession() as session:
-            root = KeyPair(endpoint.access_key, endpoint.secret_key)
-            store = HttpStoreClient(session, [endpoint.host], root, "us-east-1")
-            user = UserSpec(secret_key="secretsecret", name="ann", policies=["readwrite"], account="sales")
-            await store.put_user("annskey", user)
-            yield store, HttpStoreClient(session, [endpoint.host], KeyPair("annskey", "secretsecret"), "us-east-1")
+    user = UserSpec(secret_key="secretsecret", name="ann", policies=["readwrite"], account="sales")
+    await store.put_user("annskey", user)
+    return store, HttpStoreClient(session, [endpoint.host], KeyPair("annskey", "secretsecret"), "us-east-1")
 
 
 def plan_of(bucket: BucketSpec) -> ProvisionPlan:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import get_args
 
-import aiohttp
 import pytest
 
-from holdfast_operator.credentials import KeyPair
-from holdfast_operator.provision import client as store_client
 from holdfast_operator.provision.bucket_settings import CORS, OWNERSHIP, POLICY, TAGGING, same, settings_of
 from holdfast_operator.provision.client import HttpStoreClient, StoreRefused
 from holdfast_operator.provision.drift import find_drift
@@ -18,7 +14,6 @@ from holdfast_operator.provision.plan import ProvisionPlan
 from holdfast_operator.tenant.spec import BucketSpec, CorsRule
 from holdfast_server.auth.principal import TENANT_ACCOUNT, canonical_id
 from holdfast_server.contract.config import ObjectOwnership
-from holdfast_server.testing.memory_services import memory_services, served
 
 RULES = (
     CorsRule(("https://*.example.org", "http://a"), ("GET", "PUT"), ("*",), ("ETag",), 60, "app"),
@@ -33,15 +28,6 @@ PUBLIC_GRANT = f"""<AccessControlPolicy><Owner><ID>{canonical_id(TENANT_ACCOUNT)
 <URI>http://acs.amazonaws.com/groups/global/AllUsers</URI></Grantee><Permission>READ</Permission></Grant>
 </AccessControlList></AccessControlPolicy>""".encode()
 DECLARED = BucketSpec("b01", tags={"team": "one + two", "ünï": ""}, cors=RULES, policy=POLICY_DOCUMENT)
-
-
-@pytest.fixture
-async def store(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HttpStoreClient]:
-    with served(memory_services()) as endpoint:
-        monkeypatch.setattr(store_client.names, "S3_PORT", endpoint.port)
-        async with aiohttp.ClientSession() as session:
-            root = KeyPair(endpoint.access_key, endpoint.secret_key)
-            yield HttpStoreClient(session, [endpoint.host], root, "us-east-1")
 
 
 def plan_of(bucket: BucketSpec) -> ProvisionPlan:

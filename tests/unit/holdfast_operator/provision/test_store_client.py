@@ -53,12 +53,6 @@ async def pods(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Pod, Pod]
         await runner.cleanup()
 
 
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as opened:
-        yield opened
-
-
 def client_of(session: aiohttp.ClientSession, *hosts: str) -> HttpStoreClient:
     return HttpStoreClient(session, hosts, KeyPair("ROOT", "root-secret"), "eu-west-1")
 

@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
 import boto3
 import pytest
 
 from holdfast_operator.credentials import KeyPair
-from holdfast_operator.provision import client as store_client
 from holdfast_operator.provision.client import HttpStoreClient, StoreRefused
 from holdfast_operator.provision.drift import find_drift
 from holdfast_operator.provision.execute import execute, user_spec
 from holdfast_operator.provision.plan import ProvisionPlan, UserKey, UserTask
 from holdfast_operator.tenant import limits
-from holdfast_server.testing.memory_services import Endpoint, memory_services, served
+from holdfast_server.testing.memory_services import Endpoint
 
 KEYS = (UserKey("ACCESSKEY1", "secret-key-1"), UserKey("ACCESSKEY2", "secret-key-2"))
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    with served(memory_services()) as endpoint:
-        monkeypatch.setattr(store_client.names, "S3_PORT", endpoint.port)
-        yield endpoint
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-@pytest.fixture
-def store(endpoint: Endpoint, session: aiohttp.ClientSession) -> HttpStoreClient:
-    return client_of(endpoint, session, KeyPair(endpoint.access_key, endpoint.secret_key))
 
 
 def client_of(endpoint: Endpoint, session: aiohttp.ClientSession, keys: KeyPair) -> HttpStoreClient:
