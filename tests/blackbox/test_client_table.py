@@ -12,19 +12,19 @@ must do exactly what its row says; one that is not is skipped.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from holdfast_server.testing.boto import client_of, endpoint_of
 from holdfast_server.testing.clients import table
 from holdfast_server.testing.clients.driver import Driver
 from holdfast_server.testing.clients.operations import Bench, run_all
@@ -94,23 +94,9 @@ class Boto3Reference:
 
 
 @pytest.fixture(scope="module")
-def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PodProcesses]:
-    pods = PodProcesses(tmp_path_factory.mktemp("pods"), servers=4, volumes=1)
-    try:
-        asyncio.run(pods.start_all())
-        yield pods
-    finally:
-        pods.stop()
-
-
-@pytest.fixture(scope="module")
 def reference(pods: PodProcesses) -> Iterator[Boto3Reference]:
-    s3 = boto3.client(
-        "s3", endpoint_url=pods.endpoint(0), region_name="us-east-1",
-        aws_access_key_id=pods.access_key, aws_secret_access_key=pods.secret_key,
-    )  # fmt: skip
-    yield Boto3Reference(s3)
-    s3.close()
+    with closing(client_of(endpoint_of(pods), attempts=5)) as s3:
+        yield Boto3Reference(s3)
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
+from holdfast_server.testing.boto import client_of, endpoint_of
 from holdfast_server.testing.pods import PodProcesses
 
 pytestmark = [
@@ -45,10 +45,7 @@ async def stores(tmp_path: Path) -> AsyncIterator[tuple[PodProcesses, PodProcess
 
 
 def s3(store: PodProcesses) -> Any:
-    return boto3.client(
-        "s3", endpoint_url=store.endpoint(), region_name="us-east-1",
-        aws_access_key_id=store.access_key, aws_secret_access_key=store.secret_key,
-    )  # fmt: skip
+    return client_of(endpoint_of(store), attempts=5)
 
 
 def fill(store: PodProcesses) -> None:

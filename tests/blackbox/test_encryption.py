@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from holdfast_server.contract.encryption_keys import fingerprint
+from holdfast_server.testing import boto
 from holdfast_server.testing.pods import PodProcesses
 
 SERVERS = 4
@@ -37,21 +36,7 @@ async def pods(tmp_path: Path) -> AsyncIterator[PodProcesses]:
 
 
 def client_of(pods: PodProcesses, pod: int, attempts: int) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=pods.endpoint(pod),
-        aws_access_key_id=pods.access_key,
-        aws_secret_access_key=pods.secret_key,
-        region_name="us-east-1",
-        config=Config(s3={"addressing_style": "path"}, retries={"mode": "standard", "total_max_attempts": attempts}),
-    )
-
-
-@pytest.fixture
-def clients(pods: PodProcesses) -> Iterator[list[Any]]:
-    """One of each pod, with the retries that clients have."""
-    with ExitStack() as stack:
-        yield [stack.enter_context(closing(client_of(pods, pod, attempts=12))) for pod in range(SERVERS)]
+    return boto.client_of(boto.endpoint_of(pods, pod), attempts=attempts)
 
 
 def read(client: Any, key: str, **more: Any) -> bytes:

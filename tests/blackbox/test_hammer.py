@@ -11,16 +11,14 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from holdfast_server.memory.limits import MIB, MemoryLimits
 from holdfast_server.s3.signing import KeyPair
+from holdfast_server.testing.boto import client_of, endpoint_of
 from holdfast_server.testing.hammer import Hammer
 from holdfast_server.testing.pods import PodProcesses
 from holdfast_server.testing.wire import in_flight, peak_bytes, staged
@@ -34,24 +32,6 @@ GROWTH_BOUND_BYTES = 48 * MIB
 LARGE = os.urandom(4 * MIB)
 OUR_FAULT = re.compile(r".*(?:answered InternalError|Unhandled exception|the front end failed).*")
 """Lines of a pod's log that no request may bring about."""
-
-
-@pytest.fixture(scope="module")
-def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PodProcesses]:
-    pods = PodProcesses(tmp_path_factory.mktemp("pods"), servers=4, volumes=1)
-    try:
-        asyncio.run(pods.start_all())
-        yield pods
-    finally:
-        pods.stop()
-
-
-def client(pods: PodProcesses, pod: int) -> Any:
-    return boto3.client(
-        "s3", endpoint_url=pods.endpoint(pod), region_name="us-east-1",
-        aws_access_key_id=pods.access_key, aws_secret_access_key=pods.secret_key,
-        config=Config(s3={"addressing_style": "path"}, read_timeout=120),
-    )  # fmt: skip
 
 
 def write_and_read(one: Any, other: Any, key: str) -> None:
@@ -70,7 +50,7 @@ def resident_bytes(pods: PodProcesses) -> list[int]:
 
 @pytest.mark.timeout(600 + 120 * MINUTES)
 async def test_pods_bear_whatever_comes(pods: PodProcesses) -> None:
-    clients = [client(pods, pod) for pod in range(pods.servers)]
+    clients = [client_of(endpoint_of(pods, pod), attempts=5, read_timeout=120) for pod in range(pods.servers)]
     for bucket in ("hammer", "good"):
         clients[0].create_bucket(Bucket=bucket)
     clients[0].put_object(Bucket="hammer", Key="large", Body=LARGE)
