@@ -16,7 +16,6 @@ import json
 import os
 import random
 import shutil
-import socket
 import struct
 import subprocess
 import sys
@@ -31,6 +30,7 @@ import boto3
 import pytest
 import websocket
 
+from holdfast_operator.testing.processes import free_port
 from holdfast_server.testing.standin import StandIn, parse_exports
 
 ROOT = Path(__file__).parents[2]
@@ -163,12 +163,6 @@ def user_keys(standin: StandIn) -> dict[str, str]:
     keys = parse_exports(done.stdout)
     assert keys["AWS_ACCESS_KEY_ID"] != standin.environment["AWS_ACCESS_KEY_ID"]
     return keys
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import urllib.parse
 import urllib.request
@@ -22,6 +21,7 @@ import yaml
 from kubernetes import client, config
 
 from holdfast_operator.testing.cluster import Cluster, wait_for
+from holdfast_operator.testing.processes import free_port
 from holdfast_server.testing.standin import StandIn
 
 pytestmark = [
@@ -34,12 +34,6 @@ MONITORING = ("monitoring.coreos.com", "v1")
 DAYS_LEFT = "(holdfast_tls_certificate_expiry_timestamp_seconds - time()) / 86400"
 KINDS = ("ServiceMonitor", "PrometheusRule")
 TENANT_LABEL = "__meta_kubernetes_service_label_holdfast_dev_tenant"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -17,15 +17,10 @@ from pathlib import Path
 import pytest
 
 from holdfast_server.main import run
+from holdfast_server.testing.whole_pods import free_port
 from holdfast_server.wiring.process import tune_allocator
 
 KEYS = {"HOLDFAST_ROOT_USER": "admin", "HOLDFAST_ROOT_PASSWORD": "password1"}
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def begin(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
