@@ -21,10 +21,6 @@ from holdfast_server.s3.chunked import (
     MAX_LINE_SIZE_BYTES,
     MAX_TRAILERS,
     STREAMING_SIGNED,
-    STREAMING_SIGNED_TRAILER,
-    STREAMING_UNSIGNED_TRAILER,
-    ChunkedDecoder,
-    ChunkSigner,
     canonical_trailers,
 )
 from holdfast_server.s3.errors import S3Error
@@ -36,20 +32,12 @@ from holdfast_server.s3.post_form import (
     parse_form_claim,
     parse_form_policy,
 )
-from holdfast_server.s3.sigv4 import SigningContext, SigningKey
+from holdfast_server.testing.chunked_bodies import MODES, SIGNATURE_TRAILER, decode, encode, signer_of
 from holdfast_server.testing.fuzzing.damage import damaged
 from holdfast_server.testing.fuzzing.target import Target, pure
 
-_SEED = "ab" * 32
-_MODES = (STREAMING_SIGNED, STREAMING_SIGNED_TRAILER, STREAMING_UNSIGNED_TRAILER)
-_SIGNATURE_TRAILER = "x-amz-trailer-signature"
 _BY_THE_BYTE = 300
 """Shorter inputs are fed byte by byte, too."""
-
-
-def _context(mode: str) -> SigningContext:
-    key = SigningKey("secret", "20251120", "us-east-1", "s3")
-    return SigningContext(mode, key, _SEED, "20251120T220000Z", "20251120/us-east-1/s3/aws4_request")
 
 
 class Sent(NamedTuple):
@@ -62,22 +50,6 @@ class Sent(NamedTuple):
     cuts: tuple[int, ...]
 
 
-def encode(mode: str, chunks: list[bytes], trailers: dict[str, str]) -> bytes:
-    """What a client of that mode sends."""
-    signer = ChunkSigner(_context(mode), _SEED) if mode != STREAMING_UNSIGNED_TRAILER else None
-    body = b""
-    for chunk in [*chunks, b""]:
-        body += f"{len(chunk):x}".encode()
-        if signer is not None:
-            body += b";chunk-signature=" + signer.chunk(hashlib.sha256(chunk).hexdigest()).encode()
-        body += b"\r\n" + (chunk + b"\r\n" if chunk else b"")
-    if mode != STREAMING_SIGNED:
-        body += "".join(f"{name}:{value}\r\n" for name, value in trailers.items()).encode()
-        if signer is not None:
-            body += f"{_SIGNATURE_TRAILER}:{signer.trailer(canonical_trailers(trailers))}\r\n".encode()
-    return body + b"\r\n"
-
-
 _TOKENS = [
     b"\r\n", b"\n", b"\r", b"0\r\n", b";chunk-signature=" + b"a" * 64, b" ; chunk-signature=", b"x-amz-checksum-crc32:",
     b"a:b\r\n", b"x-amz-trailer-signature:", b"ffffffffffffffff\r\n", b"-1\r\n", b"0x1\r\n", b"\t", b" ", b":",
@@ -87,7 +59,7 @@ _TOKENS = [
 
 @st.composite
 def _sent(draw: Callable[..., Any]) -> Sent:
-    mode = draw(st.sampled_from(_MODES))
+    mode = draw(st.sampled_from(MODES))
     chunks = draw(st.lists(st.binary(min_size=1, max_size=40), max_size=4))
     names = st.sampled_from(["x-amz-checksum-crc32", "x-amz-checksum-sha256", "b"])
     trailers = draw(st.dictionaries(names, st.text("aZ+/=09", max_size=12), max_size=3))
@@ -102,15 +74,10 @@ Outcome = tuple[bytes, dict[str, str]] | str
 
 def _decoded(sent: Sent, cuts: tuple[int, ...]) -> Outcome:
     """Payload and trailers, or the error's code."""
-    decoder = ChunkedDecoder(sent.mode, _context(sent.mode), sent.size_bytes)
-    payload = b""
     try:
-        for start, stop in itertools.pairwise([0, *cuts, len(sent.wire)]):
-            payload += b"".join(decoder.feed(sent.wire[start:stop]))
-        decoder.finish()
+        return decode(sent.mode, sent.wire, sent.size_bytes, cuts)
     except S3Error as error:
         return error.code
-    return payload, decoder.trailers
 
 
 class _Refused(Exception):
@@ -126,9 +93,7 @@ class _Model:
     def __init__(self, sent: Sent) -> None:
         self._sent = sent
         self._rest = sent.wire
-        self._signer = None
-        if sent.mode != STREAMING_UNSIGNED_TRAILER:
-            self._signer = ChunkSigner(_context(sent.mode), _SEED)
+        self._signer = signer_of(sent.mode)
 
     def _line(self) -> bytes | None:
         """Up to a newline; None where there is none any more."""
@@ -196,7 +161,7 @@ class _Model:
             raise _Refused
         if name in trailers or full:
             raise _Refused
-        if name == _SIGNATURE_TRAILER:
+        if name == SIGNATURE_TRAILER:
             return value.strip()
         trailers[name] = value.strip()
         return ""

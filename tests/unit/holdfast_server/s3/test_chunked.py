@@ -1,7 +1,6 @@
 """aws-chunked bodies: every mode, split anywhere; and what a broken or forged body is answered with."""
 
 import hashlib
-import itertools
 import zlib
 
 import pytest
@@ -15,51 +14,20 @@ from holdfast_server.s3.chunked import (
     STREAMING_SIGNED_TRAILER,
     STREAMING_UNSIGNED_TRAILER,
     ChunkedDecoder,
-    ChunkSigner,
-    canonical_trailers,
 )
 from holdfast_server.s3.errors import S3Error
-from holdfast_server.s3.sigv4 import SigningContext, SigningKey
-
-MODES = [STREAMING_SIGNED, STREAMING_SIGNED_TRAILER, STREAMING_UNSIGNED_TRAILER]
-SEED = "ab" * 32
-
-
-def context(mode: str) -> SigningContext:
-    key = SigningKey("secret", "20251120", "us-east-1", "s3")
-    return SigningContext(mode, key, SEED, "20251120T220000Z", "20251120/us-east-1/s3/aws4_request")
+from holdfast_server.s3.sigv4 import SigningContext
+from holdfast_server.testing import chunked_bodies
+from holdfast_server.testing.chunked_bodies import MODES, decode, signer_of, signing_context
 
 
 def crc32_of(data: bytes) -> str:
     return encode_checksum(zlib.crc32(data).to_bytes(4, "big"))
 
 
-def encode(mode: str, chunks: list[bytes], end: bytes = b"\r\n", line_before_trailers: bytes = b"") -> bytes:
-    """What a client of that mode sends."""
-    signer = ChunkSigner(context(mode), SEED) if mode != STREAMING_UNSIGNED_TRAILER else None
-    body = b""
-    for chunk in [*chunks, b""]:
-        body += f"{len(chunk):x}".encode()
-        if signer is not None:
-            body += b";chunk-signature=" + signer.chunk(hashlib.sha256(chunk).hexdigest()).encode()
-        body += b"\r\n" + (chunk + b"\r\n" if chunk else b"")
-    if mode != STREAMING_SIGNED:
-        trailers = {"x-amz-checksum-crc32": crc32_of(b"".join(chunks))}
-        body += line_before_trailers
-        body += f"x-amz-checksum-crc32:{trailers['x-amz-checksum-crc32']}\r\n".encode()
-        if signer is not None:
-            body += f"x-amz-trailer-signature:{signer.trailer(canonical_trailers(trailers))}\r\n".encode()
-    return body + end
-
-
-def decode(mode: str, wire: bytes, size_bytes: int, cuts: list[int] = ()) -> tuple[bytes, dict[str, str]]:
-    decoder = ChunkedDecoder(mode, context(mode), size_bytes)
-    out = b""
-    edges = [0, *sorted(cuts), len(wire)]
-    for start, stop in itertools.pairwise(edges):
-        out += b"".join(decoder.feed(wire[start:stop]))
-    decoder.finish()
-    return out, decoder.trailers
+def encode(mode: str, chunks: list[bytes], **odd: bytes) -> bytes:
+    """What a client of that mode sends, with the checksum as its trailer."""
+    return chunked_bodies.encode(mode, chunks, {"x-amz-checksum-crc32": crc32_of(b"".join(chunks))}, **odd)
 
 
 def code_of(mode: str, wire: bytes, size_bytes: int) -> str:
@@ -124,7 +92,7 @@ def test_a_flipped_bit_in_a_signed_body_never_yields_other_payload(mode, data):
 
 def test_payload_is_not_copied():
     wire = bytearray(encode(STREAMING_UNSIGNED_TRAILER, [b"z" * 1000]))
-    views = ChunkedDecoder(STREAMING_UNSIGNED_TRAILER, context(""), 1000).feed(wire)
+    views = ChunkedDecoder(STREAMING_UNSIGNED_TRAILER, signing_context(""), 1000).feed(wire)
     assert [view.obj is wire for view in views] == [True]
 
 
@@ -173,7 +141,7 @@ def test_one_line_end_too_many_is_read_and_no_more():
 
 
 def test_a_single_chunk_larger_than_any_buffer_is_read_piecewise():
-    decoder = ChunkedDecoder(STREAMING_UNSIGNED_TRAILER, context(""), 64 << 20)
+    decoder = ChunkedDecoder(STREAMING_UNSIGNED_TRAILER, signing_context(""), 64 << 20)
     decoder.feed(b"4000000\r\n")
     piece = bytes(1 << 20)
     assert sum(len(view) for _ in range(64) for view in decoder.feed(piece)) == 64 << 20
@@ -212,7 +180,7 @@ def test_signatures_cannot_be_left_out_reordered_or_taken_from_elsewhere():
     mode = STREAMING_SIGNED
     assert code_of(mode, b"3\r\nabc\r\n0\r\n\r\n", 3) == "SignatureDoesNotMatch"
     first, second = b"a" * 10, b"b" * 10
-    signer = ChunkSigner(context(mode), SEED)
+    signer = signer_of(mode)
     signed = [(chunk, signer.chunk(hashlib.sha256(chunk).hexdigest())) for chunk in (first, second, b"")]
     swapped = [signed[1], signed[0], signed[2]]
     wire = b"".join(b"%x;chunk-signature=%s\r\n%s\r\n" % (len(c), s.encode(), c) for c, s in swapped)
