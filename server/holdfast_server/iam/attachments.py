@@ -37,6 +37,14 @@ def declared_policies(call: IamCall, holder: Holder) -> list[Attached]:
     return [Attached(STORE_POLICY_PREFIX + name) for key in keys for name in key.policies]
 
 
+def require_no_policies(holder: Holder) -> None:
+    """Of what is deleted; raises DeleteConflict."""
+    if holder.inline:
+        raise IamError("DeleteConflict", "Cannot delete entity, must delete policies first.")
+    if holder.attached:
+        raise IamError("DeleteConflict", "Cannot delete entity, must detach all policies first.")
+
+
 def handlers_of(title: str, plural: str, max_name: int, find: Find[H]) -> dict[str, Handler]:
     async def named(call: IamCall) -> H:
         return await find(call, call.parameters.name(f"{title}Name", max_name))

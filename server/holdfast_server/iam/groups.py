@@ -7,6 +7,7 @@ import msgspec
 
 from holdfast_server.auth.entities import GROUP, GroupEntity, Reference, UserEntity
 from holdfast_server.iam.answers import Result, date
+from holdfast_server.iam.attachments import require_no_policies
 from holdfast_server.iam.call import IamCall
 from holdfast_server.iam.errors import IamError
 from holdfast_server.iam.pages import page_of
@@ -74,15 +75,8 @@ async def delete_group(call: IamCall) -> Result:
     group = await _named(call)
     if _members(call, group):
         raise IamError("DeleteConflict", "Cannot delete entity, must remove users from group first.")
-    await call.delete(group, _nothing_left)
+    await call.delete(group, require_no_policies)
     return {}
-
-
-def _nothing_left(group: GroupEntity) -> None:
-    if group.inline:
-        raise IamError("DeleteConflict", "Cannot delete entity, must delete policies first.")
-    if group.attached:
-        raise IamError("DeleteConflict", "Cannot delete entity, must detach all policies first.")
 
 
 async def add_user_to_group(call: IamCall) -> Result:

@@ -8,6 +8,7 @@ import msgspec
 
 from holdfast_server.auth.entities import ROLE, RoleEntity
 from holdfast_server.iam.answers import Result, date
+from holdfast_server.iam.attachments import require_no_policies
 from holdfast_server.iam.call import IamCall
 from holdfast_server.iam.errors import IamError
 from holdfast_server.iam.pages import page_of
@@ -103,12 +104,5 @@ async def update_assume_role_policy(call: IamCall) -> Result:
 
 async def delete_role(call: IamCall) -> Result:
     """Its sessions end with it."""
-    await call.delete(await _named(call), _nothing_left)
+    await call.delete(await _named(call), require_no_policies)
     return {}
-
-
-def _nothing_left(role: RoleEntity) -> None:
-    if role.inline:
-        raise IamError("DeleteConflict", "Cannot delete entity, must delete policies first.")
-    if role.attached:
-        raise IamError("DeleteConflict", "Cannot delete entity, must detach all policies first.")

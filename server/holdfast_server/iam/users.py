@@ -9,6 +9,7 @@ from holdfast_server.api.identities import USER_PREFIX, UserDocument, encode_use
 from holdfast_server.auth.entities import USER, UserEntity
 from holdfast_server.auth.principal import account_id
 from holdfast_server.iam.answers import Result, date
+from holdfast_server.iam.attachments import require_no_policies
 from holdfast_server.iam.call import IamCall
 from holdfast_server.iam.errors import IamError
 from holdfast_server.iam.pages import page_of
@@ -113,10 +114,7 @@ async def delete_user(call: IamCall) -> Result:
 def _nothing_left(user: UserEntity) -> None:
     if user.groups:
         raise IamError("DeleteConflict", "Cannot delete entity, must remove users from group first.")
-    if user.inline:
-        raise IamError("DeleteConflict", "Cannot delete entity, must delete policies first.")
-    if user.attached:
-        raise IamError("DeleteConflict", "Cannot delete entity, must detach all policies first.")
+    require_no_policies(user)
 
 
 def _declared(user: UserEntity) -> IamError:
