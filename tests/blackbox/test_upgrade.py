@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
+from holdfast_server.testing.boto import client_of, endpoint_of
 from holdfast_server.testing.pods import PodProcesses
+from holdfast_server.testing.repeating import Repeating
 from holdfast_server.testing.upgrades import next_server
 
 TODAY = ("-m", "holdfast_server.main")
@@ -26,48 +23,21 @@ SIZES_BYTES = (10, 5_000, 200_000, 2_500_000)
 BUCKET = "rolled"
 
 
-class Traffic:
+class Traffic(Repeating):
     """One client per pod that is up, with an SDK's retries; remembers what was acknowledged."""
 
     def __init__(self, pods: PodProcesses) -> None:
+        super().__init__()
         self._clients = {
-            pod: boto3.client(
-                "s3", endpoint_url=pods.endpoint(pod), region_name="us-east-1",
-                aws_access_key_id=pods.access_key, aws_secret_access_key=pods.secret_key,
-                config=Config(
-                    retries={"max_attempts": 8, "mode": "standard"}, connect_timeout=5, s3={"addressing_style": "path"}
-                ),
-            )
-            for pod in range(pods.servers)
-        }  # fmt: skip
+            pod: client_of(endpoint_of(pods, pod), attempts=9, connect_timeout=5) for pod in range(pods.servers)
+        }
         self.up = set(self._clients)
         self.acknowledged: dict[str, int] = {}
         self.operations = 0
-        self.failures: list[str] = []
-        self._stopped = threading.Event()
 
     def client(self, number: int) -> Any:
         up = sorted(self.up)
         return self._clients[up[number % len(up)]]
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        thread = threading.Thread(target=self._run)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stopped.set()
-            thread.join()
-
-    def _run(self) -> None:
-        for number in itertools.count():
-            if self._stopped.is_set():
-                return
-            try:
-                self.step(number)
-            except Exception as error:
-                self.failures.append(f"operation {number}: {error!r}")
 
     def step(self, number: int) -> None:
         """Write through one pod, read back through another, now and then list."""
