@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from kubernetes.client.exceptions import ApiException
 
 from holdfast_operator.testing.cluster import Cluster, wait_for
+from holdfast_operator.testing.traffic import s3
+from holdfast_server.testing.repeating import Repeating
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.cluster]
 
@@ -25,49 +21,20 @@ OLD_KEYS = 60
 NEW_POOL = {"name": "more", "servers": 2, "volumesPerServer": 2, "erasure": {"setSize": 4, "parity": 2}}
 
 
-def s3(endpoint: str, keys: dict[str, str]) -> Any:
-    """A client with the retries that every SDK makes."""
-    return boto3.client(
-        "s3", endpoint_url=endpoint, region_name="us-east-1",
-        aws_access_key_id=keys["accessKey"], aws_secret_access_key=keys["secretKey"],
-        config=Config(retries={"max_attempts": 8, "mode": "standard"}, s3={"addressing_style": "path"}),
-    )  # fmt: skip
-
-
 def body(key: str, version: int = 0) -> bytes:
     return (f"{key} {version} ".encode() * BODY_SIZE_BYTES)[:BODY_SIZE_BYTES]
 
 
-class Traffic:
+class Traffic(Repeating):
     """Writes, overwrites, reads back, lists and deletes, until it is stopped; remembers what was acknowledged."""
 
     def __init__(self, client: Any) -> None:
+        super().__init__()
         self._client = client
         self.acknowledged: dict[str, int | None] = {}
         self.operations = 0
-        self.failures: list[str] = []
-        self._stopped = threading.Event()
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        thread = threading.Thread(target=self._run)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stopped.set()
-            thread.join()
-
-    def _run(self) -> None:
-        for number in itertools.count():
-            if self._stopped.is_set():
-                return
-            try:
-                self._step(number)
-            except Exception as error:
-                self.failures.append(f"operation {self.operations}: {error!r}")
-
-    def _step(self, number: int) -> None:
+    def step(self, number: int) -> None:
         old = f"old/{number % OLD_KEYS}"
         if number % 5 == 0:
             self._expect(old)
