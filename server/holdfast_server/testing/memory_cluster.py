@@ -17,7 +17,7 @@ from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import HybridClock
 from holdfast_server.contract.config import ErasureConfig, KeyFiles, PoolConfig, ServerConfig, TenantConfig
 from holdfast_server.drives import keys
-from holdfast_server.drives.port import Drive, DriveStatus, Register
+from holdfast_server.drives.port import Drive, DriveOffline, DriveStatus, Register
 from holdfast_server.objects.erasure_set import ErasureSet
 from holdfast_server.objects.port import Attributes, Digest, Versioning
 from holdfast_server.objects.record import object_register
@@ -29,6 +29,23 @@ BUCKET = b"the bucket's id."
 
 Hook = Callable[[int, str, tuple[Any, ...]], Awaitable[None]]
 """Called with position, verb and arguments before the call reaches the drive; may raise or take its time."""
+
+
+class CutOff:
+    """A hook: after so many calls nothing reaches any drive, as if the coordinator were dead."""
+
+    def __init__(self, after_calls: int) -> None:
+        self._left = after_calls
+
+    async def __call__(self, position: int, verb: str, arguments: tuple[Any, ...]) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise DriveOffline("the coordinator is dead")
+
+    @property
+    def spared(self) -> bool:
+        """Whether every call has got through."""
+        return self._left >= 0
 
 
 class BytesBody:

@@ -32,7 +32,7 @@ from holdfast_server.objects.object_lock import (
 from holdfast_server.objects.port import Locked, ObjectError, Record, Versioning
 from holdfast_server.objects.record import Kind
 from holdfast_server.objects.store import ObjectStore
-from holdfast_server.testing.memory_cluster import BUCKET, BytesBody, MemoryCluster
+from holdfast_server.testing.memory_cluster import BUCKET, BytesBody, CutOff, MemoryCluster
 from holdfast_server.testing.virtual_time import VirtualClock
 
 BIG = bytes(range(251)) * 1500
@@ -273,27 +273,18 @@ async def test_a_deletion_that_died_does_not_outlive_the_lock(
         cluster = make_cluster()
         ids = {"old": await put(cluster.store, BIG), "current": await put(cluster.store, b"current")}
         await cluster.settle()
-        left = reach
-
-        async def hook(position: int, verb: str, _: Any) -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise DriveOffline("the coordinator is dead")
-
         # Its clock is ahead: what it wrote has greater stamps than what comes after, as far as those who have not
         # seen it know.
         dying = cluster.new_store()
         dying.clock = cluster.clock
         for one in dying.all_sets():
             one.next_stamp(dying._stamps.next(cluster.clock.now_ms() + 1500))
-        cluster.hook = hook
+        cluster.hook = cut_off = CutOff(reach)
         try:
             await delete(dying, ids[about])
         except ObjectError:
             pass
         await dying.background.drained()
-        through = left >= 0
         cluster.hook = None
         await cluster.clock.sleep(0.1)
         locked = await insist(cluster, functools.partial(hold, cluster.new_store(), ids[about]))
@@ -302,7 +293,7 @@ async def test_a_deletion_that_died_does_not_outlive_the_lock(
         for data in (b"next", b"and the next"):
             await insist(cluster, functools.partial(put, store, data))
             assert await held(store, ids[about]) == (None if locked is None else True), reach
-        if through:
+        if cut_off.spared:
             break
     assert outcomes == {True, False}
 
