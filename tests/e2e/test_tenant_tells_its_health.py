@@ -14,12 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from prometheus_client.parser import text_string_to_metric_families
 
 from holdfast_operator.testing.cluster import Cluster, wait_for
+from holdfast_operator.testing.traffic import s3
 from holdfast_server.testing.standin import StandIn
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.cluster]
@@ -113,14 +112,6 @@ def without(cluster: Cluster, namespace: str, *names: str) -> Iterator[None]:
     finally:
         for node in nodes:
             cluster.cordon(node, on=False)
-
-
-def s3(endpoint: str, keys: dict[str, str]) -> Any:
-    return boto3.client(
-        "s3", endpoint_url=endpoint, region_name="us-east-1",
-        aws_access_key_id=keys["accessKey"], aws_secret_access_key=keys["secretKey"],
-        config=Config(retries={"max_attempts": 8, "mode": "standard"}, s3={"addressing_style": "path"}),
-    )  # fmt: skip
 
 
 def write(client: Any, count: int) -> dict[str, bytes]:

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from kubernetes.client.exceptions import ApiException
 
 from holdfast_operator.testing.cluster import Cluster, wait_for
+from holdfast_operator.testing.traffic import s3
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.cluster]
 
 NOWHERE = "registry.invalid/holdfast:mistyped"
-
-
-def s3(endpoint: str, keys: dict[str, str]) -> Any:
-    """A client with the retries that every SDK makes."""
-    return boto3.client(
-        "s3", endpoint_url=endpoint, region_name="us-east-1",
-        aws_access_key_id=keys["accessKey"], aws_secret_access_key=keys["secretKey"],
-        config=Config(retries={"max_attempts": 8, "mode": "standard"}, s3={"addressing_style": "path"}),
-    )  # fmt: skip
 
 
 class Store:
