@@ -18,11 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from holdfast_operator.testing.cluster import Cluster, wait_for
+from holdfast_operator.testing.traffic import s3
 from holdfast_server.testing.standin import StandIn
 
 ROOT = Path(__file__).parents[2]
@@ -152,12 +151,7 @@ def _checkout(folder: Path) -> Path:
 
 
 def store(cluster: Cluster, endpoint: str) -> Any:
-    keys = cluster.secret(NAMESPACE, f"{NAME}-root")
-    return boto3.client(
-        "s3", endpoint_url=endpoint, region_name="us-east-1",
-        aws_access_key_id=keys["accessKey"], aws_secret_access_key=keys["secretKey"],
-        config=Config(retries={"max_attempts": 8, "mode": "standard"}, s3={"addressing_style": "path"}),
-    )  # fmt: skip
+    return s3(endpoint, cluster.secret(NAMESPACE, f"{NAME}-root"))
 
 
 def test_the_document_tells_how_to_do_what_operators_have_to_do() -> None:
