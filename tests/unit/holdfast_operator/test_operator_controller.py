@@ -125,7 +125,8 @@ async def test_a_failing_pass_is_repeated_with_growing_delays(monkeypatch: pytes
         controller.trigger("loki", "logs")
         await until(lambda: len(times) == 4)
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert gaps[0] < gaps[1] < gaps[2]
+    # Each at least as long as it should be; a busy machine may stretch any of them.
+    assert all(gap >= 0.0095 * 2**number for number, gap in enumerate(gaps))
 
 
 async def test_a_pass_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
