@@ -56,14 +56,19 @@ BROKEN: dict[str, AbstractContextManager[Any]] = {
 }
 
 
+SELDOM = {"nobody looks where the coming epoch writes": 45, "pods report an epoch while writes go by the last": 27}
+"""Of those that take some fifty runs to be noticed: where to begin, so that not all of them are made each time.  A
+change of what a read sends makes other histories of the same seeds; then it takes longer again."""
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("rule", sorted(BROKEN))
 def test_it_notices_when(rule: str) -> None:
     with BROKEN[rule], pytest.raises(joining.Failed):
-        _replay_many(200)
+        _replay_many(SELDOM.get(rule, 0), 200)
 
 
-def _replay_many(seeds: int) -> None:
-    for seed in range(seeds):
+def _replay_many(first: int, seeds: int) -> None:
+    for seed in range(first, first + seeds):
         joining.replay(seed, "conditions")
         joining.replay(seed, "any")
