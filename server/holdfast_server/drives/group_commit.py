@@ -290,12 +290,11 @@ class GroupCommit:
     def _take_lazy(self) -> list[Operation[Any]]:
         """From any thread."""
         taken = []
-        while self._lazy:
+        while True:
             try:
                 taken.append(self._lazy.popleft())
             except IndexError:
-                break
-        return taken
+                return taken
 
     def _process(self, batch: list[Operation[Any]]) -> None:
         try:

@@ -33,6 +33,7 @@ from holdfast_server.objects.port import Damaged, Unavailable, Vanished
 from holdfast_server.objects.record import Extent, Record
 from holdfast_server.objects.sealed import Opener
 from holdfast_server.sealing.envelope import Seal
+from holdfast_server.sealing.views import sliced
 
 BATCH_STRIPES = 4
 HEDGE_SECONDS = 0.5
@@ -289,12 +290,12 @@ class ObjectReader:
         extent = self.record.extents[batch.extent]
         stripes = await self._shards.stripes(extent, batch.first, len(batch.slices))
         if self._opener is None:
-            return [_slice(stripe, *piece) for stripe, piece in zip(stripes, batch.slices, strict=True)]
+            return [sliced(stripe, *piece) for stripe, piece in zip(stripes, batch.slices, strict=True)]
         return await self._opened(self._opener, batch, stripes)
 
     async def _cut_inline(self, start: int, length: int) -> list[memoryview]:
         if self._opener is None:
-            return _slice(self._inline, start, length)
+            return sliced(self._inline, start, length)
         return (await self._opened(self._opener, Batch(0, 0, [(start, length)], 0), [self._inline]))[0]
 
     async def _opened(self, opener: Opener, batch: Batch, stripes: list[list[memoryview]]) -> list[list[memoryview]]:
@@ -362,19 +363,3 @@ async def _take_turn(hold: Hold, amount: int) -> None:
         await hold.take(amount, NEXT_BATCH_WAIT_SECONDS)
     except Overloaded as error:
         raise Unavailable(str(error)) from error
-
-
-def _slice(views: list[memoryview], skip: int, take: int) -> list[memoryview]:
-    out = []
-    for view in views:
-        if skip >= len(view):
-            skip -= len(view)
-            continue
-        part = view[skip : skip + take]
-        skip = 0
-        take -= len(part)
-        if len(part):
-            out.append(part)
-        if not take:
-            break
-    return out

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from holdfast_server.sealing.views import sliced
+
 TAG_SIZE_BYTES = 16
 CHUNK_SIZE_BYTES = 64 * 1024
 """Of a sealed chunk."""
@@ -85,8 +87,8 @@ class ChunkOpener:
         low, high = skip // PAYLOAD_SIZE_BYTES, -(-(skip + take) // PAYLOAD_SIZE_BYTES)
         opened = []
         for number in range(low, high):
-            sealed = _cut(stripe, number * CHUNK_SIZE_BYTES, CHUNK_SIZE_BYTES)
-            plain = memoryview(self._open(first + number, sealed))
+            sealed = sliced(stripe, number * CHUNK_SIZE_BYTES, CHUNK_SIZE_BYTES)
+            plain = memoryview(self._open(first + number, sealed[0] if len(sealed) == 1 else b"".join(sealed)))
             start = number * PAYLOAD_SIZE_BYTES
             opened.append(plain[max(skip - start, 0) : skip + take - start])
         if sum(map(len, opened)) != take:
@@ -98,19 +100,3 @@ class ChunkOpener:
             return self._cipher.decrypt(_nonce(index, index == self._last), sealed, None)
         except (InvalidTag, ValueError) as error:
             raise SealBroken(f"chunk {index} does not open") from error
-
-
-def _cut(views: Sequence[memoryview], start: int, size: int) -> bytes | memoryview:
-    """Bytes of consecutive views, joined only where they lie in several."""
-    found = []
-    for view in views:
-        if start >= len(view):
-            start -= len(view)
-            continue
-        part = view[start : start + size]
-        start = 0
-        size -= len(part)
-        found.append(part)
-        if not size:
-            break
-    return found[0] if len(found) == 1 else b"".join(found)
