@@ -75,7 +75,7 @@ soak: $(STAMP)
 	  $(BIN)/pytest tests/blackbox/test_operator_under_load.py -v --durations=0
 	@HOLDFAST_LISTING_KEYS=1000000 HOLDFAST_LISTING_WAIT_SECONDS=1200 \
 	  $(BIN)/pytest tests/blackbox/test_listing_at_size.py -v -s
-	@HOLDFAST_ALL_OPERATIONS=1 $(BIN)/pytest tests/blackbox/test_operations_document.py -v
+	@HOLDFAST_ALL_OPERATIONS=1 $(BIN)/pytest tests/blackbox/test_operations_document.py tests/e2e/test_declared_settings.py -v
 	@HOLDFAST_TREE_SYSTEM_FILES=5000 HOLDFAST_TREE_SYSTEM_BYTES=2000000000 \
 	  $(BIN)/pytest tests/blackbox/test_tree_round_trip.py --timeout 7200 -v --durations=0
 	@HOLDFAST_FUZZ_MINUTES=$(FUZZ_MINUTES) $(BIN)/pytest tests/fuzz -v -s

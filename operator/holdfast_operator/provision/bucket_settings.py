@@ -72,6 +72,14 @@ def owner_document(account: str) -> bytes:
     return json.dumps({"account": account}).encode()
 
 
+def account_of(document: bytes | None) -> str:
+    """What `owner_document` names, as the store shows it; empty for what cannot be read."""
+    try:
+        return str(json.loads(document or b"{}").get("account", ""))
+    except (ValueError, AttributeError):
+        return ""
+
+
 def same(setting: str, wanted: bytes | None, there: bytes | None) -> bool:
     """Whether what the store shows means what was put."""
     if wanted is None or there is None:

@@ -27,7 +27,7 @@ from holdfast_server.contract import admin, names
 CALL_TIMEOUT_SECONDS = 10.0
 MAX_ANSWER_SIZE_BYTES = 4 * 1024 * 1024
 _ALREADY_OURS = "BucketAlreadyOwnedByYou"
-_ALREADY_THERE = "BucketAlreadyExists"
+ALREADY_THERE = "BucketAlreadyExists"
 _ABSENT_CODES = ("NoSuchBucket", "NoSuchUser", "NoSuchPolicy", "NoSuchEntity")
 
 
@@ -101,7 +101,7 @@ class HttpStoreClient:
         try:
             await self._call("PUT", f"/{quote(name)}")
         except StoreRefused as error:
-            if error.code != _ALREADY_OURS and not (of_any_account and error.code == _ALREADY_THERE):
+            if error.code != _ALREADY_OURS and not (of_any_account and error.code == ALREADY_THERE):
                 raise
 
     async def delete_bucket(self, name: str) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from holdfast_operator.provision.bucket_settings import OWNER
-from holdfast_operator.provision.client import StoreClient, StoreError, StoreRefused, StoreUnavailable
+from holdfast_operator.provision.bucket_settings import OWNER, account_of
+from holdfast_operator.provision.client import ALREADY_THERE, StoreClient, StoreError, StoreRefused, StoreUnavailable
 from holdfast_operator.provision.plan import ProvisionPlan, Removed, UserKey, UserTask
 from holdfast_operator.provision.policy import generated_policy_name
 from holdfast_server.contract.admin import UserSpec
@@ -135,7 +135,10 @@ class _Run:
 
     async def make_bucket(self, name: str, settings: Mapping[str, bytes | None]) -> None:
         """A setting that is refused holds up none of the others; all refusals are told."""
-        await self._store.create_bucket(name, of_any_account=OWNER in settings)
+        try:
+            await self._store.create_bucket(name, of_any_account=OWNER in settings)
+        except StoreRefused as error:
+            raise await self._whose(name, error) from error
         refusals: dict[str, StoreRefused] = {}
         for setting, document in settings.items():
             try:
@@ -144,6 +147,15 @@ class _Run:
                 refusals[setting] = error
         if refusals:
             raise SettingsRefused(refusals)
+
+    async def _whose(self, name: str, error: StoreRefused) -> StoreRefused:
+        """The refusal, with what to do where the bucket is another account's: nobody else's is taken over unasked."""
+        if error.code != ALREADY_THERE:
+            return error
+        owner = account_of(await self._store.bucket_setting(name, OWNER))
+        return StoreRefused(
+            error.code, f"it is there and belongs to the account {owner!r}: spec.buckets[].owner has to say so"
+        )
 
     async def make_user(self, task: UserTask) -> None:
         if task.own_policy is not None:
