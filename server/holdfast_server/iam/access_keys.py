@@ -1,4 +1,9 @@
-"""Access keys of users.  A declared key is shown, and left alone: whoever declared it would bring it back."""
+"""Access keys of users.  A declared key is shown, and left alone: whoever declared it would bring it back.
+
+A key that is made while its user is deleted does not stay: whoever makes it looks for the user once the key is there.
+Only if that pod dies in between is a document left over, which opens nothing, since its user's id is never given again;
+`holdfast admin user` lists and removes it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from holdfast_server.api.identities import MAX_DOCUMENTS, USER_PREFIX, User, Use
 from holdfast_server.auth.entities import UserEntity
 from holdfast_server.iam.answers import Result, date
 from holdfast_server.iam.call import IamCall
-from holdfast_server.iam.errors import IamError
+from holdfast_server.iam.errors import IamError, no_such
 from holdfast_server.iam.pages import page_of
 from holdfast_server.iam.users import named_user
 from holdfast_server.objects.port import Conflict, Record
@@ -49,9 +54,18 @@ async def create_access_key(call: IamCall) -> Result:
             raise IamError("ServiceFailure", "The new key's name is taken; try again.")
 
     await call.services.objects.put_document(USER_PREFIX + access_key, encode_user(document), absent)
+    await _unless_user_went(call, user, access_key)
     await call.tell([USER_PREFIX + access_key])
     told = {"UserName": user.name, "AccessKeyId": access_key, "Status": _ACTIVE, "SecretAccessKey": secret}
     return {"AccessKey": {**told, "CreateDate": date(now_ms)}}
+
+
+async def _unless_user_went(call: IamCall, user: UserEntity, access_key: str) -> None:
+    """Takes the key back where its user was deleted, or renamed, since it was looked for.  Raises NoSuchEntity."""
+    found = await call.read(UserEntity, user.name)
+    if found is None or found.id != user.id:
+        await call.services.objects.delete_document(USER_PREFIX + access_key)
+        raise no_such("user", user.name)
 
 
 async def _keep(call: IamCall, user: UserEntity) -> None:

@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from holdfast_server.api.identities import Identities, User
+import msgspec
+
+from holdfast_server.api.identities import PAGE_SIZE, USER_PREFIX, Identities, User, UserDocument
 from holdfast_server.api.services import DOCUMENTS_TOPIC, Services
 from holdfast_server.auth.access import may_manage
 from holdfast_server.auth.entities import (
@@ -178,6 +180,17 @@ class IamCall:
                 found[name] = directory.find(UserEntity, self.account, name) or self._undocumented(keys)
         return [found[name] for name in sorted(found)]
 
+    async def keys_made_for(self, user: UserEntity) -> list[str]:
+        """Access keys that clients made for exactly this user, as they are now on the drives: also those that this pod
+        was not told of.  Raises Unavailable."""
+        found: list[str] = []
+        after: str | None = ""
+        while after is not None:
+            page = await self.services.objects.list_documents(USER_PREFIX, after=after, limit=PAGE_SIZE)
+            found += [entry.key.removeprefix(USER_PREFIX) for entry in page.entries if _is_for(entry.record, user)]
+            after = page.next_after
+        return found
+
     # --- changing
 
     async def create(self, entity: E) -> E:
@@ -276,6 +289,14 @@ class IamCall:
             )
         await objects.put_document(FEATURE_DOCUMENT, b"{}")
         self.identities.iam_begun = True
+
+
+def _is_for(key: Record, user: UserEntity) -> bool:
+    """One that cannot be read, of a later release, is nobody's here."""
+    try:
+        return msgspec.json.decode(key.body, type=UserDocument).identity == user.id
+    except msgspec.MsgspecError:
+        return False
 
 
 def _there(found: E | None, kind: str, name: str) -> E:

@@ -102,12 +102,17 @@ async def _rename_key(call: IamCall, access_key: str, name: str) -> None:
 
 
 async def delete_user(call: IamCall) -> Result:
+    """A key that is made meanwhile goes with its user: the one who made it looks for the user afterwards, we for keys.
+    Whichever of the two comes later sees what the other did."""
     user = await call.user(call.parameters.name("UserName", 128))
     if user.declared:
         raise _declared(user)
-    if call.identities.keys_of(call.account, user.name):
+    if await call.keys_made_for(user):
         raise IamError("DeleteConflict", "Cannot delete entity, must delete access keys first.")
     await call.delete(user, _nothing_left)
+    for access_key in await call.keys_made_for(user):
+        await call.services.objects.delete_document(USER_PREFIX + access_key)
+        await call.tell([USER_PREFIX + access_key])
     return {}
 
 
