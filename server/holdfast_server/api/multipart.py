@@ -15,6 +15,7 @@ from holdfast_server.api.encryption import check_completing, completed_headers, 
 from holdfast_server.api.lifecycle import abort_of, expiry_of
 from holdfast_server.api.listing import other_owner
 from holdfast_server.api.new_object import new_object_headers
+from holdfast_server.api.object_lock import require_part_integrity
 from holdfast_server.api.objects_put import object_condition
 from holdfast_server.api.payload_body import WireBody
 from holdfast_server.api.stored_headers import (
@@ -87,6 +88,7 @@ async def upload_part(call: Call) -> Response:
     async with call.writing() as lease:
         payload = payload_of(call.headers, call.context, max_size_bytes=MAX_PART_SIZE_BYTES)
         upload = await open_upload(call, lease.bucket, upload_id)
+        require_part_integrity(call, lease.bucket, upload)
         seal, sealed = seal_of_part(call, lease.bucket, upload)
         body = WireBody(payload, call.body, lease, {}, _missing_algorithm(call, upload), seal)
         await call.ticket.stream(payload.max_size_bytes)

@@ -54,9 +54,7 @@ from holdfast_server.s3.request import Response
 
 ENABLED_HEADER = "x-amz-bucket-object-lock-enabled"
 _WITHOUT_LOCK = "Bucket is missing Object Lock Configuration"
-_INTEGRITY = (
-    "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters"
-)
+_INTEGRITY = "Content-MD5 OR x-amz-checksum- HTTP header is required for {} requests with Object Lock parameters"
 
 
 # --- a bucket with locking
@@ -104,11 +102,18 @@ def lock_headers(call: Call, bucket: BucketRecord, headers: Mapping[str, str], h
         return dict(headers)
     _require_locking(call, asked)
     if has_body and (asked.asks or bucket.default_retention is not None) and not carries_integrity(call.headers):
-        raise S3Error("InvalidRequest", _INTEGRITY)
+        raise S3Error("InvalidRequest", _INTEGRITY.format("Put Object"))
     kept = {**headers, RETENTION: BY_DEFAULT}
     if asked.mode:
         kept = with_retention(headers, Retention(asked.mode, asked.until_ms))
     return kept if asked.legal_hold is None else with_legal_hold(kept, asked.legal_hold)
+
+
+def require_part_integrity(call: Call, bucket: BucketRecord, upload: Record) -> None:
+    """A part of what is to be kept says what it must hash to, as an object does.  Raises InvalidRequest."""
+    asked = upload.headers.get(RETENTION, BY_DEFAULT) != BY_DEFAULT or legal_hold_of(upload.headers) is not None
+    if (asked or bucket.default_retention is not None) and not carries_integrity(call.headers):
+        raise S3Error("InvalidRequest", _INTEGRITY.format("Put Part"))
 
 
 def _require_locking(call: Call, asked: AskedLock) -> None:

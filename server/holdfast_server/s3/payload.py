@@ -133,11 +133,8 @@ class Payload:
 
 
 def carries_integrity(headers: Mapping[str, str]) -> bool:
-    """Whether a request says what its body must hash to, in its head or its trailer."""
-    return "content-md5" in headers or any(
-        name.startswith("x-amz-checksum-") or name in ("x-amz-sdk-checksum-algorithm", "x-amz-trailer")
-        for name in headers
-    )
+    """Whether a request says what its body must hash to, in its head or its trailer.  Raises InvalidRequest."""
+    return "content-md5" in headers or checksums.requested_checksum(headers) is not None
 
 
 def payload_of(

@@ -237,6 +237,26 @@ def test_a_body_that_is_to_be_kept_comes_with_its_hash(client: Callable[..., Any
     assert put(s3)
 
 
+@pytest.mark.parametrize("asked", [{}, {"ObjectLockLegalHoldStatus": "OFF"},
+                                   {"ObjectLockMode": "GOVERNANCE", "ObjectLockRetainUntilDate": LATER}])  # fmt: skip
+def test_so_does_each_part(client: Callable[..., Any], s3: Any, bucket: str, asked: dict[str, Any]) -> None:
+    bare = client(request_checksum_calculation="when_required")
+    upload = bare.create_multipart_upload(Bucket=bucket, Key="k", **asked)["UploadId"]
+    part = {"Bucket": bucket, "Key": "k", "UploadId": upload, "PartNumber": 1, "Body": b"x"}
+    if not asked:
+        assert bare.upload_part(**part)["ETag"], "nothing keeps it yet"
+        configure(s3, Mode="GOVERNANCE", Days=1)
+    assert refused(lambda: bare.upload_part(**part)) == (400, "InvalidRequest")
+    md5 = base64.b64encode(hashlib.md5(b"x", usedforsecurity=False).digest()).decode()
+    tag = bare.upload_part(**part, ContentMD5=md5)["ETag"]
+    assert s3.upload_part(**part)["ETag"] == tag, "the client's own checksum will do"
+    s3.put_object(Bucket=bucket, Key="source", Body=b"x")
+    copied = bare.upload_part_copy(
+        Bucket=bucket, Key="k", UploadId=upload, PartNumber=2, CopySource={"Bucket": bucket, "Key": "source"}
+    )
+    assert copied["CopyPartResult"]["ETag"], "a copy has no body"
+
+
 # -------------------------------------------------------------------- of one version
 
 
