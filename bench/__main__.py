@@ -3,73 +3,134 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import re
 import shutil
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
-from bench import report
+from bench import nothing, plot, report
 from bench.client import Sample, drive
 from bench.target import Target, of_peer, of_pods
-from bench.workloads import make_bucket, workloads
+from bench.workloads import Workload, make_bucket, workloads
 from holdfast_server.testing.pods import PodProcesses
+
+Geometry = tuple[int, int, int]
+"""Servers, drives of each, parity shards."""
+
+
+def geometry(text: str) -> Geometry:
+    """`4x1:2`.  Raises ValueError."""
+    found = re.fullmatch(r"(\d+)x(\d+):(\d+)", text)
+    if found is None:
+        raise ValueError(f"--geometry {text!r}: expected SERVERSxDRIVES:PARITY")
+    return int(found[1]), int(found[2]), int(found[3])
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description="CPU per operation of a tenant of real pods")
-    parser.add_argument("--servers", type=int, default=4)
-    parser.add_argument("--volumes", type=int, default=1)
+    parser.add_argument(
+        "--geometry", action="append", type=geometry, metavar="SERVERSxDRIVES:PARITY", help="one tenant each; 4x1:2"
+    )
     parser.add_argument("--seconds", type=float, default=4.0, help="per round of a workload")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keys", type=int, default=10_000, help="keys in the listed prefix")
-    parser.add_argument("--only", default="", help="run workloads whose name contains this")
-    parser.add_argument("--peer", action="append", default=[], type=of_peer, metavar="NAME=URL,KEY,SECRET,PID…")
+    parser.add_argument("--workload", action="append", default=[], help="only those whose name contains this")
+    parser.add_argument("--peer", action="append", default=[], type=of_peer, metavar="NAME=URL[+URL…],KEY,SECRET,PID…")
+    parser.add_argument("--ceiling", action="store_true", help="an endpoint without a store in turn with the others")
+    parser.add_argument("--rest", type=float, default=10.0, metavar="SECONDS", help="measured without requests; 0: not")
+    parser.add_argument("--prepare-only", action="store_true", help="write what is read, and measure nothing")
     parser.add_argument("--directory", type=Path, default=Path(".bench"))
     return parser.parse_args()
 
 
-async def measure(targets: list[Target], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Targets in turn, round by round, so that the machine's drift meets all alike."""
+def chosen(options: argparse.Namespace) -> list[Workload]:
+    wanted = [text.lower() for text in options.workload]
+    found = workloads(options.keys)
+    return [one for one in found if not wanted or any(text in one.name.lower() for text in wanted)]
+
+
+async def measure(targets: list[Target], options: argparse.Namespace) -> list[report.Row]:
+    """Targets in turn, round by round, another one first each time, so that the machine's drift meets all alike."""
     rows = []
-    for target in targets:
-        await make_bucket(target)
-    for workload in workloads(options.keys):
-        if options.only.lower() not in workload.name.lower():
-            continue
+    for workload in chosen(options):
         samples: dict[str, list[Sample]] = {target.name: [] for target in targets}
         for target in targets:
             if workload.prepare is not None:
                 await workload.prepare(target)
-        for _ in range(options.rounds):
-            for target in targets:
+        for turn in range(0 if options.prepare_only else options.rounds):
+            first = turn % len(targets)
+            for target in targets[first:] + targets[:first]:
                 sample = await drive(target, workload.operation, workload.clients, options.seconds)
                 samples[target.name].append(sample)
         for name, rounds in samples.items():
-            rows.append(report.summarize(workload.name, name, rounds))
-            print(report.table(rows[-1:]).splitlines()[-1], flush=True)
+            if rounds:
+                rows.append(report.summarize(workload.name, name, rounds))
+                print(report.table(rows[-1:]).splitlines()[-1], flush=True)
     return rows
 
 
-async def run(options: argparse.Namespace) -> None:
-    data = options.directory / "pods"
-    shutil.rmtree(data, ignore_errors=True)
-    pods = PodProcesses(data, servers=options.servers, volumes=options.volumes)
-    try:
-        await pods.start_all()
-        targets = [of_pods("Holdfast", pods), *options.peer]
+async def rest(targets: list[Target], seconds: float) -> list[report.Row]:
+    """What they cost while nobody asks anything; all at the same time."""
+    cpu, began = [target.cpu_seconds() for target in targets], time.monotonic()
+    await asyncio.sleep(seconds)
+    rows = []
+    for target, before in zip(targets, cpu, strict=True):
+        used, resident = target.cpu_seconds() - before, target.resident_bytes()
+        rows.append({
+            "target": target.name,
+            "processes": len(resident),
+            "percent_of_a_core": used / (time.monotonic() - began) * 100,
+            "resident_mb": sum(resident) / 1e6,
+        })  # fmt: skip
+    return rows
+
+
+async def run(options: argparse.Namespace) -> dict[str, Any]:
+    geometries = options.geometry or [(4, 1, 2)]
+    with ExitStack() as stack:
+        targets = []
+        for servers, volumes, parity in geometries:
+            size = servers * volumes
+            folder = options.directory / f"pods-{servers}x{volumes}-{parity}"
+            shutil.rmtree(folder, ignore_errors=True)
+            pods = PodProcesses(folder, servers=servers, volumes=volumes, set_size=size, parity=parity)
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.callback(pods.stop)
+            await pods.start_all()
+            targets.append(of_pods(f"Holdfast {size - parity}+{parity}", pods))
+        targets += options.peer
+        for target in targets:
+            await make_bucket(target)
+        stores = list(targets)
+        if options.ceiling:
+            targets.append(stack.enter_context(nothing.running()))
         print(report.table([]), flush=True)
         rows = await measure(targets, options)
-        resident = [round(size / 1e6) for size in targets[0].resident_bytes()]
-    finally:
-        pods.stop()
-        shutil.rmtree(data, ignore_errors=True)
-    result = {"machine": report.machine(), "pods_resident_mb": resident, "rows": rows}
-    path = options.directory / "results.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"\nMachine: {result['machine']}; pods' resident memory at the end, MB: {resident}\nJSON: {path}")
+        resting = await rest(stores, options.rest) if options.rest and rows else []
+    return {"machine": report.machine(), "rounds": options.rounds, "seconds": options.seconds, "rows": rows,
+            "rest": resting}  # fmt: skip
+
+
+def main() -> None:
+    options = parse()
+    result = uvloop.run(run(options))
+    if not result["rows"]:
+        return
+    options.directory.mkdir(parents=True, exist_ok=True)
+    (options.directory / "results.json").write_text(json.dumps(result, indent=2) + "\n")
+    told = "\n\n".join([report.comparisons(result["rows"]), report.resting(result["rest"])])
+    whole = f"Machine: {result['machine']}\n\n{told}\n\n{report.table(result['rows'])}\n"
+    (options.directory / "results.md").write_text(whole)
+    figures = plot.write(result["rows"], options.directory)
+    print(f"\n{told}\n\nMachine: {result['machine']}\nWritten: {options.directory}/results.json, results.md,",
+          ", ".join(path.name for path in figures))  # fmt: skip
 
 
 if __name__ == "__main__":
-    uvloop.run(run(parse()))
+    main()

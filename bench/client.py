@@ -1,74 +1,73 @@
 """The load generator: keep-alive connections that send signed requests and read whole answers.
 
-It speaks just enough HTTP/1.1 (Content-Length bodies only) to cost less than what it measures; its own CPU is
-reported beside the target's.
+Each of `clients` connections sends its next request when the last one is answered.  The generator's own CPU is
+reported beside the target's, and so is what the whole machine was busy with, so that work that the kernel does for a
+target outside its processes is seen too.  An error ends nothing by itself: it is counted, and the first one told.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from bench.processes import machine_busy_seconds
 from bench.target import Target
+from bench.wire import Answer, Wire, WireError
 from holdfast_server.s3.signing import KeyPair, sign_headers
 
-READ_LIMIT_BYTES = 1 << 20
+REQUEST_TIMEOUT_SECONDS = 60.0
+ERRORS_IN_A_ROW = 50
+"""Of one connection; then the run is given up."""
 
 
 class RequestFailed(Exception):
-    """An answer that is not 2xx."""
+    """An answer that is not 2xx, or none."""
 
 
 class Connection:
-    def __init__(self, target: Target, index: int) -> None:
+    def __init__(self, target: Target, index: int, run: str = "") -> None:
+        self.target = target
+        self.index = index
+        self.run = run
+        """Differs between rounds, for keys that are new."""
+        self.kind = ""
+        """What the operation says it did; latencies are told apart by it."""
         self._host, self._port = target.endpoints[index % len(target.endpoints)]
         self._pair = KeyPair(access_key=target.access_key, secret_key=target.secret_key)
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._wire: Wire | None = None
 
     async def request(
         self, method: str, path: str, query: str = "", body: bytes = b"", keep: bool = False
     ) -> tuple[dict[str, str], bytes]:
-        """One exchange; the answer's body is returned if `keep`, else read and thrown away."""
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(self._host, self._port, limit=READ_LIMIT_BYTES)
-        reader, writer = self._streams
+        """One exchange; the answer's body is returned if `keep`, else read and thrown away.  Raises RequestFailed."""
         headers = {"host": f"{self._host}:{self._port}", "content-length": str(len(body))}
         signed = sign_headers(self._pair, method, path, query, headers, time.time_ns() // 1_000_000)
-        head = "".join(f"{name}: {value}\r\n" for name, value in signed.items())
+        lines = "".join(f"{name}: {value}\r\n" for name, value in signed.items())
         target = f"{path}?{query}" if query else path
-        writer.write(f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode())
-        if body:
-            writer.write(body)
-            await writer.drain()
-        status, answer = await self._head(reader)
-        data = await self._body(reader, int(answer.get("content-length", "0")), keep or status >= 300)
-        if status >= 300:
-            raise RequestFailed(f"{method} {target}: {status} {data[:300]!r}")
-        return answer, data
+        head = f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode()
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
+                answer = await self._exchange(head, body, keep, method == "HEAD")
+        except (OSError, WireError, TimeoutError) as error:
+            await self.close()
+            raise RequestFailed(f"{method} {target}: {error or 'no answer in time'}") from error
+        if not 200 <= answer.status < 300:
+            raise RequestFailed(f"{method} {target}: {answer.status} {bytes(answer.body[:300])!r}")
+        return answer.headers, bytes(answer.body)
 
-    async def _head(self, reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
-        lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        headers = {}
-        for line in lines[1:]:
-            name, _, value = line.partition(":")
-            headers[name.lower()] = value.strip()
-        return int(lines[0].split()[1]), headers
-
-    async def _body(self, reader: asyncio.StreamReader, length: int, keep: bool) -> bytes:
-        if keep:
-            return await reader.readexactly(length)
-        while length:
-            data = await reader.read(min(length, READ_LIMIT_BYTES))
-            if not data:
-                raise RequestFailed("the answer ended early")
-            length -= len(data)
-        return b""
+    async def _exchange(self, head: bytes, body: bytes, keep: bool, bodiless: bool) -> Answer:
+        if self._wire is None or self._wire.ended:
+            loop = asyncio.get_running_loop()
+            _, self._wire = await loop.create_connection(Wire, self._host, self._port)
+        return await self._wire.exchange(head, body, keep, bodiless)
 
     async def close(self) -> None:
-        if self._streams is not None:
-            self._streams[1].close()
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
 
 
 @dataclass(slots=True)
@@ -81,9 +80,15 @@ class Sample:
     cpu_seconds: float
     client_cpu_seconds: float
     latencies_seconds: list[float] = field(repr=False, default_factory=list)
+    machine_cpu_seconds: float = 0.0
+    """What all processes and the kernel were busy, the load generator not counted."""
+    errors: int = 0
+    first_error: str = ""
+    by_kind: dict[str, list[float]] = field(repr=False, default_factory=dict)
+    """Latencies of operations that say what they did."""
 
-    def quantile_ms(self, q: float) -> float:
-        ordered = sorted(self.latencies_seconds)
+    def quantile_ms(self, q: float, kind: str = "") -> float:
+        ordered = sorted(self.by_kind.get(kind, []) if kind else self.latencies_seconds)
         return ordered[min(len(ordered) - 1, int(q * len(ordered)))] * 1000 if ordered else 0.0
 
 
@@ -91,29 +96,71 @@ Operation = Callable[[Connection, int], Awaitable[int]]
 """Runs one operation, numbered; returns its payload's bytes."""
 
 
+class _Round:
+    def __init__(self, operation: Operation, seconds: float, limit: int) -> None:
+        self._operation = operation
+        self._limit = limit
+        self._began = time.perf_counter()
+        self._end = self._began + seconds
+        self._number = 0
+        self.payload_bytes = 0
+        self.latencies: list[float] = []
+        self.by_kind: dict[str, list[float]] = {}
+        self.errors = 0
+        self.first_error = ""
+
+    async def loop(self, connection: Connection) -> None:
+        in_a_row = 0
+        while self._number < self._limit and time.perf_counter() < self._end:
+            self._number += 1
+            start = time.perf_counter()
+            try:
+                moved = await self._operation(connection, self._number - 1)
+            except RequestFailed as error:
+                in_a_row += 1
+                self._failed(error, in_a_row)
+                continue
+            in_a_row = 0
+            self.payload_bytes += moved
+            took = time.perf_counter() - start
+            self.latencies.append(took)
+            if connection.kind:
+                self.by_kind.setdefault(connection.kind, []).append(took)
+
+    def _failed(self, error: RequestFailed, in_a_row: int) -> None:
+        self.errors += 1
+        self.first_error = self.first_error or str(error)
+        if in_a_row >= ERRORS_IN_A_ROW:
+            raise error
+
+    @property
+    def wall_seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+
 async def drive(target: Target, operation: Operation, clients: int, seconds: float, limit: int = 1 << 60) -> Sample:
     """Run an operation over and over on `clients` connections, for a time or a number of operations."""
-    connections = [Connection(target, index) for index in range(clients)]
-    latencies: list[float] = []
-    payload = number = 0
-    cpu, own = target.cpu_seconds(), time.process_time()
-    begin = time.perf_counter()
-
-    async def loop(connection: Connection) -> None:
-        nonlocal payload, number
-        while number < limit and time.perf_counter() - begin < seconds:
-            number += 1
-            start = time.perf_counter()
-            moved = await operation(connection, number - 1)  # apart: += would read the sum before the await
-            payload += moved
-            latencies.append(time.perf_counter() - start)
-
+    run = os.urandom(4).hex()
+    connections = [Connection(target, index, run) for index in range(clients)]
+    cpu, machine, own = target.cpu_seconds(), machine_busy_seconds(), time.process_time()
+    this = _Round(operation, seconds, limit)
     try:
         async with asyncio.TaskGroup() as group:
             for connection in connections:
-                group.create_task(loop(connection))
-        wall = time.perf_counter() - begin
-        return Sample(len(latencies), payload, wall, target.cpu_seconds() - cpu, time.process_time() - own, latencies)
+                group.create_task(this.loop(connection))
+        wall, used = this.wall_seconds, time.process_time() - own
+        return Sample(
+            operations=len(this.latencies),
+            payload_bytes=this.payload_bytes,
+            wall_seconds=wall,
+            cpu_seconds=target.cpu_seconds() - cpu,
+            client_cpu_seconds=used,
+            latencies_seconds=this.latencies,
+            machine_cpu_seconds=machine_busy_seconds() - machine - used,
+            errors=this.errors,
+            first_error=this.first_error,
+            by_kind=this.by_kind,
+        )
     finally:
         for connection in connections:
             await connection.close()

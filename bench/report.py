@@ -1,14 +1,16 @@
-"""The table people read and the JSON that programs read."""
+"""The tables people read and the JSON that programs read."""
 
 from __future__ import annotations
 
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench.client import Sample
+
+Row = dict[str, Any]
 
 
 def machine() -> dict[str, Any]:
@@ -24,25 +26,44 @@ def machine() -> dict[str, Any]:
     }
 
 
-def summarize(workload: str, target: str, rounds: Sequence[Sample]) -> dict[str, Any]:
-    """Medians over the rounds."""
+def summarize(workload: str, target: str, rounds: Sequence[Sample]) -> Row:
+    """Medians over the rounds; errors are summed."""
 
-    def median(of: Any) -> float:
+    def median(of: Callable[[Sample], float]) -> float:
         return statistics.median(of(sample) for sample in rounds)
 
-    moved = median(lambda s: s.payload_bytes / s.wall_seconds)
+    def per_operation(of: Callable[[Sample], float]) -> float:
+        return median(lambda s: of(s) / max(1, s.operations) * 1e6)
+
+    kinds = sorted({kind for sample in rounds for kind in sample.by_kind})
     return {
         "workload": workload,
         "target": target,
         "rounds": len(rounds),
         "operations": sum(sample.operations for sample in rounds),
+        "errors": sum(sample.errors for sample in rounds),
+        "first_error": next((sample.first_error for sample in rounds if sample.first_error), ""),
         "operations_per_second": median(lambda s: s.operations / s.wall_seconds),
-        "megabytes_per_second": moved / 1e6,
-        "cpu_microseconds_per_operation": median(lambda s: s.cpu_seconds / s.operations * 1e6),
+        "megabytes_per_second": median(lambda s: s.payload_bytes / s.wall_seconds) / 1e6,
+        "cpu_microseconds_per_operation": per_operation(lambda s: s.cpu_seconds),
+        "cpu_microseconds_per_operation_rounds": [
+            round(sample.cpu_seconds / max(1, sample.operations) * 1e6) for sample in rounds
+        ],
+        "machine_cpu_microseconds_per_operation": per_operation(lambda s: s.machine_cpu_seconds),
         "cpu_seconds_per_gigabyte": median(lambda s: s.cpu_seconds / s.payload_bytes * 1e9 if s.payload_bytes else 0),
-        "client_cpu_microseconds_per_operation": median(lambda s: s.client_cpu_seconds / s.operations * 1e6),
+        "client_cpu_microseconds_per_operation": per_operation(lambda s: s.client_cpu_seconds),
+        "client_percent_of_a_core": median(lambda s: s.client_cpu_seconds / s.wall_seconds * 100),
         "p50_ms": median(lambda s: s.quantile_ms(0.5)),
         "p99_ms": median(lambda s: s.quantile_ms(0.99)),
+        "by_kind": {kind: _of_kind(kind, rounds) for kind in kinds},
+    }
+
+
+def _of_kind(kind: str, rounds: Sequence[Sample]) -> Row:
+    return {
+        "operations": sum(len(sample.by_kind.get(kind, [])) for sample in rounds),
+        "p50_ms": statistics.median(sample.quantile_ms(0.5, kind) for sample in rounds),
+        "p99_ms": statistics.median(sample.quantile_ms(0.99, kind) for sample in rounds),
     }
 
 
@@ -51,17 +72,64 @@ COLUMNS = (
     ("MB/s", "megabytes_per_second", "{:,.1f}"),
     ("CPU µs/op", "cpu_microseconds_per_operation", "{:,.0f}"),
     ("CPU s/GB", "cpu_seconds_per_gigabyte", "{:.2f}"),
+    ("machine µs/op", "machine_cpu_microseconds_per_operation", "{:,.0f}"),
     ("p50 ms", "p50_ms", "{:.1f}"),
     ("p99 ms", "p99_ms", "{:.1f}"),
-    ("client CPU µs/op", "client_cpu_microseconds_per_operation", "{:,.0f}"),
+    ("client µs/op", "client_cpu_microseconds_per_operation", "{:,.0f}"),
+    ("client %", "client_percent_of_a_core", "{:.0f}"),
+    ("errors", "errors", "{}"),
 )
+"""`machine`: all that the machine did meanwhile, but the load generator; `client %`: of one core."""
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown."""
+def table(rows: Sequence[Row]) -> str:
+    """Markdown, everything of every row."""
     head = "| Workload | Target | " + " | ".join(name for name, _, _ in COLUMNS) + " |"
     lines = [head, "|---|---|" + "---:|" * len(COLUMNS)]
     for row in rows:
         cells = " | ".join(form.format(row[field]) if row[field] else "–" for _, field, form in COLUMNS)
         lines.append(f"| {row['workload']} | {row['target']} | {cells} |")
+    return "\n".join(lines)
+
+
+def comparison(rows: Sequence[Row], field: str, form: str) -> str:
+    """Markdown, one figure: a line per workload, a column per target; times the first target's in brackets."""
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    lines = ["| Workload | " + " | ".join(targets) + " |", "|---|" + "---:|" * len(targets)]
+    for workload in dict.fromkeys(row["workload"] for row in rows):
+        found = {row["target"]: row for row in rows if row["workload"] == workload}
+        base = found[targets[0]][field] if targets[0] in found else 0
+        cells = [_cell(found.get(target), field, form, base, target == targets[0]) for target in targets]
+        lines.append(f"| {workload} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(row: Row | None, field: str, form: str, base: float, first: bool) -> str:
+    if row is None or not row[field]:
+        return "–"
+    text = form.format(row[field])
+    if not first and base:
+        text += f" ({row[field] / base:.2g}×)"
+    return text + (f", {row['errors']} errors" if row["errors"] else "")
+
+
+def comparisons(rows: Sequence[Row]) -> str:
+    """The tables of a run over several targets."""
+    parts = []
+    for title, field, form in (
+        ("CPU µs per operation, all daemons", "cpu_microseconds_per_operation", "{:,.0f}"),
+        ("Operations per second", "operations_per_second", "{:,.0f}"),
+        ("p99, ms", "p99_ms", "{:,.1f}"),
+    ):
+        parts.append(f"{title}:\n\n{comparison(rows, field, form)}")
+    return "\n\n".join(parts)
+
+
+def resting(rows: Sequence[Row]) -> str:
+    """Markdown: what targets cost while nobody asks anything."""
+    lines = ["| Target | processes | % of a core | resident MB |", "|---|---:|---:|---:|"]
+    for row in rows:
+        lines.append(
+            f"| {row['target']} | {row['processes']} | {row['percent_of_a_core']:.1f} | {row['resident_mb']:,.0f} |"
+        )
     return "\n".join(lines)

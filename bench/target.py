@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from bench.processes import tree
 from holdfast_server.testing.pods import PodProcesses
-
-_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +18,14 @@ class Target:
     access_key: str
     secret_key: str
     pids: tuple[int, ...]
+    """Its processes; their children count as well."""
 
     def cpu_seconds(self) -> float:
         """User and system time of all its processes, threads included."""
-        return sum(_cpu_seconds(pid) for pid in self.pids)
+        return sum(process.cpu_seconds for process in tree(self.pids).values())
 
     def resident_bytes(self) -> list[int]:
-        pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.pids]
-        return [count * os.sysconf("SC_PAGE_SIZE") for count in pages]
+        return [process.resident_bytes for process in tree(self.pids).values()]
 
 
 def of_pods(name: str, pods: PodProcesses) -> Target:
@@ -37,18 +35,28 @@ def of_pods(name: str, pods: PodProcesses) -> Target:
 
 
 def of_peer(text: str) -> Target:
-    """`NAME=URL,KEY,SECRET,PID…`: any S3 endpoint that is running already.  Raises ValueError."""
+    """`NAME=URL[+URL…],KEY,SECRET,PID…`: any S3 endpoint that is running already; instead of a PID the path of a
+    folder with its daemons' `*.pid` files.  Raises ValueError."""
     name, separator, rest = text.partition("=")
     fields = rest.split(",")
     if not separator or len(fields) < 4:
-        raise ValueError(f"--peer {text!r}: expected NAME=URL,KEY,SECRET,PID[,PID…]")
-    url = urlsplit(fields[0])
-    if url.hostname is None:
-        raise ValueError(f"--peer {text!r}: the URL has no host")
-    pids = tuple(int(pid) for pid in fields[3:])
-    return Target(name, ((url.hostname, url.port or 80),), fields[1], fields[2], pids)
+        raise ValueError(f"--peer {text!r}: expected NAME=URL[+URL…],KEY,SECRET,PID|FOLDER[,…]")
+    endpoints = tuple(_endpoint(text, url) for url in fields[0].split("+"))
+    pids = tuple(pid for field in fields[3:] for pid in _pids(text, field))
+    return Target(name, endpoints, fields[1], fields[2], pids)
 
 
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+def _endpoint(text: str, url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    if parts.hostname is None or parts.scheme != "http":
+        raise ValueError(f"--peer {text!r}: expected http://HOST[:PORT], not {url!r}")
+    return parts.hostname, parts.port or 80
+
+
+def _pids(text: str, field: str) -> list[int]:
+    if field.isdigit():
+        return [int(field)]
+    found = [int(path.read_text()) for path in sorted(Path(field).glob("*.pid"))]
+    if not found:
+        raise ValueError(f"--peer {text!r}: no *.pid files in {field!r}")
+    return found

@@ -1,23 +1,41 @@
-"""The workloads: what is sent, by how many clients, and what must be there first."""
+"""The workloads: what is sent, by how many clients, and what must be there first.
+
+Keys that are written are new in every round.  What is read is written once; where it is there already, as on a peer
+that ran before, it is taken as it is.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bench.client import Connection, Operation, drive
+from bench.client import Connection, Operation, RequestFailed, drive
 from bench.target import Target
 
 BUCKET = "bench"
 SMALL_BYTES = 4 << 10
+MIXED_BYTES = 256 << 10
 CHUNK_BYTES = 1_500_000
 LARGE_BYTES = 64 << 20
 PART_BYTES = 16 << 20
 KEYS_READ = 256
 LARGE_KEYS = 2
-SETUP_SECONDS = 600.0
+LOKI_WRITERS = 32
+LOKI_READERS = 150
+PAGE_KEYS = 1000
+KEYS_PER_PREFIX = 10
+SETUP_SECONDS = 900.0
+
+MIX = "GHGPGHGDGHGPGHGDGHHP"
+"""45 % GET, 30 % HEAD, 15 % PUT, 10 % DELETE, spread evenly."""
+
+SIZES_BYTES = {"small": SMALL_BYTES, "mixed": MIXED_BYTES, "chunk": CHUNK_BYTES, "large": LARGE_BYTES}
+"""Of the objects that are read, by the first part of their keys."""
+
+Prepare = Callable[[Target], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,28 +43,32 @@ class Workload:
     name: str
     clients: int
     operation: Operation
-    prepare: Callable[[Target], Awaitable[object]] | None = None
+    prepare: Prepare | None = None
 
 
 async def make_bucket(target: Target) -> None:
     connection = Connection(target, 0)
     try:
         await connection.request("PUT", f"/{BUCKET}")
+    except RequestFailed as error:
+        if "BucketAlready" not in str(error):
+            raise
     finally:
         await connection.close()
 
 
 def _put(prefix: str, data: bytes) -> Operation:
-    run = os.urandom(4).hex()
-
     async def operation(connection: Connection, number: int) -> int:
-        await connection.request("PUT", f"/{BUCKET}/{prefix}/{run}/{number:08d}", body=data)
+        await connection.request("PUT", f"/{BUCKET}/{prefix}/{connection.run}/{number:08d}", body=data)
         return len(data)
 
     return operation
 
 
-def _get(prefix: str, count: int, size_bytes: int) -> Operation:
+def get(prefix: str, count: int = KEYS_READ) -> Operation:
+    """Of the objects that `filled` wrote, in turn."""
+    size_bytes = SIZES_BYTES[prefix]
+
     async def operation(connection: Connection, number: int) -> int:
         await connection.request("GET", f"/{BUCKET}/{prefix}/{number % count:08d}")
         return size_bytes
@@ -54,25 +76,43 @@ def _get(prefix: str, count: int, size_bytes: int) -> Operation:
     return operation
 
 
-def _filled(prefix: str, count: int, data: bytes, clients: int = 8) -> Callable[[Target], Awaitable[object]]:
-    async def prepare(target: Target) -> object:
+def filled(prefix: str, data: bytes, count: int = KEYS_READ, clients: int = 8) -> Prepare:
+    """Objects `prefix`/0 to `count`."""
+    return _written(lambda number: f"/{BUCKET}/{prefix}/{number:08d}", count, data, clients)
+
+
+def _written(path: Callable[[int], str], count: int, data: bytes, clients: int) -> Prepare:
+    async def prepare(target: Target) -> None:
         async def operation(connection: Connection, number: int) -> int:
-            await connection.request("PUT", f"/{BUCKET}/{prefix}/{number:08d}", body=data)
+            await connection.request("PUT", path(number), body=data)
             return len(data)
 
-        return await drive(target, operation, clients, SETUP_SECONDS, count)
+        if not await _is_there(target, path(count - 1)):
+            sample = await drive(target, operation, clients, SETUP_SECONDS, count)
+            if sample.operations < count:
+                raise RequestFailed(f"{target.name}: {sample.operations} of {count} objects; {sample.first_error}")
 
     return prepare
 
 
-def _multipart(data: bytes) -> Operation:
-    run = os.urandom(4).hex()
+async def _is_there(target: Target, path: str) -> bool:
+    connection = Connection(target, 0)
+    try:
+        await connection.request("HEAD", path)
+    except RequestFailed:
+        return False
+    finally:
+        await connection.close()
+    return True
 
+
+def _multipart(data: bytes) -> Operation:
     async def operation(connection: Connection, number: int) -> int:
-        path = f"/{BUCKET}/large/{run}/{number:04d}"
+        path = f"/{BUCKET}/put-large/{connection.run}/{number:04d}"
         _, begun = await connection.request("POST", path, "uploads=", keep=True)
         found = re.search(rb"<UploadId>([^<]+)<", begun)
-        assert found is not None, begun
+        if found is None:
+            raise RequestFailed(f"no upload id: {begun!r}")
         upload = found[1].decode()
         parts = []
         for part, start in enumerate(range(0, len(data), PART_BYTES), 1):
@@ -80,34 +120,81 @@ def _multipart(data: bytes) -> Operation:
             answer, _ = await connection.request("PUT", path, f"partNumber={part}&uploadId={upload}", body)
             parts.append(f"<Part><PartNumber>{part}</PartNumber><ETag>{answer['etag']}</ETag></Part>")
         body = f"<CompleteMultipartUpload>{''.join(parts)}</CompleteMultipartUpload>".encode()
-        await connection.request("POST", path, f"uploadId={upload}", body)
+        _, done = await connection.request("POST", path, f"uploadId={upload}", body, keep=True)
+        if b"<Error>" in done:
+            raise RequestFailed(f"not completed: {done!r}")
         return len(data)
 
     return operation
 
 
-def _list(prefix: str, pages: int, delimiter: bool) -> Operation:
+def _listed_path(number: int) -> str:
+    return f"/{BUCKET}/listed/{number // KEYS_PER_PREFIX:07d}/chunk-{number % KEYS_PER_PREFIX}"
+
+
+def _list(keys: int, delimiter: bool) -> Operation:
+    """Pages of 1,000 keys in turn; with delimiter, of as many prefixes as there are, 1,000 at most."""
+    keys_of_a_page = PAGE_KEYS * (KEYS_PER_PREFIX if delimiter else 1)
+    pages = max(1, keys // keys_of_a_page)
     tail = "&delimiter=%2F" if delimiter else ""
 
     async def operation(connection: Connection, number: int) -> int:
-        after = f"{prefix}/{(number % pages) * 1000:08d}".replace("/", "%2F")
-        query = f"list-type=2&max-keys=1000&prefix={prefix}%2F&start-after={after}{tail}"
+        first_prefix = number % pages * keys_of_a_page // KEYS_PER_PREFIX
+        after = f"&start-after=listed%2F{first_prefix:07d}" if number % pages else ""
+        query = f"list-type=2&max-keys={PAGE_KEYS}&prefix=listed%2F{after}{tail}"
         await connection.request("GET", f"/{BUCKET}", query)
         return 0
 
     return operation
 
 
+def _mixed(data: bytes) -> Operation:
+    written: dict[str, deque[str]] = {}
+
+    async def operation(connection: Connection, number: int) -> int:
+        mine = written.setdefault(connection.run, deque())
+        what = MIX[number % len(MIX)]
+        path = f"/{BUCKET}/mixed/{number % KEYS_READ:08d}"
+        if what == "P":
+            connection.kind, path = "PUT", f"/{BUCKET}/put-mixed/{connection.run}/{number:08d}"
+            await connection.request("PUT", path, body=data)
+            mine.append(path)
+            return len(data)
+        if what == "D" and mine:
+            connection.kind = "DELETE"
+            await connection.request("DELETE", mine.popleft())
+            return 0
+        connection.kind = "HEAD" if what == "H" else "GET"
+        await connection.request(connection.kind, path)
+        return 0 if what == "H" else len(data)
+
+    return operation
+
+
+def _loki(data: bytes) -> Operation:
+    put, read = _put("put-chunk", data), get("chunk")
+
+    async def operation(connection: Connection, number: int) -> int:
+        writes = connection.index < LOKI_WRITERS
+        connection.kind = "PUT" if writes else "GET"
+        return await (put if writes else read)(connection, number)
+
+    return operation
+
+
 def workloads(listed_keys: int) -> list[Workload]:
-    small, chunk, large = os.urandom(SMALL_BYTES), os.urandom(CHUNK_BYTES), os.urandom(LARGE_BYTES)
-    pages = max(1, listed_keys // 1000 - 1)
+    """All of them; `listed_keys` lie below the prefix that is listed."""
+    small, chunk, large, mixed = (os.urandom(n) for n in (SMALL_BYTES, CHUNK_BYTES, LARGE_BYTES, MIXED_BYTES))
+    listed = _written(_listed_path, listed_keys, b"x", 32)
     return [
         Workload("PUT 4 KiB", 32, _put("put-small", small)),
-        Workload("GET 4 KiB", 32, _get("small", KEYS_READ, SMALL_BYTES), _filled("small", KEYS_READ, small)),
+        Workload("GET 4 KiB", 32, get("small"), filled("small", small)),
         Workload("PUT 1.5 MB", 8, _put("put-chunk", chunk)),
-        Workload("GET 1.5 MB", 8, _get("chunk", KEYS_READ, CHUNK_BYTES), _filled("chunk", KEYS_READ, chunk)),
+        Workload("GET 1.5 MB", 8, get("chunk"), filled("chunk", chunk)),
         Workload("PUT 64 MiB multipart", 2, _multipart(large)),
-        Workload("GET 64 MiB", 2, _get("large", LARGE_KEYS, LARGE_BYTES), _filled("large", LARGE_KEYS, large, 2)),
-        Workload("LIST 1,000", 2, _list("listed", pages, False), _filled("listed", listed_keys, b"x", 32)),
-        Workload("LIST 1,000 with delimiter", 2, _list("listed", pages, True)),
+        Workload("GET 64 MiB", 2, get("large", LARGE_KEYS), filled("large", large, LARGE_KEYS, 2)),
+        Workload("LIST 1,000", 2, _list(listed_keys, False), listed),
+        Workload("LIST 1,000 with delimiter", 2, _list(listed_keys, True), listed),
+        Workload("mixed 256 KiB", 32, _mixed(mixed), filled("mixed", mixed)),
+        Workload("Loki 1.5 MB", LOKI_WRITERS + LOKI_READERS, _loki(chunk), filled("chunk", chunk)),
     ]
