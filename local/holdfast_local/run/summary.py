@@ -76,10 +76,12 @@ def _user_secret(tenant_name: str, user: Mapping[str, Any]) -> str:
 def render_environment(connection: Connection, certificate_path: Path | None) -> str:
     """The text of `.holdfast/env`."""
     variables = {
-        "AWS_ENDPOINT_URL_S3": connection.endpoint_url,
+        # One by one: AWS_ENDPOINT_URL alone would send every other service's requests here, too.
+        **{f"AWS_ENDPOINT_URL_{service}": connection.endpoint_url for service in ("S3", "IAM", "STS")},
         "AWS_ACCESS_KEY_ID": connection.access_key,
         "AWS_SECRET_ACCESS_KEY": connection.secret_key,
         "AWS_REGION": connection.region,
+        "AWS_DEFAULT_REGION": connection.region,  # what botocore reads, and with it awscli 1
     }
     if certificate_path is not None:
         variables["AWS_CA_BUNDLE"] = str(certificate_path)

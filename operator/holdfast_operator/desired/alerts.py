@@ -245,6 +245,15 @@ ALERTS = (
         "pods read their files; one that you bring is yours to replace.",
     ),
     Alert(
+        "HoldfastEncryptionKeysRefused",
+        "holdfast_encryption_keys_refused{$tenant} == 1",
+        "5m",
+        "critical",
+        "{{ $labels.instance }} cannot take over its encryption keys",
+        "It goes on with the keys it has in memory, and will have none once it starts anew. The Tenant's EncryptionReady "
+        "says what is wrong with the Secret.",
+    ),
+    Alert(
         "HoldfastAuditLost",
         "increase(holdfast_audit_dropped_total{$tenant}[15m]) > 0",
         "0m",

@@ -89,6 +89,7 @@ def client_data(request: RenderRequest, keys: KeyPair) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": keys.secret_key,
         "AWS_ENDPOINT_URL_S3": f"{'https' if secure else 'http'}://{endpoint}",
         "AWS_REGION": tenant.region,
+        "AWS_DEFAULT_REGION": tenant.region,  # what botocore reads, and with it awscli 1
         "endpoint": endpoint,
         "insecure": "false" if secure else "true",
         **client_trust(request.tls),

@@ -27,7 +27,7 @@ from holdfast_server.audit.outlet import OutletCounts
 from holdfast_server.contract import geometry
 from holdfast_server.contract.admin import PodState
 from holdfast_server.contract.healing import DriveHealing
-from holdfast_server.contract.health import ClusterHealth, DriveHealth
+from holdfast_server.contract.health import ClusterHealth, DriveHealth, EncryptionHealth
 from holdfast_server.contract.wording import filled_fraction
 from holdfast_server.drives.disk_threads import CALL_BOUNDS_SECONDS, CallTimes
 from holdfast_server.memory.budget import Budget
@@ -93,6 +93,7 @@ class PodCollector(Collector):
         yield from _audit(view.audit)
         yield from _usage(view.buckets)
         yield from _certificates(view.certificates)
+        yield from _encryption(view.cluster.encryption)
 
 
 def _pod(view: PodView) -> Iterable[Metric]:
@@ -313,6 +314,15 @@ def _certificates(certificates: Mapping[str, Validity]) -> Iterable[Metric]:
         begins.add_metric((name,), validity.begins)
         ends.add_metric((name,), validity.expires)
     return begins, ends
+
+
+def _encryption(encryption: EncryptionHealth) -> Iterable[Metric]:
+    yield GaugeMetricFamily("holdfast_encryption_keys", "Encryption keys in force.", len(encryption.fingerprints))
+    yield GaugeMetricFamily(
+        "holdfast_encryption_keys_refused",
+        "Whether the key files as they are now cannot be taken over: 1 or 0.",
+        bool(encryption.message),
+    )
 
 
 def _usage(buckets: Sequence[tuple[str, Used, Quota | None]]) -> Iterable[Metric]:

@@ -150,9 +150,12 @@ def make_connection(**changes: Any) -> Connection:
 def test_the_environment_file_survives_a_shell(tmp_path: Path) -> None:
     path = tmp_path / "env"
     path.write_text(render_environment(make_connection(), tmp_path / "ca.crt"))
-    script = f'. {path}; printf \'%s|\' "$AWS_ENDPOINT_URL_S3" "$AWS_SECRET_ACCESS_KEY" "$AWS_CA_BUNDLE"'
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_IAM", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+    values = " ".join(f'"${name}"' for name in (*names, "AWS_CA_BUNDLE"))
+    script = f". {path}; printf '%s|' {values}"
     shown = subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True).stdout
-    assert shown == f"http://127.78.1.2:9000|s'k $x|{tmp_path}/ca.crt|"
+    endpoint = "http://127.78.1.2:9000"
+    assert shown == f"{endpoint}|{endpoint}|s'k $x|us-east-1|{tmp_path}/ca.crt|"
 
 
 def test_next_steps_name_endpoint_keys_and_buckets(tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ HEALTHY = {
     'holdfast_operator_passes_total{outcome="done"}': rising(6),
     'holdfast_operator_passes_total{outcome="broken"}': steady(1),
     'holdfast_operator_tenant_conditions{condition="SpecValid",status="False"}': steady(0),
+    'holdfast_operator_tenant_conditions{condition="EncryptionReady",status="False"}': steady(0),
+    f"holdfast_encryption_keys_refused{{{POD}}}": steady(0),
 }
 
 Story = tuple[dict[str, str | None], int, set[str]]
@@ -152,6 +154,10 @@ STORIES: dict[str, Story] = {
     "HoldfastTenantInvalid": (
         {'holdfast_operator_tenant_conditions{condition="SpecValid",status="False"}': steady(1)}, 16, set()
     ),
+    "HoldfastTenantKeysMissing": (
+        {'holdfast_operator_tenant_conditions{condition="EncryptionReady",status="False"}': steady(1)}, 16, set()
+    ),
+    "HoldfastEncryptionKeysRefused": ({f"holdfast_encryption_keys_refused{{{POD}}}": steady(1)}, 6, set()),
 }  # fmt: skip
 
 ACCOMPANIED = {

@@ -19,7 +19,7 @@ from holdfast_server.contract.healing import (
     ScannerProgress,
     SetHealing,
 )
-from holdfast_server.contract.health import ClusterHealth, DriveHealth, SetHealth
+from holdfast_server.contract.health import ClusterHealth, DriveHealth, EncryptionHealth, SetHealth
 from holdfast_server.drives.disk_threads import CallTimes
 from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.pod import metrics
@@ -65,7 +65,8 @@ def view() -> PodView:
         calls.add(seconds)
     calls.failed = 1
     peers = [PeerView("logs-pool-main-0", True, 3), PeerView("logs-pool-main-2", False, 0)]
-    cluster = ClusterHealth(healthy=True, epoch=2, sets=[one_set])
+    encryption = EncryptionHealth(fingerprints=["00", "01"], message="encryption.keysFolder: /keys: Permission denied")
+    cluster = ClusterHealth(healthy=True, epoch=2, sets=[one_set], encryption=encryption)
     certificates = {"clients": Validity(1000, 5000), "peers": Validity(2000, 9000)}
     buckets = [("b01", Used(70, 3, 2, 0, 5, True), Quota(size_bytes=100, objects=9))]
     return PodView(
@@ -103,6 +104,11 @@ def test_a_drive_is_in_one_state_and_tells_how_full_it_is(samples: Samples) -> N
     assert of(samples, "holdfast_drive_io_errors_total", **DRIVE) == 1
     assert of(samples, "holdfast_drive_call_seconds_bucket", **DRIVE, le="0.025") == 3
     assert of(samples, "holdfast_drive_call_seconds_count", **DRIVE) == 4
+
+
+def test_keys_in_force_and_files_that_are_refused_are_told_apart(samples: Samples) -> None:
+    assert of(samples, "holdfast_encryption_keys") == 2
+    assert of(samples, "holdfast_encryption_keys_refused") == 1
 
 
 def test_a_set_tells_what_it_may_still_lose(samples: Samples) -> None:
