@@ -43,11 +43,8 @@ class Connection:
         self, method: str, path: str, query: str = "", body: bytes = b"", keep: bool = False
     ) -> tuple[dict[str, str], bytes]:
         """One exchange; the answer's body is returned if `keep`, else read and thrown away.  Raises RequestFailed."""
-        headers = {"host": f"{self._host}:{self._port}", "content-length": str(len(body))}
-        signed = sign_headers(self._pair, method, path, query, headers, time.time_ns() // 1_000_000)
-        lines = "".join(f"{name}: {value}\r\n" for name, value in signed.items())
         target = f"{path}?{query}" if query else path
-        head = f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode()
+        head = self.signed(method, path, query, body)
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
                 answer = await self._exchange(head, body, keep, method == "HEAD")
@@ -57,6 +54,14 @@ class Connection:
         if not 200 <= answer.status < 300:
             raise RequestFailed(f"{method} {target}: {answer.status} {bytes(answer.body[:300])!r}")
         return answer.headers, bytes(answer.body)
+
+    def signed(self, method: str, path: str, query: str, body: bytes) -> bytes:
+        """The head of a request, to be sent soon."""
+        headers = {"host": f"{self._host}:{self._port}", "content-length": str(len(body))}
+        signed = sign_headers(self._pair, method, path, query, headers, time.time_ns() // 1_000_000)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in signed.items())
+        target = f"{path}?{query}" if query else path
+        return f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode()
 
     async def _exchange(self, head: bytes, body: bytes, keep: bool, bodiless: bool) -> Answer:
         if self._wire is None or self._wire.ended:

@@ -56,9 +56,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 def free_network() -> str:
-    """A 127.80.x. that nobody listens on, so that two runs on one machine do not meet."""
+    """A loopback network that nobody listens on; one of so many that two who look at the same time do not meet."""
     for _ in range(200):
-        prefix = f"127.80.{secrets.randbelow(254) + 1}."
+        prefix = f"127.{80 + secrets.randbelow(20)}.{secrets.randbelow(254) + 1}."
         with socket.socket() as probe:
             try:
                 probe.bind((prefix + "1", names.PEER_PORT))

@@ -1,0 +1,98 @@
+"""The requests that are counted: signed beforehand, sent one after the other over one connection to one pod.
+
+Each operation has several requests, for as many turns; what must be there first is asked for by `prepare`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from bench.client import Connection
+from holdfast_server.api import bucket_record
+from holdfast_server.drives.local import LocalDrive
+from holdfast_server.drives.slot import Slot
+from holdfast_server.testing.bulk_load import Load, fill_drive
+from holdfast_server.testing.whole_pods import PODS, FourPods
+
+SMALL_BYTES = 4 << 10
+CHUNK_BYTES = 3 << 19
+LISTED_KEYS = 1100
+BUCKET, LISTED, TENANT = "counted", "listed", "t1"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    method: str
+    path: str
+    query: str = ""
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    name: str
+    request: Callable[[int], Request]
+    """By number; each is sent once."""
+    size_bytes: int
+    """Of what is stored or read."""
+    prepare: Callable[[Connection, int], Awaitable[None]] | None = None
+    """Given how many requests will be sent."""
+
+
+def operations() -> list[Operation]:
+    small, chunk = b"s" * SMALL_BYTES, bytes(range(256)) * (CHUNK_BYTES // 256)
+    upload = _Upload(chunk)
+    return [
+        Operation("PUT 4 KiB", _on("PUT", "put-small", small), SMALL_BYTES),
+        Operation("GET 4 KiB", _on("GET", "small"), SMALL_BYTES, _filled("small", small)),
+        Operation("HEAD", _on("HEAD", "head"), 0, _filled("head", small)),
+        Operation("DELETE", _on("DELETE", "deleted"), 0, _filled("deleted", small)),
+        Operation("PUT 1.5 MiB", _on("PUT", "put-chunk", chunk), CHUNK_BYTES),
+        Operation("GET 1.5 MiB", _on("GET", "chunk"), CHUNK_BYTES, _filled("chunk", chunk)),
+        Operation("PUT part 1.5 MiB", upload.part, CHUNK_BYTES, upload.begin),
+        Operation("LIST 1,000", lambda n: Request("GET", f"/{LISTED}", "list-type=2&max-keys=1000"), 0),
+    ]
+
+
+def _on(method: str, prefix: str, body: bytes = b"") -> Callable[[int], Request]:
+    return lambda number: Request(method, f"/{BUCKET}/{prefix}/{number:04d}", body=body)
+
+
+def _filled(prefix: str, body: bytes) -> Callable[[Connection, int], Awaitable[None]]:
+    async def prepare(connection: Connection, count: int) -> None:
+        for number in range(count):
+            await connection.request("PUT", f"/{BUCKET}/{prefix}/{number:04d}", body=body)
+
+    return prepare
+
+
+class _Upload:
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._id = ""
+
+    async def begin(self, connection: Connection, _: int) -> None:
+        _, begun = await connection.request("POST", f"/{BUCKET}/parts", "uploads=", keep=True)
+        found = re.search(rb"<UploadId>([^<]+)<", begun)
+        assert found is not None, begun
+        self._id = found[1].decode()
+
+    def part(self, number: int) -> Request:
+        return Request("PUT", f"/{BUCKET}/parts", f"partNumber={number + 1}&uploadId={self._id}", self._body)
+
+
+async def make_buckets(connection: Connection, pods: FourPods) -> None:
+    """One that is empty, and one of `LISTED_KEYS` keys."""
+    for name in (BUCKET, LISTED):
+        await connection.request("PUT", f"/{name}")
+    found = await pods.pods[0].store.get_document(bucket_record.document_name(LISTED))
+    assert found is not None
+    load = Load(bucket_record.decode(found.body).id, LISTED_KEYS, found.modified_ms, differences=False)
+    for pod in pods.pods.values():
+        (erasure_set,) = pod.store.all_sets()
+        for drive in erasure_set.drives().values():
+            if isinstance(drive, LocalDrive):
+                slot = Slot(TENANT, drive.pool, drive.set_index, drive.position)
+                await fill_drive(drive, load, slot, PODS, PODS // 2)
