@@ -142,14 +142,13 @@ async def _load(folder: Path, loads: list[Load], set_size: int, parity: int) -> 
     drive = await LocalDrive.open(folder, slot, SystemClock())
     try:
         for load in loads:
-            await fill_drive(drive, load, slot, set_size, parity)
+            await _fill(drive, load, _Maker(load, slot, set_size, parity))
     finally:
         await drive.close()
 
 
-async def fill_drive(drive: LocalDrive, load: Load, slot: Slot, set_size: int, parity: int) -> None:
-    """One that is open.  Raises RuntimeError where it does not take a record."""
-    parts, maker = drive._opened(), _Maker(load, slot, set_size, parity)
+async def _fill(drive: LocalDrive, load: Load, maker: _Maker) -> None:
+    parts = drive._opened()
     for first in range(load.first, load.last, REGISTERS_PER_BATCH):
         batch: Batch = []
         for number in range(first, min(first + REGISTERS_PER_BATCH, load.last)):
