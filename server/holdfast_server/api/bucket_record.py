@@ -119,6 +119,14 @@ class BucketDocumentError(ValueError):
     """The stored document is not a bucket's: it was written by something else, or a newer version."""
 
 
+class LaterFormat(BucketDocumentError):
+    """A later release wrote it, and may mean by it what must not be overlooked."""
+
+    def __init__(self, bucket: BucketRecord) -> None:
+        super().__init__(f"bucket {bucket.name!r} has format {bucket.format}, this server reads up to {NEWEST_FORMAT}")
+        self.bucket = bucket
+
+
 def raised(bucket: BucketRecord, format_: int) -> BucketRecord:
     """With a format that is at least this one."""
     return msgspec.structs.replace(bucket, format=max(bucket.format, format_))
@@ -137,7 +145,7 @@ def encode(record: BucketRecord) -> bytes:
 
 
 def decode(body: bytes) -> BucketRecord:
-    """Raises BucketDocumentError."""
+    """Raises BucketDocumentError, LaterFormat."""
     try:
         members = msgspec.json.decode(body, type=dict[str, Any])
         unknown = {name: value for name, value in members.items() if name not in _FIELDS}
@@ -146,7 +154,14 @@ def decode(body: bytes) -> BucketRecord:
     except msgspec.MsgspecError as error:
         raise BucketDocumentError(str(error)) from error
     if found.format > NEWEST_FORMAT:
-        raise BucketDocumentError(
-            f"bucket {found.name!r} has format {found.format}, this server reads up to {NEWEST_FORMAT}"
-        )
+        raise LaterFormat(found)
     return found
+
+
+def decode_listed(body: bytes) -> BucketRecord:
+    """For lists of all buckets: one in a later format, too, so that it holds up none of the others; of it nothing is
+    to expire by rules that may mean something else.  Raises BucketDocumentError."""
+    try:
+        return decode(body)
+    except LaterFormat as error:
+        return msgspec.structs.replace(error.bucket, lifecycle=[])

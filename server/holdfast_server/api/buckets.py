@@ -83,12 +83,12 @@ async def list_buckets(call: Call) -> Response:
 
 
 async def all_buckets(services: Services, prefix: str = "") -> list[BucketRecord]:
-    """Of every account.  Raises Unavailable."""
+    """Of every account, those that a later release wrote among them (`decode_listed`).  Raises Unavailable."""
     found: list[BucketRecord] = []
     after = ""
     while True:
         page = await services.objects.list_documents(document_name(prefix), after=after, limit=PAGE_SIZE)
-        found += [bucket_record.decode(entry.record.body) for entry in page.entries]
+        found += [bucket_record.decode_listed(entry.record.body) for entry in page.entries]
         if page.next_after is None:
             return found
         after = page.next_after

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
-from holdfast_server.api.bucket_record import BucketRecord
+from holdfast_server.api.bucket_record import BucketDocumentError, BucketRecord
 from holdfast_server.api.buckets import all_buckets
 from holdfast_server.api.buckets_cache import BucketBusy, BucketGone, WriteLease
 from holdfast_server.api.deleted_buckets import deleted_for_good
@@ -191,7 +191,7 @@ class LifecycleKeeper:
                 await work(lease, outcome)
         except (_NotDue, BucketGone):
             pass
-        except (ObjectError, BucketBusy, TimeoutError) as error:
+        except (ObjectError, BucketBusy, BucketDocumentError, TimeoutError) as error:
             self._left(key, outcome, error)
         return outcome
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from holdfast_server.api.bucket_record import BucketDocumentError
+from holdfast_server.api.bucket_record import BucketDocumentError, LaterFormat
 from holdfast_server.api.buckets_cache import BucketBusy, BucketGone
 from holdfast_server.memory.budget import Overloaded
 from holdfast_server.objects.port import Conflict, Locked, Missing, ObjectError, OutOfSpace, TooSlow, Unavailable
@@ -45,6 +45,14 @@ def to_s3_error(error: BaseException) -> S3Error:
         return S3Error("ConditionalRequestConflict")
     if isinstance(error, Missing):
         return S3Error("NoSuchUpload")
+    if isinstance(error, LaterFormat):
+        # Clients come again, and may meet a pod that has been rolled already.
+        log.warning("answered ServiceUnavailable: %s", error)
+        return S3Error(
+            "ServiceUnavailable",
+            "A later release wrote this bucket, and this pod does not know what it means. Please retry.",
+            BucketName=error.bucket.name,
+        )
     if isinstance(error, BucketDocumentError | ObjectError):
         log.error("answered InternalError: %s", error)
         return S3Error("InternalError")

@@ -310,6 +310,8 @@ def test_later_versions_are_refused_by_name(golden: dict[str, bytes]) -> None:
     later = bucket_record.NEWEST_FORMAT + 1
     with pytest.raises(BucketDocumentError, match=f"'logs' has format {later}, this server reads up to {later - 1}"):
         bucket_record.decode(bucket_record.encode(msgspec.structs.replace(BUCKET, format=later)))
+    listed = bucket_record.decode_listed(bucket_record.encode(msgspec.structs.replace(BUCKET, format=later)))
+    assert (listed.id, listed.name, listed.lifecycle) == (BUCKET.id, BUCKET.name, []), "it expires nothing"
     with pytest.raises(ConfigError, match="version: 2 is not 1"):
         from_builtins({**json.loads(golden["config"]), "version": 2})
     assert identities.USER_FORMAT == 2
