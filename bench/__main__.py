@@ -124,7 +124,7 @@ def main() -> None:
         return
     options.directory.mkdir(parents=True, exist_ok=True)
     (options.directory / "results.json").write_text(json.dumps(result, indent=2) + "\n")
-    told = "\n\n".join([report.comparisons(result["rows"]), report.resting(result["rest"])])
+    told = "\n\n".join([report.comparisons(result["rows"], nothing.NAME), report.resting(result["rest"])])
     whole = f"Machine: {result['machine']}\n\n{told}\n\n{report.table(result['rows'])}\n"
     (options.directory / "results.md").write_text(whole)
     figures = plot.write(result["rows"], options.directory)

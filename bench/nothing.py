@@ -23,7 +23,7 @@ import uvloop
 from bench.target import Target
 from bench.workloads import SIZES_BYTES
 
-NAME = "nothing (the generator's ceiling)"
+NAME = "no store"
 RECEIVE_BYTES = 256 << 10
 _UPLOAD = b"<A><UploadId>upload</UploadId></A>"
 _PR_SET_PDEATHSIG = 1

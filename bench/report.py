@@ -113,16 +113,38 @@ def _cell(row: Row | None, field: str, form: str, base: float, first: bool) -> s
     return text + (f", {row['errors']} errors" if row["errors"] else "")
 
 
-def comparisons(rows: Sequence[Row]) -> str:
-    """The tables of a run over several targets."""
+def comparisons(rows: Sequence[Row], ceiling: str) -> str:
+    """The tables of a run over several targets; the one named `ceiling` is no store and stands apart."""
+    stores = [row for row in rows if row["target"] != ceiling]
     parts = []
-    for title, field, form in (
+    figures = (
         ("CPU µs per operation, all daemons", "cpu_microseconds_per_operation", "{:,.0f}"),
+        ("CPU seconds per GB, all daemons", "cpu_seconds_per_gigabyte", "{:.2f}"),
         ("Operations per second", "operations_per_second", "{:,.0f}"),
         ("p99, ms", "p99_ms", "{:,.1f}"),
-    ):
-        parts.append(f"{title}:\n\n{comparison(rows, field, form)}")
+    )
+    for title, field, form in figures:
+        parts.append(f"{title}:\n\n{comparison([row for row in stores if row[field]], field, form)}")
+    if len(stores) < len(rows):
+        parts.append("The load generator:\n\n" + _generator(stores, [row for row in rows if row["target"] == ceiling]))
     return "\n\n".join(parts)
+
+
+def _generator(stores: Sequence[Row], ceilings: Sequence[Row]) -> str:
+    """Markdown: the fastest store of each row beside what the generator does where no store is behind it."""
+    head = (
+        "| Workload | fastest store, ops/s | generator can, ops/s | times | its CPU beside the fastest, % of a core |"
+    )
+    lines = [head, "|---|---:|---:|---:|---:|"]
+    for ceiling in ceilings:
+        found = [row for row in stores if row["workload"] == ceiling["workload"]]
+        best = max(found, key=lambda row: row["operations_per_second"])
+        rate, most = best["operations_per_second"], ceiling["operations_per_second"]
+        share = best["client_percent_of_a_core"]
+        lines.append(
+            f"| {ceiling['workload']} | {rate:,.0f} | {most:,.0f} | {most / max(rate, 1e-9):.1f} | {share:.0f} |"
+        )
+    return "\n".join(lines)
 
 
 def resting(rows: Sequence[Row]) -> str:

@@ -1,0 +1,116 @@
+"""`python -m bench.listing`: what a page of 1,000 costs in buckets of different sizes; it should be the same.
+
+Four pods of one drive each (2 + 2).  The buckets' records are laid on the drives of stopped pods by
+`holdfast_server.testing.bulk_load`, as requests would have left them, which takes a hundredth of the time; then pages
+are asked for: from the start, from the middle, and with a delimiter, where each of a page's 1,000 common prefixes
+hides ten keys.  CPU is that of all pods.
+
+Not here: other stores, into which a million keys would have to go by requests; `python -m bench` lists 10,000 of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import time
+from pathlib import Path
+
+import uvloop
+
+from bench import report
+from bench.client import Connection, Operation, Sample, drive
+from bench.target import Target, of_pods
+from holdfast_server.testing import bulk_load
+from holdfast_server.testing.bulk_load import Load, key_of
+from holdfast_server.testing.pods import PodProcesses
+
+SERVERS, PARITY = 4, 2
+PAGE_KEYS = 1000
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.listing", description="pages of small and large buckets")
+    parser.add_argument("--keys", type=int, action="append", metavar="COUNT", help="of one bucket each; 10k and 1M")
+    parser.add_argument("--seconds", type=float, default=4.0, help="per round of a workload")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clients", type=int, default=1)
+    parser.add_argument("--directory", type=Path, default=Path(".bench"))
+    return parser.parse_args()
+
+
+def bucket_of(keys: int) -> str:
+    return f"keys-{keys}"
+
+
+def _page(bucket: str, after: str, delimiter: bool) -> Operation:
+    query = f"list-type=2&max-keys={PAGE_KEYS}"
+    query += f"&start-after={after.replace('/', '%2F')}" if after else ""
+    query += "&delimiter=%2F" if delimiter else ""
+
+    async def operation(connection: Connection, number: int) -> int:
+        await connection.request("GET", f"/{bucket}", query)
+        return 0
+
+    return operation
+
+
+async def fill(pods: PodProcesses, sizes: list[int]) -> None:
+    """From nothing to running pods with those buckets."""
+    await pods.start_all()
+    connection = Connection(of_pods("", pods), 0)
+    for keys in sizes:
+        await connection.request("PUT", f"/{bucket_of(keys)}")
+    await connection.close()
+    pods.stop()
+    folders, written_ms = [pods.drive_path(pod) for pod in range(SERVERS)], int(time.time() * 1000) - 3600_000
+    ids = {keys: await bulk_load.bucket_id(folders[0], bucket_of(keys)) for keys in sizes}
+    loads = [Load(ids[keys], keys, written_ms, differences=False) for keys in sizes]
+    began = time.monotonic()
+    await asyncio.to_thread(bulk_load.load_drives, folders, loads, PARITY)
+    print(f"{sum(sizes)} keys laid on {SERVERS} drives in {time.monotonic() - began:.0f} s", flush=True)
+    await pods.start_all()
+
+
+async def measure(target: Target, sizes: list[int], options: argparse.Namespace) -> list[report.Row]:
+    """Buckets in turn, so that the machine's drift meets all alike."""
+    rows = []
+    pages = {"first page": (0.0, False), "from the middle": (0.5, False), "delimiter": (0.0, True),
+             "delimiter, from the middle": (0.5, True)}  # fmt: skip
+    for name, (where, delimiter) in pages.items():
+        samples: dict[int, list[Sample]] = {keys: [] for keys in sizes}
+        for turn in range(options.rounds + 1):
+            for keys in sizes:
+                operation = _page(bucket_of(keys), key_of(int(keys * where)) if where else "", delimiter)
+                seconds = options.seconds if turn else min(1.0, options.seconds)
+                sample = await drive(target, operation, options.clients, seconds)
+                if turn:  # the first one warms caches
+                    samples[keys].append(sample)
+        rows += [report.summarize(name, f"{keys:,} keys", found) for keys, found in samples.items()]
+    return rows
+
+
+async def run(options: argparse.Namespace) -> list[report.Row]:
+    sizes = options.keys or [10_000, 1_000_000]
+    folder = options.directory / "listing"
+    shutil.rmtree(folder, ignore_errors=True)
+    pods = PodProcesses(folder, servers=SERVERS)
+    try:
+        await fill(pods, sizes)
+        return await measure(of_pods("Holdfast", pods), sizes, options)
+    finally:
+        pods.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> None:
+    options = parse()
+    rows = uvloop.run(run(options))
+    options.directory.mkdir(parents=True, exist_ok=True)
+    (options.directory / "listing.json").write_text(json.dumps({"machine": report.machine(), "rows": rows}, indent=2))
+    print(report.table(rows))
+
+
+if __name__ == "__main__":
+    main()
