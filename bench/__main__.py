@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import time
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from typing import Any
 import uvloop
 
 from bench import nothing, plot, report
-from bench.client import Sample, drive
+from bench.client import RequestFailed, Sample, drive
 from bench.target import Target, of_peer, of_pods
-from bench.workloads import Workload, make_bucket, workloads
+from bench.workloads import Workload, make_bucket, remove, workloads
 from holdfast_server.testing.pods import PodProcesses
 
 Geometry = tuple[int, int, int]
@@ -42,6 +43,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--keys", type=int, default=10_000, help="keys in the listed prefix")
     parser.add_argument("--workload", action="append", default=[], help="only those whose name contains this")
     parser.add_argument("--peer", action="append", default=[], type=of_peer, metavar="NAME=URL[+URL…],KEY,SECRET,PID…")
+    parser.add_argument("--peers-only", action="store_true", help="start no pods")
     parser.add_argument("--ceiling", action="store_true", help="an endpoint without a store in turn with the others")
     parser.add_argument("--rest", type=float, default=10.0, metavar="SECONDS", help="measured without requests; 0: not")
     parser.add_argument("--prepare-only", action="store_true", help="write what is read, and measure nothing")
@@ -55,24 +57,34 @@ def chosen(options: argparse.Namespace) -> list[Workload]:
     return [one for one in found if not wanted or any(text in one.name.lower() for text in wanted)]
 
 
-async def measure(targets: list[Target], options: argparse.Namespace) -> list[report.Row]:
-    """Targets in turn, round by round, another one first each time, so that the machine's drift meets all alike."""
-    rows = []
+async def measure(targets: list[Target], options: argparse.Namespace) -> AsyncIterator[report.Row]:
+    """Targets in turn, round by round, another one first each time, so that the machine's drift meets all alike.  One
+    that fails a workload for good is left out of it, and has a row that says why."""
     for workload in chosen(options):
         samples: dict[str, list[Sample]] = {target.name: [] for target in targets}
+        failures: dict[str, str] = {}
         for target in targets:
-            if workload.prepare is not None:
-                await workload.prepare(target)
+            try:
+                if workload.prepare is not None:
+                    await workload.prepare(target)
+            except RequestFailed as error:
+                failures[target.name] = str(error)
         for turn in range(0 if options.prepare_only else options.rounds):
             first = turn % len(targets)
             for target in targets[first:] + targets[:first]:
-                sample = await drive(target, workload.operation, workload.clients, options.seconds)
-                samples[target.name].append(sample)
+                if target.name in failures:
+                    continue
+                try:
+                    sample = await drive(target, workload.operation, workload.clients, options.seconds)
+                    samples[target.name].append(sample)
+                    await remove(target, sample.written)
+                except RequestFailed as error:
+                    failures[target.name] = str(error)
         for name, rounds in samples.items():
-            if rounds:
-                rows.append(report.summarize(workload.name, name, rounds))
-                print(report.table(rows[-1:]).splitlines()[-1], flush=True)
-    return rows
+            if name in failures:
+                yield report.failed(workload.name, name, failures[name])
+            elif rounds:
+                yield report.summarize(workload.name, name, rounds)
 
 
 async def rest(targets: list[Target], seconds: float) -> list[report.Row]:
@@ -92,7 +104,9 @@ async def rest(targets: list[Target], seconds: float) -> list[report.Row]:
 
 
 async def run(options: argparse.Namespace) -> dict[str, Any]:
-    geometries = options.geometry or [(4, 1, 2)]
+    geometries = [] if options.peers_only else options.geometry or [(4, 1, 2)]
+    result: dict[str, Any] = {"machine": report.machine(), "rounds": options.rounds, "seconds": options.seconds}
+    result |= {"rows": [], "rest": []}
     with ExitStack() as stack:
         targets = []
         for servers, volumes, parity in geometries:
@@ -111,10 +125,18 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
         if options.ceiling:
             targets.append(stack.enter_context(nothing.running()))
         print(report.table([]), flush=True)
-        rows = await measure(targets, options)
-        resting = await rest(stores, options.rest) if options.rest and rows else []
-    return {"machine": report.machine(), "rounds": options.rounds, "seconds": options.seconds, "rows": rows,
-            "rest": resting}  # fmt: skip
+        async for row in measure(targets, options):
+            print(report.table([row]).splitlines()[-1], flush=True)
+            result["rows"].append(row)
+            write_json(result, options.directory)  # after every row: a run takes long, and may be ended
+        if options.rest and result["rows"]:
+            result["rest"] = await rest(stores, options.rest)
+    return result
+
+
+def write_json(result: dict[str, Any], directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "results.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 def main() -> None:
@@ -122,8 +144,7 @@ def main() -> None:
     result = uvloop.run(run(options))
     if not result["rows"]:
         return
-    options.directory.mkdir(parents=True, exist_ok=True)
-    (options.directory / "results.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_json(result, options.directory)
     told = "\n\n".join([report.comparisons(result["rows"], nothing.NAME), report.resting(result["rest"])])
     whole = f"Machine: {result['machine']}\n\n{told}\n\n{report.table(result['rows'])}\n"
     (options.directory / "results.md").write_text(whole)

@@ -35,6 +35,8 @@ class Connection:
         """Differs between rounds, for keys that are new."""
         self.kind = ""
         """What the operation says it did; latencies are told apart by it."""
+        self.written: list[str] = []
+        """Paths of objects worth removing when the round is over."""
         self._host, self._port = target.endpoints[index % len(target.endpoints)]
         self._pair = KeyPair(access_key=target.access_key, secret_key=target.secret_key)
         self._wire: Wire | None = None
@@ -91,6 +93,7 @@ class Sample:
     first_error: str = ""
     by_kind: dict[str, list[float]] = field(repr=False, default_factory=dict)
     """Latencies of operations that say what they did."""
+    written: list[str] = field(repr=False, default_factory=list)
 
     def quantile_ms(self, q: float, kind: str = "") -> float:
         ordered = sorted(self.by_kind.get(kind, []) if kind else self.latencies_seconds)
@@ -144,15 +147,14 @@ class _Round:
 
 
 async def drive(target: Target, operation: Operation, clients: int, seconds: float, limit: int = 1 << 60) -> Sample:
-    """Run an operation over and over on `clients` connections, for a time or a number of operations."""
+    """Run an operation over and over on `clients` connections, for a time or a number of operations.  Raises
+    RequestFailed where a connection has had nothing but errors for too long."""
     run = os.urandom(4).hex()
     connections = [Connection(target, index, run) for index in range(clients)]
     cpu, machine, own = target.cpu_seconds(), machine_busy_seconds(), time.process_time()
     this = _Round(operation, seconds, limit)
     try:
-        async with asyncio.TaskGroup() as group:
-            for connection in connections:
-                group.create_task(this.loop(connection))
+        await _all(this, connections)
         wall, used = this.wall_seconds, time.process_time() - own
         return Sample(
             operations=len(this.latencies),
@@ -165,7 +167,17 @@ async def drive(target: Target, operation: Operation, clients: int, seconds: flo
             errors=this.errors,
             first_error=this.first_error,
             by_kind=this.by_kind,
+            written=[path for connection in connections for path in connection.written],
         )
     finally:
         for connection in connections:
             await connection.close()
+
+
+async def _all(this: _Round, connections: list[Connection]) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            for connection in connections:
+                group.create_task(this.loop(connection))
+    except* RequestFailed as failures:
+        raise RequestFailed(str(failures.exceptions[0])) from failures

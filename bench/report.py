@@ -67,6 +67,12 @@ def _of_kind(kind: str, rounds: Sequence[Sample]) -> Row:
     }
 
 
+def failed(workload: str, target: str, why: str) -> Row:
+    """The row of a target that did not get through a workload."""
+    zeros = dict.fromkeys((field for _, field, _ in COLUMNS), 0)
+    return {"workload": workload, "target": target, **zeros, "failed": why, "first_error": why, "by_kind": {}}
+
+
 COLUMNS = (
     ("ops/s", "operations_per_second", "{:,.0f}"),
     ("MB/s", "megabytes_per_second", "{:,.1f}"),
@@ -88,6 +94,8 @@ def table(rows: Sequence[Row]) -> str:
     lines = [head, "|---|---|" + "---:|" * len(COLUMNS)]
     for row in rows:
         cells = " | ".join(form.format(row[field]) if row[field] else "–" for _, field, form in COLUMNS)
+        if "failed" in row:
+            cells = f"failed: {row['failed'][:200]}" + " |" * (len(COLUMNS) - 1)
         lines.append(f"| {row['workload']} | {row['target']} | {cells} |")
     return "\n".join(lines)
 
@@ -105,6 +113,8 @@ def comparison(rows: Sequence[Row], field: str, form: str) -> str:
 
 
 def _cell(row: Row | None, field: str, form: str, base: float, first: bool) -> str:
+    if row is not None and "failed" in row:
+        return "failed"
     if row is None or not row[field]:
         return "–"
     text = form.format(row[field])
@@ -124,7 +134,7 @@ def comparisons(rows: Sequence[Row], ceiling: str) -> str:
         ("p99, ms", "p99_ms", "{:,.1f}"),
     )
     for title, field, form in figures:
-        parts.append(f"{title}:\n\n{comparison([row for row in stores if row[field]], field, form)}")
+        parts.append(f"{title}:\n\n{comparison([row for row in stores if row[field] or 'failed' in row], field, form)}")
     if len(stores) < len(rows):
         parts.append("The load generator:\n\n" + _generator(stores, [row for row in rows if row["target"] == ceiling]))
     return "\n\n".join(parts)

@@ -23,6 +23,9 @@ LARGE_BYTES = 64 << 20
 PART_BYTES = 16 << 20
 KEYS_READ = 256
 LARGE_KEYS = 2
+REMOVED_BYTES = MIXED_BYTES
+"""Objects of that size and more are removed after the round that wrote them, or a run would fill the disk."""
+REMOVERS = 8
 LOKI_WRITERS = 32
 LOKI_READERS = 150
 PAGE_KEYS = 1000
@@ -57,9 +60,23 @@ async def make_bucket(target: Target) -> None:
         await connection.close()
 
 
+async def remove(target: Target, paths: list[str]) -> None:
+    """What a round wrote; not measured, and no error if some of it is gone already."""
+
+    async def operation(connection: Connection, number: int) -> int:
+        await connection.request("DELETE", paths[number])
+        return 0
+
+    if paths:
+        await drive(target, operation, REMOVERS, SETUP_SECONDS, len(paths))
+
+
 def _put(prefix: str, data: bytes) -> Operation:
     async def operation(connection: Connection, number: int) -> int:
-        await connection.request("PUT", f"/{BUCKET}/{prefix}/{connection.run}/{number:08d}", body=data)
+        path = f"/{BUCKET}/{prefix}/{connection.run}/{number:08d}"
+        if len(data) >= REMOVED_BYTES:
+            connection.written.append(path)
+        await connection.request("PUT", path, body=data)
         return len(data)
 
     return operation
@@ -109,6 +126,7 @@ async def _is_there(target: Target, path: str) -> bool:
 def _multipart(data: bytes) -> Operation:
     async def operation(connection: Connection, number: int) -> int:
         path = f"/{BUCKET}/put-large/{connection.run}/{number:04d}"
+        connection.written.append(path)
         _, begun = await connection.request("POST", path, "uploads=", keep=True)
         found = re.search(rb"<UploadId>([^<]+)<", begun)
         if found is None:
@@ -159,6 +177,7 @@ def _mixed(data: bytes) -> Operation:
             connection.kind, path = "PUT", f"/{BUCKET}/put-mixed/{connection.run}/{number:08d}"
             await connection.request("PUT", path, body=data)
             mine.append(path)
+            connection.written.append(path)
             return len(data)
         if what == "D" and mine:
             connection.kind = "DELETE"

@@ -19,19 +19,13 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-import msgspec
 import pytest
 
-from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.contract.geometry import resolve
 from holdfast_server.drives import keys
 from holdfast_server.drives.engine import Engine
 from holdfast_server.drives.folder_layout import RECORDS_FOLDER
-from holdfast_server.drives.identity import read_identity
-from holdfast_server.drives.local import LocalDrive
-from holdfast_server.drives.slot import Slot
-from holdfast_server.objects import record
 from holdfast_server.testing import bulk_load
 from holdfast_server.testing.bulk_load import BODY, GROUP_SIZE, Load, key_of
 from holdfast_server.testing.faults.s3_session import S3Session
@@ -120,29 +114,10 @@ async def report(tenant: Tenant, what: str, large: int) -> None:
         print(f"{what}, {kind}: {'; '.join(told)}", flush=True)
 
 
-async def bucket_id(pods: PodProcesses, name: str) -> bytes:
-    """From a stopped pod's drive."""
-    folder = pods.drive_path(0)
-    identity = read_identity(folder)
-    assert identity is not None
-    slot = Slot(identity.tenant, identity.pool, identity.set, identity.position)
-    drive = await LocalDrive.open(folder, slot, SystemClock())
-    try:
-        reply = await drive.query(record.document_register(f"bucket/{name}"), True)
-        return msgspec.json.decode(record.decode(reply.records[0].record).body, type=BucketRecord).id
-    finally:
-        await drive.close()
-
-
 def fill(pods: PodProcesses, loads: list[Load]) -> None:
     began = time.monotonic()
-    folders = {}
-    for pod in range(4):
-        identity = read_identity(pods.drive_path(pod))
-        assert identity is not None
-        folders[identity.position] = pods.drive_path(pod)
-    parity = resolve(4, 1, None, None).parity_shards
-    bulk_load.load_drives([folders[position] for position in sorted(folders)], loads, parity)
+    folders = [pods.drive_path(pod) for pod in range(pods.servers)]
+    bulk_load.load_drives(folders, loads, resolve(4, 1, None, None).parity_shards)
     print(f"loaded in {time.monotonic() - began:.0f} s", flush=True)
 
 
@@ -195,7 +170,7 @@ async def test_a_page_of_a_large_bucket(tmp_path: Path) -> None:
                 assert (await session.exchange(pods.endpoint(), "PUT", name)).ok
             pods.stop()
             written_ms = SystemClock().now_ms() - TWO_HOURS_MS
-            ids = {name: await bucket_id(pods, name) for name in ("small", "large")}
+            ids = {name: await bulk_load.bucket_id(pods.drive_path(0), name) for name in ("small", "large")}
             large = Load(ids["large"], KEYS, written_ms)
             fill(pods, [Load(ids["small"], SMALL, written_ms), large])
             await pods.start_all()

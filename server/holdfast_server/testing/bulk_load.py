@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+import msgspec
+
+from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.clock.stamp import floor_stamp
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.drives import keys, register_rows
@@ -80,9 +83,9 @@ def present(load: Load) -> Iterator[str]:
 class _Maker:
     """The records of a load, as one position is to hold them."""
 
-    def __init__(self, load: Load, slot: Slot, set_size: int, parity: int) -> None:
+    def __init__(self, load: Load, position: int, set_size: int, parity: int) -> None:
         self._load = load
-        self._position = slot.position
+        self._position = position
         self._set_size = set_size
         coder = codec(set_size - parity, parity)
         self._geometry = Geometry(coder.data_shards, coder.parity_shards, coder.name)
@@ -124,7 +127,7 @@ class _Maker:
 
 
 def load_drives(folders: list[Path], loads: list[Load], parity: int, processes: int = 2) -> None:
-    """One set: `folders` by position.  Raises RuntimeError where a drive does not take a record."""
+    """The drives of one set, in any order.  Raises RuntimeError where a drive does not take a record."""
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         for done in [pool.submit(_load_drive, folder, loads, len(folders), parity) for folder in folders]:
             done.result()
@@ -134,15 +137,29 @@ def _load_drive(folder: Path, loads: list[Load], set_size: int, parity: int) -> 
     asyncio.run(_load(folder, loads, set_size, parity))
 
 
-async def _load(folder: Path, loads: list[Load], set_size: int, parity: int) -> None:
+async def bucket_id(folder: Path, name: str) -> bytes:
+    """Of a bucket that requests made, from a stopped pod's drive."""
+    drive = await _opened(folder)
+    try:
+        reply = await drive.query(record.document_register(f"bucket/{name}"), True)
+        return msgspec.json.decode(record.decode(reply.records[0].record).body, type=BucketRecord).id
+    finally:
+        await drive.close()
+
+
+async def _opened(folder: Path) -> LocalDrive:
     identity = read_identity(folder)
     if identity is None:
         raise RuntimeError(f"{folder} is no drive")
     slot = Slot(identity.tenant, identity.pool, identity.set, identity.position)
-    drive = await LocalDrive.open(folder, slot, SystemClock())
+    return await LocalDrive.open(folder, slot, SystemClock())
+
+
+async def _load(folder: Path, loads: list[Load], set_size: int, parity: int) -> None:
+    drive = await _opened(folder)
     try:
         for load in loads:
-            await _fill(drive, load, _Maker(load, slot, set_size, parity))
+            await _fill(drive, load, _Maker(load, drive.position, set_size, parity))
     finally:
         await drive.close()
 
