@@ -3,6 +3,6 @@
 One file per verb family (`buckets`, `objects_put`, `objects_get`, `objects_delete`, `objects_copy`, `listing`,
 `multipart`, `off_answers`), a table in `dispatch`, the pod's cached configuration in `buckets_cache` and
 `identities`, and the HTTP front end in `server`.  Handlers take a `VerifiedRequest` and `Services` and return
-a `Response`; only `server` and `http_protocol` know aiohttp.
+a `Response`; only `server` and `http` know connections.
 May import `objects.port`, `objects.record`, `auth`, `s3`, `clock`, `contract`.  Knows no drive, no stamp, no peer.
 """

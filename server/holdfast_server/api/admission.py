@@ -6,7 +6,7 @@ clients, never keep small requests out; the admin API has places of its own, and
 does not come soon enough is answered SlowDown: at that point nothing was begun and no body was read, and a client
 that waits for `100 Continue` never sends it.
 
-While a request waits, nothing of its body is read: that begins when a handler asks for it (`http_protocol`).
+While a request waits, nothing of its body is read: that begins when a handler asks for it (`http.body`).
 
 Not here: bytes of stripes (`objects` takes them from the same `PodMemory`), what an answer looks like.
 """

@@ -49,8 +49,6 @@ class Limits:
     head_size_bytes: int = 64 * 1024
     """Of a head as a whole."""
     header_count: int = 128
-    read_buffer_size_bytes: int = 64 * 1024
-    """Per connection; reading pauses at twice it."""
     operation_seconds: float = OPERATION_DEADLINE_SECONDS
     """After which no message of an operation of the object layer can take effect any more (L in
     docs/quorum.md); a bucket delete that could not reach every pod waits it out."""

@@ -22,7 +22,7 @@ class MemoryLimits:
     connections: int = 2048
     """Open at once; an idle one has to give way to one more."""
     connection_bytes: int = 12 * KIB
-    """Of an idle connection: socket, parser, task."""
+    """Of an idle connection: socket, transport, protocol."""
     tls_connection_places: int = 2
     """How many of the connections one with TLS counts for."""
     tls_connection_bytes: int = 64 * KIB

@@ -54,6 +54,8 @@ _TOKENS = [
     b"\r\n", b"\n", b"\r\n\r\n", b"\r", b" ", b":", b"\x00", b"\xff", b"%", b"HTTP/1.0", b"HTTP/2.0",
     b"Content-Length: -1", b"Content-Length: 1" + b"0" * 30, b"\r\nTransfer-Encoding: chunked\r\n",
     b"5\r\nhello\r\n0\r\n\r\n", b"0\r\n\r\n", b"x: " + b"y" * 9000, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\r\nContent-Length: 5\r\n", b"\r\nTransfer-Encoding: gzip, chunked\r\n", b"\r\nExpect: 100-continue\r\n",
+    b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n", b"fffffffffffffffff\r\n", b"5;a=b\r\n", b"\r\n folded\r\n",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x02\x00\x01",
 ]  # fmt: skip
 

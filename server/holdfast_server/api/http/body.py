@@ -1,0 +1,181 @@
+"""The body of a request, as it comes: taken off the wire only when a handler asks for it, and never much ahead of it.
+
+What came with the head is kept; for more, the connection reads only while a handler waits or less than HIGH_BYTES are
+there that it has not taken.  A client that waits for `100 Continue` is told to go on by the first question.  A wait is
+bounded (`waits`); one that ends without a body, because the client stalls or stops sending, is an S3 error.
+
+Not here: sockets (`connection`), S3's own framing (`s3.payload`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from holdfast_server.api.http.chunks import BadFraming, ChunkReader
+from holdfast_server.api.http.head import Head
+from holdfast_server.api.http.overdue import Overdue
+from holdfast_server.s3.errors import S3Error
+
+HIGH_BYTES = 128 << 10
+"""Come and not taken: no more is read then, beyond the one read that brought so much."""
+DRAINED_SIZE_BYTES = 64 << 10
+"""A rest of a body up to this size is read so that the connection can be kept."""
+DRAIN_SECONDS = 0.5
+
+
+class Source(Protocol):
+    """What a body asks of its connection."""
+
+    def read_on(self) -> None:
+        """Look anew whether to read."""
+
+    def tell_to_continue(self) -> None: ...
+
+
+class HttpBody:
+    """`IncomingBody` over a connection."""
+
+    __slots__ = (
+        "_asked", "_awaits_continue", "_chunks", "_error", "_left_bytes", "_ready", "_ready_bytes", "_source",
+        "_waiter", "_waits", "ended", "received_bytes", "size_bytes",
+    )  # fmt: skip
+
+    def __init__(self, source: Source, head: Head, waits: Overdue[HttpBody]) -> None:
+        self._source, self._waits = source, waits
+        self.size_bytes = head.size_bytes
+        self.received_bytes = 0
+        """What was taken of it."""
+        self._left_bytes = head.size_bytes or 0
+        """Not come yet; of no meaning where there are chunks."""
+        self._chunks = ChunkReader() if head.size_bytes is None else None
+        self.ended = head.size_bytes == 0
+        """All of it has come."""
+        self._awaits_continue = head.awaits_continue and not self.ended
+        self._ready: deque[bytes] = deque()
+        self._ready_bytes = 0
+        self._asked = False
+        self._error = ""
+        self._waiter: asyncio.Future[None] | None = None
+
+    # --- the connection's side
+    @property
+    def wants_more(self) -> bool:
+        """Whether to read on."""
+        return self._asked and not self.ended and not self._error and self._ready_bytes < HIGH_BYTES
+
+    def arrived(self, data: bytes) -> bytes:
+        """Take what came; what follows the body's end is given back."""
+        if self._error:
+            return b""
+        rest = b""
+        if self._chunks is None:
+            left = self._left_bytes
+            if len(data) > left:
+                data, rest = data[:left], data[left:]
+            self._left_bytes = left - len(data)
+            self.ended = not self._left_bytes
+            self._keep(data)
+        else:
+            try:
+                pieces, rest = self._chunks.feed(data)
+            except BadFraming:
+                self.broken()
+                return b""
+            for piece in pieces:
+                self._keep(piece)
+            self.ended = self._chunks.ended
+        self._wake()
+        return rest
+
+    def _keep(self, piece: bytes) -> None:
+        if piece:
+            self._ready.append(piece)
+            self._ready_bytes += len(piece)
+
+    def broken(self) -> None:
+        """Nothing more will come of it; no news where all has come."""
+        self._fail("IncompleteBody")
+
+    def stalled(self) -> None:
+        """The client has sent nothing for too long."""
+        self._fail("RequestTimeout")
+
+    def _fail(self, code: str) -> None:
+        if not self.ended and not self._error:
+            self._error = code
+            self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # --- the handler's side
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """See `IncomingBody`."""
+        self._begin()
+        ready = self._ready
+        while True:
+            while ready:
+                piece = ready.popleft()
+                was_high = self._ready_bytes >= HIGH_BYTES
+                self._ready_bytes -= len(piece)
+                self.received_bytes += len(piece)
+                if was_high:
+                    self._source.read_on()
+                yield piece
+            if self.ended:
+                return
+            if self._error:
+                raise S3Error(self._error)
+            self._waits.begin(self)
+            try:
+                await self._more()
+            finally:
+                self._waits.end(self)
+
+    def _begin(self) -> None:
+        if not self._asked:
+            self._asked = True
+            if not self.ended:
+                if self._awaits_continue:
+                    self._awaits_continue = False
+                    self._source.tell_to_continue()
+                self._source.read_on()
+
+    async def _more(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    async def drain(self) -> bool:
+        """Read a small rest; True when the body is at its end and the connection can go on."""
+        if self.ended:
+            self._forget()
+            return True
+        if self._awaits_continue or self._error:
+            return False
+        if self.size_bytes is not None and self.size_bytes - self.received_bytes > DRAINED_SIZE_BYTES:
+            return False
+        taken = self._forget()
+        self._begin()
+        self._source.read_on()
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while not self.ended and not self._error and taken <= DRAINED_SIZE_BYTES:
+                    await self._more()
+                    taken += self._forget()
+        except TimeoutError:
+            return False
+        return self.ended
+
+    def _forget(self) -> int:
+        """What came and nobody will take."""
+        forgotten, self._ready_bytes = self._ready_bytes, 0
+        self._ready.clear()
+        return forgotten
