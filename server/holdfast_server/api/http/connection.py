@@ -251,7 +251,8 @@ class Connection(asyncio.BufferedProtocol):
         elif sum(map(len, pieces)) <= JOINED_BYTES:
             transport.write(b"".join(pieces))
         else:
-            transport.writelines(pieces)
+            for piece in pieces:  # the loop sends together what it has; its `writelines` may copy first
+                transport.write(piece)
 
     @property
     def takes(self) -> bool:
