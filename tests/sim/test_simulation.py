@@ -10,14 +10,15 @@ import os
 
 import pytest
 
-from holdfast_server.testing.sim import versioned
+from holdfast_server.testing.sim import aging, versioned
 from holdfast_server.testing.sim.plan import SCRIPTED_GEOMETRIES
 from holdfast_server.testing.sim.runs import RUNS, replay
 
 FIRST = int(os.environ.get("HOLDFAST_SIM_FIRST", "0"))
 SEEDS = int(os.environ.get("HOLDFAST_SIM_SEEDS", "0"))
 USUAL_SEEDS = {
-    "any": 30, "large": 4, "mended": 5, **dict.fromkeys(SCRIPTED_GEOMETRIES, 3), **dict.fromkeys(versioned.PROFILES, 2),
+    "any": 30, "large": 4, "mended": 5, **dict.fromkeys(SCRIPTED_GEOMETRIES, 3),
+    **dict.fromkeys((*versioned.PROFILES, *aging.PROFILES), 2),
 }  # fmt: skip
 """Where no number is asked for."""
 OTHER_SEEDS = 8

@@ -58,7 +58,7 @@ def replay(seed: int, profile: str = "any") -> Outcome:
     logging.disable(logging.CRITICAL)  # faults are expected, and the history has them
     try:
         virtual_time.run(run(plan, history, rng))
-        judged = _judge(history, plan)
+        judged = judge(history, plan)
     except Exception as error:
         raise Failed(seed, profile, first(error), f"{plan}\n{history.told()}") from error
     finally:
@@ -67,7 +67,7 @@ def replay(seed: int, profile: str = "any") -> Outcome:
     return Outcome(seed, len(operations), sum(not op.certain for op in operations), judged, history.told())
 
 
-def _judge(history: History, plan: Plan) -> bool:
+def judge(history: History, plan: Plan) -> bool:
     try:
         checkers.judge(history, plan.calm)
     except TooLong:

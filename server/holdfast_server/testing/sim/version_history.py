@@ -7,6 +7,8 @@ and whether its id is `null`.  What is asked of it:
 - a read of a version by its id, a listing of versions: whether that version is there.  A listing is no instant: while
   it is made, one version may come and another go, so each line, and the lack of one, is an answer of its own.
 
+A deletion by a lifecycle rule for replaced versions (`expire`) is one that never meets the first of them.
+
 The search is that of `linearizability`, over more: reads that fit are taken at once, which costs no explanation.
 Pure.
 """
@@ -14,6 +16,7 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from holdfast_server.testing.sim.history import DONE, MISSING, Operation
@@ -107,6 +110,10 @@ def changed(versions: Versions, operation: Operation) -> list[Versions]:
             if result == LOCKED or locked:
                 return [versions] if locked and result != DONE else []
             return [tuple(version for version in versions if version.number != number)]
+        case "expire":
+            if versions and versions[0].number == number:
+                return [versions] if result != DONE else []
+            return changed(versions, replace(operation, kind="delete"))
         case "delete_null":
             return [tuple(version for version in versions if not version.null)]
         case "lock":

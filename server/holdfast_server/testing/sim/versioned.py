@@ -87,7 +87,7 @@ def replay(seed: int, profile: str = "versions") -> Outcome:
             virtual_time.run(joining.run(plan, history, rng, workload))
         else:
             virtual_time.run(simulation.run(plan, history, rng, workload, VersionedEnding))
-        judged = _judge(history, book[0])
+        judged = judge(history, book[0])
     except Exception as error:
         raise Failed(seed, profile, simulation.first(error), f"{plan}\n{history.told()}") from error
     finally:
@@ -96,7 +96,7 @@ def replay(seed: int, profile: str = "versions") -> Outcome:
     return Outcome(seed, len(operations), sum(not op.certain for op in operations), judged, history.told())
 
 
-def _judge(history: History, workload: VersionedWorkload) -> bool:
+def judge(history: History, workload: VersionedWorkload) -> bool:
     for key in dict.fromkeys(operation.key for operation in history.operations):
         try:
             if not explained(history.of(key), workload.markers):
@@ -165,7 +165,8 @@ class VersionedWorkload(Workload):
         body = VersionedBody(number, history.bodies[number], versioning)
 
         async def put() -> str:
-            self._learn(key, await coordinator.store.put_object(BUCKET, key, body))
+            seal = self._seal(key, number)
+            self._learn(key, await coordinator.store.put_object(BUCKET, key, body, seal=seal))
             return DONE
 
         await self._attempt(coordinator, operation, put)

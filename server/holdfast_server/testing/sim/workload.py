@@ -18,6 +18,7 @@ from holdfast_server.objects import record
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
 from holdfast_server.objects.port import Attributes, Condition, Conflict, Digest, Missing, ObjectError, PartRef, Reader
 from holdfast_server.objects.record import Record
+from holdfast_server.sealing.envelope import Seal
 from holdfast_server.testing.sim.cluster import Cluster, Coordinator, current_operation
 from holdfast_server.testing.sim.history import (
     CONFLICT,
@@ -152,6 +153,7 @@ class Workload:
         if not whole:
             start = self._rng.randint(0, size)
             length = self._rng.randint(0, size - start)
+        self._unlock(reader, number)
         data = b"".join([bytes(chunk) async for chunk in reader.chunks(start, length)])
         if data != self._history.bodies[number][start : start + length]:
             raise Violation(
@@ -180,7 +182,7 @@ class Workload:
             if number:
                 history.bodies[number] = contents(number, size_bytes)
                 body = NumberedBody(number, history.bodies[number])
-                await coordinator.store.put_object(BUCKET, key, body, condition)
+                await coordinator.store.put_object(BUCKET, key, body, condition, self._seal(key, number))
             else:
                 await coordinator.store.delete_object(BUCKET, key, condition)
         except Mismatch:
@@ -191,6 +193,13 @@ class Workload:
             self._history.give_up(operation, error)
         else:
             self._end(coordinator, operation, DONE)
+
+    def _seal(self, key: str, number: int) -> Seal | None:
+        """What this write is sealed with."""
+        return None
+
+    def _unlock(self, reader: Reader, number: int) -> None:
+        """Before its bytes are read.  Raises Violation where it is not sealed as it was written."""
 
     def _end(self, coordinator: Coordinator, operation: Operation, result: object) -> None:
         if not coordinator.life.crashed:
