@@ -65,12 +65,23 @@ class Watch:
         self._lock = threading.Lock()
         self._began: dict[int, tuple[float, str]] = {}
         self._last = 0
+        self._mine = threading.local()
 
     def begin(self, what: str) -> int:
         with self._lock:
             self._last += 1
             self._began[self._last] = (time.monotonic(), what)
+            self._mine.number = self._last
             return self._last
+
+    def go_on(self) -> None:
+        """The work that this thread began last is at its next piece, which may take as long as a whole one."""
+        number: int = self._mine.number
+        now = time.monotonic()
+        with self._lock:
+            began, what = self._began.pop(number)
+            self.times.add(now - began)
+            self._began[number] = (now, what)
 
     def end(self, number: int, error: BaseException | None = None) -> None:
         with self._lock:

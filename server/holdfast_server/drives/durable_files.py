@@ -7,12 +7,10 @@ the dirty pages and would report success (the "fsyncgate" of 2018); callers set 
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
-from collections.abc import Callable, Coroutine
+import threading
 from pathlib import Path
-from typing import Any
 
 from holdfast_server.drives.faults import FaultKind
 
@@ -48,30 +46,46 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 class FolderSync:
-    """Fsync of one folder, shared: everyone who asks while one is running waits for the next, together."""
+    """Fsync of one folder, shared: everyone who asks while one is running waits for the next, together.
 
-    def __init__(self, folder: Path, run: Callable[[Callable[[], None]], Coroutine[Any, Any, None]]) -> None:
-        """`run` does something on a thread."""
+    Called on worker threads.  Once one has failed all fail: see the module.
+    """
+
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._run_on_thread = run
-        self._next: asyncio.Future[None] | None = None
-        self._last: asyncio.Future[None] | None = None
+        self._changed = threading.Condition()
+        self._running = False
+        self._begun = 0
+        self._done = 0
+        """The last that was begun, and the last that has succeeded."""
+        self._error: OSError | None = None
 
-    async def sync(self) -> None:
+    def sync(self) -> None:
         """Names created before this call are durable when it returns.  Raises OSError."""
-        if self._next is None:
-            self._next = asyncio.ensure_future(self._run(self._last))
-            # Whoever asked may have left before it failed.
-            self._next.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._last = self._next
-        await asyncio.shield(self._next)
-
-    async def _run(self, running: asyncio.Future[None] | None) -> None:
-        if running is not None:
-            await asyncio.wait((running,))
-        # From here on names may be created too late for this fsync: who asks now gets the one after.
-        self._next = None
-        await self._run_on_thread(lambda: fsync_folder(self._folder))
+        with self._changed:
+            # One that is running may have begun before the name was there.
+            wanted = self._begun + 1
+            while self._done < wanted and self._running:
+                self._changed.wait()
+            if self._error is not None:
+                raise self._error
+            if self._done >= wanted:
+                return
+            self._running = True
+            self._begun += 1
+            number = self._begun
+        error: OSError | None = None
+        try:
+            fsync_folder(self._folder)
+        except OSError as raised:
+            error = raised
+            raise
+        finally:
+            with self._changed:
+                self._running = False
+                self._error = error
+                self._done = number
+                self._changed.notify_all()
 
 
 class FolderLock:

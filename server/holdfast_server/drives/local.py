@@ -584,25 +584,23 @@ class LocalDrive:
     ) -> None:
         parts = self._opened()
 
-        def stage() -> bool:
-            parts.shards.stage(data_id, index, blocks, hashes)
-            return last and parts.shards.seal_bytes(data_id)
+        def stage() -> None:
+            parts.shards.stage(data_id, index, blocks, hashes, last)
+            if last:
+                self._seal(parts, data_id)
 
-        if await self._on_thread(parts.shard_writers, stage):
-            await self._sealed(parts, data_id)
+        await self._on_thread(parts.shard_writers, stage)
 
     async def seal(self, data_id: bytes) -> None:
         parts = self._opened()
-        if await self._on_thread(parts.shard_writers, lambda: parts.shards.seal_bytes(data_id)):
-            await self._sealed(parts, data_id)
+        await self._on_thread(parts.shard_writers, lambda: self._seal(parts, data_id))
 
-    async def _sealed(self, parts: Parts, data_id: bytes) -> None:
-        """Its bytes are durable: make its name so, too."""
-        try:
-            await parts.staging_sync.sync()
-        except (OSError, DriveError) as error:
-            raise self._failed(error) from error
-        parts.shards.finish_seal(data_id)
+    def _seal(self, parts: Parts, data_id: bytes) -> None:
+        """On a thread: bytes first, then the name."""
+        if parts.shards.seal_bytes(data_id):
+            parts.watch.go_on()
+            parts.staging_sync.sync()
+            parts.shards.finish_seal(data_id)
 
     async def discard(self, data_id: bytes) -> None:
         parts = self._opened()

@@ -95,7 +95,7 @@ class Parts:
         )
         self.reads = PointReads(engine, self.commits, self.verbs, self.point_readers, around.failed)
         self.walk = TableWalk(engine, self.commits, self.verbs, self.walker)
-        self.staging_sync = FolderSync(self.shards.staging_folder, self.shard_writers.run)
+        self.staging_sync = FolderSync(self.shards.staging_folder)
         self.damage = folder_layout.damage_note(around.inside) if guard.identity.healing else ""
         """Why the table had to be made anew, while the drive is being filled."""
         self.registers = engine.estimated_rows // ROWS_PER_REGISTER

@@ -55,7 +55,10 @@ class ShardFiles:
         self._staged: dict[bytes, StagedShard] = {}
         self._reads = ShardReads(self._places, on_unreadable)
 
-    def stage(self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes]) -> None:
+    def stage(
+        self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes], last: bool = False
+    ) -> None:
+        """`last`: `seal_bytes` finds it complete."""
         size = sum(map(len, blocks))
         shard = self._get(data_id)
         if shard is not None and shard.stage is Stage.CLAIMED:
@@ -74,7 +77,7 @@ class ShardFiles:
         with shard.lock:
             shard.touched_seconds = self._clock.monotonic_seconds()
             try:
-                shard.append(index, blocks, hashes)
+                shard.append(index, blocks, hashes, last)
             except OSError as error:
                 raise self._spoilt(shard, error) from error
 

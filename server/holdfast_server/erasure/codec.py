@@ -5,19 +5,33 @@ of Cauchy's none.  A block is liberasurecode's fragment: an 80-byte header, then
 payloads laid end to end are the stripe itself, so a read that has all data shards joins nothing and copies
 nothing.  A set of one drive has no parity: its block is the stripe.
 
+`lay_out` copies each byte once, from the pieces it came in to its place in a block; the blocks of one shard lie one
+after the other, so that several stripes go to a drive in one piece.
+
 Not here: checksums (the drives hash every block), placement, I/O.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from pyeclib.ec_iface import ECDriver, ECDriverError
 
+from holdfast_server.erasure.isal import ParityKernel
+from holdfast_server.memory.buffers import PAGE_SIZE_BYTES, address_of, uncleared_pages
+
 CAUCHY = "isa_l_rs_cauchy"
 PLAIN = "plain"
 FRAGMENT_HEADER_SIZE_BYTES = 80
+_PAYLOAD_SIZE = struct.Struct("<I")
+_STRIPE_SIZE = struct.Struct("<Q")
+_METADATA_CHECKSUM = struct.Struct("<I")
+_PAYLOAD_SIZE_AT, _STRIPE_SIZE_AT, _METADATA_SIZE_BYTES, _METADATA_CHECKSUM_AT = 4, 12, 59, 67
+
+Buffer = bytes | bytearray | memoryview
 
 
 class CodingError(Exception):
@@ -34,6 +48,13 @@ class Codec:
         if not parity_shards and data_shards != 1:
             raise CodingError(f"{data_shards} data shards without parity")
         self._driver = ECDriver(k=data_shards, m=parity_shards, ec_type=CAUCHY) if parity_shards else None
+        self.kernel = ParityKernel(data_shards, parity_shards) if parity_shards else None
+        self._headers: list[bytes] = []
+        if self._driver is not None:
+            # What does not depend on the stripe: which library of which version made the block.
+            self._headers = [block[:FRAGMENT_HEADER_SIZE_BYTES] for block in self._driver.encode(b"\0")]
+            if self.headers(1) != self._headers:
+                raise CodingError("the erasure coding library writes headers of another form")
 
     @property
     def shards(self) -> int:
@@ -46,11 +67,28 @@ class Codec:
         return FRAGMENT_HEADER_SIZE_BYTES + -(-stripe_size_bytes // self.data_shards)
 
     def encode(self, stripe: bytes) -> list[bytes]:
-        """The N blocks of a stripe of at least one byte, data shards first."""
+        """The N blocks of a small stripe of at least one byte, data shards first: `lay_out` costs more than copies up
+        to some 100 KiB."""
         if self._driver is None:
             return [stripe]
         blocks: list[bytes] = self._driver.encode(stripe)
         return blocks
+
+    def lay_out(self, stripes: Sequence[Sequence[Buffer]]) -> Layout:
+        """Stripes of at least one byte each, given in pieces, in the memory of their blocks."""
+        return Layout(self, stripes)
+
+    def headers(self, stripe_size_bytes: int) -> list[bytes]:
+        """Of the N blocks of a stripe; none without parity."""
+        payload = _PAYLOAD_SIZE.pack(-(-stripe_size_bytes // self.data_shards))
+        headers = []
+        for template in self._headers:
+            header = bytearray(template)
+            header[_PAYLOAD_SIZE_AT : _PAYLOAD_SIZE_AT + len(payload)] = payload
+            _STRIPE_SIZE.pack_into(header, _STRIPE_SIZE_AT, stripe_size_bytes)
+            _METADATA_CHECKSUM.pack_into(header, _METADATA_CHECKSUM_AT, zlib.crc32(header[:_METADATA_SIZE_BYTES]))
+            headers.append(bytes(header))
+        return headers
 
     def join(self, blocks: Mapping[int, bytes | memoryview], stripe_size_bytes: int) -> list[memoryview]:
         """The stripe, as consecutive views, from any K blocks by shard index.  Raises CodingError."""
@@ -93,6 +131,82 @@ class Codec:
         if left:
             raise CodingError(f"shards are {left} bytes short of the stripe")
         return views
+
+
+class Layout:
+    """Consecutive stripes as blocks: shard by shard, in each the blocks of the stripes in order; a shard begins at a
+    page.  Whoever digests the data finds it there, too."""
+
+    def __init__(self, codec: Codec, stripes: Sequence[Sequence[Buffer]]) -> None:
+        self._codec = codec
+        self._sizes = [sum(map(len, pieces)) for pieces in stripes]
+        blocks = [codec.block_size_bytes(size) for size in self._sizes]
+        self._starts = [sum(blocks[:index]) for index in range(len(blocks))]
+        self._blocks = blocks
+        self._shard_size_bytes = sum(blocks)
+        self._stride = -(-self._shard_size_bytes // PAGE_SIZE_BYTES) * PAGE_SIZE_BYTES
+        self._memory = uncleared_pages(self._stride * codec.shards)
+        self._header_size_bytes = FRAGMENT_HEADER_SIZE_BYTES if codec.parity_shards else 0
+        for index, pieces in enumerate(stripes):
+            self._fill(index, pieces)
+
+    def data(self) -> list[memoryview]:
+        """The stripes' bytes, in order, as consecutive views."""
+        return [view for index in range(len(self._sizes)) for view in self._payloads(index)]
+
+    def _add_parity(self) -> None:
+        kernel = self._codec.kernel
+        if kernel is None:
+            return
+        base = address_of(self._memory)
+        shards = range(self._codec.shards)
+        for start, block in zip(self._starts, self._blocks, strict=True):
+            first = base + start + self._header_size_bytes
+            kernel.encode(block - self._header_size_bytes, [first + shard * self._stride for shard in shards])
+
+    def columns(self) -> list[list[memoryview]]:
+        """By shard: its blocks, of all stripes.  Computes parity: once is enough."""
+        self._add_parity()
+        return [[self._block(shard, index) for index in range(len(self._sizes))] for shard in range(self._codec.shards)]
+
+    def _block(self, shard: int, index: int) -> memoryview:
+        at = shard * self._stride + self._starts[index]
+        return self._memory[at : at + self._blocks[index]]
+
+    def _payloads(self, index: int) -> list[memoryview]:
+        """Of the data shards, without what fills the last of them up."""
+        views = []
+        left = self._sizes[index]
+        for shard in range(self._codec.data_shards):
+            view = self._block(shard, index)[self._header_size_bytes :][:left]
+            left -= len(view)
+            if len(view):
+                views.append(view)
+        return views
+
+    def _fill(self, index: int, pieces: Sequence[Buffer]) -> None:
+        for shard, header in enumerate(self._codec.headers(self._sizes[index])):
+            self._block(shard, index)[: len(header)] = header
+        targets = iter(self._payloads(index))
+        target = next(targets)
+        for piece in pieces:
+            view = memoryview(piece)
+            while len(view):
+                if not len(target):
+                    target = next(targets)
+                count = min(len(view), len(target))
+                target[:count] = view[:count]
+                target, view = target[count:], view[count:]
+        self._clear_rest(index)
+
+    def _clear_rest(self, index: int) -> None:
+        """What fills the data shards up to equal size counts as zeros."""
+        left = self._sizes[index]
+        for shard in range(self._codec.data_shards):
+            payload = self._block(shard, index)[self._header_size_bytes :]
+            used = min(left, len(payload))
+            left -= used
+            payload[used:] = bytes(len(payload) - used)
 
 
 @lru_cache(maxsize=64)

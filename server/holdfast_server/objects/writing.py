@@ -3,15 +3,18 @@
 Small bodies (up to `INLINE_LIMIT_BYTES`) become one stripe whose shards travel inside the record.  Those of up to
 `WHOLE_LIMIT_BYTES` are received to their end, coded at once on a thread, and sent to each drive in one call that
 seals them, too: what a Loki chunk costs is hand-overs between threads and pods, not bytes.  Larger ones are streamed:
-stripe by stripe a worker thread feeds the digests and encodes, and each drive's lane sends its blocks in order.
+a few stripes at a time a worker thread feeds the digests and encodes, and each drive's lane sends its blocks in order.
 Nothing is visible until the caller commits a record that names the `Staged` data; whatever ends before that (a refusal
 by `Body.finish`, a lost client, too few drives) discards what was staged.
 
+What comes in pieces is copied once, into the memory of the blocks that are coded from it (`Codec.lay_out`), digested
+there, and sent and written from there.
+
 Bounds: every stripe is taken from the budget of all writes before it is received, and given back piece by piece:
-the payload when it is encoded, the shards when every drive has taken its own; at most `LANE_DEPTH + 2` stripes per
-write.  While a stripe's turn has not come the one before is never kept back (`memory.budget`: nobody may wait
-while holding what others need).  A drive that does not take its blocks within the drive deadline is left out of
-this write, and the write goes on while the write quorum can still be met.
+the payload when it is encoded, the shards when every drive has taken its own; at most `LANE_DEPTH + 2` batches of
+`BATCH_STRIPES` per write.  While a stripe's turn has not come the one before is never kept back (`memory.budget`:
+nobody may wait while holding what others need).  A drive that does not take its blocks within the drive deadline is
+left out of this write, and the write goes on while the write quorum can still be met.
 
 What is to be encrypted is sealed between digests and coding: digests see what the client sent, drives what was sealed.
 
@@ -21,9 +24,10 @@ Not here: records, commits, ETags, keys.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import xxhash
 
@@ -36,8 +40,12 @@ from holdfast_server.objects.port import Attributes, Body, Digest, OutOfSpace, T
 from holdfast_server.objects.record import INLINE_LIMIT_BYTES, STRIPE_SIZE_BYTES
 from holdfast_server.sealing.chunks import ChunkSealer, sealed_size, stripe_payload
 
-LANE_DEPTH = 3
-"""Stripes that may wait for one drive."""
+BATCH_STRIPES = 4
+"""Coded and sent at a time: a hand-over between threads or pods costs more than what it carries."""
+BATCH_SECONDS = 0.05
+"""A client that does not send so much in this time is not waited for with what it has sent."""
+LANE_DEPTH = 2
+"""Batches that may wait for one drive."""
 WHOLE_LIMIT_BYTES = 2 * STRIPE_SIZE_BYTES
 """As much as a streamed write has at a time, too, so that slow clients hold no more."""
 NEXT_STRIPE_WAIT_SECONDS = 60.0
@@ -80,31 +88,40 @@ class Encoder:
             return self._work(chunks, True)
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._work, chunks, True)
 
-    async def encode_and_hash(self, chunks: list[bytes | memoryview], last: bool) -> tuple[list[bytes], list[bytes]]:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._work_and_hash, chunks, last)
-
-    async def encode_and_hash_all(
-        self, stripes: list[list[bytes | memoryview]]
-    ) -> list[tuple[list[bytes], list[bytes]]]:
-        """All stripes of a body, in order."""
-
-        def work() -> list[tuple[list[bytes], list[bytes]]]:
-            last = len(stripes) - 1
-            return [self._work_and_hash(chunks, index == last) for index, chunks in enumerate(stripes)]
-
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+    async def encode_and_hash(self, stripes: list[list[bytes | memoryview]], last: bool) -> list[Column]:
+        """The next stripes, in order, by shard; `last`: there are no more."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._work_and_hash, stripes, last)
 
     def _work(self, chunks: list[bytes | memoryview], last: bool) -> list[bytes]:
+        stripe = self._digested_and_sealed(chunks, last)
+        return self._codec.encode(stripe) if stripe else []
+
+    def _digested_and_sealed(self, chunks: list[bytes | memoryview], last: bool) -> bytes:
         stripe = b"".join(chunks)
         for digest in self._digests:
             digest.update(stripe)
-        if self._sealer is not None:
-            stripe = self._sealer.seal(stripe, last)
-        return self._codec.encode(stripe) if stripe else []
+        return stripe if self._sealer is None else self._sealer.seal(stripe, last)
 
-    def _work_and_hash(self, chunks: list[bytes | memoryview], last: bool) -> tuple[list[bytes], list[bytes]]:
-        blocks = self._work(chunks, last)
-        return blocks, hash_blocks(blocks)
+    def _work_and_hash(self, stripes: list[list[bytes | memoryview]], last: bool) -> list[Column]:
+        if not stripes:
+            return []
+        if self._sealer is not None:
+            end = len(stripes) - 1
+            sealed = [self._digested_and_sealed(chunks, last and index == end) for index, chunks in enumerate(stripes)]
+            layout = self._codec.lay_out([[stripe] for stripe in sealed])
+        else:
+            layout = self._codec.lay_out(stripes)
+            for view in layout.data():
+                for digest in self._digests:
+                    digest.update(view)
+        return [Column(blocks, hash_blocks(blocks)) for blocks in layout.columns()]
+
+
+class Column(NamedTuple):
+    """Consecutive blocks of one shard."""
+
+    blocks: list[memoryview]
+    hashes: list[bytes]
 
 
 def hash_blocks(blocks: Iterable[bytes | memoryview]) -> list[bytes]:
@@ -137,34 +154,24 @@ class Lane:
         self.drive = drive
         self.data_id = data_id
         self.error: DriveError | None = None
-        self._queue: asyncio.Queue[tuple[int, bytes, bytes, Share] | None] = asyncio.Queue(LANE_DEPTH)
+        self._queue: asyncio.Queue[tuple[int, Column, Share, bool]] = asyncio.Queue(LANE_DEPTH)
 
-    async def put(self, index: int, block: bytes, digest: bytes, share: Share) -> None:
-        if self.error is None:
-            await self._queue.put((index, block, digest, share))
-        else:
-            share.passed_on()
-
-    async def finish(self) -> None:
-        """No more blocks: seal."""
-        await self._queue.put(None)
+    async def put(self, index: int, column: Column, share: Share, last: bool) -> None:
+        """Blocks from stripe `index` on; with the last ones the shard is sealed."""
+        await self._queue.put((index, column, share, last))
 
     async def run(self) -> None:
         """Until sealed or failed; a failed lane swallows what still comes, so that nobody waits for it."""
-        while (item := await self._queue.get()) is not None:
-            index, block, digest, share = item
+        last = False
+        while not last:
+            index, column, share, last = await self._queue.get()
             if self.error is None:
                 try:
-                    await bounded(self.drive.stage(self.data_id, index, [block], [digest]))
+                    await bounded(self.drive.stage(self.data_id, index, column.blocks, column.hashes, last))
                 except DriveError as error:
                     self.error = error
-            del item, block  # not while waiting for the next one
+            del column  # not while waiting for the next one
             share.passed_on()
-        if self.error is None:
-            try:
-                await bounded(self.drive.seal(self.data_id))
-            except DriveError as error:
-                self.error = error
 
 
 class ShardWriter:
@@ -226,11 +233,11 @@ class ShardWriter:
         return await self._stream(encoder, body, stripes, first, drives, rotation, data_id, hold)
 
     def _held_bytes(self, stripe_size_bytes: int) -> int:
-        """What a stripe takes of the budget: itself in pieces, in one and sealed, and its shards.  Small bodies take
-        nothing: what they need is part of what every request may have."""
+        """What a stripe takes of the budget: itself in pieces, its shards, and where it is sealed, itself in one, its
+        chunks and these in one.  Small bodies take nothing: what they need is part of what every request may have."""
         if stripe_size_bytes <= INLINE_LIMIT_BYTES:
             return 0
-        return (4 if self._sealer else 2) * stripe_size_bytes + self._shard_bytes(stripe_size_bytes)
+        return (4 if self._sealer else 1) * stripe_size_bytes + self._shard_bytes(stripe_size_bytes)
 
     def _coded_size(self, size_bytes: int) -> int:
         return sealed_size(size_bytes) if self._sealer else size_bytes
@@ -266,19 +273,13 @@ class ShardWriter:
             hold.progressed()
         received = [chunks for chunks in received if chunks]
         size = sum(len(chunk) for chunks in received for chunk in chunks)
-        coding = asyncio.ensure_future(encoder.encode_and_hash_all(received))
-        try:
-            coded = await asyncio.shield(coding)
-        except BaseException:
-            # The digests are in use on a thread; let it end before they are looked at or dropped.
-            await asyncio.wait([coding])
-            raise
+        columns = await _coded(encoder.encode_and_hash(received, True))
+        del received
         attributes = body.finish()
 
         async def stage(position: int, drive: Drive) -> None:
-            shard = (position + rotation) % self._codec.shards
-            blocks, hashes = [blocks[shard] for blocks, _ in coded], [hashes[shard] for _, hashes in coded]
-            await drive.stage(data_id, 0, blocks, hashes, True)
+            column = columns[(position + rotation) % self._codec.shards]
+            await drive.stage(data_id, 0, column.blocks, column.hashes, True)
 
         done = False
         try:
@@ -308,10 +309,7 @@ class ShardWriter:
             async with asyncio.TaskGroup() as group:
                 for lane in lanes.values():
                     group.create_task(lane.run())
-                size = await self._feed(encoder, stripes, first, lanes, rotation, hold)
-                attributes = body.finish()
-                for lane in lanes.values():
-                    await lane.finish()
+                size, attributes = await self._feed(encoder, body, stripes, [first], lanes, rotation, hold)
             self._require_quorum(len(lanes), _errors(lanes))
             done = True
         except BaseExceptionGroup as errors:
@@ -329,41 +327,55 @@ class ShardWriter:
     async def _feed(
         self,
         encoder: Encoder,
+        body: Body,
         stripes: _Stripes,
-        chunks: list[bytes | memoryview],
+        batch: list[list[bytes | memoryview]],
         lanes: dict[int, Lane],
         rotation: int,
         hold: Hold,
-    ) -> int:
-        """Encode one stripe while the next is being received; returns the size of the whole."""
+    ) -> tuple[int, Attributes]:
+        """Encode one batch of stripes while the next is being received; returns the size of the whole, and what the
+        body says of itself, which it is asked before the drives seal anything."""
         size = index = 0
-        while chunks:
-            stripe_size = sum(map(len, chunks))
-            size += stripe_size
-            coding = asyncio.ensure_future(encoder.encode_and_hash(chunks, stripes.ended))
+        while True:
+            sizes = [sum(map(len, chunks)) for chunks in batch]
+            size += sum(sizes)
+            last = stripes.ended
+            coding = asyncio.ensure_future(encoder.encode_and_hash(batch, last))
+            del batch
             try:
-                wanted = self._held_bytes(stripes.upcoming_bytes)
                 # Without room for the next stripe, this one must be out of the way before its turn is waited for.
-                chunks = await stripes.next() if not wanted or hold.try_take(wanted) else []
+                batch = [] if last else await self._receive(stripes, hold)
             except BaseException:
-                # The digests are in use on a thread; let it end before they are looked at or dropped.
-                await asyncio.wait([coding])
+                await _settled(coding)
                 raise
-            blocks, hashes = await coding
-            del coding
+            columns = await _coded(coding)
             self._require_quorum(len(lanes), _errors(lanes))
-            shard_bytes = self._shard_bytes(stripe_size) if self._held_bytes(stripe_size) else 0
-            share = Share(hold, self._held_bytes(stripe_size) - shard_bytes, shard_bytes, len(lanes))
+            shard_bytes = sum(self._shard_bytes(taken) for taken in sizes if self._held_bytes(taken))
+            share = Share(hold, sum(map(self._held_bytes, sizes)) - shard_bytes, shard_bytes, len(lanes))
             share.encoded()
+            attributes = body.finish() if last else None
             for position, lane in lanes.items():
-                shard = (position + rotation) % self._codec.shards
-                await lane.put(index, blocks[shard], hashes[shard], share)
-            del blocks, hashes
-            index += 1
-            if not chunks and not stripes.ended:
-                await hold.take(wanted, NEXT_STRIPE_WAIT_SECONDS)
-                chunks = await stripes.next()
-        return size
+                await lane.put(index, columns[(position + rotation) % self._codec.shards], share, last)
+            del columns
+            if attributes is not None:
+                return size, attributes
+            index += len(sizes)
+            if not batch:
+                await hold.take(self._held_bytes(stripes.upcoming_bytes), NEXT_STRIPE_WAIT_SECONDS)
+                batch = [await stripes.next()]
+
+    async def _receive(self, stripes: _Stripes, hold: Hold) -> list[list[bytes | memoryview]]:
+        """The next stripes, as many as there is room for and soon come; none if there is no room."""
+        batch: list[list[bytes | memoryview]] = []
+        loop = asyncio.get_running_loop()
+        enough = loop.time() + BATCH_SECONDS
+        while len(batch) < BATCH_STRIPES and not stripes.ended and (not batch or loop.time() < enough):
+            wanted = self._held_bytes(stripes.upcoming_bytes)
+            if wanted and not hold.try_take(wanted):
+                break
+            batch.append(await stripes.next())
+        return [chunks for chunks in batch if chunks]
 
     def _require_quorum(self, drives: int, errors: list[DriveError]) -> None:
         if drives - len(errors) >= self._write_quorum:
@@ -379,6 +391,20 @@ class ShardWriter:
 
 def _errors(lanes: dict[int, Lane]) -> list[DriveError]:
     return [lane.error for lane in lanes.values() if lane.error is not None]
+
+
+async def _coded(coding: Awaitable[list[Column]]) -> list[Column]:
+    """The digests are in use on a thread; it ends before they are looked at or dropped."""
+    task = asyncio.ensure_future(coding)
+    try:
+        return await asyncio.shield(task)
+    except BaseException:
+        await _settled(task)
+        raise
+
+
+async def _settled(task: asyncio.Future[list[Column]]) -> None:
+    await asyncio.wait([task])
 
 
 class _Stripes:

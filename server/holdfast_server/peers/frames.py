@@ -15,10 +15,11 @@ What the header means, who may send it and when, is decided elsewhere.
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from holdfast_server.memory.buffers import uncleared_pages
 
 PREFIX = struct.Struct("<II")
 
@@ -96,7 +97,7 @@ class FrameReader:
             stop = start + PREFIX.size + body_size
             if stop > end:
                 if body_size >= _OWN_BUFFER_FROM_BYTES:
-                    self._move_to_own(shared[start:end], PREFIX.size + body_size)
+                    self._move_to_own(shared[start:end], body_size, header_size)
                     return frames
                 break
             frames.append(_cut(memoryview(bytes(shared[start + PREFIX.size : stop])), header_size))
@@ -115,8 +116,9 @@ class FrameReader:
         self._own, self._filled = None, 0
         return [_cut(own[PREFIX.size :], header_size)]
 
-    def _move_to_own(self, beginning: memoryview, total_bytes: int) -> None:
-        own = memoryview(_uncleared(total_bytes))
+    def _move_to_own(self, beginning: memoryview, body_size: int, header_size: int) -> None:
+        # Blobs begin at a page, so that what is written to a file from there can go there directly.
+        own = uncleared_pages(body_size - header_size, PREFIX.size + header_size)
         own[: len(beginning)] = beginning
         self._own, self._filled = own, len(beginning)
 
@@ -127,17 +129,6 @@ class FrameReader:
         if header_size > body_size:
             raise FrameError(f"header of {header_size} bytes in a frame of {body_size}")
         return body_size, header_size
-
-
-_new_bytearray = ctypes.pythonapi.PyByteArray_FromStringAndSize
-_new_bytearray.restype = ctypes.py_object
-_new_bytearray.argtypes = [ctypes.c_char_p, ctypes.c_ssize_t]
-
-
-def _uncleared(size_bytes: int) -> bytearray:
-    """`bytearray(size)` without setting each byte to zero first: all of them are received before any is looked at."""
-    buffer: bytearray = _new_bytearray(None, size_bytes)
-    return buffer
 
 
 def _cut(body: memoryview, header_size: int) -> Frame:

@@ -88,10 +88,6 @@ def _nothing(*_: Any) -> None:
     return
 
 
-async def _nothing_later(*_: Any) -> None:
-    return
-
-
 def _replace_carelessly(path: Path, data: bytes) -> None:
     temporary = path.with_name(path.name + ".new")
     temporary.write_bytes(data)
@@ -101,7 +97,7 @@ def _replace_carelessly(path: Path, data: bytes) -> None:
 _REPLACED: dict[Omission, tuple[object, str, object]] = {
     Omission.LOG_FLUSH: (Engine, "flush", _nothing),
     Omission.SHARD_SYNC: (os, "fdatasync", _nothing),
-    Omission.STAGING_SYNC: (durable_files.FolderSync, "sync", _nothing_later),
+    Omission.STAGING_SYNC: (durable_files.FolderSync, "sync", _nothing),
     Omission.IDENTITY_SYNC: (identity, "replace_file", _replace_carelessly),
     Omission.FORMAT_SYNC: (folder_layout, "fsync_folder", _nothing),
 }

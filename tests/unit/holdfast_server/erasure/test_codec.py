@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast_server.erasure.codec import CAUCHY, PLAIN, Codec, CodingError, codec
+from holdfast_server.memory.buffers import PAGE_SIZE_BYTES, address_of
 
 GEOMETRIES = [(1, 1), (2, 1), (2, 2), (3, 1), (4, 2), (4, 4)]
 SIZES = [1, 2, 3, 7, 15, 16, 17, 79, 80, 81, 1000, 4096, 65_537]
@@ -123,3 +124,35 @@ def test_data_without_parity_needs_one_drive() -> None:
 
 def test_the_name_that_records_keep() -> None:
     assert codec(4, 2).name == CAUCHY == "isa_l_rs_cauchy"
+
+
+@given(st.lists(st.lists(st.binary(max_size=400), min_size=1, max_size=4).filter(any), min_size=1, max_size=3),
+       st.sampled_from([*GEOMETRIES, (1, 0), (6, 2)]))  # fmt: skip
+@settings(max_examples=100, deadline=None)
+def test_stripes_laid_out_have_the_blocks_of_the_library(stripes: list[list[bytes]], geometry: tuple[int, int]) -> None:
+    """Byte for byte, headers and what fills up included: drives hold what earlier releases wrote."""
+    code = codec(*geometry)
+    layout = code.lay_out(stripes)
+    assert _joined(layout.data()) == b"".join(itertools.chain.from_iterable(stripes))
+    expected = [code.encode(b"".join(pieces)) for pieces in stripes]
+    columns = layout.columns()
+    assert [[bytes(block) for block in column] for column in columns] == [
+        [blocks[shard] for blocks in expected] for shard in range(code.shards)
+    ]
+
+
+def test_a_large_stripe_laid_out_has_the_blocks_of_the_library() -> None:
+    code = codec(4, 2)
+    stripe = _stripe(1 << 20)
+    pieces = [stripe[: 1 << 16], stripe[1 << 16 : 1 << 19], stripe[1 << 19 :]]
+    assert [bytes(block) for (block,) in code.lay_out([pieces]).columns()] == code.encode(stripe)
+
+
+def test_the_blocks_of_a_shard_lie_one_after_the_other_from_a_page_on() -> None:
+    code = codec(2, 2)
+    for column in code.lay_out([[_stripe(5000)], [_stripe(5000, 1)], [_stripe(77)]]).columns():
+        at = address_of(column[0])
+        assert at % PAGE_SIZE_BYTES == 0
+        for block in column:
+            assert address_of(block) == at
+            at += len(block)

@@ -1,0 +1,144 @@
+"""Large shards that come as a whole go past the page cache; the file is the same wherever that works or does not."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from holdfast_server.drives import shard_format
+from holdfast_server.drives.port import Block
+from holdfast_server.drives.staged_shard import DIRECT_FROM_BYTES, Stage, StagedShard
+from holdfast_server.memory.buffers import PAGE_SIZE_BYTES, uncleared_pages
+
+DATA_ID = b"sixteen bytes id"
+
+
+def _blocks(sizes: list[int], ahead_bytes: int = 0) -> list[Block]:
+    memory = uncleared_pages(sum(sizes) + ahead_bytes)[ahead_bytes:]
+    memory[:] = os.urandom(len(memory))
+    views: list[Block] = []
+    for size in sizes:
+        views.append(memory[:size])
+        memory = memory[size:]
+    return views
+
+
+def _written(path: Path, blocks: list[Block]) -> None:
+    shard = StagedShard(path, DATA_ID, 0.0)
+    hashes = [xxhash.xxh3_128_digest(block) for block in blocks]
+    shard.append(0, blocks, hashes, last=True)
+    assert shard.stage is Stage.COMPLETE
+    shape = shard_format.ShardShape(len(blocks[0]), len(blocks), sum(map(len, blocks)))
+    footer = shard_format.encode_footer(DATA_ID, shape)
+    assert path.read_bytes() == b"".join([*map(bytes, blocks), *hashes, footer])
+
+
+class _Calls:
+    """What goes to `os.pwritev`, and whether directly."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.direct: list[int] = []
+        self.cached: list[int] = []
+        pwritev = os.pwritev
+
+        def noted(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+            is_direct = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT
+            (self.direct if is_direct else self.cached).append(sum(map(len, buffers)))
+            return self.write(descriptor, buffers, offset, bool(is_direct))
+
+        self._pwritev = pwritev
+        monkeypatch.setattr(os, "pwritev", noted)
+
+    def write(self, descriptor: int, buffers: list[memoryview], offset: int, direct: bool) -> int:
+        return self._pwritev(descriptor, buffers, offset)
+
+
+def _has_direct_io(folder: Path) -> bool:
+    try:
+        os.close(os.open(folder / "probe", os.O_RDWR | os.O_CREAT | os.O_DIRECT))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("sizes", [[DIRECT_FROM_BYTES], [524_368, 225_793], [DIRECT_FROM_BYTES + 1], [1 << 20] * 3])
+def test_whole_pages_go_directly_and_the_rest_does_not(
+    sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not _has_direct_io(tmp_path):
+        pytest.skip("this file system has no direct I/O")
+    calls = _Calls(monkeypatch)
+    _written(tmp_path / "shard", _blocks(sizes))
+    assert calls.direct == [sum(sizes) // PAGE_SIZE_BYTES * PAGE_SIZE_BYTES]
+    assert len(calls.cached) == 1
+
+
+@pytest.mark.parametrize(("sizes", "ahead"), [([DIRECT_FROM_BYTES - 1], 0), ([1 << 20], 512), ([1 << 20], 1)])
+def test_what_is_small_or_not_at_a_page_goes_through_the_cache(
+    sizes: list[int], ahead: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = _Calls(monkeypatch)
+    _written(tmp_path / "shard", _blocks(sizes, ahead))
+    assert not calls.direct
+
+
+def test_blocks_of_different_memory_go_through_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = _Calls(monkeypatch)
+    _written(tmp_path / "shard", [*_blocks([1 << 19]), *_blocks([1 << 19])])
+    assert sum(calls.direct) <= 1 << 19
+
+
+def test_a_file_system_without_direct_io_is_written_to_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fcntl.fcntl
+
+    def refusing(descriptor: int, command: int, flags: int = 0) -> int:
+        if command == fcntl.F_SETFL and flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(descriptor, command, flags)
+
+    monkeypatch.setattr(fcntl, "fcntl", refusing)
+    _written(tmp_path / "shard", _blocks([1 << 20]))
+
+
+class _Refusing(_Calls):
+    def write(self, descriptor: int, buffers: list[memoryview], offset: int, direct: bool) -> int:
+        if direct:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return super().write(descriptor, buffers, offset, direct)
+
+
+def test_a_device_with_larger_blocks_is_written_to_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _Refusing(monkeypatch)
+    _written(tmp_path / "shard", _blocks([1 << 20]))
+
+
+class _Short(_Calls):
+    def write(self, descriptor: int, buffers: list[memoryview], offset: int, direct: bool) -> int:
+        if direct:
+            buffers = [buffers[0][: 3 * PAGE_SIZE_BYTES]]
+        return super().write(descriptor, buffers, offset, direct)
+
+
+def test_a_direct_write_that_falls_short_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _Short(monkeypatch)
+    _written(tmp_path / "shard", _blocks([524_368, 524_368]))
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwritev", full)
+    shard = StagedShard(tmp_path / "shard", DATA_ID, 0.0)
+    with pytest.raises(OSError, match="No space"):
+        shard.append(0, _blocks([1 << 20]), [b"h" * 16], last=True)
+    shard.remove()
