@@ -42,6 +42,7 @@ class GivenBody:
         self.digests = (self.counter,)
         self._data = data
         self._piece_size = piece_size
+        self.filler = None
         self._refuse = refuse
         self._versioning = versioning
 

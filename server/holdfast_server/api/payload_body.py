@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from holdfast_server.api.buckets_cache import WriteLease
 from holdfast_server.api.services import IncomingBody
 from holdfast_server.api.stored_headers import TYPE
-from holdfast_server.objects.port import Attributes, Digest, Reader
+from holdfast_server.objects.port import Attributes, Digest, Filler, Reader
 from holdfast_server.s3.checksums import ALGORITHMS, FULL_OBJECT, Algorithm, encode_checksum
 from holdfast_server.s3.payload import Payload
 from holdfast_server.sealing.envelope import Seal
@@ -44,6 +44,7 @@ class WireBody:
         self._headers = dict(headers)
         self._algorithm = algorithm
         self._seal = seal
+        self.filler: Filler | None = None
         self._extra = algorithm.new() if algorithm is not None else None
         self.size_bytes: int | None = payload.size_bytes
         self.digests: Sequence[Digest] = (*payload.digests, *([self._extra] if self._extra is not None else []))
@@ -90,6 +91,7 @@ class CopyBody:
         seal: Seal | None = None,
     ) -> None:
         self._seal = seal
+        self.filler: Filler | None = None
         self._reader = reader
         self._start = start
         self._lease = lease

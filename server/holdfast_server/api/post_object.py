@@ -24,7 +24,7 @@ from holdfast_server.api.payload_body import etag_of
 from holdfast_server.api.stored_headers import TYPE, checksum_headers
 from holdfast_server.api.version_ids import version_headers
 from holdfast_server.auth.principal import ANONYMOUS, Credentials, Principal
-from holdfast_server.objects.port import Attributes, Digest, Record
+from holdfast_server.objects.port import Attributes, Digest, Filler, Record
 from holdfast_server.s3 import checksums
 from holdfast_server.s3.checksums import ALGORITHMS, FULL_OBJECT, ChecksumRequest
 from holdfast_server.s3.documents_out import document
@@ -103,6 +103,7 @@ class FormBody:
         self._extra = checksum.algorithm.new() if checksum is not None else None
         self._received = 0
         self.size_bytes: int | None = None
+        self.filler: Filler | None = None
         self.digests: Sequence[Digest] = (self._md5, *([self._extra] if self._extra is not None else []))
 
     async def chunks(self) -> AsyncIterator[bytes | memoryview]:

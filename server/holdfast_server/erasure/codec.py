@@ -76,7 +76,10 @@ class Codec:
 
     def lay_out(self, stripes: Sequence[Sequence[Buffer]]) -> Layout:
         """Stripes of at least one byte each, given in pieces, in the memory of their blocks."""
-        return Layout(self, stripes)
+        layout = Layout(self, [sum(map(len, pieces)) for pieces in stripes])
+        for index, pieces in enumerate(stripes):
+            layout.fill(index, pieces)
+        return layout
 
     def headers(self, stripe_size_bytes: int) -> list[bytes]:
         """Of the N blocks of a stripe; none without parity."""
@@ -135,11 +138,12 @@ class Codec:
 
 class Layout:
     """Consecutive stripes as blocks: shard by shard, in each the blocks of the stripes in order; a shard begins at a
-    page.  Whoever digests the data finds it there, too."""
+    page.  Whoever has the data puts it there, whoever digests it finds it there."""
 
-    def __init__(self, codec: Codec, stripes: Sequence[Sequence[Buffer]]) -> None:
+    def __init__(self, codec: Codec, sizes: Sequence[int]) -> None:
+        """`sizes` of the stripes, whose bytes are not there yet."""
         self._codec = codec
-        self._sizes = [sum(map(len, pieces)) for pieces in stripes]
+        self._sizes = list(sizes)
         blocks = [codec.block_size_bytes(size) for size in self._sizes]
         self._starts = [sum(blocks[:index]) for index in range(len(blocks))]
         self._blocks = blocks
@@ -147,17 +151,29 @@ class Layout:
         self._stride = -(-self._shard_size_bytes // PAGE_SIZE_BYTES) * PAGE_SIZE_BYTES
         self._memory = uncleared_pages(self._stride * codec.shards)
         self._header_size_bytes = FRAGMENT_HEADER_SIZE_BYTES if codec.parity_shards else 0
-        for index, pieces in enumerate(stripes):
-            self._fill(index, pieces)
+
+    def stripe(self, index: int) -> list[memoryview]:
+        """Where the bytes of a stripe are, or shall be, in order."""
+        return self._payloads(index)
 
     def data(self) -> list[memoryview]:
         """The stripes' bytes, in order, as consecutive views."""
         return [view for index in range(len(self._sizes)) for view in self._payloads(index)]
 
+    def shorten(self, stripes: int) -> None:
+        """There are only so many of them."""
+        del self._sizes[stripes:]
+        del self._blocks[stripes:]
+        del self._starts[stripes:]
+
     def _add_parity(self) -> None:
         kernel = self._codec.kernel
         if kernel is None:
             return
+        for index, size in enumerate(self._sizes):
+            self._clear_rest(index)
+            for shard, header in enumerate(self._codec.headers(size)):
+                self._block(shard, index)[: len(header)] = header
         base = address_of(self._memory)
         shards = range(self._codec.shards)
         for start, block in zip(self._starts, self._blocks, strict=True):
@@ -184,9 +200,8 @@ class Layout:
                 views.append(view)
         return views
 
-    def _fill(self, index: int, pieces: Sequence[Buffer]) -> None:
-        for shard, header in enumerate(self._codec.headers(self._sizes[index])):
-            self._block(shard, index)[: len(header)] = header
+    def fill(self, index: int, pieces: Sequence[Buffer]) -> None:
+        """Copy a stripe to its place."""
         targets = iter(self._payloads(index))
         target = next(targets)
         for piece in pieces:
@@ -197,7 +212,6 @@ class Layout:
                 count = min(len(view), len(target))
                 target[:count] = view[:count]
                 target, view = target[count:], view[count:]
-        self._clear_rest(index)
 
     def _clear_rest(self, index: int) -> None:
         """What fills the data shards up to equal size counts as zeros."""

@@ -88,6 +88,14 @@ class Attributes(msgspec.Struct, frozen=True):
     """Of a completed upload, whose parts are sealed: how.  Of other writes it is in their `Seal`."""
 
 
+class Filler(Protocol):
+    """Puts a body where it is wanted, so that it need not be copied there."""
+
+    async def fill(self, targets: Sequence[memoryview]) -> None:
+        """The next bytes, as many as fit into all of these; no more are ever asked for than there are.  Raises as
+        `Body.chunks` does; nothing is put anywhere once it has ended."""
+
+
 class Body(Protocol):
     """The bytes of a write, as the API layer decodes them from the wire."""
 
@@ -95,6 +103,8 @@ class Body(Protocol):
     """Known length, or None.  Never more bytes than this are yielded."""
     digests: Sequence[Digest]
     """Fed with every stripe, in order, on a worker thread (ETag's md5 is one of them)."""
+    filler: Filler | None
+    """Instead of `chunks`, where the bytes come as they are and their number is known."""
 
     def chunks(self) -> AsyncIterator[bytes | memoryview]:
         """Decoded payload.  May raise anything: the write is then given up and leaves nothing."""

@@ -7,8 +7,8 @@ a few stripes at a time a worker thread feeds the digests and encodes, and each 
 Nothing is visible until the caller commits a record that names the `Staged` data; whatever ends before that (a refusal
 by `Body.finish`, a lost client, too few drives) discards what was staged.
 
-What comes in pieces is copied once, into the memory of the blocks that are coded from it (`Codec.lay_out`), digested
-there, and sent and written from there.
+A body is received into the memory of the blocks that are coded from it, or copied there once (`stripes`); it is
+digested there, and sent and written from there.
 
 Bounds: every stripe is taken from the budget of all writes before it is received, and given back piece by piece:
 the payload when it is encoded, the shards when every drive has taken its own; at most `LANE_DEPTH + 2` batches of
@@ -24,7 +24,7 @@ Not here: records, commits, ETags, keys.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -32,12 +32,13 @@ from typing import NamedTuple
 import xxhash
 
 from holdfast_server.drives.port import Drive, DriveError, DriveFull
-from holdfast_server.erasure.codec import Codec
+from holdfast_server.erasure.codec import Codec, Layout
 from holdfast_server.memory.budget import Budget, Hold
 from holdfast_server.objects.asking import ask, bounded, only
 from holdfast_server.objects.background import Background
 from holdfast_server.objects.port import Attributes, Body, Digest, OutOfSpace, TooSlow, Unavailable
 from holdfast_server.objects.record import INLINE_LIMIT_BYTES, STRIPE_SIZE_BYTES
+from holdfast_server.objects.stripes import Batch, Stripes, stripes_of
 from holdfast_server.sealing.chunks import ChunkSealer, sealed_size, stripe_payload
 
 BATCH_STRIPES = 4
@@ -47,7 +48,9 @@ BATCH_SECONDS = 0.05
 LANE_DEPTH = 2
 """Batches that may wait for one drive."""
 WHOLE_LIMIT_BYTES = 2 * STRIPE_SIZE_BYTES
-"""As much as a streamed write has at a time, too, so that slow clients hold no more."""
+"""So that slow clients hold no more than of a streamed write."""
+WHOLE_STRIPES = 3
+"""Of so many bytes; a stripe that is to be sealed has less than STRIPE_SIZE_BYTES of them."""
 NEXT_STRIPE_WAIT_SECONDS = 60.0
 """How long an upload that has begun waits for its turn to go on."""
 ON_LOOP_LIMIT_BYTES = 16 * 1024
@@ -88,9 +91,9 @@ class Encoder:
             return self._work(chunks, True)
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._work, chunks, True)
 
-    async def encode_and_hash(self, stripes: list[list[bytes | memoryview]], last: bool) -> list[Column]:
+    async def encode_and_hash(self, batch: Batch, last: bool) -> list[Column]:
         """The next stripes, in order, by shard; `last`: there are no more."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._work_and_hash, stripes, last)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._work_and_hash, batch, last)
 
     def _work(self, chunks: list[bytes | memoryview], last: bool) -> list[bytes]:
         stripe = self._digested_and_sealed(chunks, last)
@@ -102,19 +105,23 @@ class Encoder:
             digest.update(stripe)
         return stripe if self._sealer is None else self._sealer.seal(stripe, last)
 
-    def _work_and_hash(self, stripes: list[list[bytes | memoryview]], last: bool) -> list[Column]:
-        if not stripes:
+    def _work_and_hash(self, batch: Batch, last: bool) -> list[Column]:
+        if not batch.sizes:
             return []
+        return [Column(blocks, hash_blocks(blocks)) for blocks in self._laid_out(batch, last).columns()]
+
+    def _laid_out(self, batch: Batch, last: bool) -> Layout:
+        """With its data, digested and, where that is to be, sealed."""
         if self._sealer is not None:
-            end = len(stripes) - 1
-            sealed = [self._digested_and_sealed(chunks, last and index == end) for index, chunks in enumerate(stripes)]
-            layout = self._codec.lay_out([[stripe] for stripe in sealed])
-        else:
-            layout = self._codec.lay_out(stripes)
-            for view in layout.data():
-                for digest in self._digests:
-                    digest.update(view)
-        return [Column(blocks, hash_blocks(blocks)) for blocks in layout.columns()]
+            end = len(batch.sizes) - 1
+            stripes = enumerate(batch.pieces)
+            sealed = [self._digested_and_sealed(chunks, last and index == end) for index, chunks in stripes]
+            return self._codec.lay_out([[stripe] for stripe in sealed])
+        layout = batch.layout or self._codec.lay_out(batch.pieces)
+        for view in layout.data():
+            for digest in self._digests:
+                digest.update(view)
+        return layout
 
 
 class Column(NamedTuple):
@@ -126,6 +133,39 @@ class Column(NamedTuple):
 
 def hash_blocks(blocks: Iterable[bytes | memoryview]) -> list[bytes]:
     return [xxhash.xxh3_128_digest(block) for block in blocks]
+
+
+class _Taken:
+    """Room for stripes that was taken of the budget before (`stripes.Room`)."""
+
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+
+    def take(self, size_bytes: int) -> bool:
+        return True
+
+    def give(self, size_bytes: int) -> None:
+        return
+
+    def came(self) -> None:
+        self._hold.progressed()
+
+
+class _Room:
+    """What stripes take of the budget at once or not at all (`stripes.Room`)."""
+
+    def __init__(self, hold: Hold, held_bytes: Callable[[int], int]) -> None:
+        self._hold, self._held_bytes = hold, held_bytes
+
+    def came(self) -> None:
+        self._hold.progressed()
+
+    def take(self, size_bytes: int) -> bool:
+        wanted = self._held_bytes(size_bytes)
+        return not wanted or self._hold.try_take(wanted)
+
+    def give(self, size_bytes: int) -> None:
+        self._hold.give(self._held_bytes(size_bytes))
 
 
 class Share:
@@ -220,24 +260,31 @@ class ShardWriter:
         self, body: Body, drives: dict[int, Drive], rotation: int, data_id: bytes, inline_limit_bytes: int, hold: Hold
     ) -> Staged:
         encoder = Encoder(self._codec, body.digests, self._executor, self._sealer)
-        stripes = _Stripes(body, stripe_payload(STRIPE_SIZE_BYTES) if self._sealer else STRIPE_SIZE_BYTES)
-        if body.size_bytes is not None and inline_limit_bytes < body.size_bytes <= WHOLE_LIMIT_BYTES:
-            await hold.take(self._held_bytes(body.size_bytes))
+        size_bytes = body.size_bytes
+        filler = body.filler if self._sealer is None else None
+        if size_bytes is None or size_bytes <= max(inline_limit_bytes, INLINE_LIMIT_BYTES):
+            filler = None
+        stripe_size = stripe_payload(STRIPE_SIZE_BYTES) if self._sealer else STRIPE_SIZE_BYTES
+        stripes = stripes_of(body, self._codec, stripe_size, filler)
+        if size_bytes is not None and inline_limit_bytes < size_bytes <= WHOLE_LIMIT_BYTES:
+            await hold.take(self._held_bytes(size_bytes, stripes))
             return await self._whole(encoder, body, stripes, drives, rotation, data_id, hold)
-        if self._held_bytes(stripes.upcoming_bytes):
-            await hold.take(self._held_bytes(stripes.upcoming_bytes))
-        first = await stripes.next()
-        size = sum(map(len, first))
+        if self._held_bytes(stripes.upcoming_bytes, stripes):
+            await hold.take(self._held_bytes(stripes.upcoming_bytes, stripes))
+        first = await stripes.take(1, _Taken(hold))
+        size = sum(first.sizes)
         if size <= inline_limit_bytes and stripes.ended:
             return await self._inline(encoder, body, first, size, drives)
         return await self._stream(encoder, body, stripes, first, drives, rotation, data_id, hold)
 
-    def _held_bytes(self, stripe_size_bytes: int) -> int:
-        """What a stripe takes of the budget: itself in pieces, its shards, and where it is sealed, itself in one, its
-        chunks and these in one.  Small bodies take nothing: what they need is part of what every request may have."""
+    def _held_bytes(self, stripe_size_bytes: int, stripes: Stripes) -> int:
+        """What a stripe takes of the budget: its shards, itself in pieces where it comes in such, and where it is
+        sealed, itself in one, its chunks and these in one.  Small bodies take nothing: what they need is part of what
+        every request may have."""
         if stripe_size_bytes <= INLINE_LIMIT_BYTES:
             return 0
-        return (4 if self._sealer else 1) * stripe_size_bytes + self._shard_bytes(stripe_size_bytes)
+        copies = 4 if self._sealer else 0 if stripes.is_direct else 1
+        return copies * stripe_size_bytes + self._shard_bytes(stripe_size_bytes)
 
     def _coded_size(self, size_bytes: int) -> int:
         return sealed_size(size_bytes) if self._sealer else size_bytes
@@ -249,11 +296,11 @@ class ShardWriter:
         self,
         encoder: Encoder,
         body: Body,
-        chunks: list[bytes | memoryview],
+        batch: Batch,
         size_bytes: int,
         drives: dict[int, Drive],
     ) -> Staged:
-        blocks = await encoder.encode(chunks, size_bytes)
+        blocks = await encoder.encode([chunk for chunks in batch.pieces for chunk in chunks], size_bytes)
         coded_size_bytes = self._coded_size(size_bytes)
         return Staged(body.finish(), size_bytes, coded_size_bytes, b"", tuple(blocks), frozenset(drives))
 
@@ -261,20 +308,16 @@ class ShardWriter:
         self,
         encoder: Encoder,
         body: Body,
-        stripes: _Stripes,
+        stripes: Stripes,
         drives: dict[int, Drive],
         rotation: int,
         data_id: bytes,
         hold: Hold,
     ) -> Staged:
-        received: list[list[bytes | memoryview]] = []
-        while not stripes.ended:
-            received.append(await stripes.next())
-            hold.progressed()
-        received = [chunks for chunks in received if chunks]
-        size = sum(len(chunk) for chunks in received for chunk in chunks)
-        columns = await _coded(encoder.encode_and_hash(received, True))
-        del received
+        batch = await stripes.take(WHOLE_STRIPES, _Taken(hold))
+        size = sum(batch.sizes)
+        columns = await _coded(encoder.encode_and_hash(batch, True))
+        del batch
         attributes = body.finish()
 
         async def stage(position: int, drive: Drive) -> None:
@@ -296,8 +339,8 @@ class ShardWriter:
         self,
         encoder: Encoder,
         body: Body,
-        stripes: _Stripes,
-        first: list[bytes | memoryview],
+        stripes: Stripes,
+        first: Batch,
         drives: dict[int, Drive],
         rotation: int,
         data_id: bytes,
@@ -309,7 +352,7 @@ class ShardWriter:
             async with asyncio.TaskGroup() as group:
                 for lane in lanes.values():
                     group.create_task(lane.run())
-                size, attributes = await self._feed(encoder, body, stripes, [first], lanes, rotation, hold)
+                size, attributes = await self._feed(encoder, body, stripes, first, lanes, rotation, hold)
             self._require_quorum(len(lanes), _errors(lanes))
             done = True
         except BaseExceptionGroup as errors:
@@ -328,8 +371,8 @@ class ShardWriter:
         self,
         encoder: Encoder,
         body: Body,
-        stripes: _Stripes,
-        batch: list[list[bytes | memoryview]],
+        stripes: Stripes,
+        batch: Batch,
         lanes: dict[int, Lane],
         rotation: int,
         hold: Hold,
@@ -338,21 +381,22 @@ class ShardWriter:
         body says of itself, which it is asked before the drives seal anything."""
         size = index = 0
         while True:
-            sizes = [sum(map(len, chunks)) for chunks in batch]
+            sizes = batch.sizes
             size += sum(sizes)
             last = stripes.ended
             coding = asyncio.ensure_future(encoder.encode_and_hash(batch, last))
             del batch
             try:
                 # Without room for the next stripe, this one must be out of the way before its turn is waited for.
-                batch = [] if last else await self._receive(stripes, hold)
+                upcoming = None if last else await self._receive(stripes, hold)
             except BaseException:
                 await _settled(coding)
                 raise
             columns = await _coded(coding)
             self._require_quorum(len(lanes), _errors(lanes))
-            shard_bytes = sum(self._shard_bytes(taken) for taken in sizes if self._held_bytes(taken))
-            share = Share(hold, sum(map(self._held_bytes, sizes)) - shard_bytes, shard_bytes, len(lanes))
+            held = [self._held_bytes(taken, stripes) for taken in sizes]
+            shard_bytes = sum(self._shard_bytes(taken) for taken, had in zip(sizes, held, strict=True) if had)
+            share = Share(hold, sum(held) - shard_bytes, shard_bytes, len(lanes))
             share.encoded()
             attributes = body.finish() if last else None
             for position, lane in lanes.items():
@@ -361,21 +405,15 @@ class ShardWriter:
             if attributes is not None:
                 return size, attributes
             index += len(sizes)
-            if not batch:
-                await hold.take(self._held_bytes(stripes.upcoming_bytes), NEXT_STRIPE_WAIT_SECONDS)
-                batch = [await stripes.next()]
+            if upcoming is None or not upcoming.sizes:
+                await hold.take(self._held_bytes(stripes.upcoming_bytes, stripes), NEXT_STRIPE_WAIT_SECONDS)
+                upcoming = await stripes.take(1, _Taken(hold))
+            batch, upcoming = upcoming, None
 
-    async def _receive(self, stripes: _Stripes, hold: Hold) -> list[list[bytes | memoryview]]:
+    async def _receive(self, stripes: Stripes, hold: Hold) -> Batch:
         """The next stripes, as many as there is room for and soon come; none if there is no room."""
-        batch: list[list[bytes | memoryview]] = []
-        loop = asyncio.get_running_loop()
-        enough = loop.time() + BATCH_SECONDS
-        while len(batch) < BATCH_STRIPES and not stripes.ended and (not batch or loop.time() < enough):
-            wanted = self._held_bytes(stripes.upcoming_bytes)
-            if wanted and not hold.try_take(wanted):
-                break
-            batch.append(await stripes.next())
-        return [chunks for chunks in batch if chunks]
+        room = _Room(hold, lambda size_bytes: self._held_bytes(size_bytes, stripes))
+        return await stripes.take(BATCH_STRIPES, room, BATCH_SECONDS)
 
     def _require_quorum(self, drives: int, errors: list[DriveError]) -> None:
         if drives - len(errors) >= self._write_quorum:
@@ -405,58 +443,3 @@ async def _coded(coding: Awaitable[list[Column]]) -> list[Column]:
 
 async def _settled(task: asyncio.Future[list[Column]]) -> None:
     await asyncio.wait([task])
-
-
-class _Stripes:
-    """Cuts a body's chunks into stripes, without joining them."""
-
-    def __init__(self, body: Body, size_bytes: int) -> None:
-        """`size_bytes` is that of a stripe."""
-        self._size_bytes = size_bytes
-        self._chunks = body.chunks()
-        self._rest: memoryview | None = None
-        self._left_bytes = body.size_bytes
-        self.ended = False
-        """There is no more than what was taken."""
-
-    @property
-    def upcoming_bytes(self) -> int:
-        """What the next stripe will have, at most."""
-        if self.ended:
-            return 0
-        return self._size_bytes if self._left_bytes is None else min(self._size_bytes, self._left_bytes)
-
-    async def next(self) -> list[bytes | memoryview]:
-        """Chunks that add up to one stripe, to less at the end, to nothing after it."""
-        taken = await self._take()
-        if self._left_bytes is not None:
-            self._left_bytes -= min(self._left_bytes, sum(map(len, taken)))
-        return taken
-
-    async def _take(self) -> list[bytes | memoryview]:
-        taken: list[bytes | memoryview] = []
-        room = self._size_bytes
-        while room and not self.ended:
-            view = self._rest
-            self._rest = None
-            if view is None:
-                try:
-                    view = memoryview(await anext(self._chunks))
-                except StopAsyncIteration:
-                    self.ended = True
-                    break
-            taken.append(view[:room])
-            if len(view) > room:
-                self._rest = view[room:]
-            room -= min(room, len(view))
-        if not room and self._rest is None and not self.ended:
-            await self._look_ahead()
-        return taken
-
-    async def _look_ahead(self) -> None:
-        """Know whether a full stripe was the last one."""
-        async for chunk in self._chunks:
-            if len(chunk):
-                self._rest = memoryview(chunk)
-                return
-        self.ended = True

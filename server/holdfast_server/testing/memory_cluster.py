@@ -19,7 +19,7 @@ from holdfast_server.contract.config import ErasureConfig, KeyFiles, PoolConfig,
 from holdfast_server.drives import keys
 from holdfast_server.drives.port import Drive, DriveOffline, DriveStatus, Register
 from holdfast_server.objects.erasure_set import ErasureSet
-from holdfast_server.objects.port import Attributes, Digest, Versioning
+from holdfast_server.objects.port import Attributes, Digest, Filler, Versioning
 from holdfast_server.objects.record import object_register
 from holdfast_server.objects.store import ObjectStore
 from holdfast_server.placement.map import PoolMap
@@ -60,8 +60,14 @@ class BytesBody:
         refusal: Exception | None = None,
         headers: dict[str, str] | None = None,
         versioning: Versioning = Versioning.OFF,
+        fills: bool = False,
+        fails_after_fills: int = 0,
     ) -> None:
+        """`fills`: it is received in place, and raises its failure after so many stripes."""
         self.size_bytes: int | None = len(data)
+        self.filler: Filler | None = self if fills else None
+        self._filled = 0
+        self._fills_left = fails_after_fills
         self._md5 = md5(usedforsecurity=False)
         self.digests: Sequence[Digest] = (self._md5,)
         self.finished = 0
@@ -71,6 +77,15 @@ class BytesBody:
         self._refusal = refusal
         self._headers = headers or {}
         self._versioning = versioning
+
+    async def fill(self, targets: Sequence[memoryview]) -> None:
+        if self._failure is not None:
+            self._fills_left -= 1
+            if self._fills_left < 0 or self._filled + sum(map(len, targets)) == len(self._data):
+                raise self._failure
+        for target in targets:
+            target[:] = self._data[self._filled : self._filled + len(target)]
+            self._filled += len(target)
 
     async def chunks(self) -> AsyncIterator[bytes | memoryview]:
         view = memoryview(self._data)

@@ -16,7 +16,17 @@ from dataclasses import dataclass, field
 
 from holdfast_server.objects import record
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
-from holdfast_server.objects.port import Attributes, Condition, Conflict, Digest, Missing, ObjectError, PartRef, Reader
+from holdfast_server.objects.port import (
+    Attributes,
+    Condition,
+    Conflict,
+    Digest,
+    Filler,
+    Missing,
+    ObjectError,
+    PartRef,
+    Reader,
+)
 from holdfast_server.objects.record import Record
 from holdfast_server.sealing.envelope import Seal
 from holdfast_server.testing.sim.cluster import Cluster, Coordinator, current_operation
@@ -52,6 +62,13 @@ class NumberedBody:
         self._number = number
         self.size_bytes: int | None = len(data)
         self.digests: Sequence[Digest] = ()
+        self.filler: Filler | None = self if number % 2 else None
+        self._filled = 0
+
+    async def fill(self, targets: Sequence[memoryview]) -> None:
+        for target in targets:
+            target[:] = self._data[self._filled : self._filled + len(target)]
+            self._filled += len(target)
 
     async def chunks(self) -> AsyncIterator[bytes | memoryview]:
         yield self._data

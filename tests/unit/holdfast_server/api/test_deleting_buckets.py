@@ -52,6 +52,7 @@ async def test_an_object_that_arrives_before_the_fence_keeps_the_bucket(api) -> 
 class LateBody:
     size_bytes = 1
     digests = ()
+    filler = None
 
     async def chunks(self):
         yield b"1"

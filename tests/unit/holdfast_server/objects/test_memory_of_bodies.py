@@ -14,8 +14,8 @@ from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.objects.port import TooSlow
 from holdfast_server.testing.memory_cluster import BUCKET, BytesBody, MemoryCluster
 
-STRIPE_HELD_BYTES = 4 * MIB
-"""Of a stripe of 1 MiB in a 2+2 set: in pieces, in one, and twice that in shards."""
+STRIPE_HELD_BYTES = 3 * MIB
+"""Of a stripe of 1 MiB in a 2+2 set: in pieces, and twice that in shards."""
 BATCH_HELD_BYTES = 6 * MIB
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import random
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from holdfast_server.drives.port import DriveError, DriveFaulty, DriveOffline
+from holdfast_server.memory.limits import MemoryLimits
+from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.objects import record
 from holdfast_server.objects.port import Conflict, OutOfSpace, Unavailable
 from holdfast_server.objects.record import STRIPE_SIZE_BYTES, Record
@@ -25,7 +28,8 @@ def noise(size: int) -> bytes:
     return random.Random(size).randbytes(size)
 
 
-BIG = noise(150_000)
+BIG_SIZE = 150_000
+BIG = noise(BIG_SIZE)
 
 
 class Refused(Exception):
@@ -67,6 +71,39 @@ async def test_chunks_of_any_size_make_the_same_object(cluster: MemoryCluster, c
     data = noise(2 * STRIPE_SIZE_BYTES + 5 if chunk > 7 else 66_000)
     await cluster.put("k", data, chunk_size_bytes=chunk)
     assert await cluster.get("k") == data
+
+
+@pytest.mark.parametrize("size", [65_537, STRIPE_SIZE_BYTES, 2 * STRIPE_SIZE_BYTES, 11 * STRIPE_SIZE_BYTES + 3])
+async def test_what_is_received_in_place_is_the_same_object(cluster: MemoryCluster, size: int) -> None:
+    """Also where some of it is asked for before there is room for more."""
+    data = noise(size)
+    for limits in (MemoryLimits(), MemoryLimits(write_bytes=5 * STRIPE_SIZE_BYTES)):
+        cluster.store.memory = PodMemory(limits)
+        body = BytesBody(data, fills=True)
+        await cluster.store.put_object(BUCKET, "k", body)
+        assert body.finished == 1
+        assert cluster.store.memory.writes.used == 0
+        for away in ((), (0, 1), (2, 3)):
+            with cluster.away(*away):
+                assert await cluster.get("k") == data
+    reader = await cluster.store.open_object(BUCKET, "k")
+    assert reader is not None
+    assert reader.record.etag == hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+@pytest.mark.parametrize("size", [BIG_SIZE, 7 * STRIPE_SIZE_BYTES])
+async def test_a_body_that_breaks_off_while_it_is_received_in_place_leaves_nothing(
+    cluster: MemoryCluster, size: int
+) -> None:
+    await cluster.put("k", b"before")
+    for pieces in range(3):
+        body = BytesBody(noise(size), fills=True, failure=Refused(), fails_after_fills=pieces)
+        with pytest.raises(Refused):
+            await cluster.store.put_object(BUCKET, "k", body)
+    await cluster.settle()
+    assert await cluster.get("k") == b"before"
+    assert cluster.store.memory.writes.used == 0
+    assert not cluster.unnamed_shards()
 
 
 async def test_overwrite_and_delete(cluster: MemoryCluster) -> None:
