@@ -10,7 +10,7 @@ import time
 import pytest
 import xxhash
 
-from holdfast_server.drives import disk_threads, local
+from holdfast_server.drives import disk_threads, durable_files, local
 from holdfast_server.drives.disk_threads import DiskThreads, Watch
 from holdfast_server.drives.port import (
     CommitMode,
@@ -126,22 +126,24 @@ async def test_a_hung_read_of_a_shard_lets_everybody_go_and_holds_no_more_thread
     assert await drive.read_blocks(DATA_ID, 0, 1) == ([BLOCK], [HASH])
 
 
-async def test_a_shard_whose_seal_was_cut_off_is_not_there_until_it_is_sealed_again(open_drive, monkeypatch):
+@pytest.mark.parametrize(("where", "call"), [(os, "fdatasync"), (durable_files, "fsync_folder")])
+async def test_a_seal_whose_caller_was_let_go_counts_once_it_has_ended(open_drive, monkeypatch, where, call):
     drive = await open_drive()
     await drive.stage(DATA_ID, 0, [BLOCK], [HASH])
-    hold = Hold(monkeypatch, os, "fdatasync")
+    hold = Hold(monkeypatch, where, call)
     sealing = asyncio.create_task(drive.seal(DATA_ID))
     with pytest.raises(DriveOffline):
         await sealing
-    hold.release()
-    await until(lambda: drive.status().state is DriveState.FULL)
+    shards = drive._parts.shards
+    assert not shards.is_staged(DATA_ID)
     with pytest.raises(ShardMissing):
-        await drive.read_blocks(DATA_ID, 0, 1)
-    held = Held(10, False, b"r", 0, None, (DATA_ID,))
-    request = CommitRequest(Register(SPACE, "key"), held, CommitMode.HEAL, watermark=0)
-    assert (await drive.commit(request)).status is CommitStatus.NO_DATA
+        shards.read(DATA_ID, 0, 1)
+    hold.release()
+    await until(lambda: drive.status().state is DriveState.FULL and shards.is_staged(DATA_ID))
     await drive.stage(DATA_ID, 0, [BLOCK], [HASH])
     await drive.seal(DATA_ID)
+    held = Held(10, False, b"r", 0, None, (DATA_ID,))
+    request = CommitRequest(Register(SPACE, "key"), held, CommitMode.HEAL, watermark=0)
     assert (await drive.commit(request)).status is CommitStatus.OK
     assert await drive.read_blocks(DATA_ID, 0, 1) == ([BLOCK], [HASH])
 
