@@ -20,6 +20,7 @@ USUAL_SEEDS = 60
 QUICK = {
     "1 acknowledged one short of W": ("uploads",),
     "1 marks prove nothing": ("power",),
+    "1 reduced versions need the set's copies": ("reduced_torn",),
     "2 acknowledged before all have answered": ("conditions",),
     "3 an empty replacement votes": ("left_out",),
     "3 a replacement's fence counts": ("weak_fence",),
@@ -36,6 +37,7 @@ QUICK = {
     "8 fences that fail are ignored": ("take_back",),
     "8 no deadline before taking back": ("early_heal",),
     "8 taken back by counting": ("take_back",),
+    "8 reduced versions need the set's denials": ("reduced_torn",),
     "9 repairs go over watermarks": ("rebuild",),
     "10 dropped before all agree": ("half_told",),
     "10 dropped at once": ("slow_reader",),

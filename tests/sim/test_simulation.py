@@ -19,6 +19,7 @@ SEEDS = int(os.environ.get("HOLDFAST_SIM_SEEDS", "0"))
 USUAL_SEEDS = {
     "any": 30, "large": 4, "mended": 5, **dict.fromkeys(SCRIPTED_GEOMETRIES, 3),
     **dict.fromkeys((*versioned.PROFILES, *aging.PROFILES), 2),
+    **{name: 2 for name in RUNS if name.startswith("reduced")},
 }  # fmt: skip
 """Where no number is asked for."""
 OTHER_SEEDS = 8

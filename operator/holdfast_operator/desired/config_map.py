@@ -77,7 +77,13 @@ def _pool(tenant: TenantSpec, record: PoolRecord, cluster_domain: str) -> config
         name=record.name,
         servers=record.servers,
         volumes_per_server=record.volumes_per_server,
-        erasure=config.ErasureConfig(set_size=record.set_size, parity=record.parity),
+        erasure=config.ErasureConfig(
+            set_size=record.set_size,
+            parity=record.parity,
+            reduced_redundancy_parity=next(
+                (pool.reduced_redundancy_parity for pool in tenant.pools if pool.name == record.name), None
+            ),
+        ),
         pod_name_prefix=labels.pod_name_prefix(tenant.name, record.name),
         host_suffix=f".{service}.{tenant.namespace}.svc.{cluster_domain}",
         drive_path=paths.DRIVE_PATH,

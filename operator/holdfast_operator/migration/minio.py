@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast_operator.tenant.parse import parse_tenant
-from holdfast_server.contract import names
+from holdfast_server.contract import geometry, names
 
 MINIO_GROUP = "minio.min.io/"
 _LIKE_OURS = (
@@ -78,7 +78,12 @@ _CARRIED_VARIABLES = (
     "MINIO_SITE_REGION",
     "MINIO_DOMAIN",
     "MINIO_STORAGE_CLASS_STANDARD",
+    "MINIO_STORAGE_CLASS_RRS",
 )
+_PARITIES = {
+    "MINIO_STORAGE_CLASS_STANDARD": "parity",
+    "MINIO_STORAGE_CLASS_RRS": "reducedRedundancyParity",
+}
 _EC = re.compile(r"EC:(\d+)")
 
 
@@ -152,10 +157,10 @@ def _spec(conversion: _Conversion, spec: Mapping[str, Any]) -> dict[str, Any]:
     domains = _domains(conversion, rest.pop("features", None) or {}, variables)
     if domains:
         result["domains"] = domains
-    parity = _parity(conversion, variables)
+    erasure = _erasure(conversion, variables)
     priority = rest.pop("priorityClassName", "")
     result["pools"] = [
-        _pool(conversion, index, pool, parity, priority) for index, pool in enumerate(rest.pop("pools", None) or [])
+        _pool(conversion, index, pool, erasure, priority) for index, pool in enumerate(rest.pop("pools", None) or [])
     ]
     buckets = rest.pop("buckets", None) or []
     if buckets:
@@ -265,16 +270,21 @@ def _secret(conversion: _Conversion, name: str, access_key: str, secret_key: str
 # --- pools and what they hold
 
 
-def _parity(conversion: _Conversion, variables: Mapping[str, str]) -> int | None:
-    standard = variables.get("MINIO_STORAGE_CLASS_STANDARD", "")
-    matched = _EC.fullmatch(standard)
-    if standard and matched is None:
-        conversion.note("MINIO_STORAGE_CLASS_STANDARD", f"{standard!r} is not EC:<parity>; the default parity is used")
-    return int(matched[1]) if matched else None
+def _erasure(conversion: _Conversion, variables: Mapping[str, str]) -> dict[str, int]:
+    """What is said of parity."""
+    said = {}
+    for name, ours in _PARITIES.items():
+        value = variables.get(name, "")
+        matched = _EC.fullmatch(value)
+        if matched:
+            said[ours] = int(matched[1])
+        elif value:
+            conversion.note(name, f"{value!r} is not EC:<parity>; the default parity is used")
+    return said
 
 
 def _pool(
-    conversion: _Conversion, index: int, pool: Mapping[str, Any], parity: int | None, priority: str
+    conversion: _Conversion, index: int, pool: Mapping[str, Any], erasure: Mapping[str, int], priority: str
 ) -> dict[str, Any]:
     rest = dict(pool)
     where = f"spec.pools[{index}]"
@@ -283,8 +293,9 @@ def _pool(
         "servers": rest.pop("servers", 0),
         "volumesPerServer": rest.pop("volumesPerServer", 0),
     }
-    if parity is not None:
-        result["erasure"] = {"parity": parity}
+    fitting = _fitting(conversion, f"{where}.erasure", result, erasure)
+    if fitting:
+        result["erasure"] = fitting
     result["volumeClaimTemplate"] = _claim(conversion, where, rest.pop("volumeClaimTemplate", None) or {})
     result.update({key: rest.pop(key) for key in _LIKE_OURS if rest.get(key)})
     if priority:
@@ -292,6 +303,21 @@ def _pool(
     for key, value in rest.items():
         _left_over(conversion, f"{where}.{key}", key, value, _POOL_DROPPED)
     return result
+
+
+def _fitting(
+    conversion: _Conversion, where: str, pool: Mapping[str, Any], erasure: Mapping[str, int]
+) -> dict[str, int]:
+    """Without a reduced parity that this pool's objects could not be read with while one pod is away."""
+    servers, volumes, reduced = pool["servers"], pool["volumesPerServer"], erasure.get("reducedRedundancyParity")
+    fitting = dict(erasure)
+    try:
+        quorums = geometry.resolve(servers, volumes, None, erasure.get("parity"))
+        geometry.reduced_parity(servers, volumes, quorums, reduced)
+    except (geometry.GeometryError, TypeError) as error:
+        if fitting.pop("reducedRedundancyParity", None) is not None:
+            conversion.note(where, f"{error}; the default is used")
+    return fitting
 
 
 def _pool_name(conversion: _Conversion, where: str, index: int, name: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from holdfast_operator.ledger import PoolRecord
 from holdfast_operator.observe.health import PodView
@@ -37,6 +38,14 @@ class DriveView:
     """Serves, and takes no new data for want of room."""
 
 
+class LossesLeft(NamedTuple):
+    """How many may be lost now, whichever they are, while writes go on and nothing becomes unreadable."""
+
+    drives: int
+    servers: int
+    nodes: int
+
+
 @dataclass(frozen=True, slots=True)
 class SetView:
     pool: str
@@ -57,9 +66,23 @@ class SetView:
     stuck: int = 0
     """Versions that the drives can neither decide nor rebuild."""
 
+    answering: tuple[tuple[int, bool], ...] = ()
+    """Of each drive that answers its server, and whether it is full."""
+    answering_by_node: tuple[tuple[int, bool], ...] = ()
+    """The same, with one server standing for all on its node."""
+
     @property
     def whole(self) -> bool:
         return self.ok == self.size
+
+    def losses_left_of(self, parity: int) -> LossesLeft:
+        """What objects with that parity bear now."""
+        quorums = geometry.quorums(self.size, parity)
+        return LossesLeft(
+            geometry.losses_left(quorums, self.ok, len(self.answering) - self.ok),
+            geometry.server_losses_left(quorums, self.answering),
+            geometry.server_losses_left(quorums, self.answering_by_node),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +151,7 @@ def merge_views(
             members = [_drive(pool.name, slot, said, one) for slot, one in zip(slots, told, strict=True)]
             full = sum(member.state == OK for member in members)
             answering = [(member.ordinal, member.state == OK) for member in members if member.state in _ANSWERING]
+            by_node = _by_node(pool.name, answering, nodes or {})
             drives += members
             ballots = votes.get((pool.name, index), [])
             sets.append(
@@ -140,9 +164,11 @@ def merge_views(
                     readable=_majority(ballot.readable for ballot in ballots),
                     losses_left=geometry.losses_left(quorums, full, len(answering) - full),
                     server_losses_left=geometry.server_losses_left(quorums, answering),
-                    node_losses_left=geometry.server_losses_left(quorums, _by_node(pool.name, answering, nodes or {})),
+                    node_losses_left=geometry.server_losses_left(quorums, by_node),
                     queue_length=max((one.queue_length for one in told if one is not None), default=0),
                     stuck=stuck.get((pool.name, index), 0),
+                    answering=tuple(answering),
+                    answering_by_node=tuple(by_node),
                 )
             )
     return Redundancy(

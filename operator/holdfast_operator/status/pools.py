@@ -40,7 +40,24 @@ def derive_pool(pool: PoolSpec, ledger: Ledger, pods: Sequence[PodState], redund
             "servers": min((view.server_losses_left for view in own.sets), default=0),
             "nodes": min((view.node_losses_left for view in own.sets), default=0),
         },
+        **_reduced_redundancy(pool, own),
         **({"healing": healing} if healing else {}),
+    }
+
+
+def _reduced_redundancy(pool: PoolSpec, own: Redundancy) -> dict[str, Any]:
+    """What objects of reduced redundancy bear, where it is not what others do."""
+    parity = pool.reduced_parity
+    if parity == pool.quorums.parity_shards:
+        return {}
+    left = [view.losses_left_of(parity) for view in own.sets]
+    return {
+        "reducedRedundancy": {
+            "parity": parity,
+            "drives": min((one.drives for one in left), default=0),
+            "servers": min((one.servers for one in left), default=0),
+            "nodes": min((one.nodes for one in left), default=0),
+        }
     }
 
 

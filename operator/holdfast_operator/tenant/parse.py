@@ -227,11 +227,13 @@ def _pool(fields: Fields) -> PoolSpec:
     name = fields.text("name", required=True, max_size=40, pattern=limits.DNS_LABEL)
     servers = fields.required_integer("servers", low=1, high=limits.MAX_SERVERS)
     volumes = fields.required_integer("volumesPerServer", low=1, high=limits.MAX_VOLUMES_PER_SERVER)
+    quorums, reduced_parity = _quorums(fields, servers, volumes)
     pool = PoolSpec(
         name=name,
         servers=servers,
         volumes_per_server=volumes,
-        quorums=_quorums(fields, servers, volumes),
+        quorums=quorums,
+        reduced_redundancy_parity=reduced_parity,
         claim=_claim(fields.child("volumeClaimTemplate")),
         pods=_pod_settings(fields),
     )
@@ -239,16 +241,20 @@ def _pool(fields: Fields) -> PoolSpec:
     return pool
 
 
-def _quorums(fields: Fields, servers: int, volumes: int) -> geometry.Quorums:
+def _quorums(fields: Fields, servers: int, volumes: int) -> tuple[geometry.Quorums, int | None]:
+    """The set's, and the parity of objects of reduced redundancy if it is said."""
     erasure = fields.child("erasure")
     size = erasure.integer("setSize", None, low=1, high=geometry.MAX_SET_SIZE)
     parity = erasure.integer("parity", None, low=0, high=geometry.MAX_SET_SIZE // 2)
+    reduced = erasure.integer("reducedRedundancyParity", None, low=1, high=geometry.MAX_SET_SIZE // 2)
     erasure.finish()
-    nothing = geometry.quorums(1, 0)
+    nothing = (geometry.quorums(1, 0), None)
     if servers < 1 or volumes < 1:
         return nothing  # its own fault is noted already
     try:
-        return geometry.resolve(servers, volumes, size, parity)
+        found = geometry.resolve(servers, volumes, size, parity)
+        geometry.reduced_parity(servers, volumes, found, reduced)
+        return found, reduced
     except geometry.GeometryError as error:
         field, _, message = str(error).partition(": ")
         if message:

@@ -51,6 +51,14 @@ class PoolSpec:
     quorums: geometry.Quorums
     claim: VolumeClaim
     pods: PodSettings = PodSettings()
+    reduced_redundancy_parity: int | None = None
+    """As the Tenant says it, if it does."""
+
+    @property
+    def reduced_parity(self) -> int:
+        """Of objects of reduced redundancy that are written now."""
+        chosen = self.reduced_redundancy_parity
+        return geometry.reduced_parity(self.servers, self.volumes_per_server, self.quorums, chosen)
 
     @property
     def tolerated_servers(self) -> int:

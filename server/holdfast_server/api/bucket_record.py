@@ -33,7 +33,10 @@ sealed as if it were the object; so it refuses the bucket."""
 LOCKED_FORMAT = 4
 """Of a bucket with object lock: a release that knows nothing of that would delete what is locked; so it refuses the
 bucket."""
-NEWEST_FORMAT = LOCKED_FORMAT
+REDUCED_FORMAT = 5
+"""Of a bucket that has, or may have, objects of reduced redundancy: a release that knows nothing of that would take one
+that failed for one that succeeded; so it refuses the bucket."""
+NEWEST_FORMAT = REDUCED_FORMAT
 ACTIVE = "active"
 DELETING = "deleting"
 

@@ -15,7 +15,8 @@ import logging
 import msgspec
 
 from holdfast_server.api import bucket_record
-from holdfast_server.api.bucket_record import ACTIVE, DELETING, BucketRecord, document_name
+from holdfast_server.api.bucket_record import ACTIVE, DELETING, BucketRecord, document_name, raised
+from holdfast_server.api.bucket_settings import change_bucket
 from holdfast_server.api.buckets_cache import LEASE_SECONDS, BucketBusy, BucketGone
 from holdfast_server.api.call import Call, owner_element
 from holdfast_server.api.deleted_buckets import remember_deleted
@@ -234,6 +235,18 @@ async def let_go(services: Services, marked: BucketRecord) -> None:
         # A pod that does not answer may still hold a lease from before the mark, and have begun to commit under it.
         waited_seconds = services.clock.monotonic_seconds() - marked_at
         await services.clock.sleep(max(0.0, LEASE_SECONDS + services.limits.operation_seconds - waited_seconds))
+
+
+async def raise_format(call: Call, bucket: BucketRecord, format_: int) -> None:
+    """Afterwards no pod of a release that does not know this format of a bucket's document reads from the bucket, nor
+    writes into it.  Raises as `change_bucket`."""
+
+    def raised_now(now: BucketRecord) -> BucketRecord:
+        if now.id != bucket.id:
+            raise BucketGone(now.name)
+        return raised(now, format_)
+
+    await let_go(call.services, await change_bucket(call, raised_now))
 
 
 async def _is_empty(services: Services, bucket: BucketRecord) -> bool:

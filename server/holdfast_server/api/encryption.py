@@ -21,8 +21,7 @@ import msgspec
 
 from holdfast_server.api.bucket_record import SEALED_FORMAT, BucketRecord
 from holdfast_server.api.bucket_settings import change_bucket, current_bucket
-from holdfast_server.api.buckets import let_go
-from holdfast_server.api.buckets_cache import BucketGone
+from holdfast_server.api.buckets import raise_format
 from holdfast_server.api.call import Call
 from holdfast_server.contract.encryption_keys import DEFAULT_KEY
 from holdfast_server.objects.port import Reader, Record
@@ -139,12 +138,7 @@ async def prepare(call: Call, bucket: BucketRecord) -> None:
             "knows of encryption.",
         )
 
-    def sealed(now: BucketRecord) -> BucketRecord:
-        if now.id != bucket.id:
-            raise BucketGone(now.name)
-        return msgspec.structs.replace(now, format=max(now.format, SEALED_FORMAT))
-
-    await let_go(call.services, await change_bucket(call, sealed))
+    await raise_format(call, bucket, SEALED_FORMAT)
 
 
 def seal_of_part(call: Call, bucket: BucketRecord, upload: Record) -> tuple[Seal | None, dict[str, str]]:

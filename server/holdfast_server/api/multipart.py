@@ -18,6 +18,7 @@ from holdfast_server.api.new_object import new_object_headers
 from holdfast_server.api.object_lock import require_part_integrity
 from holdfast_server.api.objects_put import object_condition
 from holdfast_server.api.payload_body import WireBody
+from holdfast_server.api.redundancy import redundancy_of
 from holdfast_server.api.stored_headers import (
     checksum_elements,
     checksum_headers,
@@ -68,12 +69,13 @@ async def create_multipart_upload(call: Call) -> Response:
         seal, sealed = await seal_of_new_object(call, lease.bucket)
         if seal is not None:
             notes = msgspec.structs.replace(notes, ties_key=ties_key(seal.key))
+        redundancy = await redundancy_of(call, lease.bucket, headers)
         await lease.renew()
         lease.confirm()
         begun_ms = call.services.clock.now_ms()
         sealing = seal.sealing if seal is not None else None
         noted = msgspec.json.encode(notes)
-        upload_id = await call.objects.create_upload(lease.bucket.id, call.key, headers, noted, sealing)
+        upload_id = await call.objects.create_upload(lease.bucket.id, call.key, headers, noted, sealing, redundancy)
     answer = call.xml(create_multipart_upload_xml(call.bucket_name, call.key, encode_upload_id(upload_id)))
     answer.headers.update({**abort_of(lease.bucket, call.key, begun_ms), **sealed})
     if wanted:

@@ -12,6 +12,7 @@ from holdfast_server.api.object_lock import lock_headers
 from holdfast_server.api.objects_put import object_condition
 from holdfast_server.api.payload_body import CopyBody
 from holdfast_server.api.reading_again import starting_again
+from holdfast_server.api.redundancy import redundancy_of
 from holdfast_server.api.stored_headers import (
     STORAGE_CLASS_HEADER,
     TAGS,
@@ -75,9 +76,10 @@ async def _copy_object(call: Call) -> Response:
         algorithm = _checksum_of_copy(call, reader.record)
         size_bytes = _copied_size(reader.record.size_bytes)
         seal, sealed = await seal_of_new_object(call, lease.bucket, reader.record.sealing)
+        redundancy = await redundancy_of(call, lease.bucket, headers)
         body = CopyBody(reader, 0, size_bytes, lease, headers, algorithm, seal)
         await call.ticket.copy(size_bytes)
-        record = await call.objects.put_object(lease.bucket.id, call.key, body, condition, seal)
+        record = await call.objects.put_object(lease.bucket.id, call.key, body, condition, seal, redundancy)
     copied = copy_object_xml(record.etag, record.modified_ms, checksum_elements(record.checksums))
     told = {**written_headers(record), **expiry_of(lease.bucket, call.key, record), **sealed}
     return call.xml(copied, **told, **_source_headers(reader.record))

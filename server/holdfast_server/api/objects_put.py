@@ -7,6 +7,7 @@ from holdfast_server.api.encryption import seal_of_new_object
 from holdfast_server.api.lifecycle import expiry_of
 from holdfast_server.api.new_object import new_object_headers
 from holdfast_server.api.payload_body import WireBody
+from holdfast_server.api.redundancy import redundancy_of
 from holdfast_server.api.stored_headers import checksum_headers
 from holdfast_server.api.version_ids import written_headers
 from holdfast_server.objects.port import Condition, Record
@@ -33,12 +34,13 @@ async def put_object(call: Call) -> Response:
         condition = object_condition(parse_write_condition(call.headers))
         payload = payload_of(call.headers, call.context)
         seal, sealed = await seal_of_new_object(call, lease.bucket)
+        redundancy = await redundancy_of(call, lease.bucket, headers)
         body = WireBody(payload, call.body, lease, headers, seal=seal)
         if condition is not None:
             # Refuse before the body is sent; the object layer asks again when it counts.
             condition(await call.objects.head_object(lease.bucket.id, call.key))
         await call.ticket.stream(payload.max_size_bytes)
-        record = await call.objects.put_object(lease.bucket.id, call.key, body, condition, seal)
+        record = await call.objects.put_object(lease.bucket.id, call.key, body, condition, seal, redundancy)
     headers = {"etag": quote_etag(record.etag), **checksum_headers(record.checksums), **written_headers(record)}
     headers.update({**expiry_of(lease.bucket, call.key, record), **sealed})
     return Response(status=200, headers=headers)

@@ -21,6 +21,7 @@ from holdfast_server.api.identities import Identities
 from holdfast_server.api.lifecycle import expiry_of
 from holdfast_server.api.new_object import new_object_headers
 from holdfast_server.api.payload_body import etag_of
+from holdfast_server.api.redundancy import redundancy_of
 from holdfast_server.api.stored_headers import TYPE, checksum_headers
 from holdfast_server.api.version_ids import version_headers
 from holdfast_server.auth.principal import ANONYMOUS, Credentials, Principal
@@ -145,9 +146,10 @@ async def post_object(call: Call) -> Response:
         kept = new_object_headers(call, lease.bucket)
         checksum = checksums.requested_checksum(headers)
         seal, sealed = await seal_of_new_object(call, lease.bucket)
+        redundancy = await redundancy_of(call, lease.bucket, kept)
         body = FormBody(upload, lease, kept, checksum, (size_range[0], min(size_range[1], MAX_PUT_SIZE_BYTES)), seal)
         await call.ticket.stream(MAX_PUT_SIZE_BYTES if call.body.size_bytes is None else call.body.size_bytes)
-        record = await call.objects.put_object(lease.bucket.id, key, body, None, seal)
+        record = await call.objects.put_object(lease.bucket.id, key, body, None, seal, redundancy)
     return _answer(call, fields, record, {**expiry_of(lease.bucket, key, record), **sealed})
 
 

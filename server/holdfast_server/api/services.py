@@ -103,6 +103,10 @@ class Services:
     """Whether every pod of the tenant is reachable and of a release that knows of versions."""
     every_pod_keeps_locks: Callable[[], bool] = lambda: True
     """The same of locked versions."""
+    every_pod_reduces: Callable[[], bool] = lambda: True
+    """The same of versions with less redundancy than their erasure set."""
+    every_pod_in_reach_reduces: Callable[[], bool] = lambda: True
+    """The same, but for pods that cannot be reached."""
     sealing: SealingKeys = field(default_factory=SealingKeys)
     every_pod_knows_iam: Callable[[], bool] = lambda: True
     """The same of identities that clients make."""

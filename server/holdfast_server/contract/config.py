@@ -30,6 +30,9 @@ class TenantConfig(_Struct, frozen=True, kw_only=True):
 class ErasureConfig(_Struct, frozen=True, kw_only=True):
     set_size: int
     parity: int
+    reduced_redundancy_parity: int | None = None
+    """Of objects of the class REDUCED_REDUNDANCY that are written from now on; by default as `geometry.reduced_parity`
+    says."""
 
 
 class PoolConfig(_Struct, frozen=True, kw_only=True):
@@ -177,6 +180,9 @@ def to_builtins(config: ServerConfig) -> dict[str, object]:
         if document[name] is None:
             # Unknown to the release before, which pods still run while a tenant is upgraded.
             del document[name]
+    for pool in document["pools"]:
+        if pool["erasure"]["reducedRedundancyParity"] is None:
+            del pool["erasure"]["reducedRedundancyParity"]
     if config.object_ownership == DEFAULT_OBJECT_OWNERSHIP:
         del document["objectOwnership"]
     if not config.bucket_usage_metrics:
@@ -193,7 +199,9 @@ def _faults(config: ServerConfig) -> list[str]:
     for index, pool in enumerate(config.pools):
         where = f"pools[{index}]"
         try:
-            geometry.resolve(pool.servers, pool.volumes_per_server, pool.erasure.set_size, pool.erasure.parity)
+            erasure = pool.erasure
+            quorums = geometry.resolve(pool.servers, pool.volumes_per_server, erasure.set_size, erasure.parity)
+            geometry.reduced_parity(pool.servers, pool.volumes_per_server, quorums, erasure.reduced_redundancy_parity)
         except geometry.GeometryError as error:
             faults.append(f"{where}.{error}")
         if pool.name in pool_names:

@@ -12,8 +12,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 MAX_SET_SIZE = 16
+SET_SIZE_OF_TWO = 8
+"""From this size on, objects of reduced redundancy have two parity shards by default."""
 
 
 class GeometryError(ValueError):
@@ -41,7 +44,9 @@ class Quorums:
     """R = N - W + 1: any R drives meet every write quorum."""
 
 
+@lru_cache(MAX_SET_SIZE * MAX_SET_SIZE)
 def quorums(set_size: int, parity: int) -> Quorums:
+    """Of a set, and of a version that was coded with less parity than its set has."""
     data = set_size - parity
     write = data + 1 if data == parity else data
     return Quorums(set_size, data, parity, write, set_size - write + 1)
@@ -108,6 +113,25 @@ def resolve(servers: int, volumes_per_server: int, set_size: int | None = None, 
     return quorums(size, chosen)
 
 
+def reduced_parity(servers: int, volumes_per_server: int, q: Quorums, chosen: int | None = None) -> int:
+    """Parity shards of objects of the class REDUCED_REDUNDANCY, `chosen` or by default; raises GeometryError.
+
+    By default 1 for sets of less than 8 drives, else 2; never more than the set has.  Where the pool bears the loss of
+    a server, these objects have to as well, or every restart of a pod would make them unavailable: at least as many as
+    the drives that one server has in a set.
+    """
+    bears_a_server = tolerated_servers(servers, volumes_per_server, q) > 0
+    least = _drives_of_a_server(servers, volumes_per_server, q) if bears_a_server else min(1, q.parity_shards)
+    if chosen is None:
+        return min(q.parity_shards, max(least, 1 if q.set_size < SET_SIZE_OF_TWO else 2))
+    if least <= chosen <= q.parity_shards:
+        return chosen
+    why = f"; each server has {least} drives of a set" if least > 1 else ""
+    raise GeometryError(
+        f"erasure.reducedRedundancyParity: {chosen} is not within {least} to {q.parity_shards}, the parity{why}"
+    )
+
+
 def erasure_sets(servers: int, volumes_per_server: int, set_size: int) -> list[list[DriveSlot]]:
     """Every set as its N slots; the index of a slot in the list is the drive's *position* in the set.
 
@@ -147,8 +171,12 @@ def server_losses_left(q: Quorums, drives: Iterable[tuple[int, bool]]) -> int:
 
 def tolerated_servers(servers: int, volumes_per_server: int, q: Quorums) -> int:
     """Servers that may be lost, whichever they are, while writes go on in every set."""
-    worst = max(
+    return tolerated_drives(q) // _drives_of_a_server(servers, volumes_per_server, q)
+
+
+def _drives_of_a_server(servers: int, volumes_per_server: int, q: Quorums) -> int:
+    """How many drives of one set a server has, at most."""
+    return max(
         max(sum(1 for slot in group if slot.ordinal == s) for s in range(servers))
         for group in erasure_sets(servers, volumes_per_server, q.set_size)
     )
-    return tolerated_drives(q) // worst

@@ -27,6 +27,7 @@ from holdfast_server.drives.port import (
     Drive,
     DriveFull,
     Held,
+    PrepareStatus,
     QueryReply,
     Register,
 )
@@ -48,8 +49,15 @@ OFFERED_SECONDS = 20.0
 """How long after its stamp was given a write is still offered to drives: together with the deadline of a call and what
 clocks differ by, less than after what others take the coordinator for dead (`healing.OPERATION_DEADLINE_SECONDS`)."""
 
+WAITING = quorum.Decision(quorum.Verdict.WAIT)
+
 UNMARKED_AFTER_SECONDS = 5.0
 """A committed version that nobody has marked by then: the coordinator died between its answer and its notes."""
+
+
+class Contended(Unavailable):
+    """Enough drives promised for other writes, too few for this one, which needs more copies: another has the rest.
+    Nothing was written."""
 
 
 class Repairer(Protocol):
@@ -84,6 +92,8 @@ class Promise:
     """Full drives that gave one: those a commit under it may go to."""
     asked: Mapping[int, Drive]
     """All that may have given one, whether or not their answer arrived."""
+    contended: bool = False
+    """Some gave theirs to another write: they may yet give one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +163,12 @@ class ErasureSet:
         if len(drives) < self.quorums.read_quorum:
             raise Unavailable(f"{self.name}: {len(drives)} of {self.quorums.set_size} drives answer")
 
+        decision = WAITING
+
         def decided(replies: Answers[QueryReply]) -> bool:
-            return quorum.decide_read(self.quorums, replies, final=False).verdict is not quorum.Verdict.WAIT
+            nonlocal decision
+            decision = quorum.decide_read(self.quorums, replies, final=False)
+            return decision.verdict is not quorum.Verdict.WAIT
 
         began = self._clock.monotonic_seconds()
         replies = await ask(
@@ -165,7 +179,8 @@ class ErasureSet:
             patience_seconds=self._patience.seconds,
         )
         self._patience.learn(replies, self._clock.monotonic_seconds() - began)
-        decision = quorum.decide_read(self.quorums, replies, final=True)
+        if decision.verdict is quorum.Verdict.WAIT:
+            decision = quorum.decide_read(self.quorums, replies, final=True)
         highest = quorum.greatest_seen(replies)
         self._stamps.observe(highest)
         if decision.verdict is quorum.Verdict.ABSENT:
@@ -213,9 +228,11 @@ class ErasureSet:
         for attempt in range(LEASED_ATTEMPTS):
             until = self._offered_until()
             stamp = self.next_stamp(highest)
-            targets = self._targets(make_held(stamp))
-            replies = await self._send(register, stamp, until, targets, make_held, CommitMode.PLAIN, b"", refill)
-            outcome = quorum.judge_commit(self.quorums, targets, replies)
+            made = make_held(stamp)
+            numbers = self._numbers(made)
+            targets = self._enough({p: drive for p, drive in self.awake().items() if p in made}, numbers)
+            replies = await self._send(register, made, numbers, until, targets, CommitMode.PLAIN, b"", refill)
+            outcome = quorum.judge_commit(numbers, targets, replies)
             if outcome is quorum.CommitOutcome.COMMITTED:
                 return self._note(register, stamp, replies)
             highest = max((reply.highest for reply in replies.values()), default=0)
@@ -242,7 +259,8 @@ class ErasureSet:
         outcome, positions = quorum.judge_prepare(self.quorums, replies)
         if outcome is quorum.PrepareOutcome.PROMISED:
             highest = max(current.highest, *(replies[p].highest for p in positions))
-            return Promise(register, lease, highest, {p: drives[p] for p in positions}, drives)
+            contended = any(reply.status is PrepareStatus.LEASED for reply in replies.values())
+            return Promise(register, lease, highest, {p: drives[p] for p in positions}, drives, contended)
         self._background.spawn(self._release(register, lease, drives))
         if outcome is quorum.PrepareOutcome.FAILED:
             raise Unavailable(f"{self.name}: {len(replies)} drives answer, too few to promise a write")
@@ -279,18 +297,22 @@ class ErasureSet:
         until = self._offered_until()
         stamp = self.next_stamp(max(promise.highest, above))
         made = make_held(stamp)
+        numbers = self._numbers(made)
         taken: set[int] = set()
         try:
             # Those that promised may not be those that have the shards: below W nothing is sent, because a
             # commit that cannot succeed would be left undecided for nothing.
-            targets = self._enough({p: drive for p, drive in promise.drives.items() if p in made})
+            targets = {p: drive for p, drive in promise.drives.items() if p in made}
+            if promise.contended and len(targets) < numbers.write_quorum:
+                raise Contended(f"{self.name}: another write of {promise.register.key!r} is under way")
+            self._enough(targets, numbers)
             if first is not None:
                 await first(stamp)
             replies = await self._send(
-                promise.register, stamp, until, targets, make_held, CommitMode.CONDITIONAL, promise.lease, refill
+                promise.register, made, numbers, until, targets, CommitMode.CONDITIONAL, promise.lease, refill
             )
             taken = _accepted(replies)
-            if quorum.judge_commit(self.quorums, targets, replies) is not quorum.CommitOutcome.COMMITTED:
+            if quorum.judge_commit(numbers, targets, replies) is not quorum.CommitOutcome.COMMITTED:
                 raise self._failure(replies)
         finally:
             self.release_later(promise, taken)
@@ -305,32 +327,33 @@ class ErasureSet:
     async def _release(self, register: Register, lease: bytes, drives: Mapping[int, Drive]) -> None:
         await ask(drives, lambda _, drive: drive.release(register, lease))
 
-    def require_write_quorum(self) -> dict[int, Drive]:
-        """The drives a write can go to now.  Raises Unavailable at once where they are too few."""
-        return self._enough(self.awake())
+    def require_write_quorum(self, numbers: Quorums) -> dict[int, Drive]:
+        """The drives a write of a version with these numbers can go to now.  Raises Unavailable at once where they are
+        too few."""
+        return self._enough(self.awake(), numbers)
 
-    def _targets(self, made: Mapping[int, Held]) -> dict[int, Drive]:
-        return self._enough({position: drive for position, drive in self.awake().items() if position in made})
-
-    def _enough(self, targets: dict[int, Drive]) -> dict[int, Drive]:
-        if len(targets) < self.quorums.write_quorum:
+    def _enough(self, targets: dict[int, Drive], numbers: Quorums) -> dict[int, Drive]:
+        if len(targets) < numbers.write_quorum:
             raise Unavailable(
-                f"{self.name}: {len(targets)} drives can take the write, {self.quorums.write_quorum} are needed"
+                f"{self.name}: {len(targets)} drives can take the write, {numbers.write_quorum} are needed"
             )
         return targets
+
+    def _numbers(self, made: Mapping[int, Held]) -> Quorums:
+        """Of a version that is being written."""
+        return quorum.of_version(self.quorums, next(iter(made.values()))) if made else self.quorums
 
     async def _send(
         self,
         register: Register,
-        stamp: int,
+        made: Mapping[int, Held],
+        numbers: Quorums,
         until: float,
         targets: Mapping[int, Drive],
-        make_held: MakeHeld,
         mode: CommitMode,
         lease: bytes,
         refill: Refill | None,
     ) -> Answers[CommitReply]:
-        made = make_held(stamp)
         if self._clock.monotonic_seconds() >= until:
             raise Unavailable(f"{self.name}: the write of {register.key!r} took too long")
 
@@ -339,7 +362,7 @@ class ErasureSet:
 
         replies = await ask(targets, commit)
         without = [p for p, reply in replies.items() if reply.status is CommitStatus.NO_DATA]
-        if without and refill is not None and len(_accepted(replies)) < self.quorums.write_quorum:
+        if without and refill is not None and len(_accepted(replies)) < numbers.write_quorum:
             # They said no and took nothing, so the same stamp may be offered once more.
             refilled = await refill(without)
             in_time = self._clock.monotonic_seconds() < until

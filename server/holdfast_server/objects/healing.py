@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import stamp_ms
+from holdfast_server.contract.geometry import Quorums
 from holdfast_server.drives.port import (
     Block,
     CommitMode,
@@ -163,7 +164,7 @@ class Healer:
         """Rule 5: make an undecided version committed; True once W drives hold it."""
         have = set(quorum.holders(replies, stamp))
         have |= await self._copy(erasure_set, register, stamp, replies, CommitMode.ROLL_FORWARD)
-        if len(have) < erasure_set.quorums.write_quorum:
+        if len(have) < _numbers(erasure_set, replies, stamp).write_quorum:
             return False
         erasure_set.note_later(register, stamp, have)
         return True
@@ -182,7 +183,8 @@ class Healer:
     def _stuck(self, erasure_set: ErasureSet, replies: quorum.Replies, stamp: int) -> Stuck:
         held = quorum.versions(replies)[stamp]
         copies = len(quorum.holders(replies, stamp))
-        committed = copies >= erasure_set.quorums.write_quorum or stamp == quorum.greatest_mark(replies)
+        numbers = quorum.of_version(erasure_set.quorums, held)
+        committed = copies >= numbers.write_quorum or stamp == quorum.greatest_mark(replies)
         return Stuck(stamp, copies, quorum.copies_needed(erasure_set.quorums, held), committed)
 
     def may_be_in_flight(self, stamp: int) -> bool:
@@ -196,7 +198,7 @@ class Healer:
         drives = erasure_set.awake()
         others = {p: drive for p, drive in drives.items() if p not in have}
         fences = await ask(others, lambda _, drive: drive.fence(register, stamp))
-        if not quorum.fence_holds(erasure_set.quorums, fences):
+        if not quorum.fence_holds(_numbers(erasure_set, replies, stamp), fences):
             return False
         removed = await ask({p: drives[p] for p in have if p in drives}, lambda _, drive: drive.remove(register, stamp))
         return len(removed) == len(have)
@@ -254,6 +256,11 @@ class Healer:
         job = _CopyJob(self._clock, erasure_set, have)
         async with self._large:
             return await job.bring_shards({p: drives[p] for p in positions if p in drives})
+
+
+def _numbers(erasure_set: ErasureSet, replies: quorum.Replies, stamp: int) -> Quorums:
+    """Of that version."""
+    return quorum.of_version(erasure_set.quorums, quorum.versions(replies)[stamp])
 
 
 def _refused(reply: CommitReply | None) -> bool:

@@ -41,6 +41,7 @@ from holdfast_server.objects.erasure_set import (
     RETRY_PAUSE_SECONDS,
     UNMARKED_AFTER_SECONDS,
     Committed,
+    Contended,
     Current,
     ErasureSet,
     MakeHeld,
@@ -188,7 +189,7 @@ class LookUp:
                 finally:
                     if step.end is not None:
                         step.end()
-            except Overtaken:
+            except (Overtaken, Contended):
                 continue
             if committed is not None:
                 return committed

@@ -35,6 +35,7 @@ from holdfast_server.objects.port import (
     Missing,
     ObjectError,
     PartRef,
+    Redundancy,
     UploadInfo,
     Versioning,
 )
@@ -58,37 +59,47 @@ class Uploads:
         self._store = store
 
     async def create(
-        self, bucket_id: bytes, key: str, headers: dict[str, str], body: bytes, sealing: Sealing | None
+        self,
+        bucket_id: bytes,
+        key: str,
+        headers: dict[str, str],
+        body: bytes,
+        sealing: Sealing | None,
+        redundancy: Redundancy,
     ) -> bytes:
         upload_id = self._store.new_id()
-        template = Record(Kind.UPLOAD, 0, headers=headers, body=body, sealing=sealing)
         register = record.upload_register(bucket_id, key, upload_id)
-        await self._store.commit_record(register, template, home=self._store.set_of(register))
+        home = self._store.set_of(register)
+        numbers = self._store.numbers(home, redundancy)
+        # All parts are cut alike, whatever the pool says meanwhile.
+        cut = Geometry(numbers.data_shards, numbers.parity_shards) if numbers != home.quorums else None
+        template = Record(Kind.UPLOAD, 0, headers=headers, geometry=cut, body=body, sealing=sealing)
+        await self._store.commit_record(register, template, home=home)
         return upload_id
 
     async def get(self, bucket_id: bytes, key: str, upload_id: bytes) -> Record | None:
         return await self._store.live(record.upload_register(bucket_id, key, upload_id))
 
-    async def _home(self, bucket_id: bytes, key: str, upload_id: bytes) -> ErasureSet:
-        """Where an open upload is.  Raises Missing."""
+    async def _open(self, bucket_id: bytes, key: str, upload_id: bytes) -> tuple[ErasureSet, Record]:
+        """Where an open upload is, and what it is.  Raises Missing."""
         located = await self._store.look_up(record.upload_register(bucket_id, key, upload_id)).read()
         if located.live is None:
             raise Missing(f"no upload {upload_id.hex()}")
-        return located.erasure_set
+        return located.erasure_set, located.live
 
     async def put_part(
         self, bucket_id: bytes, key: str, upload_id: bytes, number: int, body: Body, seal: Seal | None
     ) -> Record:
-        home = await self._home(bucket_id, key, upload_id)
+        home, upload = await self._open(bucket_id, key, upload_id)
         register = record.part_register(bucket_id, key, upload_id, number)
         return await self._store.write_body(
-            register, Kind.PART, body, inline_limit_bytes=0, home=home, seal=seal, number=number
+            register, Kind.PART, body, inline_limit_bytes=0, home=home, seal=seal, number=number, like=upload.geometry
         )
 
     async def list_parts(
         self, bucket_id: bytes, key: str, upload_id: bytes, after: int = 0, limit: int = 1000
     ) -> tuple[list[tuple[int, Record]], bool]:
-        home = await self._home(bucket_id, key, upload_id)
+        home, _ = await self._open(bucket_id, key, upload_id)
         return await self._parts(home, bucket_id, key, upload_id, after, limit)
 
     async def _parts(
@@ -196,7 +207,7 @@ class Uploads:
         return made
 
     async def abort(self, bucket_id: bytes, key: str, upload_id: bytes) -> None:
-        home = await self._home(bucket_id, key, upload_id)
+        home, _ = await self._open(bucket_id, key, upload_id)
         register = record.upload_register(bucket_id, key, upload_id)
         await self._store.commit_record(register, Record(Kind.TOMBSTONE, 0), home=home)
 

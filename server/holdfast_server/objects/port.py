@@ -70,6 +70,16 @@ class Versioning(Enum):
     """All of it, but for the one version whose id is `null`: the write makes the new one."""
 
 
+class Redundancy(Enum):
+    """How many losses a write is to survive (docs/quorum.md)."""
+
+    FULL = auto()
+    """As many as its erasure set."""
+    REDUCED = auto()
+    """Fewer, and it takes less room: as many as the pool says at that moment.  Only once every pod judges versions by
+    their own numbers."""
+
+
 NULL_VERSION: Final = b"null"
 """Stands for the version that was written without an id of its own; every other is eight bytes (`Record.place`)."""
 
@@ -185,7 +195,13 @@ class Objects(Protocol):
 
     # --- objects
     async def put_object(
-        self, bucket_id: bytes, key: str, body: Body, condition: Condition | None = None, seal: Seal | None = None
+        self,
+        bucket_id: bytes,
+        key: str,
+        body: Body,
+        condition: Condition | None = None,
+        seal: Seal | None = None,
+        redundancy: Redundancy = Redundancy.FULL,
     ) -> Record:
         """`seal`: what the body is encrypted with; no two writes share one."""
 
@@ -252,9 +268,16 @@ class Objects(Protocol):
 
     # --- multipart
     async def create_upload(
-        self, bucket_id: bytes, key: str, headers: dict[str, str], body: bytes, sealing: Sealing | None = None
+        self,
+        bucket_id: bytes,
+        key: str,
+        headers: dict[str, str],
+        body: bytes,
+        sealing: Sealing | None = None,
+        redundancy: Redundancy = Redundancy.FULL,
     ) -> bytes:
-        """Returns the upload id, sixteen bytes.  `sealing` is what its parts will be sealed with."""
+        """Returns the upload id, sixteen bytes.  `sealing` is what its parts will be sealed with, `redundancy` theirs
+        and the object's, decided now."""
 
     async def get_upload(self, bucket_id: bytes, key: str, upload_id: bytes) -> Record | None:
         """The open upload; None if there is none (never was, completed, aborted)."""
@@ -312,5 +335,5 @@ class Objects(Protocol):
 __all__ = [
     "NULL_VERSION", "Attributes", "Body", "Condition", "Conflict", "Damaged", "Digest", "Kind", "Listed",
     "ListedVersion", "Listing", "Locked", "Missing", "ObjectError", "Objects", "OutOfSpace", "PartRef", "Reader",
-    "Record", "TooSlow", "Unavailable", "UploadInfo", "Vanished", "VersionListing", "Versioning",
+    "Record", "Redundancy", "TooSlow", "Unavailable", "UploadInfo", "Vanished", "VersionListing", "Versioning",
 ]  # fmt: skip

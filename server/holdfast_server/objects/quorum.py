@@ -5,6 +5,12 @@ read quorum R = N - W + 1.  `docs/quorum.md` gives the thirteen rules and the sc
 numbers below are its.  The words: a version is *committed* when W drives hold it or one holds it marked; a
 *full* drive is one that is not healing; a *healing* drive's silence proves nothing, what it holds counts.
 
+A version may have been coded with less parity than its set has (REDUCED_REDUNDANCY): K' data shards, P' = N - K'.  How
+stands in its record, which is the same on every drive, so everybody judges it by the same numbers, whatever they are
+configured with now: W' = K' >= W copies commit it, R' = N - W' + 1 <= R full drives deny it, K' serve it.  What is
+asked of a *set* stays the set's own R: any R drives meet every W, and so every W'.  `of_version` has the numbers of one
+version; docs/decisions/0014-reduced-redundancy.md has the argument.
+
 The invariant all functions share: a version that may have been acknowledged, or may have been read, is never
 judged absent, and a version that may still be superseded by something acknowledged is never judged current.
 Whatever cannot be decided stays undecided; the caller answers 503, not a guess.
@@ -18,6 +24,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from holdfast_server.contract import geometry
 from holdfast_server.contract.geometry import Quorums
 from holdfast_server.drives.port import (
     CommitReply,
@@ -28,6 +35,7 @@ from holdfast_server.drives.port import (
     PrepareStatus,
     QueryReply,
 )
+from holdfast_server.objects import record
 
 Replies = Mapping[int, QueryReply]
 """Answers by position in the set."""
@@ -57,9 +65,23 @@ _ABSENT = Decision(Verdict.ABSENT)
 _UNDECIDED = Decision(Verdict.UNDECIDED)
 
 
+def of_version(quorums: Quorums, held: Held) -> Quorums:
+    """The numbers of one version in a set with these; the set's own, unless it was coded with less parity."""
+    if held.shard_index < 0:
+        return quorums
+    cut = record.geometry_of(held.record)
+    if cut is None or not 0 < cut.parity_shards < quorums.parity_shards:
+        return quorums
+    return geometry.quorums(quorums.set_size, cut.parity_shards)
+
+
 def copies_needed(quorums: Quorums, held: Held) -> int:
-    """Copies without which a version cannot be served: K where it is coded, one where it is not."""
-    return quorums.data_shards if held.shard_index >= 0 else 1
+    """Copies without which a version cannot be served: K (of that version) where it is coded, one where it is not."""
+    return of_version(quorums, held).data_shards if held.shard_index >= 0 else 1
+
+
+def _may_serve(numbers: Quorums, held: Held, have: int) -> bool:
+    return have >= (numbers.data_shards if held.shard_index >= 0 else 1)
 
 
 def versions(replies: Replies) -> dict[int, Held]:
@@ -93,13 +115,14 @@ def decide_read(quorums: Quorums, replies: Replies, final: bool) -> Decision:
     found = versions(replies)
     for stamp in sorted((s for s in found if s >= mark), reverse=True):
         have = len(holders(replies, stamp))
-        servable = have >= copies_needed(quorums, found[stamp])
-        if have >= quorums.write_quorum or (stamp == mark and servable):
+        numbers = of_version(quorums, found[stamp])
+        servable = _may_serve(numbers, found[stamp], have)
+        if have >= numbers.write_quorum or (stamp == mark and servable):
             # Committed.  It is also the newest: R full answers without anything newer, or W holders, prove it.
-            if enough_full or (final and have >= quorums.write_quorum and len(replies) >= quorums.read_quorum):
+            if enough_full or (final and have >= numbers.write_quorum and len(replies) >= quorums.read_quorum):
                 return Decision(Verdict.CURRENT, stamp)
             return pending
-        if stamp > mark and _lacking(full, stamp) >= quorums.read_quorum:
+        if stamp > mark and _lacking(full, stamp) >= numbers.read_quorum:
             continue  # provably not committed
         if not final:
             return _WAIT
@@ -129,7 +152,8 @@ class CommitOutcome(Enum):
 
 
 def judge_commit(quorums: Quorums, asked: Collection[int], replies: Mapping[int, CommitReply]) -> CommitOutcome:
-    """Rules 1, 2 and 6.  `asked`: the positions a commit was sent to; the caller has waited for all of them."""
+    """Rules 1, 2 and 6.  `quorums`: of the version; `asked`: the positions a commit was sent to; the caller has waited
+    for all of them."""
     accepted = sum(1 for reply in replies.values() if reply.status is CommitStatus.OK)
     if accepted >= quorums.write_quorum:
         return CommitOutcome.COMMITTED
@@ -186,16 +210,17 @@ def decide_heal(quorums: Quorums, replies: Replies, stamp: int) -> HealStep:
     """
     held = versions(replies)[stamp]
     have = len(holders(replies, stamp))
-    servable = have >= copies_needed(quorums, held)
-    if have >= quorums.write_quorum or stamp == greatest_mark(replies):
+    numbers = of_version(quorums, held)
+    servable = _may_serve(numbers, held, have)
+    if have >= numbers.write_quorum or stamp == greatest_mark(replies):
         return HealStep.COPY if servable else HealStep.STUCK
     full = [reply for reply in replies.values() if not reply.healing]
-    if _lacking(full, stamp) >= quorums.read_quorum:
+    if _lacking(full, stamp) >= numbers.read_quorum:
         return HealStep.TAKE_BACK
     return HealStep.ROLL_FORWARD if servable else HealStep.STUCK
 
 
 def fence_holds(quorums: Quorums, replies: Mapping[int, FenceReply]) -> bool:
-    """Rule 8: R full drives promised never to take it."""
+    """Rule 8: R full drives promised never to take it.  `quorums`: of the version."""
     fenced = sum(1 for reply in replies.values() if reply.fenced and not reply.healing)
     return fenced >= quorums.read_quorum

@@ -184,6 +184,33 @@ def decode(data: bytes) -> Record:
         raise RecordCorrupt(str(error)) from error
 
 
+class _Head(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The fields up to the geometry; what is not asked for is not taken apart."""
+
+    kind: msgspec.Raw
+    stamp: msgspec.Raw
+    modified_ms: msgspec.Raw
+    size_bytes: msgspec.Raw
+    etag: msgspec.Raw
+    headers: msgspec.Raw
+    checksums: msgspec.Raw
+    geometry: Geometry | None = None
+
+
+_head_decoder = msgspec.msgpack.Decoder(_Head)
+
+
+def geometry_of(data: bytes) -> Geometry | None:
+    """How the shards of an encoded record were cut; None where there are none, or where this is no record (whoever
+    decodes it will find out).  On every read's path: it neither checks nor decodes the rest."""
+    if data[: len(MAGIC)] != MAGIC:
+        return None
+    try:
+        return _head_decoder.decode(memoryview(data)[_HEADER_SIZE_BYTES:]).geometry
+    except msgspec.MsgspecError:
+        return None
+
+
 def object_register(bucket_id: bytes, key: str, version: bytes = b"") -> Register:
     return Register(OBJECT_SPACE + bucket_id, key, version)
 

@@ -21,6 +21,8 @@ import msgspec
 from holdfast_server.clock.bounds import TimeBounds
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import HybridClock
+from holdfast_server.contract import geometry
+from holdfast_server.contract.geometry import Quorums
 from holdfast_server.drives.port import HIDDEN_INDEX, MAX_SCAN_ENTRIES, NO_SHARD, Drive, Held, Register
 from holdfast_server.erasure.codec import Codec, codec
 from holdfast_server.memory.pod_memory import PodMemory
@@ -44,6 +46,7 @@ from holdfast_server.objects.port import (
     ObjectError,
     PartRef,
     Reader,
+    Redundancy,
     UploadInfo,
     Versioning,
     VersionListing,
@@ -135,8 +138,11 @@ class ObjectStore:
     def all_sets(self) -> list[ErasureSet]:
         return [self.erasure_set(set_id) for set_id in self.pools.all_sets()]
 
-    def codec(self, erasure_set: ErasureSet) -> Codec:
-        return codec(erasure_set.quorums.data_shards, erasure_set.quorums.parity_shards)
+    def numbers(self, erasure_set: ErasureSet, redundancy: Redundancy) -> Quorums:
+        """Of what is written into that set now."""
+        if redundancy is Redundancy.REDUCED:
+            return self.pools.reduced_quorums(erasure_set.set_id)
+        return erasure_set.quorums
 
     def rotation(self, register: Register, erasure_set: ErasureSet) -> int:
         return self.pools.rotation(register.space[1:], register.key, erasure_set.quorums.set_size)
@@ -147,10 +153,16 @@ class ObjectStore:
     # ---------------------------------------------------------------- objects
 
     async def put_object(
-        self, bucket_id: bytes, key: str, body: Body, condition: Condition | None = None, seal: Seal | None = None
+        self,
+        bucket_id: bytes,
+        key: str,
+        body: Body,
+        condition: Condition | None = None,
+        seal: Seal | None = None,
+        redundancy: Redundancy = Redundancy.FULL,
     ) -> Record:
         register = record.object_register(bucket_id, key)
-        return await self.write_body(register, Kind.OBJECT, body, condition, seal=seal)
+        return await self.write_body(register, Kind.OBJECT, body, condition, seal=seal, redundancy=redundancy)
 
     async def write_body(
         self,
@@ -162,16 +174,21 @@ class ObjectStore:
         home: ErasureSet | None = None,
         seal: Seal | None = None,
         number: int = 0,
+        redundancy: Redundancy = Redundancy.FULL,
+        like: Geometry | None = None,
     ) -> Record:
-        """Stage a body and commit the record that names it.  `home`: as for `commit_record`; `number`: of a part."""
+        """Stage a body and commit the record that names it.  `home`: as for `commit_record`; `number`: of a part;
+        `like`: cut as that says, and not by `redundancy` as it is now."""
         erasure_set = home or self.set_of(register)
         rotation = self.rotation(register, erasure_set)
-        code = self.codec(erasure_set)
+        numbers = self.numbers(erasure_set, redundancy)
+        if like is not None:
+            numbers = geometry.quorums(erasure_set.quorums.set_size, like.parity_shards)
+        code = codec(numbers.data_shards, numbers.parity_shards)
         data_id = self.new_id()
         sealer = ChunkSealer(key_of_extent(seal, data_id, number)) if seal is not None else None
-        quorum_needed = erasure_set.quorums.write_quorum
-        writer = ShardWriter(code, quorum_needed, self._executor, self.background, self.memory.writes, sealer)
-        targets = erasure_set.require_write_quorum()
+        writer = ShardWriter(code, numbers.write_quorum, self._executor, self.background, self.memory.writes, sealer)
+        targets = erasure_set.require_write_quorum(numbers)
         staged = await writer.write(body, targets, rotation, data_id, inline_limit_bytes)
         template = _record_of(kind, staged, code, seal)
 
@@ -443,9 +460,15 @@ class ObjectStore:
     # ---------------------------------------------------------------- multipart
 
     async def create_upload(
-        self, bucket_id: bytes, key: str, headers: dict[str, str], body: bytes, sealing: Sealing | None = None
+        self,
+        bucket_id: bytes,
+        key: str,
+        headers: dict[str, str],
+        body: bytes,
+        sealing: Sealing | None = None,
+        redundancy: Redundancy = Redundancy.FULL,
     ) -> bytes:
-        return await self._uploads.create(bucket_id, key, headers, body, sealing)
+        return await self._uploads.create(bucket_id, key, headers, body, sealing, redundancy)
 
     async def get_upload(self, bucket_id: bytes, key: str, upload_id: bytes) -> Record | None:
         return await self._uploads.get(bucket_id, key, upload_id)

@@ -44,7 +44,9 @@ SEALING_FEATURE = "sealing"
 """It does not serve what was encrypted as if it were the object."""
 STAGE_LAST_FEATURE = "stage-last"
 """It seals a shard with its last blocks."""
-FEATURES = (VERSIONS_FEATURE, LOCKS_FEATURE, IAM_FEATURE, SEALING_FEATURE, STAGE_LAST_FEATURE)
+REDUCED_FEATURE = "reduced"
+"""It judges each version by the parity that it was coded with."""
+FEATURES = (VERSIONS_FEATURE, LOCKS_FEATURE, IAM_FEATURE, SEALING_FEATURE, STAGE_LAST_FEATURE, REDUCED_FEATURE)
 """Of this release."""
 
 MAX_BLOCKS_PER_READ = 8

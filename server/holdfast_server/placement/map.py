@@ -36,6 +36,8 @@ class SetId:
 class Pool:
     config: PoolConfig
     quorums: geometry.Quorums
+    reduced: geometry.Quorums
+    """Of objects of reduced redundancy that are written now; those that were written may have others."""
     sets: tuple[tuple[geometry.DriveSlot, ...], ...]
 
 
@@ -57,6 +59,10 @@ class PoolMap:
 
     def quorums(self, set_id: SetId) -> geometry.Quorums:
         return self.pools[set_id.pool].quorums
+
+    def reduced_quorums(self, set_id: SetId) -> geometry.Quorums:
+        """Of objects of reduced redundancy that are written now."""
+        return self.pools[set_id.pool].reduced
 
     def slots(self, set_id: SetId) -> tuple[geometry.DriveSlot, ...]:
         return self.pools[set_id.pool].sets[set_id.index]
@@ -100,8 +106,11 @@ class PoolMap:
 def _pool(config: PoolConfig) -> Pool:
     erasure = config.erasure
     quorums = geometry.resolve(config.servers, config.volumes_per_server, erasure.set_size, erasure.parity)
+    reduced = geometry.reduced_parity(
+        config.servers, config.volumes_per_server, quorums, erasure.reduced_redundancy_parity
+    )
     groups = geometry.erasure_sets(config.servers, config.volumes_per_server, erasure.set_size)
-    return Pool(config, quorums, tuple(tuple(group) for group in groups))
+    return Pool(config, quorums, geometry.quorums(quorums.set_size, reduced), tuple(tuple(group) for group in groups))
 
 
 def _writable_pools(readable: Sequence[PoolConfig], epoch: int) -> tuple[str, ...]:

@@ -74,18 +74,25 @@ def check_pools(before: ServerConfig, after: ServerConfig) -> None:
         if new is None:
             faults.append(f"pool {old.name!r} is missing; it holds data")
             continue
+        was, now = _placing_values(old), _placing_values(new)
         faults += [
-            f"pool {old.name!r}: {field} changed from {getattr(old, field)} to {getattr(new, field)}; it is frozen"
-            for field in _PLACING_FIELDS
-            if getattr(old, field) != getattr(new, field)
+            f"pool {old.name!r}: {field} changed from {was[field]} to {now[field]}; it is frozen"
+            for field in was
+            if was[field] != now[field]
         ]
     if faults:
         raise ConfigError("\n".join(faults))
 
 
 _PLACING_FIELDS = (
-    "servers", "volumes_per_server", "erasure", "first_node", "weight", "readable_from_epoch", "writable_from_epoch",
+    "servers", "volumes_per_server", "first_node", "weight", "readable_from_epoch", "writable_from_epoch",
 )  # fmt: skip
+
+
+def _placing_values(pool: PoolConfig) -> dict[str, object]:
+    """How objects of reduced redundancy are cut is not among them: each says it itself."""
+    values: dict[str, object] = {field: getattr(pool, field) for field in _PLACING_FIELDS}
+    return {**values, "erasure.set_size": pool.erasure.set_size, "erasure.parity": pool.erasure.parity}
 
 
 def _volumes(pool: PoolConfig, ordinal: int) -> tuple[Volume, ...]:

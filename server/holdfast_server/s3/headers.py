@@ -18,8 +18,9 @@ MAX_METADATA_SIZE_BYTES = 2048
 MAX_CONTENT_HEADERS_SIZE_BYTES = 8192
 """Bound on the other kept headers together, so that a record stays small."""
 METADATA_PREFIX = "x-amz-meta-"
-STORAGE_CLASSES = frozenset({"STANDARD", "REDUCED_REDUNDANCY"})
-"""Accepted and kept as given; either is stored with the parity of its erasure set."""
+REDUCED_REDUNDANCY = "REDUCED_REDUNDANCY"
+STORAGE_CLASSES = frozenset({"STANDARD", REDUCED_REDUNDANCY})
+"""Accepted and kept as given."""
 
 _KEPT = (
     "content-type",

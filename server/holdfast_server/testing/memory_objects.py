@@ -29,6 +29,7 @@ from holdfast_server.objects.port import (
     Locked,
     Missing,
     PartRef,
+    Redundancy,
     UploadInfo,
     Versioning,
     VersionListing,
@@ -89,6 +90,8 @@ class MemoryObjects:
         self._parts: dict[UploadKey, dict[int, _Stored]] = {}
         self._completed: dict[UploadKey, Record] = {}
         self._documents: dict[str, Record] = {}
+        self.redundancies: list[Redundancy] = []
+        """Of the writes that said one, in order."""
         self.failure: Callable[[str], None] | None = None
 
     def _enter(self, verb: str) -> None:
@@ -101,9 +104,16 @@ class MemoryObjects:
     # --- objects
 
     async def put_object(
-        self, bucket_id: bytes, key: str, body: Body, condition: Condition | None = None, seal: Seal | None = None
+        self,
+        bucket_id: bytes,
+        key: str,
+        body: Body,
+        condition: Condition | None = None,
+        seal: Seal | None = None,
+        redundancy: Redundancy = Redundancy.FULL,
     ) -> Record:
         self._enter("put_object")
+        self.redundancies.append(redundancy)
         data, attributes = await _drain(body)
         if condition is not None:
             condition(self._live(bucket_id, key))
@@ -264,9 +274,16 @@ class MemoryObjects:
     # --- multipart
 
     async def create_upload(
-        self, bucket_id: bytes, key: str, headers: dict[str, str], body: bytes, sealing: Sealing | None = None
+        self,
+        bucket_id: bytes,
+        key: str,
+        headers: dict[str, str],
+        body: bytes,
+        sealing: Sealing | None = None,
+        redundancy: Redundancy = Redundancy.FULL,
     ) -> bytes:
         self._enter("create_upload")
+        self.redundancies.append(redundancy)
         upload_id = self._clock.random_bytes(UPLOAD_ID_SIZE_BYTES)
         self._uploads[bucket_id, key, upload_id] = Record(
             kind=Kind.UPLOAD,

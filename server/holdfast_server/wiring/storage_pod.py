@@ -60,6 +60,7 @@ from holdfast_server.peers.messages import (
     FEATURES,
     IAM_FEATURE,
     LOCKS_FEATURE,
+    REDUCED_FEATURE,
     SEALING_FEATURE,
     VERSIONS_FEATURE,
     Report,
@@ -336,7 +337,10 @@ class StoragePod:
         return all(report is not None and fingerprint in report.encryption_keys for report in reports)
 
     def _every_pod_knows(self, feature: str) -> bool:
-        reports = [peer.link.report if peer.online else None for peer in self._network.peers]
+        return all(peer.online for peer in self._network.peers) and self._every_pod_in_reach_knows(feature)
+
+    def _every_pod_in_reach_knows(self, feature: str) -> bool:
+        reports = [peer.link.report for peer in self._network.peers if peer.online]
         return all(report is not None and feature in report.features for report in reports)
 
     def _peers_clocks(self) -> list[Reading]:
@@ -387,6 +391,8 @@ class StoragePod:
             fence_bucket_everywhere=self._fence_bucket_everywhere,
             every_pod_keeps_versions=lambda: self._every_pod_knows(VERSIONS_FEATURE),
             every_pod_keeps_locks=lambda: self._every_pod_knows(LOCKS_FEATURE),
+            every_pod_reduces=lambda: self._every_pod_knows(REDUCED_FEATURE),
+            every_pod_in_reach_reduces=lambda: self._every_pod_in_reach_knows(REDUCED_FEATURE),
             every_pod_knows_iam=lambda: self._every_pod_knows(IAM_FEATURE),
             bounds=self.store.bounds,
             refuses_plaintext=inputs.tls.refuses_plaintext,

@@ -169,6 +169,18 @@ async def test_with_claims_that_go_the_secrets_go_too(world: Any) -> None:
     assert world.kube.names(SECRET) == []
 
 
+async def test_the_parity_of_reduced_redundancy_reaches_the_pods_and_the_status_and_may_change(world: Any) -> None:
+    await world.start()
+    assert served_config(world)["pools"][0]["erasure"] == {"setSize": 8, "parity": 4}
+    told = world.kube.tenant_status()["pools"][0]["reducedRedundancy"]
+    assert told == {"parity": 2, "drives": 2, "servers": 1, "nodes": 1}
+    pools = world.body()["spec"]["pools"]
+    world.change_spec(pools=[{**pools[0], "erasure": {"reducedRedundancyParity": 3}}])
+    await world.run_pass()
+    assert served_config(world)["pools"][0]["erasure"]["reducedRedundancyParity"] == 3
+    assert world.kube.tenant_status()["pools"][0]["reducedRedundancy"]["parity"] == 3
+
+
 async def test_the_loss_of_a_pod_degrades_and_does_not_end_readiness(world: Any) -> None:
     await world.start()
     world.pods.down = {"logs-pool-main-2"}

@@ -52,6 +52,30 @@ def test_the_refusal_names_the_field() -> None:
     assert cause.field == "spec.pools[0]"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "accepted"),
+    [
+        ({"setSize": 8, "parity": 4}, {"setSize": 8, "parity": 4, "reducedRedundancyParity": 2}, True),
+        ({"reducedRedundancyParity": 2}, {"reducedRedundancyParity": 3}, True),
+        ({"reducedRedundancyParity": 2}, None, True),
+        (None, {"reducedRedundancyParity": 2}, True),
+        (None, {"parity": 4}, False),
+        ({"parity": 4}, {"parity": 3, "reducedRedundancyParity": 2}, False),
+        ({"setSize": 8}, {"setSize": 4}, False),
+        ({"setSize": 8, "reducedRedundancyParity": 2}, {"reducedRedundancyParity": 2}, False),
+        ({"parity": 2}, {"parity": 2, "reducedRedundancyParity": 3}, False),
+    ],
+)
+def test_of_erasure_only_the_parity_of_reduced_redundancy_may_change(
+    before: dict[str, int] | None, after: dict[str, int] | None, accepted: bool
+) -> None:
+    old, new = tenant(4, 2, None, None), tenant(4, 2, None, None)
+    for body, erasure in ((old, before), (new, after)):
+        if erasure is not None:
+            body["spec"]["pools"][0]["erasure"] = erasure
+    assert bool(validate_rules(new, old, SCHEMA)) != accepted
+
+
 @pytest.mark.parametrize(("name", "accepted"), [("a", True), ("logs-2", True), ("a.b", False), ("2a", False)])
 def test_only_names_that_a_service_can_have_are_accepted(name: str, accepted: bool) -> None:
     body = tenant(4, 2, None, None) | {"metadata": {"name": name}}

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import xxhash
 
+from holdfast_server.contract.geometry import Quorums
 from holdfast_server.drives import keys, rows, shard_format
 from holdfast_server.drives.engine import Engine
 from holdfast_server.drives.folder_layout import RECORDS_FOLDER
@@ -25,6 +26,7 @@ from holdfast_server.drives.port import HASH_SIZE_BYTES, DriveError, Held, Regis
 from holdfast_server.drives.shard_files import SHARDS_FOLDER, STAGING_FOLDER
 from holdfast_server.erasure.codec import codec
 from holdfast_server.objects import record
+from holdfast_server.objects.quorum import of_version
 
 
 @dataclass(slots=True)
@@ -80,20 +82,20 @@ def read_drive(folder: Path) -> StoppedDrive:
     return drive
 
 
-def inspect_set(folders: Mapping[int, Path], write_quorum: int) -> Findings:
+def inspect_set(folders: Mapping[int, Path], quorums: Quorums) -> Findings:
     """All drives of one erasure set, by position.  Raises EngineError, RowCorrupt, DriveError."""
     drives = {position: read_drive(folder) for position, folder in folders.items()}
     findings = Findings(repairs=sum(len(drive.repairs) for drive in drives.values()))
     for register in sorted({r for drive in drives.values() for r in drive.registers}, key=lambda r: (r.space, r.key)):
         findings.registers += 1
-        _inspect_register(register, drives, write_quorum, findings)
+        _inspect_register(register, drives, quorums, findings)
     for drive in drives.values():
         findings.left_over += list(_left_over(drive))
     return findings
 
 
 def _inspect_register(
-    register: Register, drives: Mapping[int, StoppedDrive], write_quorum: int, findings: Findings
+    register: Register, drives: Mapping[int, StoppedDrive], quorums: Quorums, findings: Findings
 ) -> None:
     if register.space[:1] == record.PART_SPACE and _ended(register, drives):
         return
@@ -103,7 +105,8 @@ def _inspect_register(
             holders[held.stamp][position] = held
     marked = max(drive.marks.get(register, 0) for drive in drives.values())
     for stamp in sorted(holders, reverse=True):
-        if len(holders[stamp]) < write_quorum and stamp != marked:
+        needed = of_version(quorums, next(iter(holders[stamp].values()))).write_quorum
+        if len(holders[stamp]) < needed and stamp != marked:
             findings.uncommitted += 1
             continue
         _inspect_version(register, holders[stamp], drives, findings)

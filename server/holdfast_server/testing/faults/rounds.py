@@ -235,7 +235,7 @@ class CrashRounds:
         self.pods.stop()
         quorums = geometry.resolve(self.pods.servers, self.pods.volumes, self.pods.set_size, self.pods.parity)
         folders = {pod: self.pods.drive_path(pod) for pod in range(self.pods.servers)}
-        findings = await asyncio.to_thread(inspect_set, folders, quorums.write_quorum)
+        findings = await asyncio.to_thread(inspect_set, folders, quorums)
         if findings.missing:
             raise self._told(PromiseBroken("redundancy is not full:\n  " + "\n  ".join(findings.missing[:20])))
         return findings

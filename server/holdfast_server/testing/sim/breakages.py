@@ -15,6 +15,7 @@ from holdfast_server.testing.sim.broken import Breakage, accepting, deciding, re
 BREAKAGES: Mapping[str, Breakage] = {
     "1 acknowledged one short of W": deciding.acknowledged_one_short,
     "1 marks prove nothing": deciding.marks_prove_nothing,
+    "1 reduced versions need the set's copies": deciding.reduced_versions_need_the_sets_copies,
     "2 acknowledged before all have answered": deciding.answered_at_the_quorum,
     "3 an empty replacement votes": deciding.an_empty_replacement_votes,
     "3 a replacement's fence counts": deciding.a_replacements_fence_counts,
@@ -31,6 +32,7 @@ BREAKAGES: Mapping[str, Breakage] = {
     "8 fences that fail are ignored": repairing.fences_that_fail_are_ignored,
     "8 no deadline before taking back": repairing.no_deadline_before_taking_back,
     "8 taken back by counting": repairing.taken_back_by_count,
+    "8 reduced versions need the set's denials": deciding.reduced_versions_need_the_sets_denials,
     "9 repairs go over watermarks": accepting.repairs_go_over_watermarks,
     "10 dropped before all agree": repairing.dropped_before_all_agree,
     "10 dropped at once": repairing.dropped_at_once,

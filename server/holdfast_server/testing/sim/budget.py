@@ -15,8 +15,9 @@ from collections.abc import Iterable
 
 from holdfast_server.contract.geometry import Quorums
 from holdfast_server.drives.port import Held
-from holdfast_server.objects.quorum import copies_needed
+from holdfast_server.objects.quorum import copies_needed, of_version
 from holdfast_server.testing.memory_drive import MemoryDrive
+from holdfast_server.testing.sim.cluster import Cluster
 
 
 def may_lose_drive(quorums: Quorums, drives: Iterable[MemoryDrive], lost: MemoryDrive) -> bool:
@@ -32,15 +33,18 @@ def may_lose_drive(quorums: Quorums, drives: Iterable[MemoryDrive], lost: Memory
                 continue
             healthy = sum(_holds(drive, row, held) for drive in left)
             lacking = sum(not drive.state_of(row).holds(held.stamp) for drive in full)
-            if healthy < copies_needed(quorums, held) and (held.stamp == mark or lacking < quorums.read_quorum):
+            denied = held.stamp != mark and lacking >= of_version(quorums, held).read_quorum
+            if healthy < copies_needed(quorums, held) and not denied:
                 return False
     return True
 
 
-def may_rot(quorums: Quorums, drives: Iterable[MemoryDrive], rotten: MemoryDrive, data_id: bytes) -> bool:
+def may_rot(cluster: Cluster, rotten: MemoryDrive, data_id: bytes) -> bool:
     """Whether the other drives have enough healthy shards of the same name."""
-    others = [drive for drive in drives if drive is not rotten]
-    return sum(drive.has_healthy(data_id) for drive in others) >= quorums.data_shards
+    others = [drive for drive in cluster.drives if drive is not rotten]
+    # It may not be named yet: then the redundancy of what will name it is anybody's guess.
+    numbers = cluster.reduced if cluster.plan.reduced else cluster.quorums
+    return sum(drive.has_healthy(data_id) for drive in others) >= numbers.data_shards
 
 
 def _holds(drive: MemoryDrive, row: bytes, held: Held) -> bool:

@@ -170,7 +170,7 @@ def judge(history: History, calm: bool) -> None:
 
 
 def copies_suffice(quorums: Quorums) -> int:
-    """How many drives, whichever they are, must be enough to read everything once it is whole."""
+    """How many drives, whichever they are, must be enough to read a version with these numbers once it is whole."""
     return max(quorums.data_shards, quorums.read_quorum)
 
 

@@ -10,8 +10,9 @@ Not here: who does what to it (`workload`, `faults`).
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import cast
+from typing import Any, cast
 
 from holdfast_server.clock.stamp import HybridClock
 from holdfast_server.contract.config import ErasureConfig, KeyFiles, PoolConfig, ServerConfig, TenantConfig
@@ -21,6 +22,8 @@ from holdfast_server.heal.own_drive import ORPHAN_FOLDERS
 from holdfast_server.heal.service import HealService
 from holdfast_server.heal.settings import HealSettings
 from holdfast_server.objects.erasure_set import ErasureSet
+from holdfast_server.objects.port import Redundancy
+from holdfast_server.objects.record import Record
 from holdfast_server.objects.store import ObjectStore
 from holdfast_server.placement.map import PoolMap, SetId
 from holdfast_server.testing.memory_drive import MemoryDrive
@@ -61,6 +64,20 @@ class OwnDrive(UnreliableDrive):
         return await self._call("kept", name)
 
 
+class MixingStore(ObjectStore):
+    """Of what clients write, some is of reduced redundancy, as the plan says; they need not know."""
+
+    def __init__(self, next_redundancy: Callable[[], Redundancy], *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._next_redundancy = next_redundancy
+
+    async def put_object(self, *arguments: Any, **named: Any) -> Record:
+        return await super().put_object(*arguments, **{**named, "redundancy": self._next_redundancy()})
+
+    async def create_upload(self, *arguments: Any, **named: Any) -> bytes:
+        return await super().create_upload(*arguments, **{**named, "redundancy": self._next_redundancy()})
+
+
 class Coordinator:
     """One life of one pod."""
 
@@ -74,7 +91,10 @@ class Coordinator:
             for drive in cluster.drives
         ]
         self.drives = cast(list[Drive], reached)
-        self.store = ObjectStore(cluster.pools, lambda _pool, _index: self.drives, self.clock, self.stamps, 1)
+        self.store: ObjectStore = MixingStore(
+            cluster.next_redundancy,
+            *(cluster.pools, lambda _pool, _index: self.drives, self.clock, self.stamps, 1),
+        )
         own: list[OwnDrive] = [drive for drive in reached if drive.position % cluster.plan.coordinators == node]
         self.heal_service = HealService(self.store, lambda: own, self.clock, SETTINGS)
 
@@ -87,10 +107,11 @@ class Cluster:
     def __init__(self, plan: Plan, rng: random.Random) -> None:
         self.plan = plan
         self.rng = rng
-        self.pools = _pools(plan.size, plan.parity)
+        self.pools = _pools(plan.size, plan.parity, plan.reduced_parity)
         self.network = Network(rng.randrange(1 << 32), plan.weather)
         self.clock = VirtualClock()
         self.drives = [MemoryDrive(self.clock, position=p, drive_id=bytes([p]) * 16) for p in range(plan.size)]
+        self._writes = 0
         self.lives: list[Coordinator] = []
         self.coordinators: list[Coordinator] = []
         for node in range(plan.coordinators):
@@ -99,6 +120,16 @@ class Cluster:
     @property
     def quorums(self) -> Quorums:
         return self.pools.quorums(SET)
+
+    @property
+    def reduced(self) -> Quorums:
+        """Of versions of reduced redundancy."""
+        return self.pools.reduced_quorums(SET)
+
+    def next_redundancy(self) -> Redundancy:
+        """Of the write that begins now."""
+        self._writes += 1
+        return self.plan.redundancy(self._writes)
 
     def owner(self, drive: Drive) -> int | None:
         return drive.position % self.plan.coordinators if self.plan.local_drives else None
@@ -127,12 +158,12 @@ class Cluster:
             await life.store.close()
 
 
-def _pools(size: int, parity: int) -> PoolMap:
+def _pools(size: int, parity: int, reduced_parity: int | None) -> PoolMap:
     pool = PoolConfig(
         name=SET.pool,
         servers=size,
         volumes_per_server=1,
-        erasure=ErasureConfig(set_size=size, parity=parity),
+        erasure=ErasureConfig(set_size=size, parity=parity, reduced_redundancy_parity=reduced_parity),
         pod_name_prefix="pod-",
         drive_path="/data",
     )

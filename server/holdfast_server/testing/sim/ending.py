@@ -14,6 +14,7 @@ import asyncio
 import itertools
 import random
 
+from holdfast_server.contract.geometry import quorums
 from holdfast_server.drives import keys
 from holdfast_server.drives.port import DriveState
 from holdfast_server.heal.tombstones import TURN_MS
@@ -157,13 +158,21 @@ class Ending:
             raise Violation("ListingAgrees", f"listed {listed}, read {found}")
 
     async def _any_k_suffice(self) -> None:
+        """K of each key's own current version: those of the others may be fewer, or more."""
         drives = self._cluster.drives
-        subsets = list(itertools.combinations(range(len(drives)), copies_suffice(self._cluster.quorums)))
-        self._rng.shuffle(subsets)
-        for up in subsets[:MAX_SUBSETS]:
-            for position, drive in enumerate(drives):
-                drive.offline = position not in up
-            for key in self._cluster.plan.keys:
-                await self._read(0, key, f"drives {up} are up")
-        for drive in drives:
-            drive.offline = False
+        by_copies: dict[int, list[str]] = {}
+        for key in self._cluster.plan.keys:
+            current = await self._cluster.coordinators[0].store.head_object(BUCKET, key)
+            cut = current.geometry if current is not None else None
+            own = quorums(len(drives), cut.parity_shards) if cut is not None else self._cluster.quorums
+            by_copies.setdefault(copies_suffice(own), []).append(key)
+        for copies, of_keys in by_copies.items():
+            subsets = list(itertools.combinations(range(len(drives)), copies))
+            self._rng.shuffle(subsets)
+            for up in subsets[:MAX_SUBSETS]:
+                for position, drive in enumerate(drives):
+                    drive.offline = position not in up
+                for key in of_keys:
+                    await self._read(0, key, f"drives {up} are up")
+            for drive in drives:
+                drive.offline = False

@@ -174,7 +174,7 @@ class Faults:
         if not healthy:
             return
         data_id = self._rng.choice(healthy)
-        if budget.may_rot(self._cluster.quorums, self._cluster.drives, drive, data_id):
+        if budget.may_rot(self._cluster, drive, data_id):
             self._history.event(f"drive {drive.position}: shard {data_id.hex()[:6]} rots")
             drive.rot(data_id)
 

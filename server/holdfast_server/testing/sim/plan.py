@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from holdfast_server.objects.port import Redundancy
 from holdfast_server.testing.unreliable_network import Weather
 
 GREATEST_SKEW_SECONDS = 20
@@ -56,6 +57,10 @@ class Plan:
     fault_length_seconds: float = 0.3
     heal_every_seconds: float | None = None
     """The heal service of each pod looks at its queue so often (mean)."""
+    reduced: int = 0
+    """Of ten writes, how many are of reduced redundancy."""
+    reduced_parity: int | None = None
+    """Theirs; None: as the pool has it by default."""
     scripts: tuple[str, ...] = ()
     """What the run begins with (`prefixes`), one after the other."""
     ambushed: tuple[str, ...] = ()
@@ -66,6 +71,10 @@ class Plan:
         """Nothing can go wrong, so nothing may be refused."""
         trouble = self.faults or self.crash or self.cancel or self.weather.loss or self.weather.slow or self.scripts
         return not trouble
+
+    def redundancy(self, number: int) -> Redundancy:
+        """Of the write with that number.  It is not drawn, so that a run is otherwise what it is without."""
+        return Redundancy.REDUCED if number * 7 % 10 < self.reduced else Redundancy.FULL
 
 
 def draw(rng: random.Random, profile: str = "any") -> Plan:
@@ -337,6 +346,21 @@ def _medley(rng: random.Random) -> Plan:
     )
 
 
+REDUCED_GEOMETRIES = ((4, 2, 1), (4, 2, 1), (5, 2, 1), (6, 3, 1), (6, 3, 2), (6, 2, 1), (8, 4, 2))
+"""Drives and parity of the set, parity of what is of reduced redundancy."""
+
+
+def _reduced(profile: str) -> Callable[[random.Random], Plan]:
+    """The same in a set where some writes, or all, are of reduced redundancy."""
+
+    def draw_plan(rng: random.Random) -> Plan:
+        plan = PROFILES[profile](rng)
+        size, parity, reduced_parity = rng.choice(REDUCED_GEOMETRIES)
+        return replace(plan, size=size, parity=parity, reduced=rng.choice((3, 5, 5, 10)), reduced_parity=reduced_parity)
+
+    return draw_plan
+
+
 PROFILES: Mapping[str, Callable[[random.Random], Plan]] = {
     "any": _any,
     "calm": _calm,
@@ -352,5 +376,13 @@ PROFILES: Mapping[str, Callable[[random.Random], Plan]] = {
     "forgetting": _forgetting,
     "refilled": _refilled,
     "medley": _medley,
+    "reduced": _reduced("any"),
+    "reduced_torn": _reduced("torn"),
+    "reduced_lost_drives": _reduced("lost_drives"),
+    "reduced_refilled": _reduced("refilled"),
+    "reduced_conditions": _reduced("conditions"),
+    "reduced_uploads": _reduced("uploads"),
+    "reduced_ambush": _reduced("ambush"),
+    "reduced_calm": _reduced("calm"),
     **{script: _scripted(script) for script in SCRIPTED_GEOMETRIES},
 }

@@ -3,9 +3,9 @@
     python -m holdfast_server.testing.upgrades.former_server server …
 
 It reads bucket documents up to the format of versions, records without what says how they are sealed, and keys in the
-first format; it announces no feature that came later, and knows neither entities of the IAM API nor a key ring.  What
-it must do with today's data is refuse it; what it must not do is serve sealed bytes, let in who is denied, or lose
-anything that it heals.
+first format; it judges every version by its set's quorums, announces no feature that came later, and knows neither
+entities of the IAM API nor a key ring.  What it must do with today's data is refuse it; what it must not do is serve
+sealed bytes, let in who is denied, or lose anything that it heals.
 
 Made by taking away from today's code at the few points where that release was blind.  Requests that only today's API
 knows it answers as today's does: they are no test.
@@ -22,7 +22,7 @@ import msgspec
 from holdfast_server import main as server
 from holdfast_server.api import bucket_record, identities
 from holdfast_server.api.directory import Directory
-from holdfast_server.objects import record
+from holdfast_server.objects import quorum, record
 from holdfast_server.peers import messages
 from holdfast_server.wiring import storage_pod
 
@@ -43,6 +43,7 @@ def main() -> None:
     features: Any = (messages.VERSIONS_FEATURE, messages.STAGE_LAST_FEATURE)
     messages.FEATURES = storage_pod.FEATURES = features
     record._decoder = msgspec.msgpack.Decoder(BlindRecord)
+    quorum.of_version = lambda quorums, held: quorums
     _know_no_entities()
     sys.exit(server.run(sys.argv[1:], os.environ))
 

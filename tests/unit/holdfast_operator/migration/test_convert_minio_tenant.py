@@ -107,6 +107,16 @@ def test_pools_keys_region_parity_buckets_and_users_are_carried_over() -> None:
     assert "loki-secret" not in told
 
 
+@pytest.mark.parametrize(("said", "parity"), [("EC:2", 2), ("EC:1", None), ("EC:3", None), ("few", None)])
+def test_reduced_redundancy_is_carried_over_where_it_outlives_a_pod(said: str, parity: int | None) -> None:
+    env = f'{CONFIG_ENV}export MINIO_STORAGE_CLASS_RRS="{said}"'
+    given = {**secret("logs-env"), "data": {"config.env": base64.b64encode(env.encode()).decode()}}
+    converted = convert([{"kind": "List", "items": [minio_tenant(), given]}])
+    erasure = converted.manifests[-1]["spec"]["pools"][0]["erasure"]
+    assert erasure == {"parity": 2, **({"reducedRedundancyParity": parity} if parity else {})}
+    assert ("the default" in "\n".join(converted.notes)) == (parity is None)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -171,6 +171,14 @@ def test_all_faults_are_reported_at_once(tenant_body: Any) -> None:
         ({"pools": [pool(name="9lives")]}, "spec.pools[0].name: '9lives' does not match"),
         ({"pools": [pool(), pool()]}, "spec.pools[1].name: 'main' stands twice"),
         ({"pools": [pool(erasure={"setSize": 5})]}, "spec.pools[0].erasure.setSize: 5 does not fit"),
+        (
+            {"pools": [pool(erasure={"reducedRedundancyParity": 1})]},
+            "spec.pools[0].erasure.reducedRedundancyParity: 1 is not within 2 to 4, the parity; each server",
+        ),
+        (
+            {"pools": [pool(erasure={"parity": 2, "reducedRedundancyParity": 3})]},
+            "spec.pools[0].erasure.reducedRedundancyParity: 3 is not within",
+        ),
         ({"pools": [pool(erasure={"parity": 0})]}, "spec.pools[0].erasure.parity: 0 would lose data"),
         ({"pools": [pool(servers=17, volumesPerServer=1)]}, "spec.pools[0].servers: 17 servers"),
         (

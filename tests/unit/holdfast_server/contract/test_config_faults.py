@@ -42,6 +42,13 @@ def test_a_good_file_round_trips() -> None:
     config = from_builtins(GOOD)
     assert config.pools[0].volumes_per_server == 2
     assert from_builtins(to_builtins(config)) == config
+    reduced = from_builtins(_changed(lambda d: d["pools"][0]["erasure"].update(reducedRedundancyParity=3)))
+    assert from_builtins(to_builtins(reduced)) == reduced
+    assert reduced.pools[0].erasure.reduced_redundancy_parity == 3
+
+
+def test_what_nobody_said_is_not_written_for_pods_that_would_refuse_it() -> None:
+    assert "reducedRedundancyParity" not in str(to_builtins(from_builtins(GOOD)))
 
 
 @pytest.mark.parametrize(
@@ -54,6 +61,10 @@ def test_a_good_file_round_trips() -> None:
         (lambda d: d.update(version=2), "version: 2"),
         (lambda d: d["pools"][0]["erasure"].update(setSize=5), r"pools\[0\]\.erasure\.setSize: 5"),
         (lambda d: d["pools"][0]["erasure"].update(parity=5), r"pools\[0\]\.erasure\.parity: 5"),
+        (
+            lambda d: d["pools"][0]["erasure"].update(reducedRedundancyParity=5),
+            r"pools\[0\]\.erasure\.reducedRedundancyParity: 5",
+        ),
         (lambda d: d["pools"][0].update(drivePath="/data"), r"pools\[0\]\.drivePath"),
         (lambda d: d["pools"][0].update(firstNode=1021), r"pools\[0\]\.firstNode"),
         (lambda d: d["pools"][0].update(firstNode=-1), r"pools\[0\]\.firstNode"),

@@ -110,3 +110,38 @@ def test_servers_left_are_counted_by_the_worst() -> None:
 def test_a_fault_names_its_field(arguments: tuple[int, ...], field: str) -> None:
     with pytest.raises(GeometryError, match=field.replace(".", r"\.")):
         geometry.resolve(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("servers", "volumes", "parity"),
+    [(1, 1, 0), (2, 1, 1), (3, 1, 1), (4, 1, 1), (5, 1, 1), (7, 1, 1), (1, 4, 1), (4, 2, 2), (8, 1, 2), (16, 1, 2)],
+)
+def test_the_parity_of_reduced_redundancy_by_default(servers: int, volumes: int, parity: int) -> None:
+    assert geometry.reduced_parity(servers, volumes, geometry.resolve(servers, volumes)) == parity
+
+
+@pytest.mark.parametrize(("servers", "volumes"), CUTS)
+def test_objects_of_reduced_redundancy_bear_the_loss_of_a_server_where_others_do(servers: int, volumes: int) -> None:
+    if not geometry.possible_set_sizes(servers, volumes):
+        return
+    q = geometry.resolve(servers, volumes)
+    reduced = geometry.quorums(q.set_size, geometry.reduced_parity(servers, volumes, q))
+    bears = geometry.tolerated_servers(servers, volumes, q) > 0
+    assert (geometry.tolerated_servers(servers, volumes, reduced) > 0) == bears
+    assert reduced.write_quorum >= q.write_quorum
+    assert reduced.read_quorum <= q.read_quorum
+    for chosen in range(10):
+        try:
+            geometry.reduced_parity(servers, volumes, q, chosen)
+        except GeometryError:
+            continue
+        assert min(1, q.parity_shards) <= chosen <= q.parity_shards
+        mine = geometry.quorums(q.set_size, chosen)
+        assert (geometry.tolerated_servers(servers, volumes, mine) > 0) == bears
+
+
+def test_a_parity_that_no_restart_would_leave_readable_is_refused_with_the_reason() -> None:
+    with pytest.raises(GeometryError, match="1 is not within 2 to 4, the parity; each server has 2 drives of a set"):
+        geometry.reduced_parity(4, 2, geometry.resolve(4, 2), 1)
+    with pytest.raises(GeometryError, match="5 is not within 2 to 4"):
+        geometry.reduced_parity(4, 2, geometry.resolve(4, 2), 5)

@@ -11,7 +11,7 @@ from holdfast_server.contract.config import ConfigError, KeyFiles
 from holdfast_server.contract.keys import FurtherKeys, RootPair, encode_further_keys
 from holdfast_server.pod.config_file import ConfigFile, parse_config
 from holdfast_server.pod.key_files import Keys, KeyStore, check_root, read_keys
-from holdfast_server.pod.membership import check_successor, find_membership
+from holdfast_server.pod.membership import check_pools, check_successor, find_membership
 
 GOOD = """
 tenant: {id: 5e3b, name: logs, namespace: loki}
@@ -120,6 +120,9 @@ def test_a_pod_that_is_none_of_the_tenants_is_refused(pod: str) -> None:
 def test_what_is_frozen_cannot_change_under_a_running_pod() -> None:
     before = find_membership(parse_config(GOOD), "logs-pool-main-0")
     check_successor(before, parse_config(GOOD.replace("epoch: 3", "epoch: 4")))
+    reduced = GOOD.replace("parity: 4", "parity: 4, reducedRedundancyParity: 3")
+    check_successor(before, parse_config(reduced))
+    check_pools(parse_config(GOOD), parse_config(reduced))
     with pytest.raises(ConfigError, match=r"parity changed from 4 to 3"):
         check_successor(before, parse_config(GOOD.replace("parity: 4", "parity: 3")))
 

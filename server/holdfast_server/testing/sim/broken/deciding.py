@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -110,3 +111,23 @@ def restamped_after_acceptance() -> AbstractContextManager[Any]:
         return quorum.CommitOutcome.RESTAMP if outcome is quorum.CommitOutcome.FAILED else outcome
 
     return mock.patch.object(quorum, "judge_commit", judge)
+
+
+def reduced_versions_need_the_sets_copies() -> AbstractContextManager[Any]:
+    """A version of reduced redundancy is committed once W drives hold it: W of the set, not its own."""
+    return _of_version(lambda quorums, own: replace(own, write_quorum=quorums.write_quorum))
+
+
+def reduced_versions_need_the_sets_denials() -> AbstractContextManager[Any]:
+    """It is proven never to have been committed by the set's R alone, not by its own."""
+    return _of_version(lambda quorums, own: replace(own, read_quorum=quorums.read_quorum))
+
+
+def _of_version(change: Callable[[Quorums, Quorums], Quorums]) -> AbstractContextManager[Any]:
+    honest = quorum.of_version
+
+    def of_version(quorums: Quorums, held: Any) -> Quorums:
+        own = honest(quorums, held)
+        return own if own is quorums else change(quorums, own)
+
+    return mock.patch.object(quorum, "of_version", of_version)
