@@ -250,8 +250,8 @@ ALERTS = (
         "5m",
         "critical",
         "{{ $labels.instance }} cannot take over its encryption keys",
-        "It goes on with the keys it has in memory, and will have none once it starts anew. The Tenant's EncryptionReady "
-        "says what is wrong with the Secret.",
+        "It goes on with the keys it has in memory, and will have none once it starts anew. The Tenant's "
+        "EncryptionReady says what is wrong with the Secret.",
     ),
     Alert(
         "HoldfastAuditLost",

@@ -44,6 +44,7 @@ BASES = {
     "versions_power": "power",
     "versions_lost_drives": "lost_drives",
     "versions_joining": "any",
+    "versions_reduced": "reduced",
 }
 PROFILES = tuple(BASES)
 
@@ -324,7 +325,8 @@ class VersionedEnding(Ending):
     async def _any_k_suffice(self) -> None:
         await self._workload.look_at_end()
         drives = self._cluster.drives
-        subsets = list(itertools.combinations(range(len(drives)), copies_suffice(self._cluster.quorums)))
+        numbers = self._cluster.reduced if self._cluster.plan.reduced else self._cluster.quorums
+        subsets = list(itertools.combinations(range(len(drives)), copies_suffice(numbers)))
         self._rng.shuffle(subsets)
         assert isinstance(self._workload, VersionedWorkload)
         for up in subsets[: MAX_SUBSETS // 3]:

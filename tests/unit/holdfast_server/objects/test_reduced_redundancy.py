@@ -14,7 +14,7 @@ from holdfast_server.contract.config import ErasureConfig, KeyFiles, ServerConfi
 from holdfast_server.drives.port import DriveOffline
 from holdfast_server.objects import record
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
-from holdfast_server.objects.port import Attributes, PartRef, Redundancy, Unavailable, Versioning
+from holdfast_server.objects.port import Attributes, Conflict, PartRef, Redundancy, Unavailable, Versioning
 from holdfast_server.placement.map import PoolMap
 from holdfast_server.testing.memory_cluster import BUCKET, BytesBody, MemoryCluster
 
@@ -177,6 +177,27 @@ async def test_conditional_writes_of_either_kind_exclude_each_other(six: MemoryC
     found = await other.head_object(BUCKET, "k")
     assert found is not None
     assert found.stamp == first.stamp
+
+
+async def test_where_others_have_promises_that_it_needs_nothing_is_written(six: MemoryCluster) -> None:
+    """Four of six promise, which is the set's W; it takes five."""
+
+    def always(_: object) -> None:
+        return
+
+    await put(six, b"before")
+    (newest,) = six.stamps(REGISTER)[0]
+    for drive in six.drives[:2]:
+        await drive.prepare(REGISTER, newest, b"another's lease!", 10.0)
+    with pytest.raises(Conflict):
+        await six.store.put_object(BUCKET, "k", BytesBody(SMALL), always, redundancy=REDUCED)
+    await six.settle()
+    assert six.stamps(REGISTER) == [[newest]] * 6
+    await six.store.put_object(BUCKET, "k", BytesBody(FILE), always)
+    assert await six.get("k") == FILE
+    await six.clock.sleep(11)
+    await six.store.put_object(BUCKET, "k", BytesBody(SMALL), always, redundancy=REDUCED)
+    assert await six.get("k") == SMALL
 
 
 async def test_versions_rest_and_come_back_as_they_were_cut(six: MemoryCluster) -> None:
