@@ -13,17 +13,18 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from bench.nothing import NAME as NOTHING
+from bench.report import rate
 
 FIELDS = {
-    "cpu": ("cpu_microseconds_per_operation", "CPU µs per operation, all daemons (shorter is better)", "{:,.0f}"),
-    "rate": ("operations_per_second", "Operations per second (longer is better)", "{:,.0f}"),
+    "cpu": ("cpu_microseconds_per_operation", "CPU µs per operation, all daemons (shorter is better)"),
+    "rate": ("operations_per_second", "Operations per second (longer is better)"),
 }
 COLOURS = ("#2a78b8", "#7fb2d9", "#c8553d", "#8c8c46", "#6d5a9c", "#4d9078", "#b5838d", "#777777")
 WIDTH, LABELS, BAR, GAP, VALUES = 860, 190, 15, 12, 110
 STYLE = "text{font:12px system-ui,sans-serif;fill:#222}.h{font-weight:600}rect.page{fill:#fff}"
 
 
-def figure(rows: list[dict[str, Any]], field: str, title: str, form: str) -> str:
+def figure(rows: list[dict[str, Any]], field: str, title: str) -> str:
     """The SVG's text."""
     rows = [row for row in rows if row["target"] != NOTHING]
     targets = list(dict.fromkeys(row["target"] for row in rows))
@@ -45,7 +46,7 @@ def figure(rows: list[dict[str, Any]], field: str, title: str, form: str) -> str
             parts.append(
                 f'<rect x="{LABELS}" y="{y}" width="{width:.1f}" height="{BAR - 2}" fill="{colours[row["target"]]}">'
                 f"<title>{escape(name)}</title></rect>"
-                f'<text x="{LABELS + width + 5:.1f}" y="{y + 11}">{form.format(row[field])}</text>'
+                f'<text x="{LABELS + width + 5:.1f}" y="{y + 11}">{rate(row[field])}</text>'
             )
             y += BAR
         y += GAP
@@ -58,9 +59,9 @@ def figure(rows: list[dict[str, Any]], field: str, title: str, form: str) -> str
 def write(rows: list[dict[str, Any]], folder: Path) -> list[Path]:
     """One file per figure; returns their paths."""
     made = []
-    for name, (field, title, form) in FIELDS.items():
+    for name, (field, title) in FIELDS.items():
         path = folder / f"benchmarks-{name}.svg"
-        path.write_text(figure(rows, field, title, form))
+        path.write_text(figure(rows, field, title))
         made.append(path)
     return made
 

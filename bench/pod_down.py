@@ -1,6 +1,6 @@
 """`python -m bench.pod_down`: what reads cost, and what clients feel, while one pod of four is gone.
 
-Four pods of one drive each (2 + 2); GET of 1.5 MB objects through the three pods that stay, as a Service routes it
+Four pods of one drive each (2 + 2); GET of 1.5 MiB objects through the three pods that stay, as a Service routes it
 once the dead pod is no endpoint any more:
 
 - *whole*: all four run;
@@ -61,7 +61,7 @@ async def _killed_meanwhile(pods: PodProcesses, clients: int, seconds: float) ->
 
     async with asyncio.TaskGroup() as group:
         group.create_task(kill())
-        sample = group.create_task(drive(kept, get("chunk"), clients, seconds))
+        sample = group.create_task(drive(kept, get("loki"), clients, seconds))
     return sample.result()
 
 
@@ -69,15 +69,15 @@ async def measure(pods: PodProcesses, options: argparse.Namespace) -> dict[str, 
     """Rounds of all four in turn, so that the machine's drift meets all alike."""
     samples: dict[str, list[Sample]] = {WHOLE: [], MOMENT: [], DOWN: [], BACK: []}
     clients, seconds = options.clients, options.seconds
-    await drive(_survivors(pods), get("chunk"), clients, seconds / 2)
+    await drive(_survivors(pods), get("loki"), clients, seconds / 2)
     for _ in range(options.rounds):
-        samples[WHOLE].append(await drive(_survivors(pods), get("chunk"), clients, seconds))
+        samples[WHOLE].append(await drive(_survivors(pods), get("loki"), clients, seconds))
         samples[MOMENT].append(await _killed_meanwhile(pods, clients, seconds))
-        samples[DOWN].append(await drive(_survivors(pods), get("chunk"), clients, seconds))
+        samples[DOWN].append(await drive(_survivors(pods), get("loki"), clients, seconds))
         pods.start(VICTIM)
         await pods.wait_ready(VICTIM)
         await pods.wait_whole()
-        samples[BACK].append(await drive(_survivors(pods), get("chunk"), clients, seconds))
+        samples[BACK].append(await drive(_survivors(pods), get("loki"), clients, seconds))
     return samples
 
 
@@ -88,12 +88,12 @@ async def run(options: argparse.Namespace) -> list[report.Row]:
     try:
         await pods.start_all()
         await make_bucket(_survivors(pods))
-        await filled("chunk", os.urandom(CHUNK_BYTES))(_survivors(pods))
+        await filled("loki", os.urandom(CHUNK_BYTES))(_survivors(pods))
         samples = await measure(pods, options)
     finally:
         pods.stop()
         shutil.rmtree(folder, ignore_errors=True)
-    return [report.summarize("GET 1.5 MB", name, found) for name, found in samples.items()]
+    return [report.summarize("GET 1.5 MiB", name, found) for name, found in samples.items()]
 
 
 def main() -> None:

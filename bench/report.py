@@ -73,8 +73,17 @@ def failed(workload: str, target: str, why: str) -> Row:
     return {"workload": workload, "target": target, **zeros, "failed": why, "first_error": why, "by_kind": {}}
 
 
+def rate(value: float) -> str:
+    """With as many digits as mean something."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _written(form: str, value: float) -> str:
+    return form.format(value) if form else rate(value)
+
+
 COLUMNS = (
-    ("ops/s", "operations_per_second", "{:,.0f}"),
+    ("ops/s", "operations_per_second", ""),
     ("MB/s", "megabytes_per_second", "{:,.1f}"),
     ("CPU µs/op", "cpu_microseconds_per_operation", "{:,.0f}"),
     ("CPU s/GB", "cpu_seconds_per_gigabyte", "{:.2f}"),
@@ -93,7 +102,7 @@ def table(rows: Sequence[Row]) -> str:
     head = "| Workload | Target | " + " | ".join(name for name, _, _ in COLUMNS) + " |"
     lines = [head, "|---|---|" + "---:|" * len(COLUMNS)]
     for row in rows:
-        cells = " | ".join(form.format(row[field]) if row[field] else "–" for _, field, form in COLUMNS)
+        cells = " | ".join(_written(form, row[field]) if row[field] else "–" for _, field, form in COLUMNS)
         if "failed" in row:
             cells = f"failed: {row['failed'][:200]}" + " |" * (len(COLUMNS) - 1)
         lines.append(f"| {row['workload']} | {row['target']} | {cells} |")
@@ -117,7 +126,7 @@ def _cell(row: Row | None, field: str, form: str, base: float, first: bool) -> s
         return "failed"
     if row is None or not row[field]:
         return "–"
-    text = form.format(row[field])
+    text = _written(form, row[field])
     if not first and base:
         text += f" ({row[field] / base:.2g}×)"
     return text + (f", {row['errors']} errors" if row["errors"] else "")
@@ -130,7 +139,7 @@ def comparisons(rows: Sequence[Row], ceiling: str) -> str:
     figures = (
         ("CPU µs per operation, all daemons", "cpu_microseconds_per_operation", "{:,.0f}"),
         ("CPU seconds per GB, all daemons", "cpu_seconds_per_gigabyte", "{:.2f}"),
-        ("Operations per second", "operations_per_second", "{:,.0f}"),
+        ("Operations per second", "operations_per_second", ""),
         ("p99, ms", "p99_ms", "{:,.1f}"),
     )
     for title, field, form in figures:
@@ -149,10 +158,10 @@ def _generator(stores: Sequence[Row], ceilings: Sequence[Row]) -> str:
     for ceiling in ceilings:
         found = [row for row in stores if row["workload"] == ceiling["workload"]]
         best = max(found, key=lambda row: row["operations_per_second"])
-        rate, most = best["operations_per_second"], ceiling["operations_per_second"]
+        done, most = best["operations_per_second"], ceiling["operations_per_second"]
         share = best["client_percent_of_a_core"]
         lines.append(
-            f"| {ceiling['workload']} | {rate:,.0f} | {most:,.0f} | {most / max(rate, 1e-9):.1f} | {share:.0f} |"
+            f"| {ceiling['workload']} | {rate(done)} | {rate(most)} | {most / max(done, 1e-9):.1f} | {share:.0f} |"
         )
     return "\n".join(lines)
 

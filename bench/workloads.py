@@ -18,7 +18,7 @@ from bench.target import Target
 BUCKET = "bench"
 SMALL_BYTES = 4 << 10
 MIXED_BYTES = 256 << 10
-CHUNK_BYTES = 1_500_000
+CHUNK_BYTES = 1536 << 10
 LARGE_BYTES = 64 << 20
 PART_BYTES = 16 << 20
 KEYS_READ = 256
@@ -35,7 +35,7 @@ SETUP_SECONDS = 900.0
 MIX = "GHGPGHGDGHGPGHGDGHHP"
 """45 % GET, 30 % HEAD, 15 % PUT, 10 % DELETE, spread evenly."""
 
-SIZES_BYTES = {"small": SMALL_BYTES, "mixed": MIXED_BYTES, "chunk": CHUNK_BYTES, "large": LARGE_BYTES}
+SIZES_BYTES = {"small": SMALL_BYTES, "mixed": MIXED_BYTES, "loki": CHUNK_BYTES, "large": LARGE_BYTES}
 """Of the objects that are read, by the first part of their keys."""
 
 Prepare = Callable[[Target], Awaitable[None]]
@@ -191,7 +191,7 @@ def _mixed(data: bytes) -> Operation:
 
 
 def _loki(data: bytes) -> Operation:
-    put, read = _put("put-chunk", data), get("chunk")
+    put, read = _put("put-loki", data), get("loki")
 
     async def operation(connection: Connection, number: int) -> int:
         writes = connection.index < LOKI_WRITERS
@@ -208,12 +208,12 @@ def workloads(listed_keys: int) -> list[Workload]:
     return [
         Workload("PUT 4 KiB", 32, _put("put-small", small)),
         Workload("GET 4 KiB", 32, get("small"), filled("small", small)),
-        Workload("PUT 1.5 MB", 8, _put("put-chunk", chunk)),
-        Workload("GET 1.5 MB", 8, get("chunk"), filled("chunk", chunk)),
+        Workload("PUT 1.5 MiB", 8, _put("put-loki", chunk)),
+        Workload("GET 1.5 MiB", 8, get("loki"), filled("loki", chunk)),
         Workload("PUT 64 MiB multipart", 2, _multipart(large)),
         Workload("GET 64 MiB", 2, get("large", LARGE_KEYS), filled("large", large, LARGE_KEYS, 2)),
         Workload("LIST 1,000", 2, _list(listed_keys, False), listed),
         Workload("LIST 1,000 with delimiter", 2, _list(listed_keys, True), listed),
         Workload("mixed 256 KiB", 32, _mixed(mixed), filled("mixed", mixed)),
-        Workload("Loki 1.5 MB", LOKI_WRITERS + LOKI_READERS, _loki(chunk), filled("chunk", chunk)),
+        Workload("Loki 1.5 MiB", LOKI_WRITERS + LOKI_READERS, _loki(chunk), filled("loki", chunk)),
     ]
