@@ -44,10 +44,16 @@ class WireBody:
         self._headers = dict(headers)
         self._algorithm = algorithm
         self._seal = seal
-        self.filler: Filler | None = None
+        self.filler: Filler | None = self if payload.is_plain else None
         self._extra = algorithm.new() if algorithm is not None else None
         self.size_bytes: int | None = payload.size_bytes
         self.digests: Sequence[Digest] = (*payload.digests, *([self._extra] if self._extra is not None else []))
+
+    async def fill(self, targets: Sequence[memoryview]) -> None:
+        """See `Filler`."""
+        await self._incoming.fill(targets)
+        if self._payload.placed(sum(map(len, targets))):
+            await self._lease.renew()
 
     async def chunks(self) -> AsyncIterator[bytes | memoryview]:
         async for piece in self._incoming.pieces():

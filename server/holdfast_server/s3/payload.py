@@ -90,6 +90,16 @@ class Payload:
             raise S3Error("IncompleteBody", "The body is longer than was declared.")
         return views
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether payload and body are the same bytes, of known number: then it need not be decoded (`placed`)."""
+        return self._decoder is None and self.size_bytes is not None
+
+    def placed(self, size_bytes: int) -> bool:
+        """So much more of a plain body has come; True with the last of it."""
+        self._received += size_bytes
+        return self._received == self.size_bytes
+
     def update(self, view: Buffer) -> None:
         """Feed payload to every digest, in order, each byte once."""
         for digest in self._digests.values():

@@ -431,7 +431,7 @@ async def _drain(body: Body) -> tuple[bytes, Attributes]:
         for digest in body.digests:
             digest.update(stripe)
 
-    async for chunk in body.chunks():
+    async for chunk in _in_place(body) if body.filler is not None and body.size_bytes else body.chunks():
         taken += chunk
         while len(taken) - fed >= STRIPE_SIZE_BYTES:
             await asyncio.to_thread(feed, bytes(taken[fed : fed + STRIPE_SIZE_BYTES]))
@@ -439,6 +439,19 @@ async def _drain(body: Body) -> tuple[bytes, Attributes]:
     if fed < len(taken):
         await asyncio.to_thread(feed, bytes(taken[fed:]))
     return bytes(taken), body.finish()
+
+
+async def _in_place(body: Body) -> AsyncIterator[bytes | memoryview]:
+    """As the real store receives large ones: into a few pieces of memory at a time."""
+    assert body.filler is not None
+    assert body.size_bytes is not None
+    left = body.size_bytes
+    while left:
+        stripe = memoryview(bytearray(min(left, STRIPE_SIZE_BYTES)))
+        third = len(stripe) // 3
+        await body.filler.fill([view for view in (stripe[:third], stripe[third:]) if len(view)])
+        left -= len(stripe)
+        yield stripe
 
 
 def _part_info(ref: PartRef, record: Record) -> PartInfo:

@@ -1,7 +1,8 @@
 """The body of a request, as it comes: taken off the wire only when a handler asks for it, and never much ahead of it.
 
 What came with the head is kept; for more, the connection reads only while a handler waits or less than HIGH_BYTES are
-there that it has not taken.  A client that waits for `100 Continue` is told to go on by the first question.  A wait is
+there that it has not taken.  A handler may also name memory to receive it into (`fill`): then nothing is read but into
+that.  A client that waits for `100 Continue` is told to go on by the first question.  A wait is
 bounded (`waits`); one that ends without a body, because the client stalls or stops sending, is an S3 error.
 
 Not here: sockets (`connection`), S3's own framing (`s3.payload`).
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from holdfast_server.api.http.chunks import BadFraming, ChunkReader
@@ -39,8 +40,8 @@ class HttpBody:
     """`IncomingBody` over a connection."""
 
     __slots__ = (
-        "_asked", "_awaits_continue", "_chunks", "_error", "_left_bytes", "_ready", "_ready_bytes", "_source",
-        "_waiter", "_waits", "ended", "received_bytes", "size_bytes",
+        "_asked", "_awaits_continue", "_chunks", "_error", "_filling", "_left_bytes", "_ready", "_ready_bytes",
+        "_source", "_targets", "_waiter", "_waits", "ended", "received_bytes", "size_bytes",
     )  # fmt: skip
 
     def __init__(self, source: Source, head: Head, waits: Overdue[HttpBody]) -> None:
@@ -59,12 +60,39 @@ class HttpBody:
         self._asked = False
         self._error = ""
         self._waiter: asyncio.Future[None] | None = None
+        self._filling = False
+        self._targets: deque[memoryview] = deque()
+        """Where the handler wants what comes next, while it waits for it."""
 
     # --- the connection's side
     @property
     def wants_more(self) -> bool:
         """Whether to read on."""
-        return self._asked and not self.ended and not self._error and self._ready_bytes < HIGH_BYTES
+        if not self._asked or self.ended or self._error:
+            return False
+        return bool(self._targets) if self._filling else self._ready_bytes < HIGH_BYTES
+
+    @property
+    def target(self) -> memoryview | None:
+        """Where to receive what comes next; no more than is left of the body fits."""
+        return self._targets[0][: self._left_bytes] if self._targets else None
+
+    def filled(self, size_bytes: int) -> None:
+        """So much was received into `target`."""
+        targets = self._targets
+        rest = targets[0][size_bytes:]
+        if len(rest):
+            targets[0] = rest
+        else:
+            targets.popleft()
+        self._left_bytes -= size_bytes
+        self.received_bytes += size_bytes
+        self.ended = not self._left_bytes
+        if not targets or self.ended:
+            targets.clear()
+            self._wake()
+        else:
+            self._waits.begin(self)
 
     def arrived(self, data: bytes) -> bytes:
         """Take what came; what follows the body's end is given back."""
@@ -106,6 +134,7 @@ class HttpBody:
     def _fail(self, code: str) -> None:
         if not self.ended and not self._error:
             self._error = code
+            self._targets.clear()
             self._wake()
 
     def _wake(self) -> None:
@@ -137,6 +166,41 @@ class HttpBody:
             finally:
                 self._waits.end(self)
 
+    async def fill(self, targets: Sequence[memoryview]) -> None:
+        """See `objects.port.Filler`; only where `size_bytes` is known, and not beside `pieces`."""
+        self._filling = True
+        left = deque(targets)
+        while left and self._ready:
+            self._put_ready(left)
+        if left:
+            if self.ended:
+                raise S3Error("IncompleteBody")
+            if self._error:
+                raise S3Error(self._error)
+            self._targets = left
+            self._begin()
+            self._source.read_on()
+            self._waits.begin(self)
+            try:
+                await self._more()
+            finally:
+                self._waits.end(self)
+                self._targets.clear()
+            if self._error:
+                raise S3Error(self._error)
+
+    def _put_ready(self, targets: deque[memoryview]) -> None:
+        """Of the next piece that came before it was asked for, what fits into the next target."""
+        piece, target = self._ready.popleft(), targets.popleft()
+        size = min(len(piece), len(target))
+        target[:size] = piece[:size]
+        self._ready_bytes -= size
+        self.received_bytes += size
+        if size < len(piece):
+            self._ready.appendleft(piece[size:])
+        if size < len(target):
+            targets.appendleft(target[size:])
+
     def _begin(self) -> None:
         if not self._asked:
             self._asked = True
@@ -163,6 +227,7 @@ class HttpBody:
         if self.size_bytes is not None and self.size_bytes - self.received_bytes > DRAINED_SIZE_BYTES:
             return False
         taken = self._forget()
+        self._filling = False
         self._begin()
         self._source.read_on()
         try:

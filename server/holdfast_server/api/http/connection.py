@@ -88,12 +88,20 @@ class Connection(asyncio.BufferedProtocol):
         self._wake_writer(ConnectionResetError("the client is gone"))
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._site.head_buffer if self._state == _HEAD else self._site.buffer
+        if self._state == _HEAD:
+            return self._site.head_buffer
+        target = self._body.target if self._state == _ANSWER and self._body is not None else None
+        return self._site.buffer if target is None else target
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._state == _HEAD:
             self._head_came(bytes(self._site.buffer[:nbytes]))
         elif self._state == _ANSWER:
+            body = self._body
+            if body is not None and body.target is not None:
+                body.filled(nbytes)
+                self.read_on()
+                return
             self._more_came(bytes(self._site.buffer[:nbytes]))
         else:
             self._discarded_bytes += nbytes

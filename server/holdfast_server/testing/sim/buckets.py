@@ -123,6 +123,7 @@ class SlowBody:
     def __init__(self, data: bytes, seconds: float) -> None:
         self.size_bytes: int | None = len(data)
         self._data, self._seconds = data, seconds
+        self._filled = 0
 
     async def pieces(self) -> AsyncIterator[bytes]:
         half = len(self._data) // 2
@@ -130,6 +131,12 @@ class SlowBody:
             await asyncio.sleep(self._seconds / 2)
             if piece:
                 yield piece
+
+    async def fill(self, targets: Sequence[memoryview]) -> None:
+        await asyncio.sleep(self._seconds * sum(map(len, targets)) / len(self._data))
+        for target in targets:
+            target[:] = self._data[self._filled : self._filled + len(target)]
+            self._filled += len(target)
 
 
 class Pod:

@@ -45,6 +45,10 @@ class GivenBody:
         if self._data:
             yield self._data
 
+    async def fill(self, targets):
+        for target in targets:
+            target[:], self._data = self._data[: len(target)], self._data[len(target) :]
+
 
 class Api:
     """Asks the dispatcher directly, signed as root."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import time
+
 import pytest
 
 from holdfast_server.testing.memory_services import memory_services, served
@@ -33,6 +36,33 @@ def test_it_does_not_matter_how_what_is_asked_is_cut(wire) -> None:
         for at in range(0, len(asked), size):
             wire.send(asked[at : at + size])
         assert [wire.read().status, wire.read().status] == [200, 204]
+
+
+@pytest.mark.parametrize("pieces", [[1], [1, 70_000], [65_536, 65_536], [299_999], [100_000, 1, 1, 99_998], [300_000]])
+def test_a_body_is_what_was_sent_however_it_comes(wire, pieces) -> None:
+    """Some of it with its head, the rest as it comes, and what follows is the next request."""
+    body = random.Random(7).randbytes(300_000)
+    asked = wire.head("PUT", "/bucket/large", {"content-length": str(len(body))}) + body
+    asked += wire.head("GET", "/bucket/large") + LIVE
+    head_bytes = len(asked) - len(body) - len(wire.head("GET", "/bucket/large") + LIVE)
+    at = 0
+    for size in (head_bytes, *pieces, len(asked)):
+        wire.send(asked[at : at + size])
+        at += size
+        time.sleep(0.01)
+    assert wire.read().status == 200
+    assert wire.read().body == body
+    assert wire.read().status == 200
+
+
+@pytest.mark.parametrize("sent", [0, 1, 100_000, 299_999])
+def test_a_body_that_breaks_off_is_told_and_not_stored(wire, connect, sent) -> None:
+    wire.send(wire.head("PUT", "/bucket/broken", {"content-length": "300000"}) + bytes(sent))
+    wire.end_sending()
+    answer = wire.read()
+    assert (answer.status, b"IncompleteBody" in answer.body) == (400, True)
+    with connect() as other:
+        assert other.ask("GET", "/bucket/broken").status == 404
 
 
 def test_who_ends_sending_is_answered_what_it_had_asked(wire) -> None:
