@@ -111,6 +111,8 @@ def decide_read(quorums: Quorums, replies: Replies, final: bool) -> Decision:
     pending = _UNDECIDED if final else _WAIT
     full = [reply for reply in replies.values() if not reply.healing]
     enough_full = len(full) >= quorums.read_quorum
+    if not (final or enough_full):
+        return _WAIT  # nothing can be proven to be the newest
     mark = greatest_mark(replies)
     found = versions(replies)
     for stamp in sorted((s for s in found if s >= mark), reverse=True):
