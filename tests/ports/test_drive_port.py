@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import xxhash
 
+from holdfast_server.drives import names
 from holdfast_server.drives.port import (
     HIDDEN_INDEX,
     CommitMode,
@@ -15,15 +17,19 @@ from holdfast_server.drives.port import (
     DriveError,
     DriveState,
     Held,
+    ListPage,
+    ListRequest,
     PrepareStatus,
     Register,
     ScanRequest,
     ShardCorrupt,
     ShardMissing,
+    Sign,
     Tombstone,
     TombstoneRequest,
     TombstoneState,
 )
+from holdfast_server.peers import older_listings
 
 BUCKET = b"bucket id 16 byt"
 SPACE = b"o" + BUCKET
@@ -710,7 +716,40 @@ async def fill(drive: Drive, keys: list[str], first_stamp: int = 10) -> None:
 
 
 async def walk(drive: Drive, **facts: object) -> list[str]:
-    """All pages; a group by its prefix, a plain key by its name."""
+    """All pages, which a listing must show alike; a group by its prefix, a plain key by its name."""
+    scanned = await scan_all(drive, **facts)
+    assert await list_all(drive, **facts) == scanned
+    return scanned
+
+
+async def list_all(drive: Drive, **facts: object) -> list[str]:
+    found: list[str] = []
+    request = ListRequest(SPACE, **{"tombstones": True, **facts})  # type: ignore[arg-type]
+    while True:
+        page = await drive.list_registers(request)
+        assert page == sound(page, request)
+        for at, name in enumerate(page.names):
+            group = page.signs[at] & Sign.GROUP
+            found.append(names.unescape(name).decode() if group else names.parse(name)[0])
+            if group:
+                assert page.firsts[at].startswith(name)
+        if page.following is None:
+            return found
+        request = msgspec.structs.replace(request, start=page.following)
+
+
+def sound(page: ListPage, request: ListRequest) -> ListPage:
+    """The page, if its columns go together."""
+    count = len(page.names)
+    assert count <= request.limit
+    assert page.names == sorted(page.names)
+    assert (len(page.stamps), len(page.signs), len(page.records)) == (count, count, count if request.records else 0)
+    assert len(page.firsts) == (count if request.delimiter else 0)
+    assert page.following is None or not page.names or page.following > page.names[-1]
+    return page
+
+
+async def scan_all(drive: Drive, **facts: object) -> list[str]:
     found: list[str] = []
     start, version = b"", b""
     while True:
@@ -822,6 +861,63 @@ async def test_an_entry_tells_whether_anything_is_in_doubt(bench):
     found = {entry.register.key: (entry.newest.stamp, entry.mark, entry.settled) for entry in page.entries}
     assert found == {"settled": (10, 10, True), "overwritten": (50, 11, False), "new": (60, 0, False)}
     assert all(entry.newest.inline is None for entry in page.entries)
+
+
+async def test_a_listing_tells_what_it_decides_by(bench):
+    await fill(bench.drive, ["g/1", "g/2", "plain"])
+    await put(bench.drive, 50, Register(SPACE, "doubtful"))
+    await put(bench.drive, 60, Register(SPACE, "deleted"), tombstone=True)
+    await put(bench.drive, 70, Register(SPACE, "going/x"))
+    await put(bench.drive, 80, Register(SPACE, "going/x"), tombstone=True)
+    await bench.drive.fence(Register(SPACE, "fenced"), 5)
+    page = await bench.drive.list_registers(ListRequest(SPACE, delimiter=b"/"))
+    held = (await bench.drive.query(Register(SPACE, "plain"), False)).records[0]
+    shown = list(zip(page.names, page.stamps, page.signs, page.firsts, page.records, strict=True))
+    plain = names.name_of(Register(SPACE, "plain"))
+    assert [(names.unescape(name).rstrip(b"\0"), *facts) for name, *facts, _, _ in shown] == [
+        (b"deleted", 60, Sign.ABSENT),
+        (b"doubtful", 50, 0),
+        (b"g/", 10, Sign.MARKED | Sign.GROUP),
+        (b"going/", 80, Sign.ABSENT | Sign.GROUP),
+        (b"plain", 12, Sign.MARKED),
+    ]
+    assert page.firsts == [b"", b"", *[names.name_of(Register(SPACE, key)) for key in ("g/1", "going/x")], b""]
+    assert shown[-1] == (plain, 12, Sign.MARKED, b"", held.record)
+    assert (page.records[2], page.following, page.healing) == (b"", None, False)
+    bare = await bench.drive.list_registers(ListRequest(SPACE, delimiter=b"/", records=False))
+    assert bare == msgspec.structs.replace(page, records=[])
+
+
+@pytest.mark.parametrize("older", [False, True])
+async def test_a_listing_by_versions_and_by_what_a_pod_of_an_earlier_release_scans(bench, older):
+    async def pages(request: ListRequest) -> list[ListPage]:
+        found = []
+        while True:
+            if older:
+                scanned = await bench.drive.scan(older_listings.scan_request(request))
+                page = older_listings.columns(scanned, request)
+            else:
+                page = await bench.drive.list_registers(request)
+            found.append(sound(page, request))
+            if page.following is None:
+                return found
+            request = msgspec.structs.replace(request, start=page.following)
+
+    registers = [
+        Register(SPACE, key, version)
+        for key in ("", "a", "a\0", "b/c")
+        for version in (bytes(2), b"\0/\xff", b"/", b"\1\0", b"\xff\xff")
+    ]
+    for stamp, register in enumerate(registers, 10):
+        await put(bench.drive, stamp, register)
+    by_name = sorted(map(names.name_of, registers))
+    for limit in (1, 3, 100):
+        for after in (b"", names.after(by_name[3]), names.after(by_name[11])):
+            wanted = [name for name in by_name if name >= after]
+            request = ListRequest(SPACE, start=after, limit=limit)
+            assert [name for page in await pages(request) for name in page.names] == wanted
+            grouped = await pages(msgspec.structs.replace(request, delimiter=b"/"))
+            assert [name for page in grouped for name in page.names] == [n for n in wanted if n < b"b"] + [b"b/"]
 
 
 async def test_versions_of_one_key_are_paged_without_loss(bench):

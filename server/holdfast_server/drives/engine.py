@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -214,31 +214,30 @@ class Cursor:
         # The iterator points into the options' bound without owning it: freed, the bound becomes any bytes, and
         # the walk ends too early or runs into other rows.
         self._options = options
-
-    def seek(self, key: bytes) -> None:
-        self._iterator.seek(key)
+        # As they are: a listing calls them thousands of times.
+        self.seek: Callable[[bytes], None] = iterator.seek
+        self.next: Callable[[], None] = iterator.next
+        self.value: Callable[[], bytes] = iterator.value
+        self.unchecked_key: Callable[[], bytes | None] = iterator.key
+        """As `key`, but None may as well mean that a read failed: `check` tells."""
 
     def seek_before(self, key: bytes) -> None:
         """To the greatest key at or below."""
         self._iterator.seek_for_prev(key)
 
-    def next(self) -> None:
-        self._iterator.next()
-
     def key(self) -> bytes | None:
         """None past the end; raises EngineError if it ended because a read failed."""
-        if self._iterator.valid():
-            key: bytes = self._iterator.key()
-            return key
+        key = self.unchecked_key()
+        if key is None:
+            self.check()
+        return key
+
+    def check(self) -> None:
+        """Raises EngineError if a read failed."""
         try:
             self._iterator.status()
         except Exception as error:
             raise EngineError(f"walk failed: {error}") from error
-        return None
-
-    def value(self) -> bytes:
-        value: bytes = self._iterator.value()
-        return value
 
 
 def _only_torn(folder: Path, error: Exception) -> bool:

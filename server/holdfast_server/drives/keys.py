@@ -3,10 +3,9 @@
 Every key starts with a letter that says what the row is (below).  A register's *row key* keeps the order the
 port promises, (space, key as UTF-8, version), under plain comparison of bytes:
 
-    length of space (1) | space | escaped key | 00 00 | escaped version | 00 00
+    length of space (1) | space | name (`names`)
 
-Escaping turns each NUL into 00 FF, so the terminator 00 00 sorts below every continuation and no register's
-row key is a prefix of another's.  A register's record row and mark row differ in their last byte and are
+No register's row key is a prefix of another's.  A register's record row and mark row differ in their last byte and are
 neighbours, so one walk meets both.  `docs/on-disk.md` lists all kinds of row.
 """
 
@@ -14,6 +13,7 @@ from __future__ import annotations
 
 import xxhash
 
+from holdfast_server.drives import names
 from holdfast_server.drives.port import WATERMARK_RANGES, Register
 
 REGISTER = b"r"
@@ -43,17 +43,9 @@ SETTLED = b"d"
 RECORDS = b"\x01"
 MARK = b"\x02"
 
-_TERMINATOR = b"\x00\x00"
-_ESCAPED_NUL = b"\x00\xff"
-_NO_VERSION = _TERMINATOR + _TERMINATOR
-
 
 class KeyCorrupt(ValueError):
     """The bytes are not a row key."""
-
-
-def escape(text: bytes) -> bytes:
-    return text.replace(b"\x00", _ESCAPED_NUL) if b"\x00" in text else text
 
 
 def row_key(register: Register) -> bytes:
@@ -62,10 +54,10 @@ def row_key(register: Register) -> bytes:
         (
             bytes((len(register.space),)),
             register.space,
-            escape(register.key.encode()),
-            _TERMINATOR,
-            escape(register.version),
-            _TERMINATOR,
+            names.escape(register.key.encode()),
+            names.TERMINATOR,
+            names.escape(register.version),
+            names.TERMINATOR,
         )
     )
 
@@ -74,28 +66,9 @@ def decode_row_key(row: bytes) -> Register:
     """The reverse of `row_key`; raises KeyCorrupt."""
     try:
         end_of_space = 1 + row[0]
-        if row.find(0, end_of_space) == len(row) - 4 and row.endswith(_NO_VERSION):
-            # No NUL in it and no version: nearly all that a listing meets.
-            return Register(row[1:end_of_space], row[end_of_space:-4].decode())
-        end_of_key = _find_terminator(row, end_of_space)
-        end_of_version = _find_terminator(row, end_of_key + 2)
-        if end_of_version + 2 != len(row):
-            raise KeyCorrupt(f"bytes after the end of row key {row.hex()}")
-        key = row[end_of_space:end_of_key].replace(_ESCAPED_NUL, b"\x00").decode()
-        version = row[end_of_key + 2 : end_of_version].replace(_ESCAPED_NUL, b"\x00")
-        return Register(row[1:end_of_space], key, version)
-    except (IndexError, UnicodeDecodeError) as error:
+        return Register(row[1:end_of_space], *names.parse(row[end_of_space:]))
+    except (IndexError, names.NameCorrupt) as error:
         raise KeyCorrupt(f"{row.hex()} is not a row key") from error
-
-
-def _find_terminator(row: bytes, start: int) -> int:
-    # An escaped NUL is 00 FF, so the first 00 that is not followed by FF ends the component.
-    at = row.find(b"\x00", start)
-    while at >= 0 and row[at + 1] == 0xFF:
-        at = row.find(b"\x00", at + 2)
-    if at < 0 or row[at + 1] != 0:
-        raise KeyCorrupt(f"{row.hex()} is not a row key")
-    return at
 
 
 def space_start(space: bytes) -> bytes:
@@ -108,8 +81,7 @@ def seek_key(space: bytes, start: bytes, version: bytes = b"") -> bytes:
 
     With a version, `start` is a whole key and its versions below `version` are left out too.
     """
-    place = space_start(space) + escape(start)
-    return place + _TERMINATOR + escape(version) if version else place
+    return space_start(space) + names.start_at(start, version)
 
 
 def successor(prefix: bytes) -> bytes | None:

@@ -53,6 +53,8 @@ from holdfast_server.drives.port import (
     DriveState,
     DriveStatus,
     FenceReply,
+    ListPage,
+    ListRequest,
     PrepareReply,
     QueryReply,
     Register,
@@ -529,7 +531,14 @@ class LocalDrive:
     async def scan(self, request: ScanRequest) -> ScanPage:
         parts = self._opened()
         try:
-            return await parts.walk.page(request, parts.verbs.healing)
+            return await parts.walk.scan_page(request, parts.verbs.healing)
+        except Exception as error:
+            raise self._failed(error) from error
+
+    async def list_registers(self, request: ListRequest) -> ListPage:
+        parts = self._opened()
+        try:
+            return await parts.walk.list_page(request, parts.verbs.healing)
         except Exception as error:
             raise self._failed(error) from error
 

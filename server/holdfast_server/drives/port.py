@@ -19,7 +19,7 @@ No answer, to a read or to a write, exposes a record that is not yet on stable s
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Protocol
 
 import msgspec
@@ -221,6 +221,56 @@ class ScanPage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """With `next_start`: the version to go on at, where a page ends between two versions of one key."""
 
 
+class ListRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An ordered walk over one space that tells what a listing decides by, and no more.
+
+    Prefix and delimiter are UTF-8; with a delimiter keys are grouped as `ScanRequest` says.
+    """
+
+    space: bytes
+    prefix: bytes = b""
+    start: bytes = b""
+    """The first name wanted (`names`), inclusive."""
+    delimiter: bytes = b""
+    limit: int = MAX_SCAN_ENTRIES
+    tombstones: bool = False
+    """False: registers that are absent, and marked so, are passed over."""
+    hidden: bool = False
+    """Records that are hidden are not absent."""
+    records: bool = True
+    """False: names, stamps and signs will do; another drive is asked for the records."""
+
+
+class Sign(IntFlag):
+    """What a drive says of an entry of a listing."""
+
+    MARKED = 1
+    """The newest version is known to be committed."""
+    ABSENT = 2
+    """The newest version is one that the listing does not show: a tombstone, or hidden."""
+    GROUP = 4
+    """The entry stands for a common prefix."""
+
+
+class ListPage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Columns, so that what two drives say is compared as a whole."""
+
+    names: list[bytes]
+    """Of the registers, ascending (`names`); of a group: its prefix, escaped."""
+    stamps: list[int]
+    """Of each newest version; of a group: of its first register."""
+    signs: bytes
+    """`Sign`s of each."""
+    firsts: list[bytes]
+    """With a delimiter: of each group the name of its first register whose newest version is not absent (or an
+    unmarked one over one that is not); empty for a register."""
+    records: list[bytes]
+    """Of each newest version; empty for a group.  None where they were not asked for."""
+    following: bytes | None
+    """Where to go on; None at the end.  A page may be shorter than its limit (bounded work per call)."""
+    healing: bool
+
+
 class Tombstone(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A delete, by register and stamp."""
 
@@ -386,6 +436,9 @@ class Drive(Protocol):
 
     async def scan(self, request: ScanRequest) -> ScanPage:
         """One page of an ordered walk; `newest` of each register, durable ones only."""
+
+    async def list_registers(self, request: ListRequest) -> ListPage:
+        """One page of a listing; durable versions only.  As `scan`, for whoever decides by stamps and marks alone."""
 
     async def spaces(self, after: bytes, limit: int) -> list[bytes]:
         """The spaces above `after` in which registers are held, ascending."""

@@ -1,4 +1,4 @@
-"""The registers of one space in order, read from the table: `scanning.RegisterCursor` for the local drive.
+"""The registers of one space in order, read from the table: `scanning.Registers` for the local drive.
 
 Registers rest in two places (see `register_rows`): those of which only a marked tombstone is left, and all others.
 A listing walks the second alone and so never meets the first, however many there are; healing walks both, merged.
@@ -8,112 +8,71 @@ A row that fails its checksum is left out of the walk and named in `rotten`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from heapq import merge
+from operator import itemgetter
+
 from holdfast_server.drives import keys, rows
 from holdfast_server.drives.engine import Cursor
-from holdfast_server.drives.port import Held, Register
+from holdfast_server.drives.scanning import Registers, Shown
 
-Found = tuple[Register, tuple[Held, ...], int]
-"""A register, its records, its mark."""
+_RECORDS = keys.RECORDS[0]
 
 
-class LiveRegisters:
+def live_registers(table: Cursor, space: bytes, rotten: list[bytes]) -> Registers:
     """All but the settled tombstones: joins the two neighbouring rows of each register."""
+    place = keys.REGISTER + keys.space_start(space)
 
-    def __init__(self, table: Cursor, space: bytes, rotten: list[bytes]) -> None:
-        self._space = space
-        self._table = table
-        self._rotten = rotten
-        self._found: tuple[tuple[Held, ...], int] = ((), 0)
-        self.row: bytes | None = None
-        """Row key of the current register; None at the end."""
+    def walk(start: bytes) -> Iterator[Shown]:
+        key_at, value, advance, behind = table.unchecked_key, table.value, table.next, len(place)
+        table.seek(place + start)
+        key = key_at()
+        while key is not None:
+            found = _decoded(key, value, rotten)
+            advance()
+            following = key_at()
+            if found is not None:
+                mark = 0
+                if following is not None and following[-1] != _RECORDS and following[:-1] == key[:-1]:
+                    mark = keys.to_number(value())
+                    advance()
+                    following = key_at()
+                yield key[behind:-1], found.records, mark
+            key = following
+        table.check()
 
-    def seek(self, key: bytes, version: bytes) -> None:
-        self._table.seek(keys.REGISTER + keys.seek_key(self._space, key, version))
-        self.next()
-
-    def current(self) -> Found | None:
-        return None if self.row is None else (keys.decode_row_key(self.row), *self._found)
-
-    def next(self) -> None:
-        """Read the register under the cursor and leave the cursor behind it."""
-        self.row = None
-        table = self._table
-        while (key := table.key()) is not None:
-            if key[-1:] == keys.RECORDS:
-                try:
-                    stored = rows.decode(table.value()).records
-                    break
-                except rows.RowCorrupt:
-                    self._rotten.append(key[1:-1])
-            table.next()
-        if key is None:
-            return
-        self.row = key[1:-1]
-        mark = 0
-        table.next()
-        if table.key() == keys.mark_key(self.row):
-            mark = keys.to_number(table.value())
-            table.next()
-        self._found = tuple([record.held() for record in stored]), mark
+    return walk
 
 
-class SettledTombstones:
+def _decoded(key: bytes, value: Callable[[], bytes], rotten: list[bytes]) -> rows.RegisterRow | None:
+    """None for a mark that is left alone, and for what fails its checksum."""
+    if key[-1] != _RECORDS:
+        return None
+    try:
+        return rows.decode(value())
+    except rows.RowCorrupt:
+        rotten.append(key[1:-1])
+        return None
+
+
+def settled_tombstones(table: Cursor, space: bytes, rotten: list[bytes]) -> Registers:
     """The settled tombstones alone, one row each."""
+    place = keys.SETTLED + keys.space_start(space)
 
-    def __init__(self, table: Cursor, space: bytes, rotten: list[bytes]) -> None:
-        self._space = space
-        self._table = table
-        self._rotten = rotten
-        self._found: rows.SettledRow | None = None
-        self.row: bytes | None = None
-        """As `LiveRegisters.row`."""
-
-    def seek(self, key: bytes, version: bytes) -> None:
-        self._table.seek(keys.SETTLED + keys.seek_key(self._space, key, version))
-        self._take()
-
-    def current(self) -> Found | None:
-        if self.row is None or self._found is None:
-            return None
-        held = self._found.record.held()
-        return keys.decode_row_key(self.row), (held,), held.stamp
-
-    def next(self) -> None:
-        self._table.next()
-        self._take()
-
-    def _take(self) -> None:
-        self.row = None
-        while (key := self._table.key()) is not None:
+    def walk(start: bytes) -> Iterator[Shown]:
+        table.seek(place + start)
+        while (key := table.key()) is not None:
             try:
-                self._found = rows.decode_settled(self._table.value())
-                self.row = key[1:]
-                return
+                record = rows.decode_settled(table.value()).record
             except rows.RowCorrupt:
-                self._rotten.append(key[1:])
-                self._table.next()
+                rotten.append(key[1:])
+            else:
+                yield key[len(place) :], (record,), record.stamp
+            table.next()
+
+    return walk
 
 
-class AllRegisters:
+def all_registers(live: Registers, settled: Registers) -> Registers:
     """Both, in one order.  No register is in both places."""
-
-    def __init__(self, live: LiveRegisters, settled: SettledTombstones) -> None:
-        self._live = live
-        self._settled = settled
-        self._first: LiveRegisters | SettledTombstones = live
-
-    def seek(self, key: bytes, version: bytes) -> None:
-        self._live.seek(key, version)
-        self._settled.seek(key, version)
-        self._choose()
-
-    def current(self) -> Found | None:
-        return self._first.current()
-
-    def next(self) -> None:
-        self._first.next()
-        self._choose()
-
-    def _choose(self) -> None:
-        live, settled = self._live.row, self._settled.row
-        self._first = self._settled if settled is not None and (live is None or settled < live) else self._live
+    return lambda start: merge(live(start), settled(start), key=itemgetter(0))

@@ -13,22 +13,24 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from holdfast_server.drives import keys, rows
+from holdfast_server.drives import keys, names, rows, scanning
 from holdfast_server.drives.disk_threads import DiskThreads
 from holdfast_server.drives.engine import Cursor, Engine
 from holdfast_server.drives.group_commit import GroupCommit, Transaction
 from holdfast_server.drives.port import (
     MAX_TOMBSTONES,
+    ListPage,
+    ListRequest,
     ScanPage,
     ScanRequest,
     Tombstone,
     TombstonePage,
     TombstoneRequest,
 )
-from holdfast_server.drives.register_cursors import AllRegisters, LiveRegisters, SettledTombstones
+from holdfast_server.drives.register_cursors import all_registers, live_registers, settled_tombstones
 from holdfast_server.drives.register_rows import SettledAges
 from holdfast_server.drives.register_verbs import RegisterVerbs
-from holdfast_server.drives.scanning import MAX_STEPS, RegisterCursor, scan_page
+from holdfast_server.drives.scanning import MAX_STEPS, Registers
 
 T = TypeVar("T")
 
@@ -40,24 +42,46 @@ class TableWalk:
         self._verbs = verbs
         self._walker = walker
 
-    async def page(self, request: ScanRequest, healing: bool) -> ScanPage:
-        def open_registers() -> tuple[RegisterCursor, list[bytes]]:
-            return _registers(self._engine, request)
-
-        cursor, rotten = await self._at_a_settled_moment(open_registers)
-        page = await self._walker.run(lambda: scan_page(cursor, request, healing))
-        for row in rotten:
-            await self._commits.submit((), partial(_examine, self._verbs, row))
-        if not page.healing and self._verbs.damaged and self._passed_damage(request, page):
+    async def scan_page(self, request: ScanRequest, healing: bool) -> ScanPage:
+        page = await self._walk(request, lambda registers: scanning.scan_page(registers, request, healing))
+        start = names.start_at(max(request.start, request.prefix))
+        following = None if page.next_start is None else names.start_at(page.next_start, page.next_version)
+        if not page.healing and self._passed_damage(request.space, start, following):
             # What is damaged was left out, and nobody may take that for an absence.
             page = msgspec.structs.replace(page, healing=True)
         return page
 
-    def _passed_damage(self, request: ScanRequest, page: ScanPage) -> bool:
-        lower = keys.seek_key(request.space, max(request.start, request.prefix))
-        if page.next_start is None:
-            return self._verbs.damaged.within(lower, keys.successor(keys.space_start(request.space)))
-        return self._verbs.damaged.within(lower, keys.seek_key(request.space, page.next_start, page.next_version))
+    async def list_page(self, request: ListRequest, healing: bool) -> ListPage:
+        page = await self._walk(request, lambda registers: scanning.list_page(registers, request, healing))
+        start = max(request.start, names.escape(request.prefix))
+        if not page.healing and self._passed_damage(request.space, start, page.following):
+            page = msgspec.structs.replace(page, healing=True)  # as above
+        return page
+
+    async def _walk(self, request: ScanRequest | ListRequest, work: Callable[[Registers], T]) -> T:
+        """`work` over the registers asked for, on a thread; what fails its checksum there is seen to."""
+
+        def registers() -> tuple[Registers, list[bytes]]:
+            return _registers(self._engine, request)
+
+        def at_once() -> tuple[T, list[bytes]] | None:
+            found = self._commits.if_settled(registers)
+            return None if found is None else (work(found[0]), found[1])
+
+        # One hand-over to the thread, where nothing is between write and flush; making a cursor may open files, too.
+        done = await self._walker.run(at_once)
+        if done is None:
+            walked, rotten = await self._at_a_settled_moment(registers)
+            done = await self._walker.run(lambda: work(walked)), rotten
+        result, rotten = done
+        for row in rotten:
+            await self._commits.submit((), partial(_examine, self._verbs, row))
+        return result
+
+    def _passed_damage(self, space: bytes, start: bytes, following: bytes | None) -> bool:
+        place = keys.space_start(space)
+        behind = keys.successor(place) if following is None else place + following
+        return self._verbs.damaged.within(place + start, behind)
 
     async def spaces(self, after: bytes, limit: int) -> list[bytes]:
         """The spaces above `after`, by seeking from one to the next."""
@@ -88,17 +112,17 @@ def _nothing(transaction: Transaction) -> Any:
     return None
 
 
-def _registers(engine: Engine, request: ScanRequest) -> tuple[RegisterCursor, list[bytes]]:
-    """A cursor over what is asked for, and the list where it names the rows that fail their checksums."""
+def _registers(engine: Engine, request: ScanRequest | ListRequest) -> tuple[Registers, list[bytes]]:
+    """What is asked for, and the list where the walk names the rows that fail their checksums."""
     rotten: list[bytes] = []
 
     def cursor(place: bytes) -> Cursor:
         return engine.cursor(keys.successor(place + keys.space_start(request.space)))
 
-    live = LiveRegisters(cursor(keys.REGISTER), request.space, rotten)
+    live = live_registers(cursor(keys.REGISTER), request.space, rotten)
     if not request.tombstones:
         return live, rotten
-    return AllRegisters(live, SettledTombstones(cursor(keys.SETTLED), request.space, rotten)), rotten
+    return all_registers(live, settled_tombstones(cursor(keys.SETTLED), request.space, rotten)), rotten
 
 
 def _tombstones(cursor: Cursor, request: TombstoneRequest, ages: SettledAges) -> TombstonePage:

@@ -1,32 +1,38 @@
 """Listing one erasure set: an ordered walk over the registers of a space, merged from R drives of the set.
 
-The set is scanned on R drives (any R meet every write quorum, so nothing committed is missed).  A register on
+The set is asked on R drives (any R meet every write quorum, so nothing committed is missed).  A register on
 which all R agree, with the version marked on one of them, is decided by that: the mark says it is committed,
 the R agreeing answers that nothing newer is.  Everything else (a write under way, a drive that missed one) is
 decided by reading the register, like a GET.  With a delimiter the drives seek past groups, so the cost follows
 the size of the answer, not of the bucket.
 
-Bounds: one page of at most `limit` entries per scanned drive in memory; `RESOLVE_WIDTH` registers read at once.
+Drives that agree, agree on whole runs: their columns of names and stamps are compared at once, and only one of them
+is asked for records, which are decoded once.
+
+Bounds: one page of at most `page_size` entries per drive asked in memory; `RESOLVE_WIDTH` registers read at once.
 
 Not here: merging several sets (`merged_listing`), S3's markers and tokens (`api`).
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 
+import msgspec
+
+from holdfast_server.drives import names
 from holdfast_server.drives.port import (
     MAX_SCAN_ENTRIES,
     Drive,
     DriveError,
     DriveState,
+    ListPage,
+    ListRequest,
     Register,
-    ScanEntry,
-    ScanPage,
-    ScanRequest,
+    Sign,
 )
 from holdfast_server.objects import record
 from holdfast_server.objects.asking import bounded, together
@@ -36,8 +42,12 @@ from holdfast_server.objects.record import Record
 
 RESOLVE_WIDTH = 32
 
-Position = tuple[bytes, bytes]
-"""Key as UTF-8, version."""
+# As numbers: a flag's own arithmetic costs more than all else that is done for an entry.
+_MARKED, _ABSENT, _GROUP = int(Sign.MARKED), int(Sign.ABSENT), int(Sign.GROUP)
+
+_DOUBTFUL = bytes([not sign & _MARKED or (sign & _ABSENT and sign & _GROUP) > 0 for sign in range(256)])
+"""For what all drives together say of an entry, whether that leaves a doubt: nobody knows it to be committed; or the
+first key of a group is deleted, which says nothing of the rest of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,37 +56,35 @@ class Walk:
 
     space: bytes
     prefix: bytes = b""
+    """UTF-8, as the delimiter."""
     delimiter: bytes = b""
-    start: Position = (b"", b"")
-    """Inclusive."""
-    end: Position | None = None
-    """Exclusive; what lies there or beyond is not even looked at, so its troubles are not this walk's."""
+    start: bytes = b""
+    """The first name wanted, inclusive (`drives.names`)."""
+    end: bytes | None = None
+    """A name, exclusive; what lies there or beyond is not even looked at, so its troubles are not this walk's."""
     page_size: int = MAX_SCAN_ENTRIES
     tombstones: bool = False
     """Deleted registers are found, too; not those inside a group.  For whoever merges sets that share keys."""
     hidden: bool = False
     """Delete markers count as what they are, versions like others."""
 
-    def after(self, position: Position, group: bytes = b"") -> Walk:
-        """The rest of the walk, after an entry."""
-        if group:
-            start = (group + b"\xff", b"")  # no key is above every key of the group and below this
-        else:
-            start = (position[0], position[1] + b"\0") if position[1] else (position[0], b"\0")
-        return replace(self, start=start)
 
-
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, gc=False):
     """One live register, or a group of them; a deleted one where a walk asks for those."""
 
+    name: bytes
+    """As `drives.names`; of a group: its prefix, escaped."""
     register: Register
+    """Of a group: the first that lives."""
     record: Record | None
     group: bytes = b""
 
-    @property
-    def name(self) -> Position:
-        return (self.group, b"") if self.group else (self.register.key.encode(), self.register.version)
+
+Run = list[Found]
+"""One after the other, in order."""
+
+
+_NOTHING = ListPage([], [], b"", [], [], None, False)
 
 
 @dataclass(slots=True)
@@ -85,203 +93,224 @@ class _Lane:
 
     position: int
     drive: Drive
-    entries: Sequence[ScanEntry] = ()
+    records: bool
+    """It is asked for those, too."""
+    following: bytes | None
+    page: ListPage = _NOTHING
     index: int = 0
-    next_start: Position | None = (b"", b"")
 
     @property
     def shown(self) -> bool:
         """All entries at hand have been taken."""
-        return self.index >= len(self.entries)
+        return self.index >= len(self.page.names)
 
     @property
-    def name(self) -> Position:
-        """Of the entry at hand."""
-        return _name(self.entries[self.index])
+    def wants(self) -> bool:
+        return self.shown and self.following is not None
 
-    def take(self, entries: Sequence[ScanEntry], next_start: Position | None) -> None:
-        self.entries, self.index, self.next_start = entries, 0, next_start
+    @property
+    def name(self) -> bytes:
+        """Of the entry at hand."""
+        return self.page.names[self.index]
+
+    @property
+    def first(self) -> bytes:
+        """The register's name, or that of the first in the group."""
+        page = self.page
+        return page.firsts[self.index] if page.signs[self.index] & _GROUP else page.names[self.index]
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
-    """What the lanes say at one name."""
+class _Doubt:
+    """A name on which the drives do not agree, or that nobody knows to be committed."""
 
-    name: Position
-    entries: list[ScanEntry]
-    agreed: bool
-
-
-_Run = list[ScanEntry]
-"""Entries, one after the other, on which all lanes agree: nearly all of a page, so they go without a candidate each."""
-
-
-def _name(entry: ScanEntry) -> Position:
-    return (entry.group, b"") if entry.group else (entry.register.key.encode(), entry.register.version)
+    first: bytes
+    """The least register's that any of them shows there."""
+    group: bytes
+    """Escaped."""
 
 
 class SetWalk:
-    """The walk over one erasure set: candidates in order, decided in batches."""
+    """The walk over one erasure set, page by page."""
 
     def __init__(self, erasure_set: ErasureSet, walk: Walk) -> None:
         self._set = erasure_set
         self._walk = walk
+        self._reached = walk.start
+        """Everything below has been taken."""
         self._given_up: set[int] = set()
         """Positions that failed during this walk: not asked again, so that two bad drives do not take turns."""
 
-    async def found(self) -> AsyncGenerator[Found]:
-        batch: list[_Candidate] = []
-        async with aclosing(self._steps()) as steps:
-            async for step in steps:
-                if isinstance(step, _Candidate):
-                    batch.append(step)
-                if batch and (isinstance(step, list) or len(batch) >= RESOLVE_WIDTH):
-                    for item in await self._decide(batch):
-                        yield item
-                    batch = []
-                if isinstance(step, list):
-                    for entry in step:
-                        settled = self._settled(entry)
-                        if settled is not None:
-                            yield settled
-        for item in await self._decide(batch):
-            yield item
-
-    async def _decide(self, batch: list[_Candidate]) -> list[Found]:
-        async def one(candidate: _Candidate) -> Found | None:
-            return self._settled(candidate.entries[0]) if candidate.agreed else await self._resolve(candidate)
-
-        return [item for item in await together(map(one, batch)) if item is not None]
-
-    def _settled(self, entry: ScanEntry) -> Found | None:
-        if self._absent(entry) and (entry.group or not self._walk.tombstones):
-            return None
-        if entry.group:
-            return Found(entry.register, None, entry.group)
-        return Found(entry.register, record.decode(entry.newest.record))
-
-    def _absent(self, entry: ScanEntry) -> bool:
-        return entry.newest.tombstone or (entry.newest.hidden and not self._walk.hidden)
-
-    async def _resolve(self, candidate: _Candidate) -> Found | None:
-        """Read the register; within a group, look for its first live one."""
-        first = min(candidate.entries, key=lambda entry: (entry.register.key.encode(), entry.register.version))
-        register = first.register
-        current = await self._set.read(register)
-        live = current.record is not None and counts(current.record, self._walk)
-        if not first.group:
-            shown = live or (current.record is not None and self._walk.tombstones)
-            return Found(register, current.record) if shown else None
-        if live:
-            return Found(register, None, first.group)
-        position = (register.key.encode(), register.version)
-        inside = Walk(self._walk.space, first.group, page_size=RESOLVE_WIDTH, hidden=self._walk.hidden).after(position)
-        async with aclosing(SetWalk(self._set, inside).found()) as others:
-            other = await anext(others, None)
-        return Found(other.register, None, first.group) if other is not None else None
-
-    async def _steps(self) -> AsyncGenerator[_Run | _Candidate]:
+    async def runs(self) -> AsyncGenerator[Run]:
+        """What is found, in order; no run is empty."""
         lanes = self._open_lanes()
-        reached = self._walk.start
-        while True:
-            if any(lane.shown and lane.next_start is not None for lane in lanes):
-                await self._fill(lanes, reached)
-            if run := self._take_run(lanes):
-                reached = self._walk.after(_name(run[-1]), run[-1].group).start
+        ended = False
+        while not ended:
+            await self._fill(lanes)
+            steps, ended = self._compare(lanes)
+            doubts = [step for step in steps if isinstance(step, _Doubt)]
+            settled: list[Found | None] = []
+            for start in range(0, len(doubts), RESOLVE_WIDTH):
+                settled += await together(map(self._resolve, doubts[start : start + RESOLVE_WIDTH]))
+            judged = iter(settled)
+            run: Run = []
+            for step in steps:
+                if isinstance(step, list):
+                    run += step
+                elif (found := next(judged)) is not None:
+                    run.append(found)
+            if run:
                 yield run
+
+    def _compare(self, lanes: list[_Lane]) -> tuple[list[Run | _Doubt], bool]:
+        """What the lanes say, until one of them has to be asked for more; whether that was the end."""
+        steps: list[Run | _Doubt] = []
+        end = self._walk.end
+        while not any(lane.wants for lane in lanes):
+            if count := self._agreeing(lanes):
+                steps.append(self._settled(lanes[0], count))
+                for lane in lanes:
+                    lane.index += count
+                self._pass(lanes[0])
                 continue
             heads = [lane for lane in lanes if not lane.shown]
             if not heads:
-                return
+                return steps, True
             name = min([lane.name for lane in heads])
-            if self._walk.end is not None and name >= self._walk.end:
-                return
-            entries = []
-            for lane in heads:
-                if lane.name == name:
-                    entries.append(lane.entries[lane.index])
-                    lane.index += 1
-            reached = self._walk.after(name, entries[0].group).start
-            yield _Candidate(name, entries, self._agree(entries, len(lanes)))
+            if end is not None and name >= end:
+                return steps, True
+            same = [lane for lane in heads if lane.name == name]
+            is_group = same[0].page.signs[same[0].index] & _GROUP
+            steps.append(_Doubt(min([lane.first for lane in same]), name if is_group else b""))
+            for lane in same:
+                lane.index += 1
+            self._pass(same[0])
+        return steps, False
 
-    def _take_run(self, lanes: list[_Lane]) -> _Run:
-        """What all lanes agree on, from where they stand."""
-        run: _Run = []
-        end = self._walk.end
-        for entries in zip(*(islice(lane.entries, lane.index, None) for lane in lanes), strict=False):
-            first = entries[0]
-            if any(entry.register != first.register or entry.group != first.group for entry in entries):
-                break
-            if not self._agree(entries, len(lanes)) or (end is not None and _name(first) >= end):
-                break
-            run.append(first)
+    def _pass(self, lane: _Lane) -> None:
+        """The entry before the one at hand was taken."""
+        at = lane.index - 1
+        name = lane.page.names[at]
+        self._reached = names.after_group(name) if lane.page.signs[at] & _GROUP else names.after(name)
+
+    def _agreeing(self, lanes: list[_Lane]) -> int:
+        """How many entries, from where the lanes stand, all say alike and beyond doubt."""
+        lead, at = lanes[0].page, lanes[0].index
+        count = min([len(lane.page.names) - lane.index for lane in lanes])
+        if self._walk.end is not None:
+            count = bisect_left(lead.names, self._walk.end, at, at + count) - at
+        for lane in lanes[1:]:
+            page, start = lane.page, lane.index
+            for ours, theirs in ((lead.names, page.names), (lead.stamps, page.stamps), (lead.firsts, page.firsts)):
+                count = _alike(ours[at : at + count], theirs[start : start + count], count)
+        together = 0
         for lane in lanes:
-            lane.index += len(run)
+            together |= int.from_bytes(lane.page.signs[lane.index : lane.index + count], "big")
+        doubt = together.to_bytes(count, "big").translate(_DOUBTFUL).find(1)
+        return count if doubt < 0 else doubt
+
+    def _settled(self, lane: _Lane, count: int) -> Run:
+        """Entries on which all agree."""
+        page, stop = lane.page, lane.index + count
+        space = self._walk.space
+        signs = page.signs[lane.index : stop]
+        some = page.names[lane.index : stop]
+        if not signs.translate(None, b"\0\1"):
+            registers = names.registers(space, some)
+            records = map(record.decode, page.records[lane.index : stop])
+            return list(map(Found, some, registers, records))
+        run: Run = []
+        for at, (name, sign) in enumerate(zip(some, signs, strict=True), lane.index):
+            if sign & _GROUP:
+                run.append(Found(name, _register(space, page.firsts[at]), None, names.unescape(name)))
+            elif not sign & _ABSENT or self._walk.tombstones:
+                run.append(Found(name, _register(space, name), record.decode(page.records[at])))
         return run
 
-    def _agree(self, entries: Sequence[ScanEntry], lanes: int) -> bool:
-        first = entries[0]
-        stamp = first.newest.stamp
-        if first.group and self._absent(first):
-            return False  # a deleted first key says nothing of the rest of its group
-        if len(entries) != lanes:
-            return False
-        marked = False
-        for entry in entries:
-            if entry.newest.stamp != stamp or (first.group and entry.register != first.register):
-                return False
-            marked = marked or entry.mark == stamp
-        return marked
+    async def _resolve(self, doubt: _Doubt) -> Found | None:
+        """Read the register; within a group, look for its first live one."""
+        register = _register(self._walk.space, doubt.first)
+        current = await self._set.read(register)
+        live = current.record is not None and counts(current.record, self._walk)
+        if not doubt.group:
+            shown = live or (current.record is not None and self._walk.tombstones)
+            return Found(doubt.first, register, current.record) if shown else None
+        group = names.unescape(doubt.group)
+        if live:
+            return Found(doubt.group, register, None, group)
+        inside = Walk(
+            self._walk.space, group, start=names.after(doubt.first), page_size=RESOLVE_WIDTH, hidden=self._walk.hidden
+        )
+        async with aclosing(SetWalk(self._set, inside).runs()) as others:
+            run = await anext(others, None)
+        return Found(doubt.group, run[0].register, None, group) if run is not None else None
 
     def _open_lanes(self) -> list[_Lane]:
         wanted = self._set.quorums.read_quorum
-        lanes = [_Lane(p, drive, next_start=self._walk.start) for p, drive in self._full_drives()]
-        if len(lanes) < wanted:
-            raise Unavailable(f"{self._set.name}: {len(lanes)} drives can be listed, {wanted} are needed")
-        return lanes[:wanted]
+        full = self._full_drives()
+        if len(full) < wanted:
+            raise Unavailable(f"{self._set.name}: {len(full)} drives can be listed, {wanted} are needed")
+        return [_Lane(p, drive, at == 0, self._walk.start) for at, (p, drive) in enumerate(full[:wanted])]
 
     def _full_drives(self) -> list[tuple[int, Drive]]:
         """Drives whose silence counts, local ones first."""
         full = [(p, d) for p, d in self._set.awake().items() if d.status().state is DriveState.FULL]
         return sorted(full, key=lambda item: not item[1].local)
 
-    async def _fill(self, lanes: list[_Lane], reached: Position) -> None:
+    async def _fill(self, lanes: list[_Lane]) -> None:
         """Every lane has an entry to show, or has ended."""
-        empty = [lane for lane in lanes if lane.shown and lane.next_start is not None]
-        await together(self._fill_one(lanes, lane, reached) for lane in empty)
+        await together(self._fill_one(lanes, lane) for lane in lanes if lane.wants)
 
-    async def _fill_one(self, lanes: list[_Lane], lane: _Lane, reached: Position) -> None:
-        while lane.shown and lane.next_start is not None:
+    async def _fill_one(self, lanes: list[_Lane], lane: _Lane) -> None:
+        while lane.wants:
             try:
                 page = await self._page(lane)
             except DriveError as error:
-                self._replace(lanes, lane, reached, error)
+                self._replace(lanes, lane, error)
                 continue
             if page.healing:
-                self._replace(lanes, lane, reached, None)
+                self._replace(lanes, lane, None)
                 continue
-            beyond = (page.next_start, page.next_version) if page.next_start is not None else None
-            lane.take(page.entries, beyond)
+            lane.page, lane.index, lane.following = page, 0, page.following
 
-    async def _page(self, lane: _Lane) -> ScanPage:
-        assert lane.next_start is not None
+    async def _page(self, lane: _Lane) -> ListPage:
         walk = self._walk
-        start, version = lane.next_start
-        request = ScanRequest(
-            walk.space, walk.prefix, start, walk.delimiter, walk.page_size, walk.tombstones, version, walk.hidden
-        )
-        return await bounded(lane.drive.scan(request))
+        assert lane.following is not None
+        request = ListRequest(
+            walk.space, walk.prefix, lane.following, walk.delimiter, walk.page_size, walk.tombstones, walk.hidden,
+            lane.records,
+        )  # fmt: skip
+        return await bounded(lane.drive.list_registers(request))
 
-    def _replace(self, lanes: list[_Lane], lane: _Lane, reached: Position, error: DriveError | None) -> None:
+    def _replace(self, lanes: list[_Lane], lane: _Lane, error: DriveError | None) -> None:
         """Go on with another drive from where the walk stands."""
         self._given_up.add(lane.position)
         taken = {other.position for other in lanes} | self._given_up
         for position, drive in self._full_drives():
             if position not in taken:
                 lane.position, lane.drive = position, drive
-                lane.take((), reached)
+                lane.page, lane.index, lane.following = _NOTHING, 0, self._reached
                 return
         raise Unavailable(f"{self._set.name}: too few drives can be listed ({error or 'healing'})")
+
+
+def _register(space: bytes, name: bytes) -> Register:
+    return Register(space, *names.parse(name))
+
+
+def _alike(ours: Sequence[object], theirs: Sequence[object], count: int) -> int:
+    """How many of the first `count` are the same."""
+    if ours == theirs:
+        return count
+    return next(at for at, (one, other) in enumerate(zip(ours, theirs, strict=True)) if one != other)
+
+
+async def one_by_one(runs: AsyncGenerator[Run]) -> AsyncGenerator[Found]:
+    """What the runs have, for whoever seldom needs many."""
+    async with aclosing(runs):
+        async for run in runs:
+            for found in run:
+                yield found
 
 
 def counts(found: Record, walk: Walk) -> bool:
@@ -289,12 +318,12 @@ def counts(found: Record, walk: Walk) -> bool:
     return not found.deleted if walk.hidden else found.live
 
 
-def start_after(prefix: str, delimiter: str, after: str) -> tuple[bytes, bytes]:
-    """The first place greater than `after`; beyond all its keys, where it names a common prefix."""
+def start_after(prefix: str, delimiter: str, after: str) -> bytes:
+    """The first start greater than `after`; beyond all its keys, where it names a common prefix."""
     if not after:
-        return b"", b""
+        return b""
     if delimiter and after.startswith(prefix):
         rest = after[len(prefix) :]
         if rest.endswith(delimiter) and rest.find(delimiter) == len(rest) - len(delimiter):
-            return after.encode() + b"\xff", b""
-    return after.encode() + b"\0", b""
+            return names.after_group(names.escape(after.encode()))
+    return names.start_at(after.encode() + b"\0")

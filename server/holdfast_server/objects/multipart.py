@@ -23,10 +23,11 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from holdfast_server.drives import names
 from holdfast_server.drives.port import MAX_SCAN_ENTRIES, Register
 from holdfast_server.objects import quorum, record
 from holdfast_server.objects.erasure_set import RETRY_PAUSE_SECONDS, ErasureSet, Promise, Refill
-from holdfast_server.objects.listing import Walk, start_after
+from holdfast_server.objects.listing import Walk, one_by_one, start_after
 from holdfast_server.objects.port import (
     Attributes,
     Body,
@@ -109,12 +110,12 @@ class Uploads:
         walk = Walk(
             first.space,
             key.encode(),
-            start=(key.encode(), first.version),
-            end=(key.encode(), upload_id + b"\xff\xff\xff"),
+            start=names.start_at(key.encode(), first.version),
+            end=names.start_at(key.encode(), upload_id + b"\xff\xff\xff"),
             page_size=max(1, min(limit + 1, MAX_SCAN_ENTRIES)),
         )
         parts: list[tuple[int, Record]] = []
-        async with aclosing(self._store.walk(walk, [home])) as everything:
+        async with aclosing(one_by_one(self._store.walk(walk, [home]))) as everything:
             async for found in everything:
                 register = found.register
                 if register.key != key or not register.version.startswith(upload_id) or found.record is None:
@@ -215,7 +216,7 @@ class Uploads:
         self, bucket_id: bytes, prefix: str, delimiter: str, after: tuple[str, bytes], limit: int
     ) -> tuple[list[UploadInfo], list[str], bool]:
         key, version = after
-        start = (key.encode(), version + b"\0") if version else start_after(prefix, delimiter, key)
+        start = names.start_at(key.encode(), version + b"\0") if version else start_after(prefix, delimiter, key)
         walk = Walk(
             record.UPLOAD_SPACE + bucket_id,
             prefix.encode(),
@@ -225,7 +226,7 @@ class Uploads:
         )
         uploads: list[UploadInfo] = []
         prefixes: list[str] = []
-        async with aclosing(self._store.walk(walk)) as everything:
+        async with aclosing(one_by_one(self._store.walk(walk))) as everything:
             async for found in everything:
                 if len(uploads) + len(prefixes) == limit:
                     return uploads, prefixes, True

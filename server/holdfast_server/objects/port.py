@@ -146,7 +146,7 @@ class UploadInfo(msgspec.Struct, frozen=True):
     """Kind UPLOAD: `modified_ms` is when it began, `headers` what the object will get, `body` the API layer's."""
 
 
-class Listed(msgspec.Struct, frozen=True):
+class Listed(msgspec.Struct, frozen=True, gc=False):
     key: str
     record: Record
     version: bytes = b""
@@ -160,7 +160,7 @@ class Listing(msgspec.Struct, frozen=True):
     """Where the next page starts (exclusive: a key or a common prefix); None at the end."""
 
 
-class ListedVersion(msgspec.Struct, frozen=True):
+class ListedVersion(msgspec.Struct, frozen=True, gc=False):
     key: str
     record: Record
     """An object or a delete marker."""

@@ -33,7 +33,7 @@ from holdfast_server.objects.epochs import Epochs
 from holdfast_server.objects.erasure_set import Committed, ErasureSet, Refill
 from holdfast_server.objects.foreground import Foreground
 from holdfast_server.objects.healing import Healed, Healer
-from holdfast_server.objects.listing import Found, Walk, start_after
+from holdfast_server.objects.listing import Run, Walk, start_after
 from holdfast_server.objects.look_up import LookUp
 from holdfast_server.objects.merged_listing import walk_placed, walk_sets
 from holdfast_server.objects.multipart import Uploads
@@ -432,7 +432,6 @@ class ObjectStore:
     async def _list(self, space: bytes, prefix: str, delimiter: str, after: str, limit: int) -> Listing:
         entries: list[Listed] = []
         prefixes: list[str] = []
-        last = after
         walk = Walk(
             space,
             prefix.encode(),
@@ -440,19 +439,21 @@ class ObjectStore:
             start_after(prefix, delimiter, after),
             page_size=max(1, min(limit + 1, MAX_SCAN_ENTRIES)),
         )
-        async with aclosing(self.walk(walk)) as everything:
-            async for found in everything:
-                if len(entries) + len(prefixes) == limit:
-                    return Listing(entries, prefixes, last)
-                if found.group:
-                    last = found.group.decode()
-                    prefixes.append(last)
-                elif found.record is not None:
-                    last = found.register.key
-                    entries.append(Listed(last, found.record, found.register.version))
+        async with aclosing(self.walk(walk)) as runs:
+            async for run in runs:
+                room = limit - len(entries) - len(prefixes)
+                for found in run[:room]:
+                    last = found
+                    if found.group:
+                        prefixes.append(found.group.decode())
+                    elif found.record is not None:
+                        entries.append(Listed(found.register.key, found.record, found.register.version))
+                if len(run) > room:
+                    return Listing(entries, prefixes, last.group.decode() or last.register.key)
         return Listing(entries, prefixes, None)
 
-    def walk(self, walk: Walk, sets: Sequence[ErasureSet] | None = None) -> AsyncGenerator[Found]:
+    def walk(self, walk: Walk, sets: Sequence[ErasureSet] | None = None) -> AsyncGenerator[Run]:
+        """What is found, in order, in runs; `listing.one_by_one` takes them apart."""
         if sets is None and not self.pools.one_placement:
             return walk_placed(self.all_sets(), walk, self.look_up)
         return walk_sets(self.all_sets() if sets is None else list(sets), walk)

@@ -16,9 +16,10 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from holdfast_server.drives import names
 from holdfast_server.drives.port import MAX_SCAN_ENTRIES
 from holdfast_server.objects import record
-from holdfast_server.objects.listing import Found, Position, Walk, start_after
+from holdfast_server.objects.listing import Found, Walk, one_by_one, start_after
 from holdfast_server.objects.port import NULL_VERSION, ListedVersion, VersionListing
 from holdfast_server.objects.versions import null_rests, rests
 
@@ -36,11 +37,11 @@ async def list_versions(
     entries: list[ListedVersion] = []
     prefixes: list[str] = []
     page_size = max(1, min(limit + 1, MAX_SCAN_ENTRIES))
-    start: Position = (after.encode(), b"") if after_version else start_after(prefix, delimiter, after)
+    start = names.start_at(after.encode()) if after_version else start_after(prefix, delimiter, after)
     walk = Walk(
         record.OBJECT_SPACE + bucket_id, prefix.encode(), delimiter.encode(), start, page_size=page_size, hidden=True
     )
-    async with aclosing(store.walk(walk)) as heads:
+    async with aclosing(one_by_one(store.walk(walk))) as heads:
         more = True
         while more:
             batch, more = await _take(heads, min(HEADS_AT_ONCE, limit + 1))
@@ -90,10 +91,10 @@ async def _versions(
             yield found.group.decode()
         return
     resting = Walk(
-        record.VERSION_SPACE + bucket_id, walk.prefix, walk.delimiter, (keys[0].encode(), beyond),
-        (keys[-1].encode() + b"\0", b""), walk.page_size, hidden=True,
+        record.VERSION_SPACE + bucket_id, walk.prefix, walk.delimiter, names.start_at(keys[0].encode(), beyond),
+        names.start_at(keys[-1].encode() + b"\0"), walk.page_size, hidden=True,
     )  # fmt: skip
-    async with aclosing(store.walk(resting)) as beside:
+    async with aclosing(one_by_one(store.walk(resting))) as beside:
         at = await anext(beside, None)
         for found in batch:
             if found.group:

@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from holdfast_server.drives.names import start_at
 from holdfast_server.drives.port import Register
 from holdfast_server.objects import object_lock, record
 from holdfast_server.objects.erasure_set import (
@@ -51,7 +52,7 @@ from holdfast_server.objects.erasure_set import (
     Promise,
     Refill,
 )
-from holdfast_server.objects.listing import Walk
+from holdfast_server.objects.listing import Walk, one_by_one
 from holdfast_server.objects.look_up import Located, LookUp, Overtaken, Plan, Step
 from holdfast_server.objects.port import NULL_VERSION, Condition, Conflict, Locked, ObjectError, Unavailable, Versioning
 from holdfast_server.objects.reading import recut_inline
@@ -379,12 +380,12 @@ class Versions:
         walk = Walk(
             record.VERSION_SPACE + register.space[1:],
             register.key.encode(),
-            start=(register.key.encode(), current.place),
-            end=(register.key.encode(), BEHIND_ALL_PLACES),
+            start=start_at(register.key.encode(), current.place),
+            end=start_at(register.key.encode(), BEHIND_ALL_PLACES),
             page_size=SUCCESSORS_PER_PAGE,
             hidden=True,
         )
-        async with aclosing(self._store.walk(walk)) as everything:
+        async with aclosing(one_by_one(self._store.walk(walk))) as everything:
             async for found in everything:
                 if found.record is None or found.register.key != register.key or not rests(found.record, current):
                     continue

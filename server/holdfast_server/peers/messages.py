@@ -46,7 +46,17 @@ STAGE_LAST_FEATURE = "stage-last"
 """It seals a shard with its last blocks."""
 REDUCED_FEATURE = "reduced"
 """It judges each version by the parity that it was coded with."""
-FEATURES = (VERSIONS_FEATURE, LOCKS_FEATURE, IAM_FEATURE, SEALING_FEATURE, STAGE_LAST_FEATURE, REDUCED_FEATURE)
+LIST_PAGES_FEATURE = "list-pages"
+"""It answers a listing in columns."""
+FEATURES = (
+    VERSIONS_FEATURE,
+    LOCKS_FEATURE,
+    IAM_FEATURE,
+    SEALING_FEATURE,
+    STAGE_LAST_FEATURE,
+    REDUCED_FEATURE,
+    LIST_PAGES_FEATURE,
+)
 """Of this release."""
 
 MAX_BLOCKS_PER_READ = 8
@@ -89,6 +99,7 @@ class Verb(IntEnum):
     """23 dropped a single one."""
     QUERY_MANY = 37
     STAGE_LAST = 38
+    LIST_REGISTERS = 39
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True):
@@ -196,6 +207,7 @@ VERBS: dict[int, VerbSpec] = {
     Verb.DISCARD: _control(tuple[bytes], None, True),
     Verb.READ_BLOCKS: _bulk(tuple[bytes, int, int], list[bytes], False, blobs=True),
     Verb.SCAN: _bulk(tuple[port.ScanRequest], port.ScanPage, False),
+    Verb.LIST_REGISTERS: _bulk(tuple[port.ListRequest], port.ListPage, False),
     Verb.REPAIRS: _bulk(tuple[int], list[_Register], False),
     Verb.REPAIRED: _control(tuple[list[tuple[_Register, int]]], None, True),
     Verb.QUERY_MANY: _bulk(tuple[list[_Register], bool], list[port.QueryReply], False),

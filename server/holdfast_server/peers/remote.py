@@ -13,10 +13,11 @@ from typing import Any
 from holdfast_server.contract.admin import PodState
 from holdfast_server.drives import port
 from holdfast_server.drives.port import Block, Drive, DriveState, DriveStatus, Register
+from holdfast_server.peers import older_listings
 from holdfast_server.peers.channel import DialSettings, Target
 from holdfast_server.peers.frames import Buffer
 from holdfast_server.peers.link import Link
-from holdfast_server.peers.messages import MAX_BLOCKS_PER_READ, STAGE_LAST_FEATURE, Verb
+from holdfast_server.peers.messages import LIST_PAGES_FEATURE, MAX_BLOCKS_PER_READ, STAGE_LAST_FEATURE, Verb
 from holdfast_server.peers.notes import Note, NoteBatch
 from holdfast_server.peers.port import SlotMemory
 
@@ -98,8 +99,7 @@ class RemoteDrive:
     async def stage(
         self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes], last: bool = False
     ) -> None:
-        report = self._link.report
-        seals = last and report is not None and STAGE_LAST_FEATURE in report.features
+        seals = last and STAGE_LAST_FEATURE in self._features()
         start = 0
         while start < len(blocks):
             stop, size = start + 1, len(blocks[start])
@@ -131,6 +131,16 @@ class RemoteDrive:
     async def scan(self, request: port.ScanRequest) -> port.ScanPage:
         page: port.ScanPage = await self._call(Verb.SCAN, request)
         return page
+
+    async def list_registers(self, request: port.ListRequest) -> port.ListPage:
+        if LIST_PAGES_FEATURE in self._features():
+            page: port.ListPage = await self._call(Verb.LIST_REGISTERS, request)
+            return page
+        return older_listings.columns(await self.scan(older_listings.scan_request(request)), request)
+
+    def _features(self) -> tuple[str, ...]:
+        report = self._link.report
+        return report.features if report is not None else ()
 
     async def spaces(self, after: bytes, limit: int) -> list[bytes]:
         spaces: list[bytes] = await self._call(Verb.SPACES, after, limit)

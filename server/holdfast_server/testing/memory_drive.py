@@ -13,7 +13,7 @@ Not here: slowness, lost messages; a simulation wraps those around it.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import xxhash
@@ -36,6 +36,8 @@ from holdfast_server.drives.port import (
     DriveStatus,
     FenceReply,
     Held,
+    ListPage,
+    ListRequest,
     PrepareReply,
     PrepareStatus,
     QueryReply,
@@ -50,7 +52,7 @@ from holdfast_server.drives.port import (
     TombstoneRequest,
 )
 from holdfast_server.drives.rules import RegisterState
-from holdfast_server.drives.scanning import scan_page
+from holdfast_server.drives.scanning import Registers, Shown, list_page, scan_page
 
 State = RegisterState[Held]
 
@@ -339,7 +341,23 @@ class MemoryDrive:
 
     async def scan(self, request: ScanRequest) -> ScanPage:
         self._answering()
-        return scan_page(_Registers(self, request.space), request, self._healing)
+        return scan_page(self._walk(request.space), request, self._healing)
+
+    async def list_registers(self, request: ListRequest) -> ListPage:
+        self._answering()
+        return list_page(self._walk(request.space), request, self._healing)
+
+    def _walk(self, space: bytes) -> Registers:
+        place = keys.space_start(space)
+
+        def walk(start: bytes) -> Iterator[Shown]:
+            for row in self._order[bisect_left(self._order, place + start) :]:
+                if not row.startswith(place):
+                    return
+                state = self._states[row]
+                yield row[len(place) :], state.records, state.mark
+
+        return walk
 
     async def spaces(self, after: bytes, limit: int) -> list[bytes]:
         self._answering()
@@ -514,30 +532,6 @@ class MemoryDrive:
 
     def named_shards(self) -> set[bytes]:
         return {data_id for state in self._states.values() for record in state.records for data_id in record.data_ids}
-
-
-class _Registers:
-    """`scanning.RegisterCursor` over the sorted row keys."""
-
-    def __init__(self, drive: MemoryDrive, space: bytes) -> None:
-        self._drive = drive
-        self._space = space
-        self._at = 0
-
-    def seek(self, key: bytes, version: bytes) -> None:
-        self._at = bisect_left(self._drive._order, keys.seek_key(self._space, key, version))
-
-    def current(self) -> tuple[Register, tuple[Held, ...], int] | None:
-        if self._at >= len(self._drive._order):
-            return None
-        row = self._drive._order[self._at]
-        if not row.startswith(keys.space_start(self._space)):
-            return None
-        state = self._drive._states[row]
-        return keys.decode_row_key(row), tuple(map(_bare, state.records)), state.mark
-
-    def next(self) -> None:
-        self._at += 1
 
 
 def _bare(held: Held) -> Held:

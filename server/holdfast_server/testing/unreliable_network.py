@@ -27,6 +27,8 @@ from holdfast_server.drives.port import (
     DriveState,
     DriveStatus,
     FenceReply,
+    ListPage,
+    ListRequest,
     PrepareReply,
     QueryReply,
     Register,
@@ -325,6 +327,9 @@ class UnreliableDrive:
 
     async def scan(self, request: ScanRequest) -> ScanPage:
         return await self._call("scan", request)
+
+    async def list_registers(self, request: ListRequest) -> ListPage:
+        return await self._call("list_registers", request)
 
     async def spaces(self, after: bytes, limit: int) -> list[bytes]:
         return await self._call("spaces", after, limit)

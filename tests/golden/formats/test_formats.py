@@ -151,6 +151,10 @@ SPOKEN: dict[str, Any] = {
     "fence reply": port.FenceReply(True, False, 9),
     "scan request": port.ScanRequest(b"o" + ID, b"p", b"s", b"/", 10, False, b"v", True),
     "scan page": port.ScanPage((port.ScanEntry(REGISTER, HELD, 5, True, b"g/"),), b"n", False, b"v"),
+    "list request": port.ListRequest(b"o" + ID, b"p", b"s", b"/", 10, True, True, False),
+    "list page": port.ListPage(
+        [b"g/", b"key\0\0\0\0"], [5, 6], b"\5\1", [b"g/1\0\0\0\0", b""], [b"", b"record"], b"n", True
+    ),
     "slot memory": SlotMemory("main", 1, 2, ID, 1 << 59),
     "request": Request(9, Verb.QUERY, 1, (4, 5), (REGISTER, True)),
     "reply": Reply(9, messages.Outcome.OK, (4,), None),

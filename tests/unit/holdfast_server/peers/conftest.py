@@ -15,7 +15,7 @@ from holdfast_server.drives.port import DriveState, DriveStatus
 from holdfast_server.peers.channel import DialSettings, Target
 from holdfast_server.peers.dispatch import Dispatcher, PeerServices
 from holdfast_server.peers.handshake import PodIdentity
-from holdfast_server.peers.messages import Report
+from holdfast_server.peers.messages import FEATURES, Report
 from holdfast_server.peers.naming import Resolver
 from holdfast_server.peers.port import SlotMemory
 from holdfast_server.peers.remote import RemotePeer
@@ -23,7 +23,7 @@ from holdfast_server.peers.server import PeerServer
 
 KEY = b"the tenant's peer key"
 ME = PodIdentity("tenant-1", "main", 1, "pod-1")
-REPORT = Report(1, (DriveStatus(DriveState.FULL, b"d" * 16, 7),))
+REPORT = Report(1, (DriveStatus(DriveState.FULL, b"d" * 16, 7),), features=FEATURES)
 
 
 class ScriptedDrive:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdfast_server.drives import port
+from holdfast_server.drives import names, port
 from holdfast_server.drives.port import DriveState, Register
 from holdfast_server.peers import calls as under_way
 from holdfast_server.peers import link, messages
@@ -27,6 +27,7 @@ HELD = port.Held(5, False, b"record", 2, b"inline", (b"i" * 16,))
 async def test_every_verb_arrives_with_its_arguments_and_its_answer_comes_back(pod: Any, connect: Any) -> None:
     drive = (await connect()).drives()[0]
     page = port.ScanPage((port.ScanEntry(REGISTER, HELD, 5, True),), b"next", False)
+    listed = port.ListPage([b"n", b"o"], [5, 1 << 62], b"\1\0", [], [b"record", b""], b"next", False)
     tombstone = port.Tombstone(REGISTER, 5)
     tombstone_request = port.TombstoneRequest(REGISTER, REGISTER, 62.0, 10)
     commit = port.CommitRequest(REGISTER, HELD, port.CommitMode.HEAL, b"", 3)
@@ -47,6 +48,7 @@ async def test_every_verb_arrives_with_its_arguments_and_its_answer_comes_back(p
         ("discard", (b"i" * 16,), None),
         ("read_blocks", (b"i" * 16, 3, 2), ([b"a" * 1000, b"b"], [b"h" * 16, b"g" * 16])),
         ("scan", (port.ScanRequest(b"o", b"p", b"s", b"/", 10, False),), page),
+        ("list_registers", (port.ListRequest(b"o", b"p", b"s", b"/", 10),), listed),
         ("spaces", (b"o", 100), [b"o" + b"b" * 16, b"p"]),
         ("repairs", (100,), [REGISTER]),
         ("repaired", ([(REGISTER, 7)],), None),
@@ -59,6 +61,19 @@ async def test_every_verb_arrives_with_its_arguments_and_its_answer_comes_back(p
         assert pod.drive.calls[-1] == (verb, arguments)
     verbs = {name for name in vars(port.Drive) if not name.startswith("_")} - {"status"}
     assert {verb for verb, _, _ in cases} == verbs
+
+
+async def test_a_pod_of_an_earlier_release_is_asked_for_a_listing_by_scans(pod: Any, connect: Any) -> None:
+    pod.report = msgspec.structs.replace(pod.report, features=("stage-last",))
+    drive = (await connect()).drives()[0]
+    entries = (port.ScanEntry(REGISTER, HELD, 5, True), port.ScanEntry(REGISTER, HELD, 4, False, b"some/"))
+    pod.drive.answers["scan"] = port.ScanPage(entries, b"next", False, b"version")
+    request = port.ListRequest(b"o", b"s", b"some/\xff", b"/", 10, True, True)
+    page = await drive.list_registers(request)
+    assert pod.drive.calls == [("scan", (port.ScanRequest(b"o", b"s", b"some/\xff", b"/", 10, True, b"", True),))]
+    name = names.name_of(REGISTER)
+    following = names.start_at(b"next", b"version")
+    assert page == port.ListPage([name, b"some/"], [5, 5], b"\1\4", [b"", name], [b"record", b""], following, False)
 
 
 @pytest.mark.parametrize(
