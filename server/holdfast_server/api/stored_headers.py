@@ -82,7 +82,10 @@ def validators(record: Record) -> dict[str, str]:
 
 def algorithm_of(checksums: Mapping[str, str]) -> str:
     """The name of the algorithm a record has a checksum of; empty where it has none."""
-    return next((name for name in checksums if name in ALGORITHMS), "")
+    for name in checksums:
+        if name in ALGORITHMS:
+            return name
+    return ""
 
 
 def checksum_headers(checksums: Mapping[str, str]) -> dict[str, str]:

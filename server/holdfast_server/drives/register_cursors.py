@@ -8,7 +8,7 @@ A row that fails its checksum is left out of the walk and named in `rotten`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from heapq import merge
 from operator import itemgetter
 
@@ -24,35 +24,30 @@ def live_registers(table: Cursor, space: bytes, rotten: list[bytes]) -> Register
     place = keys.REGISTER + keys.space_start(space)
 
     def walk(start: bytes) -> Iterator[Shown]:
+        # Once per row of every listing: names that are at hand.
         key_at, value, advance, behind = table.unchecked_key, table.value, table.next, len(place)
+        from_bytes = int.from_bytes
         table.seek(place + start)
         key = key_at()
         while key is not None:
-            found = _decoded(key, value, rotten)
+            try:
+                records = rows.decode(value()).records if key[-1] == _RECORDS else None
+            except rows.RowCorrupt:
+                rotten.append(key[1:-1])
+                records = None
             advance()
             following = key_at()
-            if found is not None:
+            if records is not None:  # else it is a mark that was left alone
                 mark = 0
                 if following is not None and following[-1] != _RECORDS and following[:-1] == key[:-1]:
-                    mark = keys.to_number(value())
+                    mark = from_bytes(value(), "big")
                     advance()
                     following = key_at()
-                yield key[behind:-1], found.records, mark
+                yield key[behind:-1], records, mark
             key = following
         table.check()
 
     return walk
-
-
-def _decoded(key: bytes, value: Callable[[], bytes], rotten: list[bytes]) -> rows.RegisterRow | None:
-    """None for a mark that is left alone, and for what fails its checksum."""
-    if key[-1] != _RECORDS:
-        return None
-    try:
-        return rows.decode(value())
-    except rows.RowCorrupt:
-        rotten.append(key[1:-1])
-        return None
 
 
 def settled_tombstones(table: Cursor, space: bytes, rotten: list[bytes]) -> Registers:

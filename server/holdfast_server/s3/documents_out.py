@@ -13,7 +13,7 @@ import msgspec
 
 from holdfast_server.s3.headers import iso_date
 from holdfast_server.s3.names import encode_name
-from holdfast_server.s3.xml_text import DECLARATION, NAMESPACE, escape
+from holdfast_server.s3.xml_text import DECLARATION, NAMESPACE, escape, escape_all
 
 XML_CONTENT_TYPE = "application/xml"
 _NO_CHECKSUMS: Mapping[str, str] = MappingProxyType({})
@@ -32,7 +32,7 @@ class Owner(msgspec.Struct, frozen=True):
         )
 
 
-class ListedObject(msgspec.Struct, frozen=True):
+class ListedObject(msgspec.Struct, frozen=True, gc=False):
     """One key of a listing."""
 
     key: str
@@ -155,24 +155,32 @@ def _page_xml(page: ObjectPage, head: str) -> str:
     owner = page.owner.xml() if page.owner is not None else ""
     # Keys written together share their second; formatting it is the dearest step of a row.
     seconds: dict[int, str] = {}
-    for listed in page.objects:
+    checksums: dict[tuple[str, str], str] = {("", ""): ""}
+    keys = escape_all([encode_name(listed.key, encode) if encode else listed.key for listed in page.objects])
+    etags = escape_all([listed.etag for listed in page.objects])
+    for listed, key, etag in zip(page.objects, keys, etags, strict=True):
         second, millisecond = divmod(listed.modified_ms, 1000)
         date = seconds.get(second)
         if date is None:
             date = seconds[second] = iso_date(second * 1000)[:-4]
-        checksum = ""
-        if listed.checksum_algorithm:
-            checksum = f"<ChecksumAlgorithm>{listed.checksum_algorithm}</ChecksumAlgorithm>"
-            checksum += _optional("ChecksumType", listed.checksum_type)
-        key = encode_name(listed.key, encode) if encode else listed.key
+        kind = (listed.checksum_algorithm, listed.checksum_type)
+        checksum = checksums.get(kind)
+        if checksum is None:
+            checksum = checksums[kind] = _checksum_kind_xml(*kind)
         shown = owner if listed.owner is None or not owner else listed.owner.xml()
         parts.append(
-            f"<Contents><Key>{escape(key)}</Key><LastModified>{date}{millisecond:03}Z</LastModified>"
-            f"<ETag>&quot;{escape(listed.etag)}&quot;</ETag>{checksum}<Size>{listed.size_bytes}</Size>{shown}"
+            f"<Contents><Key>{key}</Key><LastModified>{date}{millisecond:03}Z</LastModified>"
+            f"<ETag>&quot;{etag}&quot;</ETag>{checksum}<Size>{listed.size_bytes}</Size>{shown}"
             f"<StorageClass>{listed.storage_class}</StorageClass></Contents>"
         )
     parts += [_prefix_xml(prefix, encode) for prefix in page.common_prefixes]
     return "".join(parts)
+
+
+def _checksum_kind_xml(algorithm: str, kind: str) -> str:
+    if not algorithm:
+        return ""
+    return f"<ChecksumAlgorithm>{algorithm}</ChecksumAlgorithm>{_optional('ChecksumType', kind)}"
 
 
 def _prefix_xml(prefix: str, encoding_type: str) -> str:
