@@ -142,7 +142,7 @@ async def test_a_drive_that_fails_while_it_is_listed_is_replaced(cluster: Memory
 
         async def hook(position: int, verb: str, _: Any, failing: int = failing) -> None:
             nonlocal seen
-            if verb == "scan" and position < 2:
+            if verb == "list_registers" and position < 2:
                 seen += 1
                 if seen >= failing:
                     raise DriveOffline("gone")
@@ -156,7 +156,7 @@ async def test_too_few_drives_to_list_is_said_at_once(cluster: MemoryCluster) ->
     await cluster.put("a", b"")
 
     async def hook(position: int, verb: str, _: Any) -> None:
-        if verb == "scan" and position:
+        if verb == "list_registers" and position:
             raise DriveOffline("gone")
 
     cluster.hook = hook

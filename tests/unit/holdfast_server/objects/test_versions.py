@@ -247,7 +247,7 @@ async def test_a_page_costs_the_same_however_many_versions_there_are(cluster: Me
 
     async def hook(position: int, verb: str, arguments: tuple[Any, ...]) -> None:
         nonlocal scanned
-        scanned += arguments[0].limit if verb == "scan" else 0
+        scanned += arguments[0].limit if verb == "list_registers" else 0
 
     cluster.hook = hook
     costs = []
