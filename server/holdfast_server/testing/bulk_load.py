@@ -31,7 +31,7 @@ from holdfast_server.drives.register_verbs import RegisterVerbs
 from holdfast_server.drives.slot import Slot
 from holdfast_server.erasure.codec import codec
 from holdfast_server.objects import record
-from holdfast_server.objects.record import Extent, Geometry, Kind, Record
+from holdfast_server.objects.record import Extent, Geometry, Kind, Record, VersionInfo
 
 REGISTERS_PER_BATCH = 250
 SUBMIT_ATTEMPTS = 60
@@ -53,6 +53,8 @@ class Load:
     first: int = 0
     deleted: bool = False
     differences: bool = True
+    versions_of: str = ""
+    """No keys but versions of this one, the last of them current; they differ nowhere."""
 
 
 Batch = list[tuple[bytes, Register, list[Held]]]
@@ -80,6 +82,10 @@ def present(load: Load) -> Iterator[str]:
             yield key_of(number)
 
 
+def stamp_of(load: Load, number: int, later_ms: int = 0) -> int:
+    return floor_stamp(load.written_ms + later_ms) + (number << 1)
+
+
 class _Maker:
     """The records of a load, as one position is to hold them."""
 
@@ -94,7 +100,7 @@ class _Maker:
     def held(self, number: int) -> list[Held]:
         """What this position is given of a key, in the order of writing."""
         load = self._load
-        differs = load.differences and not load.deleted
+        differs = load.differences and not load.deleted and not load.versions_of
         odd_one = (number // DIFFERENCE_EVERY) % self._set_size == self._position
         found = []
         if not load.deleted and not (differs and missed_write(number) and odd_one):
@@ -103,8 +109,16 @@ class _Maker:
             found.append(self._tombstone(number))
         return found
 
+    def register(self, number: int) -> Register:
+        load = self._load
+        if not load.versions_of:
+            return record.object_register(load.bucket_id, key_of(number))
+        if number == load.last - 1:
+            return record.object_register(load.bucket_id, load.versions_of)
+        return record.version_register(load.bucket_id, load.versions_of, record.place_of(self._stamp(number, 0)))
+
     def _stamp(self, number: int, later: int) -> int:
-        return floor_stamp(self._load.written_ms + later) + (number << 1)
+        return stamp_of(self._load, number, later)
 
     def _object(self, number: int) -> Held:
         stamp = self._stamp(number, 0)
@@ -117,6 +131,7 @@ class _Maker:
             headers={"content-type": "application/octet-stream"},
             geometry=self._geometry,
             extents=(Extent(b"", len(BODY)),),
+            version=VersionInfo(record.place_of(stamp)) if self._load.versions_of else None,
         )
         return Held(stamp, False, record.encode(made), self._position, self._shards[self._position])
 
@@ -169,7 +184,7 @@ async def _fill(drive: LocalDrive, load: Load, maker: _Maker) -> None:
     for first in range(load.first, load.last, REGISTERS_PER_BATCH):
         batch: Batch = []
         for number in range(first, min(first + REGISTERS_PER_BATCH, load.last)):
-            register = record.object_register(load.bucket_id, key_of(number))
+            register = maker.register(number)
             batch.append((keys.row_key(register), register, maker.held(number)))
         wanted = [key for row, _, _ in batch for key in register_rows.wanted(row)]
         await _submit(parts, wanted, batch)
