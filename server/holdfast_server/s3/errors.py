@@ -38,6 +38,7 @@ _BAD_REQUEST: dict[str, str] = {
         "The list of parts was not in ascending order. The parts list must be specified in order by part number."
     ),
     "InvalidPolicyDocument": "The content of the form does not meet the conditions specified in the policy document.",
+    "InvalidRedirectLocation": ("The website redirect location must have a prefix of 'http://' or 'https://' or '/'."),
     "InvalidRequest": "Invalid Request",
     "InvalidRetentionPeriod": "The retention period must be a positive number of days or years.",
     "InvalidStorageClass": "The storage class you specified is not valid.",

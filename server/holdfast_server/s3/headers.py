@@ -22,6 +22,7 @@ REDUCED_REDUNDANCY = "REDUCED_REDUNDANCY"
 STORAGE_CLASSES = frozenset({"STANDARD", REDUCED_REDUNDANCY})
 """Accepted and kept as given."""
 
+_REDIRECT = "x-amz-website-redirect-location"
 _KEPT = (
     "content-type",
     "cache-control",
@@ -29,7 +30,7 @@ _KEPT = (
     "content-encoding",
     "content-language",
     "expires",
-    "x-amz-website-redirect-location",
+    _REDIRECT,
 )
 _OVERRIDES = {
     "response-content-type": "content-type",
@@ -46,7 +47,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 def object_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers to keep with an object, in lower case: content headers and `x-amz-meta-*`.
 
-    Raises MetadataTooLarge, and InvalidArgument for control characters.
+    Raises MetadataTooLarge, InvalidRedirectLocation, and InvalidArgument for control characters.
     """
     kept = {"content-type": headers.get("content-type") or DEFAULT_CONTENT_TYPE}
     for name in _KEPT[1:]:
@@ -57,6 +58,8 @@ def object_headers(headers: Mapping[str, str]) -> dict[str, str]:
             kept[name] = value
     if sum(map(_size_bytes, kept.values())) > MAX_CONTENT_HEADERS_SIZE_BYTES:
         raise S3Error("MetadataTooLarge", MaxSizeAllowed=MAX_CONTENT_HEADERS_SIZE_BYTES)
+    if not kept.get(_REDIRECT, "/").startswith(("/", "http://", "https://")):
+        raise S3Error("InvalidRedirectLocation")
     metadata_size_bytes = 0
     for name, value in headers.items():
         if name.startswith(METADATA_PREFIX):

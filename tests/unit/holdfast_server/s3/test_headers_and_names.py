@@ -50,6 +50,14 @@ def test_metadata_is_bounded_in_bytes():
     assert code_of(headers.object_headers, {"x-amz-meta-a": "日本\udcff"}) == "ok"
 
 
+def test_a_redirect_leads_to_somewhere() -> None:
+    redirect = "x-amz-website-redirect-location"
+    for good in ("/there", "http://example.com/", "https://example.com/"):
+        assert headers.object_headers({redirect: good})[redirect] == good
+    for bad in ("there", "ftp://example.com/", "javascript:alert(1)"):
+        assert code_of(headers.object_headers, {redirect: bad}) == "InvalidRedirectLocation"
+
+
 def test_choices_are_checked():
     assert headers.storage_class({}) == "STANDARD"
     assert code_of(headers.storage_class, {"x-amz-storage-class": "BEST"}) == "InvalidStorageClass"
