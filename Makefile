@@ -53,9 +53,11 @@ stop:
 clean: stop
 	@rm -rf .holdfast .bench
 
-## make test    all tests that need no cluster
+# More than there are processors: half of the time tests wait, for pods and for what comes by itself.
+TEST_WORKERS ?= 4
+## make test    all tests that need no cluster; TEST_WORKERS=4 of them at once
 test: $(STAMP) $(CLIENTS)
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile
 
 ## make lint    style, types, import contracts
 lint: $(STAMP)
