@@ -43,7 +43,7 @@ TWO_HOURS_MS = 7_200_000
 _NAME = re.compile(rb"<Key>([^<]*)</Key>|<CommonPrefixes><Prefix>([^<]*)</Prefix>")
 _TOKEN = re.compile(rb"<NextContinuationToken>([^<]*)<")
 
-pytestmark = pytest.mark.timeout(3 * 3600 if WAIT_SECONDS else 300)
+pytestmark = pytest.mark.timeout(3 * 3600 if WAIT_SECONDS else 1200)
 
 
 class Tenant:

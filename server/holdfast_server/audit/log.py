@@ -13,7 +13,6 @@ from pathlib import Path
 from holdfast_server.audit.file_sink import FileSink
 from holdfast_server.audit.outlet import FLUSH_SECONDS, Outlet, OutletCounts, Sink
 from holdfast_server.audit.stdout_sink import StdoutSink
-from holdfast_server.audit.webhook_sink import WebhookSink
 from holdfast_server.contract.config import AuditConfig, AuditFile, AuditWebhook
 
 SINKS = ("stdout", "file", "webhook")
@@ -30,6 +29,9 @@ def sink_maker(locate: Callable[[str], Path]) -> MakeSink:
         if isinstance(part, AuditFile):
             return FileSink(locate(part.path), part.max_size_bytes, part.keep)
         if isinstance(part, AuditWebhook):
+            # Here, because its HTTP client takes longer to import than all the rest, and few pods want it.
+            from holdfast_server.audit.webhook_sink import WebhookSink
+
             return WebhookSink(part.url, locate(part.token_file) if part.token_file else None)
         return StdoutSink()
 

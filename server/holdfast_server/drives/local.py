@@ -287,8 +287,12 @@ class LocalDrive:
     # --- a disk that does not answer
 
     async def _watch_calls(self) -> None:
+        """Look when the oldest piece of work will have been under way for too long, and not before: what begins
+        later, or has yet to begin, cannot hang earlier."""
+        pause_seconds = WATCH_INTERVAL_SECONDS
         while self._fault is None:
-            await asyncio.sleep(WATCH_INTERVAL_SECONDS)
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = WATCH_INTERVAL_SECONDS
             parts = self._parts
             if parts is None:
                 continue
@@ -297,6 +301,8 @@ class LocalDrive:
                 self._hang(parts, what)
             elif self._stuck is not None:
                 await self._come_back(parts)
+            else:
+                pause_seconds = max(WATCH_INTERVAL_SECONDS, HANG_SECONDS - seconds)
 
     def _hang(self, parts: Parts, what: str) -> None:
         if self._stuck is None:

@@ -39,8 +39,6 @@ RETIRE_SECONDS = 10.0
 _FIRST_RETRY_SECONDS = 0.05
 _LAST_RETRY_SECONDS = 1.0
 _HANGING_AFTER_SECONDS = 0.5
-_LOOK_AROUND_SECONDS = 1.0
-"""How late a connection may be noticed that has TLS and should have none, or the other way round."""
 _RETIRE_STEP_SECONDS = 0.1
 
 
@@ -235,18 +233,15 @@ class Channel:
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._look_around())
-                tasks.create_task(self._dial_for_ever())
+            await self._dial_for_ever()
         finally:
             self.abort("this pod is closing the connection")
 
-    async def _look_around(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK_AROUND_SECONDS)
-            connection = self._connection
-            if connection is not None and connection.secure != self._settings.wants_tls():
-                self._outdated.set()
+    def look_around(self) -> None:
+        """Whether connections shall have TLS may have changed: have one replaced that does not do as it should."""
+        connection = self._connection
+        if connection is not None and connection.secure != self._settings.wants_tls():
+            self._outdated.set()
 
     async def _dial_for_ever(self) -> None:
         delay = _FIRST_RETRY_SECONDS

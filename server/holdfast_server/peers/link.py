@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from holdfast_server.clock.bounds import Reading
+from holdfast_server.clock.ticks import seconds_to_next
 from holdfast_server.drives.port import DriveOffline
 from holdfast_server.peers import messages
 from holdfast_server.peers.calls import Call, DeadlineMissed, NotConnected
@@ -139,7 +140,7 @@ class Link:
                     channel.abort(f"silent for {SILENT_SECONDS:.0f} s")
             self._ping_now.clear()
             try:
-                async with asyncio.timeout(PING_INTERVAL_SECONDS):
+                async with asyncio.timeout(seconds_to_next(asyncio.get_running_loop().time(), PING_INTERVAL_SECONDS)):
                     await self._ping_now.wait()
             except TimeoutError:
                 pass
@@ -173,7 +174,7 @@ class Link:
         if report.now_ms:
             self._clock_reading = report.now_ms, asyncio.get_running_loop().time()
             report = msgspec.structs.replace(report, now_ms=0)  # what changes with every report is no news
-        changed = report != self.report
+        changed = self.report is None or _matters(report) != _matters(self.report)
         self.report = report
         if changed:
             self._on_change()
@@ -194,3 +195,9 @@ def _offline(reason: str) -> asyncio.Future[Any]:
     future = asyncio.get_running_loop().create_future()
     future.set_exception(DriveOffline(reason))
     return future
+
+
+def _matters(report: Report) -> tuple[object, ...]:
+    """All of it but how much room drives have, which changes with every write of anybody on their disks."""
+    drives = [(one.state, one.drive_id, one.incarnation, one.full, one.message) for one in report.drives]
+    return report.epoch, report.heals, report.features, report.encryption_keys, drives

@@ -54,6 +54,12 @@ class PeerNetwork:
         if peer is not None:
             peer.link.wake()
 
+    def look_around(self) -> None:
+        """Replace connections that have TLS and should have none, or the other way round; to be called now and then."""
+        for peer in self.peers:
+            for channel in peer.link.channels.values():
+                channel.look_around()
+
     async def configure(self, config: ServerConfig) -> None:
         """Dial the pods of this configuration, and no others."""
         wanted = targets(config, self._settings.me)

@@ -38,6 +38,7 @@ from holdfast_server.clock.bounds import Reading, TimeBounds
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import MAX_CLOCK_SKEW_MS, HybridClock, floor_stamp
 from holdfast_server.clock.system import SystemClock
+from holdfast_server.clock.ticks import seconds_to_next
 from holdfast_server.contract import names
 from holdfast_server.contract.admin import PodState
 from holdfast_server.contract.config import ServerConfig
@@ -302,10 +303,11 @@ class StoragePod:
 
     async def _follow_inputs(self) -> None:
         while True:
-            await asyncio.sleep(CONFIG_POLL_SECONDS)
+            await asyncio.sleep(seconds_to_next(self._clock.monotonic_seconds(), CONFIG_POLL_SECONDS))
             config = await self._inputs.refresh()
             if config is not None:
                 await self._configure(config)
+            self._network.look_around()
 
     def _peer_key(self) -> bytes:
         return self._inputs.keys.peer_key
@@ -365,7 +367,7 @@ class StoragePod:
 
     async def _follow_states(self) -> None:
         while True:
-            await asyncio.sleep(STATE_POLL_SECONDS)
+            await asyncio.sleep(seconds_to_next(self._clock.monotonic_seconds(), STATE_POLL_SECONDS))
             self._look_for_users()
             await self._settle_epoch()
             if any(peer.link.report is not None and peer.link.report.heals for peer in self._network.peers):
