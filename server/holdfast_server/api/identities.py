@@ -427,6 +427,8 @@ class Identities:
         TimeoutError if that cannot be said."""
         if access_key in self._users or not 1 <= len(access_key) <= MAX_ACCESS_KEY_LENGTH or "/" in access_key:
             return False
+        if not access_key.isprintable():  # bytes that are no text: no document can be called so
+            return False
         if not self._may_look():
             return False
         async with asyncio.timeout(LOOK_UP_TIMEOUT_SECONDS):

@@ -98,6 +98,18 @@ async def test_a_user_is_not_known_before_its_policies_are(way: str) -> None:
     assert len(alice.principal.policies) == 1
 
 
+async def test_a_key_that_is_no_text_is_nobodys_and_not_looked_up() -> None:
+    """Bytes that are not UTF-8 come as lone surrogates, in which no document can be named."""
+    objects = MemoryObjects(SystemClock())
+    identities = identities_over(objects)
+    await identities.refresh()
+    asked: list[str] = []
+    objects.failure = asked.append
+    assert not await identities.look_up("\udc8aoldfast-root")
+    assert not await identities.look_up("a\x00b")
+    assert asked == []
+
+
 async def test_a_user_whose_policies_cannot_be_read_stays_unknown() -> None:
     objects = MemoryObjects(SystemClock())
     identities = identities_over(objects)
