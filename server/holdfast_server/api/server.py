@@ -47,7 +47,7 @@ WRITE_SIZE_BYTES = 256 << 10
 """Of a response, what a client has `write_idle_seconds` to take."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Exchange:
     """A request, and where its answer goes."""
 
@@ -73,7 +73,7 @@ class FrontEnd:
         self._dispatcher = dispatcher
         self._wording = Wording(services.pod_name)
         self._closing = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[Exchange, asyncio.Task[None]] = {}
         """One for each request that is being answered."""
         self._listener: Listener | None = None
         self.port = 0
@@ -103,23 +103,21 @@ class FrontEnd:
 
     async def _end_requests(self, grace_seconds: float) -> None:
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace_seconds)
+            await asyncio.wait(self._tasks.values(), timeout=grace_seconds)
         if self._tasks:
             log.warning("%d requests are cut", len(self._tasks))
             self._site.abandon()
-            await asyncio.wait(self._tasks, timeout=CUT_SECONDS)
-        for task in self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=CUT_SECONDS)
+        for task in self._tasks.values():
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CUT_SECONDS)
+            await asyncio.wait(self._tasks.values(), timeout=CUT_SECONDS)
 
     # --- one request
     def begin(self, connection: Connection, head: Head, body: HttpBody) -> None:
         """See `http.places.Handler`."""
         exchange = Exchange(connection, head, body, self._request_id())
-        task = self._site.loop.create_task(self._serve(exchange))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[exchange] = self._site.loop.create_task(self._serve(exchange))
 
     def refusal(self, error: S3Error) -> bytes:
         """See `http.places.Handler`."""
@@ -150,6 +148,7 @@ class FrontEnd:
                 log.error("the front end failed", exc_info=error)
                 connection.refuse(S3Error("InternalError"))
         finally:
+            del self._tasks[exchange]
             connection.finish(keep_alive)
 
     async def _answer_and_send(self, exchange: Exchange) -> bool:
@@ -162,7 +161,8 @@ class FrontEnd:
         trail = Trail(services.clock.now_ms()) if services.audit.active else None
         answered = Answered("none", Response(status=499))
         ticket = Ticket(services.memory)
-        services.metrics.in_flight.inc()
+        counts = services.metrics.requests
+        counts.in_flight += 1
         try:
             if not exchange.connection.secure and services.refuses_plaintext():
                 error = S3Error("AccessDenied", "This store is reached over https only.")
@@ -174,10 +174,10 @@ class FrontEnd:
             if isinstance(answered.response.body, BodyStream):
                 await close_pieces(answered.response.body)
             ticket.leave()
-            services.metrics.in_flight.dec()
-            services.metrics.received_bytes.inc(body.received_bytes)
+            counts.in_flight -= 1
+            counts.received_bytes += body.received_bytes
             seconds = services.clock.monotonic_seconds() - started
-            services.metrics.observe(answered.operation, answered.response.status, seconds)
+            counts.observe(answered.operation, answered.response.status, seconds)
             if trail is not None:
                 self._audit(trail, exchange, answered, seconds)
 
@@ -252,7 +252,7 @@ class FrontEnd:
         if has_no_body(asked.method, response.status):
             self._write(exchange, (head,))
         elif isinstance(body, bytes):
-            self._services.metrics.sent_bytes.inc(len(body))
+            self._services.metrics.requests.sent_bytes += len(body)
             if trail is not None:
                 trail.sent_bytes = len(body)
             self._write(exchange, (head, body))
@@ -286,7 +286,7 @@ class FrontEnd:
             unsent = (*unsent, LAST_CHUNK)
         if unsent:
             self._write(exchange, unsent)
-        self._services.metrics.sent_bytes.inc(sent)
+        self._services.metrics.requests.sent_bytes += sent
         if body.size_bytes is not None and sent != body.size_bytes:
             raise RuntimeError(f"{sent} bytes were produced for a response of {body.size_bytes}")
 

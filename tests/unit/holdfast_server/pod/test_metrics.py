@@ -78,7 +78,7 @@ def view() -> PodView:
 def exposition() -> str:
     metrics = Metrics()
     metrics.registry.register(PodCollector(view))
-    metrics.observe("PutObject", 200, 0.1)
+    metrics.requests.observe("PutObject", 200, 0.1)
     return metrics.render().decode()
 
 
