@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+
+import msgspec
 
 from holdfast_server.api.access import bucket_facts, object_facts
 from holdfast_server.api.admission import Ticket
@@ -35,8 +36,7 @@ _ANSWERED_ENTRY_BYTES = 2048
 """Of an entry on its way into XML, and in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     verified: VerifiedRequest
     body: IncomingBody
     services: Services

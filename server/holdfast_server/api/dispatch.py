@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import TypeVar
+
+import msgspec
 
 from holdfast_server.api import (
     attributes,
@@ -230,7 +231,7 @@ class Dispatcher:
         bucket: BucketRecord | None = None
         if call.bucket_name and name != "CreateBucket":
             bucket = await call.bucket()
-            call = replace(call, facts=bucket_facts(bucket, self._services.policies))
+            call = msgspec.structs.replace(call, facts=bucket_facts(bucket, self._services.policies))
             check_expected_owner(call.headers.get("x-amz-expected-bucket-owner"), bucket)
         if name in _AUTHORIZED_PER_ITEM:
             if name == "DeleteObjects" and call.verified.principal.is_anonymous and not _is_shared(call):

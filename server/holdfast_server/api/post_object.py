@@ -8,7 +8,6 @@ a policy is anonymous.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
@@ -139,7 +138,7 @@ async def post_object(call: Call) -> Response:
     verified = msgspec.structs.replace(
         call.verified, principal=principal, headers=headers, target=Target(call.bucket_name, key), auth_type="POST"
     )
-    call = replace(call, verified=verified)
+    call = msgspec.structs.replace(call, verified=verified)
     call.require("s3:PutObject", call.bucket_name, key)
     size_range = policy.size_range if policy is not None and policy.size_range is not None else (0, MAX_PUT_SIZE_BYTES)
     async with call.writing() as lease:

@@ -136,10 +136,9 @@ def is_allowed(
             cached.append({**own, **(extra or {})})
         return cached[0]
 
-    home = facts.account if facts is not None else principal.account
-    question = Question(
-        action=action, resource=resource_arn(bucket, key), principal_names=principal.names(home), values=values
-    )
+    # Only a bucket's policy names principals.
+    names = principal.names(facts.account) if facts is not None and facts.policy is not None else ()
+    question = Question(action=action, resource=resource_arn(bucket, key), principal_names=names, values=values)
     own = _own_side(principal, question)
     if own == DENY:
         return False

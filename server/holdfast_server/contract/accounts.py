@@ -6,10 +6,13 @@ The account without a name is the tenant's own.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 ROOT_NAME = "root"
 """How the tenant's own account is shown; no other may be called so."""
 OWN_ACCOUNT_ID = "000000000000"
+KEPT = 1024
+"""Of what follows from names of accounts: every request asks for it."""
 
 
 def account_name(account: str) -> str:
@@ -17,6 +20,7 @@ def account_name(account: str) -> str:
     return account or ROOT_NAME
 
 
+@lru_cache(maxsize=KEPT)
 def account_id(account: str) -> str:
     """Twelve digits, as ARNs show it."""
     if not account:
@@ -24,6 +28,7 @@ def account_id(account: str) -> str:
     return f"{int.from_bytes(hashlib.sha256(account.encode()).digest()[:8], 'big') % 10**12:012}"
 
 
+@lru_cache(maxsize=KEPT)
 def canonical_id(account: str) -> str:
     """64 hex digits, as grants show it."""
     return hashlib.sha256(account_name(account).encode()).hexdigest()

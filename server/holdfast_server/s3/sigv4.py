@@ -18,6 +18,7 @@ import hmac
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 
@@ -32,6 +33,8 @@ MAX_SKEW_MS = 15 * 60 * 1000
 MAX_EXPIRES_SECONDS = 7 * 24 * 3600
 MAX_CACHED_KEYS = 4096
 """Signing keys kept by a Verifier: one per access key, day and region in use."""
+KEPT_TIMESTAMPS = 256
+"""Requests of the same second bear the same."""
 SERVICE = "s3"
 
 _TIMESTAMP = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
@@ -322,6 +325,7 @@ def format_timestamp(milliseconds: int) -> str:
     return f"{datetime.fromtimestamp(milliseconds // 1000, UTC):%Y%m%dT%H%M%SZ}"
 
 
+@lru_cache(maxsize=KEPT_TIMESTAMPS)
 def parse_timestamp(text: str) -> int:
     """Milliseconds since the epoch from `20130524T000000Z`.  Raises AccessDenied where it is no time."""
     try:
