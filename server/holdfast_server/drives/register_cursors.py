@@ -38,12 +38,13 @@ def live_registers(table: Cursor, space: bytes, rotten: list[bytes]) -> Register
             advance()
             following = key_at()
             if records is not None:  # else it is a mark that was left alone
-                mark = 0
                 if following is not None and following[-1] != _RECORDS and following[:-1] == key[:-1]:
-                    mark = from_bytes(value(), "big")
+                    yield key[behind:-1], records, from_bytes(value(), "big")
+                    # Not before: whoever has met a group goes on elsewhere.
                     advance()
                     following = key_at()
-                yield key[behind:-1], records, mark
+                else:
+                    yield key[behind:-1], records, 0
             key = following
         table.check()
 
