@@ -6,9 +6,11 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
 import pytest
 
-from holdfast_server.drives.port import DriveOffline
+from holdfast_server.drives.port import CommitMode, CommitRequest, CommitStatus, DriveOffline
+from holdfast_server.objects import record
 from holdfast_server.objects.port import Unavailable
 from holdfast_server.testing.memory_cluster import BUCKET, MemoryCluster
 
@@ -176,3 +178,22 @@ async def test_any_key_is_listed(cluster: MemoryCluster, key: str) -> None:
     await cluster.put(key[:1], b"y")
     assert await page_through(cluster, "", "", 1) == sorted({key, key[:1]}, key=str.encode)
     assert await page_through(cluster, key, "", 1) == [key]
+
+
+async def test_what_enough_drives_show_but_none_knows_to_be_committed_is_decided_like_a_read(
+    cluster: MemoryCluster,
+) -> None:
+    for key in ("a", "b"):
+        await cluster.put(key, b"old")
+    await cluster.settle()
+    register = record.object_register(BUCKET, "a")
+    for drive in cluster.by_set[0][
+        :2
+    ]:  # a writer that died: too few for its quorum, as many as are asked for a listing
+        held = (await drive.query(register, True)).records[0]
+        newer = msgspec.structs.replace(record.decode(held.record), stamp=held.stamp + (1 << 30), etag="newer")
+        begun = msgspec.structs.replace(held, stamp=newer.stamp, record=record.encode(newer))
+        assert (await drive.commit(CommitRequest(register, begun, CommitMode.PLAIN))).status is CommitStatus.OK
+    listing = await cluster.store.list_objects(BUCKET)
+    assert [entry.key for entry in listing.entries] == ["a", "b"]
+    assert "newer" not in [entry.record.etag for entry in listing.entries]
