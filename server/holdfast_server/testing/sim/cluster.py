@@ -22,10 +22,11 @@ from holdfast_server.heal.own_drive import ORPHAN_FOLDERS
 from holdfast_server.heal.service import HealService
 from holdfast_server.heal.settings import HealSettings
 from holdfast_server.objects.erasure_set import ErasureSet
-from holdfast_server.objects.port import Redundancy
+from holdfast_server.objects.port import Body, Condition, Redundancy
 from holdfast_server.objects.record import Record
 from holdfast_server.objects.store import ObjectStore
 from holdfast_server.placement.map import PoolMap, SetId
+from holdfast_server.sealing.envelope import Seal, Sealing
 from holdfast_server.testing.memory_drive import MemoryDrive
 from holdfast_server.testing.sim.history import Operation
 from holdfast_server.testing.sim.plan import Plan
@@ -71,11 +72,27 @@ class MixingStore(ObjectStore):
         super().__init__(*arguments)
         self._next_redundancy = next_redundancy
 
-    async def put_object(self, *arguments: Any, **named: Any) -> Record:
-        return await super().put_object(*arguments, **{**named, "redundancy": self._next_redundancy()})
+    async def put_object(
+        self,
+        bucket_id: bytes,
+        key: str,
+        body: Body,
+        condition: Condition | None = None,
+        seal: Seal | None = None,
+        redundancy: Redundancy = Redundancy.FULL,
+    ) -> Record:
+        return await super().put_object(bucket_id, key, body, condition, seal, self._next_redundancy())
 
-    async def create_upload(self, *arguments: Any, **named: Any) -> bytes:
-        return await super().create_upload(*arguments, **{**named, "redundancy": self._next_redundancy()})
+    async def create_upload(
+        self,
+        bucket_id: bytes,
+        key: str,
+        headers: dict[str, str],
+        body: bytes,
+        sealing: Sealing | None = None,
+        redundancy: Redundancy = Redundancy.FULL,
+    ) -> bytes:
+        return await super().create_upload(bucket_id, key, headers, body, sealing, self._next_redundancy())
 
 
 class Coordinator:
