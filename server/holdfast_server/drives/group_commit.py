@@ -100,16 +100,19 @@ class Transaction:
 class Operation(Generic[T]):
     """One verb on its way through a batch."""
 
-    __slots__ = ("apply", "error", "finish", "future", "loop", "result", "wanted")
+    __slots__ = ("apply", "error", "finish", "future", "result", "wanted")
 
     def __init__(
-        self, wanted: Sequence[bytes], apply: Callable[[Transaction], T], finish: Callable[[T], T] | None
+        self,
+        future: asyncio.Future[T],
+        wanted: Sequence[bytes],
+        apply: Callable[[Transaction], T],
+        finish: Callable[[T], T] | None = None,
     ) -> None:
         self.wanted = wanted
         self.apply = apply
         self.finish = finish
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[T] = self.loop.create_future()
+        self.future = future
         self.result: T | None = None
         self.error: Exception | None = None
 
@@ -173,7 +176,7 @@ class GroupCommit:
         replace the result.  The future raises what `apply` raises, DriveFaulty if the drive fails; who cancels it
         leaves, the operation goes on.
         """
-        operation = Operation(wanted, apply, finish)
+        operation = Operation(self._loop.create_future(), wanted, apply, finish)
         refusal = self._refusal()
         if refusal is None:
             self._queue.put(operation)
@@ -183,7 +186,7 @@ class GroupCommit:
 
     def submit_lazily(self, wanted: Sequence[bytes], apply: Callable[[Transaction], T]) -> asyncio.Future[T]:
         """As `submit`, with the next batch that is under way, or after `LAZY_SECONDS`; on the loop."""
-        operation = Operation(wanted, apply, None)
+        operation = Operation(self._loop.create_future(), wanted, apply)
         refusal = self._refusal()
         if refusal is not None:
             operation.future.set_exception(refusal)
@@ -309,7 +312,14 @@ class GroupCommit:
             for operation in batch:
                 operation.error = DriveFaulty(self._fault)
                 operation.error.__cause__ = error
-        _deliver(batch)
+        self._deliver(batch)
+
+    def _deliver(self, batch: list[Operation[Any]]) -> None:
+        """Wake the waiters: one call into the loop, however many operations there are."""
+        try:
+            self._loop.call_soon_threadsafe(_deliver_on_loop, batch)
+        except RuntimeError:
+            log.debug("the loop was closed: nobody is waiting any more")
 
     def _commit(self, batch: list[Operation[Any]]) -> None:
         transaction = Transaction(self._engine)
@@ -356,19 +366,6 @@ class GroupCommit:
 
 _VISIBLE = frozenset((keys.REGISTER, keys.INLINE, keys.SETTLED))
 """Kinds of row that readers outside the committing thread look at."""
-
-
-def _deliver(operations: Sequence[Operation[Any]]) -> None:
-    """Wake the waiters: one call into each loop, however many operations there are."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[Operation[Any]]] = {}
-    for operation in operations:
-        by_loop.setdefault(operation.loop, []).append(operation)
-    for loop, group in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_deliver_on_loop, group)
-        except RuntimeError:
-            # The loop is closed: nobody is waiting any more.
-            continue
 
 
 def _deliver_on_loop(group: list[Operation[Any]]) -> None:

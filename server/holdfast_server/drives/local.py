@@ -55,6 +55,7 @@ from holdfast_server.drives.port import (
     FenceReply,
     ListPage,
     ListRequest,
+    Note,
     PrepareReply,
     QueryReply,
     Register,
@@ -342,23 +343,30 @@ class LocalDrive:
 
     # --- what is known without waiting
 
+    @property
+    def state(self) -> DriveState:
+        if self._fault is not None:
+            return DriveState.FAULTY
+        if self._stuck is not None:
+            return DriveState.OFFLINE
+        if self._parts is None:
+            return DriveState.BLANK
+        return DriveState.HEALING if self._parts.verbs.healing else DriveState.FULL
+
     def status(self) -> DriveStatus:
         parts = self._parts
         identity = parts.guard.identity if parts is not None else None
         message, full = "", False
         if self._fault is not None:
-            state, message = DriveState.FAULTY, self._fault.message
+            message = self._fault.message
         elif self._stuck is not None:
-            state, message = DriveState.OFFLINE, self._stuck
-        elif parts is None:
-            state = DriveState.BLANK
-        else:
-            state = DriveState.HEALING if parts.verbs.healing else DriveState.FULL
+            message = self._stuck
+        elif parts is not None:
             full = parts.space.full or parts.commits.no_room is not None
             message = self._remark(parts, full)
         room = parts.space.room if parts is not None else None
         return DriveStatus(
-            state,
+            self.state,
             identity.id_bytes if identity else b"",
             identity.incarnation if identity else 0,
             message,
@@ -481,12 +489,21 @@ class LocalDrive:
         future.set_exception(error)
         return future
 
-    async def note(self, register: Register, stamp: int, whole: bool) -> None:
-        parts = self._opened()
-        row = keys.row_key(register)
-        await parts.commits.submit_lazily(
-            register_rows.wanted(row), lambda transaction: parts.verbs.note(transaction, register, row, stamp, whole)
-        )
+    def note(self, register: Register, stamp: int, whole: bool) -> Awaitable[None]:
+        return self.note_many(((register, stamp, whole),))
+
+    def note_many(self, notes: Sequence[Note]) -> Awaitable[None]:
+        try:
+            parts = self._opened()
+        except DriveError as error:
+            return self._refused(error)
+        found = [(keys.row_key(note[0]), note) for note in notes]
+
+        def apply(transaction: Transaction) -> None:
+            for row, (register, stamp, whole) in found:
+                parts.verbs.note(transaction, register, row, stamp, whole)
+
+        return parts.commits.submit_lazily([key for row, _ in found for key in register_rows.wanted(row)], apply)
 
     async def prepare(self, register: Register, expected: int, lease: bytes, duration_seconds: float) -> PrepareReply:
         return await self._on_register(

@@ -54,6 +54,10 @@ class Register(msgspec.Struct, frozen=True, array_like=True, gc=False):
     version: bytes = b""
 
 
+Note = tuple[Register, int, bool]
+"""A register, the stamp that is committed, and whether every drive of the set has it: the arguments of `Drive.note`."""
+
+
 class DriveState(IntEnum):
     FULL = 1
     """Serves, and its absence counts: it has every record that was committed to it."""
@@ -353,6 +357,10 @@ class Drive(Protocol):
     local: bool
     """In this process: preferred as a source of shards, nothing crosses the network."""
 
+    @property
+    def state(self) -> DriveState:
+        """That of `status`, which costs more: every request looks at each drive of its set."""
+
     def status(self) -> DriveStatus:
         """What is known now, without waiting."""
 
@@ -379,13 +387,16 @@ class Drive(Protocol):
         Raises DriveFull.
         """
 
-    async def note(self, register: Register, stamp: int, whole: bool) -> None:
+    def note(self, register: Register, stamp: int, whole: bool) -> Awaitable[None]:
         """The version is committed: raise the mark if it is held, drop older records, and let their shards be
         reclaimed once no read can still need them (rules 1 and 13).  Lazy: not synced.
 
         `whole` False: some drive of the set missed it; remember the register for repair (`repairs`).
         Noting a tombstone of an upload also drops the parts of that upload.
         """
+
+    def note_many(self, notes: Sequence[Note]) -> Awaitable[None]:
+        """All of them, in order, as one piece of work."""
 
     async def prepare(self, register: Register, expected: int, lease: bytes, duration_seconds: float) -> PrepareReply:
         """Promise to take no foreign write for a while, if nothing newer than `expected` is held (rule 7)."""

@@ -31,7 +31,7 @@ _ASLEEP = (DriveState.OFFLINE, DriveState.FAULTY, DriveState.BLANK)
 
 def awake(drives: Mapping[int, Drive]) -> dict[int, Drive]:
     """Those worth asking now."""
-    return {position: drive for position, drive in drives.items() if drive.status().state not in _ASLEEP}
+    return {position: drive for position, drive in drives.items() if drive.state not in _ASLEEP}
 
 
 async def bounded(call: Awaitable[T], timeout_seconds: float = DRIVE_CALL_TIMEOUT_SECONDS) -> T:

@@ -113,10 +113,6 @@ class Dispatcher:
             return None, []
         if request.verb == Verb.READ_BLOCKS:
             return await _read_blocks(drive, hold, *arguments)
-        if request.verb == Verb.NOTE:
-            (notes,) = arguments
-            await asyncio.gather(*(drive.note(*note) for note in notes))
-            return None, []
         method = _DRIVE_METHODS.get(request.verb)
         if method is None:
             raise Refused(f"verb {request.verb} is not a drive's")
@@ -141,12 +137,12 @@ class Dispatcher:
         raise Refused(f"verb {verb} needs a volume")
 
 
-_AT_ONCE: dict[int, str] = {Verb.QUERY: "query", Verb.COMMIT: "commit"}
+_AT_ONCE: dict[int, str] = {Verb.QUERY: "query", Verb.COMMIT: "commit", Verb.NOTE: "note_many"}
 
-_DRIVE_METHODS: dict[int, str] = {
+_DRIVE_METHODS: dict[int, str] = _AT_ONCE | {
     verb: verb.name.lower()
     for verb in Verb
-    if verb >= Verb.QUERY and verb not in (Verb.NOTE, Verb.STAGE, Verb.STAGE_LAST, Verb.READ_BLOCKS)
+    if verb >= Verb.QUERY and verb not in (*_AT_ONCE, Verb.STAGE, Verb.STAGE_LAST, Verb.READ_BLOCKS)
 }
 
 

@@ -47,12 +47,13 @@ class Frame(NamedTuple):
 
 def encode_frame(header: bytes, blobs: Sequence[Buffer] = ()) -> list[Buffer]:
     """The pieces of a frame in the order they go to the wire.  Raises FrameError if it is too large."""
-    if not blobs and len(header) <= MAX_FRAME_SIZE_BYTES:
-        return [PREFIX.pack(len(header), len(header)) + header]
-    size = len(header) + sum(map(len, blobs))
+    size = header_size = len(header)
+    if not blobs and size <= MAX_FRAME_SIZE_BYTES:
+        return [PREFIX.pack(size, size) + header]
+    size += sum(map(len, blobs))
     if size > MAX_FRAME_SIZE_BYTES:
         raise FrameError(f"frame of {size} bytes; at most {MAX_FRAME_SIZE_BYTES} are sent")
-    return [PREFIX.pack(size, len(header)) + header, *blobs]
+    return [PREFIX.pack(size, header_size) + header, *blobs]
 
 
 def split_blobs(blobs: memoryview, sizes: Sequence[int]) -> list[memoryview]:

@@ -45,6 +45,8 @@ class Link:
         self.report: Report | None = None
         self._clock_reading: tuple[int, float] | None = None
         self._on_change = on_change
+        self.online = False
+        """Connected, and not under suspicion.  Kept, not asked for: every request looks at it."""
         self._suspect = False
         self._ping_now = asyncio.Event()
         self._misses: dict[int, int] = {}
@@ -53,10 +55,6 @@ class Link:
             kind: Channel(target, kind, settings, self._reported, self._channel_changed, self._missed, self._answered)
             for kind in ConnectionClass
         }
-
-    @property
-    def online(self) -> bool:
-        return not self._suspect and all(channel.connected for channel in self.channels.values())
 
     @property
     def turned_away(self) -> bool:
@@ -120,7 +118,8 @@ class Link:
 
     def skipped(self, volume: int) -> bool:
         """Whether the drive is being left alone after missed deadlines."""
-        return self._skip_until.get(volume, 0.0) > asyncio.get_running_loop().time()
+        until = self._skip_until.get(volume)
+        return until is not None and until > asyncio.get_running_loop().time()
 
     async def run(self) -> None:
         """Keep both connections and the pings going until cancelled."""
@@ -154,6 +153,7 @@ class Link:
             return True  # not connected: dialling is the channel's business, not silence
         if self._suspect:
             self._suspect = False
+            self._look()
             log.info("peer answers again", extra={"peer": str(self.target)})
         self._reported(report)
         return True
@@ -161,6 +161,7 @@ class Link:
     def _suspicious(self) -> None:
         if not self._suspect:
             self._suspect = True
+            self._look()
             log.warning("peer missed a deadline, skipped until it answers", extra={"peer": str(self.target)})
             self._on_change()
         self._ping_now.set()
@@ -182,7 +183,11 @@ class Link:
     def _channel_changed(self) -> None:
         if not self.channels[ConnectionClass.CONTROL].connected:
             self._suspect = False
+        self._look()
         self._on_change()
+
+    def _look(self) -> None:
+        self.online = not self._suspect and all(channel.connected for channel in self.channels.values())
 
 
 def _as_offline(error: PeerError) -> DriveOffline:

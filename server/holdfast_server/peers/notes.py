@@ -10,46 +10,60 @@ Not here: what a note does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from holdfast_server.drives.port import Register
+from holdfast_server.drives.port import Note
 
 NOTE_DELAY_SECONDS = 0.004
 MAX_NOTES_PER_CALL = 256
 
-Note = tuple[Register, int, bool]
-"""Register, stamp, whole: the arguments of `Drive.note`."""
+Waiter = asyncio.Future[None]
 
 
 class NoteBatch:
-    """The notes for one drive that wait to be sent."""
+    """The notes for one drive that wait to be sent.  Belongs to one event loop.
 
-    def __init__(self, send: Callable[[list[Note]], Awaitable[None]]) -> None:
+    A future per note and no task: each small write has one of them per drive.
+    """
+
+    def __init__(self, send: Callable[[Sequence[Note]], asyncio.Future[Any]]) -> None:
+        """`send` begins a call, and is told of it by nobody else."""
         self._send = send
-        self._open: tuple[list[Note], asyncio.Task[None]] | None = None
+        self._notes: list[Note] = []
+        self._waiters: list[Waiter] = []
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def add(self, note: Note) -> None:
-        """Returns when the call that carried it was answered; raises what that call raised."""
-        if self._open is None:
-            fresh: list[Note] = []
-            sending = asyncio.get_running_loop().create_task(self._send_later(fresh))
-            sending.add_done_callback(_look_at)
-            self._open = fresh, sending
-        notes, sending = self._open
-        notes.append(note)
-        if len(notes) >= MAX_NOTES_PER_CALL:
-            self._open = None
-        # Shielded: the call carries others' notes too.
-        await asyncio.shield(sending)
+    def add(self, note: Note) -> asyncio.Future[None]:
+        """Done when the call that carried it was answered; raises what that call raised.  Who cancels it leaves the
+        others' notes, and its own, on their way."""
+        loop = asyncio.get_running_loop()
+        waiter: Waiter = loop.create_future()
+        self._notes.append(note)
+        self._waiters.append(waiter)
+        if len(self._notes) >= MAX_NOTES_PER_CALL:
+            self._send_now()
+        elif self._timer is None:
+            self._timer = loop.call_later(NOTE_DELAY_SECONDS, self._send_now)
+        return waiter
 
-    async def _send_later(self, notes: list[Note]) -> None:
-        await asyncio.sleep(NOTE_DELAY_SECONDS)
-        if self._open is not None and self._open[0] is notes:
-            self._open = None
-        await self._send(notes)
+    def _send_now(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        notes, waiters = self._notes, self._waiters
+        self._notes, self._waiters = [], []
+        self._send(notes).add_done_callback(lambda call: _answered(call, waiters))
 
 
-def _look_at(sending: asyncio.Task[None]) -> None:
-    """Its failure may find everybody gone who waited for it."""
-    if not sending.cancelled():
-        sending.exception()
+def _answered(call: asyncio.Future[Any], waiters: list[Waiter]) -> None:
+    error = asyncio.CancelledError() if call.cancelled() else call.exception()
+    for waiter in waiters:
+        if waiter.done():
+            continue
+        if error is None:
+            waiter.set_result(None)
+        elif isinstance(error, asyncio.CancelledError):
+            waiter.cancel()
+        else:
+            waiter.set_exception(error)

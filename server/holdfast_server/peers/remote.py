@@ -12,13 +12,13 @@ from typing import Any
 
 from holdfast_server.contract.admin import PodState
 from holdfast_server.drives import port
-from holdfast_server.drives.port import Block, Drive, DriveState, DriveStatus, Register
+from holdfast_server.drives.port import Block, Drive, DriveState, DriveStatus, Note, Register
 from holdfast_server.peers import older_listings
 from holdfast_server.peers.channel import DialSettings, Target
 from holdfast_server.peers.frames import Buffer
 from holdfast_server.peers.link import Link
 from holdfast_server.peers.messages import LIST_PAGES_FEATURE, MAX_BLOCKS_PER_READ, STAGE_LAST_FEATURE, Verb
-from holdfast_server.peers.notes import Note, NoteBatch
+from holdfast_server.peers.notes import NoteBatch
 from holdfast_server.peers.port import SlotMemory
 
 _MAX_STAGE_SIZE_BYTES = 4 << 20
@@ -33,10 +33,18 @@ class RemoteDrive:
     def __init__(self, link: Link, pool: str, set_index: int, position: int, volume: int) -> None:
         self.pool, self.set_index, self.position = pool, set_index, position
         self._link, self._volume = link, volume
-        self._notes = NoteBatch(self._send_notes)
+        self._notes = NoteBatch(self.note_many)
 
     def __repr__(self) -> str:
         return f"RemoteDrive({self._link.target}, volume {self._volume})"
+
+    @property
+    def state(self) -> DriveState:
+        link, volume = self._link, self._volume
+        report = link.report
+        if not link.online or report is None or volume >= len(report.drives) or link.skipped(volume):
+            return DriveState.OFFLINE
+        return report.drives[volume].state
 
     def status(self) -> DriveStatus:
         report = self._link.report
@@ -61,11 +69,11 @@ class RemoteDrive:
     def commit(self, request: port.CommitRequest) -> Awaitable[port.CommitReply]:
         return self._call(Verb.COMMIT, request)
 
-    async def note(self, register: Register, stamp: int, whole: bool) -> None:
-        await self._notes.add((register, stamp, whole))
+    def note(self, register: Register, stamp: int, whole: bool) -> Awaitable[None]:
+        return self._notes.add((register, stamp, whole))
 
-    async def _send_notes(self, notes: list[Note]) -> None:
-        await self._call(Verb.NOTE, notes)
+    def note_many(self, notes: Sequence[Note]) -> asyncio.Future[None]:
+        return self._call(Verb.NOTE, notes)
 
     async def prepare(
         self, register: Register, expected: int, lease: bytes, duration_seconds: float

@@ -17,7 +17,7 @@ from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import HybridClock
 from holdfast_server.contract.config import ErasureConfig, KeyFiles, PoolConfig, ServerConfig, TenantConfig
 from holdfast_server.drives import keys
-from holdfast_server.drives.port import Drive, DriveOffline, DriveStatus, Register
+from holdfast_server.drives.port import Drive, DriveOffline, DriveState, DriveStatus, Register
 from holdfast_server.objects.erasure_set import ErasureSet
 from holdfast_server.objects.port import Attributes, Digest, Filler, Versioning
 from holdfast_server.objects.record import object_register
@@ -110,6 +110,10 @@ class HookedDrive:
         self.pool, self.set_index, self.position = drive.pool, drive.set_index, drive.position
         self._drive = drive
         self._cluster = cluster
+
+    @property
+    def state(self) -> DriveState:
+        return self._drive.state
 
     def status(self) -> DriveStatus:
         return self._drive.status()

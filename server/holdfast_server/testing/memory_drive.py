@@ -38,6 +38,7 @@ from holdfast_server.drives.port import (
     Held,
     ListPage,
     ListRequest,
+    Note,
     PrepareReply,
     PrepareStatus,
     QueryReply,
@@ -221,6 +222,10 @@ class MemoryDrive:
     def repair_queue_length(self) -> int:
         return len(self._repairs)
 
+    @property
+    def state(self) -> DriveState:
+        return self.status().state
+
     def status(self) -> DriveStatus:
         if self.faulty:
             state = DriveState.FAULTY
@@ -282,6 +287,10 @@ class MemoryDrive:
             self._repairs.pop(row, None)
             self._repairs[row] = self._noted
         self._keep_unsynced(lazily)
+
+    async def note_many(self, notes: Sequence[Note]) -> None:
+        for note in notes:
+            await self.note(*note)
 
     async def prepare(self, register: Register, expected: int, lease: bytes, duration_seconds: float) -> PrepareReply:
         row = keys.row_key(register)

@@ -29,6 +29,7 @@ from holdfast_server.drives.port import (
     FenceReply,
     ListPage,
     ListRequest,
+    Note,
     PrepareReply,
     QueryReply,
     Register,
@@ -255,6 +256,10 @@ class UnreliableDrive:
         self._link = (life.node, drive.position if link_number is None else link_number)
         self._watcher = watcher
 
+    @property
+    def state(self) -> DriveState:
+        return self.status().state
+
     def status(self) -> DriveStatus:
         if self._life.crashed or self._link in self._network.known_cut:
             return DriveStatus(DriveState.OFFLINE)
@@ -289,6 +294,9 @@ class UnreliableDrive:
 
     async def note(self, register: Register, stamp: int, whole: bool) -> None:
         await self._call("note", register, stamp, whole)
+
+    async def note_many(self, notes: Sequence[Note]) -> None:
+        await self._call("note_many", notes)
 
     async def prepare(self, register: Register, expected: int, lease: bytes, duration_seconds: float) -> PrepareReply:
         return await self._call("prepare", register, expected, lease, duration_seconds)

@@ -151,7 +151,11 @@ class StoragePod:
         self._epochs = EpochMemory(lambda: self._drives)
         self._epoch = 0
         """What this pod reports: no newer than what its drives remember, nor than any write of it goes by."""
-        self._table = DriveTable(drives, (me.pool.name, me.ordinal), self._newest_epoch, lambda: self._epochs.newest)
+        self._peers_epoch = 0
+        """The newest any peer has reported."""
+        self._table = DriveTable(
+            drives, (me.pool.name, me.ordinal), lambda: self._peers_epoch, lambda: self._epochs.newest
+        )
         self._memory = PodMemory()
         self._audit = AuditLog(sink_maker(inputs.locate))
         self.store = ObjectStore(
@@ -321,9 +325,6 @@ class StoragePod:
     def _is_member(self, pool: str, ordinal: int) -> bool:
         return any(pool == known.name and 0 <= ordinal < known.servers for known in self._inputs.config.pools)
 
-    def _newest_epoch(self) -> int:
-        return max((peer.epoch for peer in self._network.peers), default=0)
-
     # --- reports
     def _report(self) -> Report:
         slowdown, heals = self._heal.pacer.told()
@@ -354,6 +355,7 @@ class StoragePod:
         return [report.slowdown for report in reports if report.slowdown is not None]
 
     def _peers_changed(self) -> None:
+        self._peers_epoch = max((peer.epoch for peer in self._network.peers), default=0)
         self.local.wake()
 
     def _push(self) -> None:

@@ -1,11 +1,12 @@
 """Notes for one drive that come up together are one call; nobody's failure or cancellation is another's."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
-from holdfast_server.drives.port import DriveOffline, Register
-from holdfast_server.peers.notes import MAX_NOTES_PER_CALL, Note, NoteBatch
+from holdfast_server.drives.port import DriveOffline, Note, Register
+from holdfast_server.peers.notes import MAX_NOTES_PER_CALL, NoteBatch
 
 REGISTER = Register(b"o" + bytes(16), "k")
 
@@ -15,8 +16,11 @@ class Calls:
         self.calls: list[list[Note]] = []
         self.error = error
 
-    async def send(self, notes: list[Note]) -> None:
-        self.calls.append(list(notes))
+    def send(self, notes: Sequence[Note]) -> asyncio.Future[None]:
+        return asyncio.ensure_future(self._send(list(notes)))
+
+    async def _send(self, notes: list[Note]) -> None:
+        self.calls.append(notes)
         if self.error is not None:
             raise self.error
 
@@ -51,9 +55,8 @@ async def test_a_failed_call_is_told_to_everybody_in_it_and_to_nobody_else() -> 
 async def test_one_that_gives_up_takes_nobodys_note_with_it() -> None:
     calls = Calls()
     batch = NoteBatch(calls.send)
-    first = asyncio.ensure_future(batch.add((REGISTER, 1, True)))
-    second = asyncio.ensure_future(batch.add((REGISTER, 2, True)))
-    await asyncio.sleep(0)
+    first = batch.add((REGISTER, 1, True))
+    second = batch.add((REGISTER, 2, True))
     first.cancel()
     await second
     with pytest.raises(asyncio.CancelledError):
