@@ -949,6 +949,37 @@ async def test_many_registers_are_queried_at_once_in_their_order(bench):
     assert await bench.drive.query_many([], True) == []
 
 
+async def test_notes_that_come_together_are_each_taken(bench):
+    registers = [Register(SPACE, key) for key in ("a", "b")]
+    for register in registers:
+        await put(bench.drive, 10, register)
+        await put(bench.drive, 20, register)
+    await bench.drive.note_many([(registers[0], 20, True), (registers[1], 10, False), (Register(SPACE, "c"), 5, True)])
+    assert [len((await bench.drive.query(register, False)).records) for register in registers] == [1, 2]
+    assert [(await bench.drive.query(register, False)).mark for register in registers] == [20, 10]
+    assert await bench.drive.repairs(10) == [registers[1]]
+
+
+async def test_commits_that_come_together_are_each_judged_in_order(bench):
+    """Two of the same register among them: the second sees what the first did."""
+    other = Register(SPACE, "other")
+    await put(bench.drive, 30, other)
+    requests = [
+        CommitRequest(REGISTER, Held(10, False, b"first", 0, None), CommitMode.PLAIN),
+        CommitRequest(REGISTER, Held(5, False, b"late", 0, None), CommitMode.PLAIN),
+        CommitRequest(other, Held(20, False, b"late", 0, None), CommitMode.PLAIN),
+        CommitRequest(REGISTER, Held(20, False, b"second", 0, None), CommitMode.PLAIN),
+        CommitRequest(REGISTER, Held(25, False, b"no shards", 0, None, (b"i" * 16,)), CommitMode.PLAIN),
+    ]
+    replies = await bench.drive.commit_many(requests)
+    statuses = [CommitStatus.OK, CommitStatus.STALE, CommitStatus.STALE, CommitStatus.OK, CommitStatus.NO_DATA]
+    assert [(reply.status, reply.highest) for reply in replies] == list(
+        zip(statuses, (10, 10, 30, 20, 20), strict=True)
+    )
+    await bench.restart()
+    assert await stamps(bench.drive) == [20, 10]
+
+
 # --- the repair queue
 
 

@@ -98,23 +98,26 @@ class Transaction:
 
 
 class Operation(Generic[T]):
-    """One verb on its way through a batch."""
+    """A caller's work on its way through a batch: one verb (`One`) or some that came together (`Several`)."""
 
-    __slots__ = ("apply", "error", "finish", "future", "result", "wanted")
+    __slots__ = ("error", "finish", "future", "result", "wanted")
 
-    def __init__(
-        self,
-        future: asyncio.Future[T],
-        wanted: Sequence[bytes],
-        apply: Callable[[Transaction], T],
-        finish: Callable[[T], T] | None = None,
-    ) -> None:
-        self.wanted = wanted
-        self.apply = apply
-        self.finish = finish
+    def __init__(self, future: asyncio.Future[T], wanted: Sequence[bytes], finish: Callable[[T], T] | None) -> None:
         self.future = future
+        self.wanted = wanted
+        self.finish = finish
         self.result: T | None = None
         self.error: Exception | None = None
+
+    def work(self, transaction: Transaction) -> T:
+        """Raises DriveError; what it changed before, as one of several, stays: an answer that is lost, as any may be."""
+        raise NotImplementedError
+
+    def run(self, transaction: Transaction) -> None:
+        try:
+            self.result = self.work(transaction)
+        except DriveError as error:
+            self.error = error
 
     def deliver(self) -> None:
         """On the loop."""
@@ -124,6 +127,49 @@ class Operation(Generic[T]):
             self.future.set_exception(self.error)
         else:
             self.future.set_result(self.result)  # type: ignore[arg-type]
+
+
+class One(Operation[T]):
+    __slots__ = ("apply",)
+
+    def __init__(
+        self,
+        future: asyncio.Future[T],
+        wanted: Sequence[bytes],
+        apply: Callable[[Transaction], T],
+        finish: Callable[[T], T] | None = None,
+    ) -> None:
+        super().__init__(future, wanted, finish)
+        self.apply = apply
+
+    def work(self, transaction: Transaction) -> T:
+        return transaction.run(self.apply)
+
+
+class Several(Operation[list[T | None]]):
+    """Each is all or nothing by itself; None where there was no room for it."""
+
+    __slots__ = ("applies",)
+
+    def __init__(
+        self,
+        future: asyncio.Future[list[T | None]],
+        wanted: Sequence[bytes],
+        applies: Sequence[Callable[[Transaction], T]],
+        finish: Callable[[list[T | None]], list[T | None]],
+    ) -> None:
+        super().__init__(future, wanted, finish)
+        self.applies = applies
+
+    def work(self, transaction: Transaction) -> list[T | None]:
+        return [_run_or_none(transaction, apply) for apply in self.applies]
+
+
+def _run_or_none(transaction: Transaction, apply: Callable[[Transaction], T]) -> T | None:
+    try:
+        return transaction.run(apply)
+    except DriveFull:
+        return None
 
 
 class _Wake:
@@ -176,7 +222,18 @@ class GroupCommit:
         replace the result.  The future raises what `apply` raises, DriveFaulty if the drive fails; who cancels it
         leaves, the operation goes on.
         """
-        operation = Operation(self._loop.create_future(), wanted, apply, finish)
+        return self._take(One(self._loop.create_future(), wanted, apply, finish))
+
+    def submit_each(
+        self,
+        wanted: Sequence[bytes],
+        applies: Sequence[Callable[[Transaction], T]],
+        finish: Callable[[list[T | None]], list[T | None]],
+    ) -> asyncio.Future[list[T | None]]:
+        """As `submit` of each, in one piece; None where it raised DriveFull."""
+        return self._take(Several(self._loop.create_future(), wanted, applies, finish))
+
+    def _take(self, operation: Operation[T]) -> asyncio.Future[T]:
         refusal = self._refusal()
         if refusal is None:
             self._queue.put(operation)
@@ -186,7 +243,7 @@ class GroupCommit:
 
     def submit_lazily(self, wanted: Sequence[bytes], apply: Callable[[Transaction], T]) -> asyncio.Future[T]:
         """As `submit`, with the next batch that is under way, or after `LAZY_SECONDS`; on the loop."""
-        operation = Operation(self._loop.create_future(), wanted, apply)
+        operation = One(self._loop.create_future(), wanted, apply)
         refusal = self._refusal()
         if refusal is not None:
             operation.future.set_exception(refusal)
@@ -326,10 +383,7 @@ class GroupCommit:
         transaction.no_room = self.no_room
         transaction.load(key for operation in batch for key in operation.wanted)
         for operation in batch:
-            try:
-                operation.result = transaction.run(operation.apply)
-            except DriveError as error:
-                operation.error = error
+            operation.run(transaction)
         if transaction.changes:
             with self._visibility:
                 self._unsettled = {key for key in transaction.changes if key[:1] in _VISIBLE}

@@ -463,18 +463,34 @@ class LocalDrive:
 
     def _submit_commit(self, parts: Parts, request: CommitRequest) -> asyncio.Future[CommitReply]:
         row = keys.row_key(request.register)
-        data_ids = request.held.data_ids if request.mode is not CommitMode.HEAL else ()
 
-        def place_shards(reply: CommitReply) -> CommitReply:
-            # Behind the flush: until then a crash must find unnamed shards where start-up removes them.
-            if reply.status is CommitStatus.OK:
-                parts.shard_writers.post(lambda: parts.shards.place(data_ids))
+        def place(reply: CommitReply) -> CommitReply:
+            _place_shards(parts, request, reply)
             return reply
 
         return parts.commits.submit(
             register_rows.wanted(row),
             lambda transaction: parts.verbs.commit(transaction, row, request),
-            place_shards if data_ids else None,
+            place if request.held.data_ids and request.mode is not CommitMode.HEAL else None,
+        )
+
+    def commit_many(self, requests: Sequence[CommitRequest]) -> Awaitable[list[CommitReply | None]]:
+        try:
+            parts = self._opened()
+        except DriveError as error:
+            return self._refused(error)
+        found = [(keys.row_key(request.register), request) for request in requests]
+
+        def place(replies: list[CommitReply | None]) -> list[CommitReply | None]:
+            for request, reply in zip(requests, replies, strict=True):
+                if reply is not None and request.held.data_ids:
+                    _place_shards(parts, request, reply)
+            return replies
+
+        return parts.commits.submit_each(
+            [key for row, _ in found for key in register_rows.wanted(row)],
+            [partial(parts.verbs.commit, row=row, request=request) for row, request in found],
+            place,
         )
 
     async def _commit_healed(self, parts: Parts, request: CommitRequest) -> CommitReply:
@@ -749,6 +765,12 @@ class LocalDrive:
         assert self._parts is not None
         self._parts.check()
         self._parts.engine.tidy()
+
+
+def _place_shards(parts: Parts, request: CommitRequest, reply: CommitReply) -> None:
+    # Behind the flush: until then a crash must find unnamed shards where start-up removes them.
+    if reply.status is CommitStatus.OK:
+        parts.shard_writers.post(lambda: parts.shards.place(request.held.data_ids))
 
 
 def _in_batches(tombstones: Sequence[Tombstone]) -> Iterator[Sequence[Tombstone]]:

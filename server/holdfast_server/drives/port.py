@@ -387,6 +387,9 @@ class Drive(Protocol):
         Raises DriveFull.
         """
 
+    def commit_many(self, requests: Sequence[CommitRequest]) -> Awaitable[list[CommitReply | None]]:
+        """Each as by `commit`, in order, all or nothing by itself; None where there was no room.  Not for HEAL."""
+
     def note(self, register: Register, stamp: int, whole: bool) -> Awaitable[None]:
         """The version is committed: raise the mark if it is held, drop older records, and let their shards be
         reclaimed once no read can still need them (rules 1 and 13).  Lazy: not synced.

@@ -137,7 +137,12 @@ class Dispatcher:
         raise Refused(f"verb {verb} needs a volume")
 
 
-_AT_ONCE: dict[int, str] = {Verb.QUERY: "query", Verb.COMMIT: "commit", Verb.NOTE: "note_many"}
+_AT_ONCE: dict[int, str] = {
+    Verb.QUERY: "query",
+    Verb.COMMIT: "commit",
+    Verb.COMMIT_MANY: "commit_many",
+    Verb.NOTE: "note_many",
+}
 
 _DRIVE_METHODS: dict[int, str] = _AT_ONCE | {
     verb: verb.name.lower()

@@ -48,6 +48,8 @@ REDUCED_FEATURE = "reduced"
 """It judges each version by the parity that it was coded with."""
 LIST_PAGES_FEATURE = "list-pages"
 """It answers a listing in columns."""
+COMMIT_MANY_FEATURE = "commit-many"
+"""It takes several commits in one call."""
 FEATURES = (
     VERSIONS_FEATURE,
     LOCKS_FEATURE,
@@ -56,6 +58,7 @@ FEATURES = (
     STAGE_LAST_FEATURE,
     REDUCED_FEATURE,
     LIST_PAGES_FEATURE,
+    COMMIT_MANY_FEATURE,
 )
 """Of this release."""
 
@@ -100,6 +103,7 @@ class Verb(IntEnum):
     QUERY_MANY = 37
     STAGE_LAST = 38
     LIST_REGISTERS = 39
+    COMMIT_MANY = 40
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True):
@@ -196,6 +200,7 @@ VERBS: dict[int, VerbSpec] = {
     Verb.START_SCAN: _control(tuple[()], None, True),
     Verb.QUERY: _control(tuple[_Register, bool], port.QueryReply, False),
     Verb.COMMIT: _control(tuple[port.CommitRequest], port.CommitReply, True),
+    Verb.COMMIT_MANY: _control(tuple[list[port.CommitRequest]], list[port.CommitReply | None], True),
     Verb.NOTE: _control(tuple[list[tuple[_Register, int, bool]]], None, True),
     Verb.PREPARE: _control(tuple[_Register, int, bytes, float], port.PrepareReply, True),
     Verb.RELEASE: _control(tuple[_Register, bytes], None, True),

@@ -15,12 +15,20 @@ from holdfast_server.drives import port
 from holdfast_server.drives.port import Block, Drive, DriveState, DriveStatus, Note, Register
 from holdfast_server.peers import older_listings
 from holdfast_server.peers.channel import DialSettings, Target
+from holdfast_server.peers.commits import CommitQueue
 from holdfast_server.peers.frames import Buffer
 from holdfast_server.peers.link import Link
-from holdfast_server.peers.messages import LIST_PAGES_FEATURE, MAX_BLOCKS_PER_READ, STAGE_LAST_FEATURE, Verb
+from holdfast_server.peers.messages import (
+    COMMIT_MANY_FEATURE,
+    LIST_PAGES_FEATURE,
+    MAX_BLOCKS_PER_READ,
+    STAGE_LAST_FEATURE,
+    Verb,
+)
 from holdfast_server.peers.notes import NoteBatch
 from holdfast_server.peers.port import SlotMemory
 
+_GATHERED = (port.CommitMode.PLAIN, port.CommitMode.CONDITIONAL)
 _MAX_STAGE_SIZE_BYTES = 4 << 20
 """Blocks sent in one call; more are cut into several."""
 
@@ -34,6 +42,7 @@ class RemoteDrive:
         self.pool, self.set_index, self.position = pool, set_index, position
         self._link, self._volume = link, volume
         self._notes = NoteBatch(self.note_many)
+        self._commits = CommitQueue(self._commit_one, self.commit_many)
 
     def __repr__(self) -> str:
         return f"RemoteDrive({self._link.target}, volume {self._volume})"
@@ -67,7 +76,16 @@ class RemoteDrive:
         return replies
 
     def commit(self, request: port.CommitRequest) -> Awaitable[port.CommitReply]:
+        report = self._link.report
+        if request.mode in _GATHERED and report is not None and COMMIT_MANY_FEATURE in report.features:
+            return self._commits.add(request)
+        return self._commit_one(request)
+
+    def _commit_one(self, request: port.CommitRequest) -> asyncio.Future[port.CommitReply]:
         return self._call(Verb.COMMIT, request)
+
+    def commit_many(self, requests: Sequence[port.CommitRequest]) -> asyncio.Future[list[port.CommitReply | None]]:
+        return self._call(Verb.COMMIT_MANY, requests)
 
     def note(self, register: Register, stamp: int, whole: bool) -> Awaitable[None]:
         return self._notes.add((register, stamp, whole))

@@ -273,6 +273,15 @@ class MemoryDrive:
             self._leases.use_up(row)
         return CommitReply(CommitStatus.OK, state.highest)
 
+    async def commit_many(self, requests: Sequence[CommitRequest]) -> list[CommitReply | None]:
+        replies: list[CommitReply | None] = []
+        for request in requests:
+            try:
+                replies.append(await self.commit(request))
+            except DriveFull:
+                replies.append(None)
+        return replies
+
     async def note(self, register: Register, stamp: int, whole: bool) -> None:
         row = keys.row_key(register)
         state = self._state(row)

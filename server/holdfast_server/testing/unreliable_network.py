@@ -23,6 +23,7 @@ from holdfast_server.drives.port import (
     CommitRequest,
     Drive,
     DriveError,
+    DriveFull,
     DriveOffline,
     DriveState,
     DriveStatus,
@@ -291,6 +292,15 @@ class UnreliableDrive:
             raise
         watcher.commit_ended(self.position, request.held.stamp)
         return reply
+
+    async def commit_many(self, requests: Sequence[CommitRequest]) -> list[CommitReply | None]:
+        replies: list[CommitReply | None] = []
+        for request in requests:
+            try:
+                replies.append(await self.commit(request))
+            except DriveFull:
+                replies.append(None)
+        return replies
 
     async def note(self, register: Register, stamp: int, whole: bool) -> None:
         await self._call("note", register, stamp, whole)

@@ -35,6 +35,7 @@ async def test_every_verb_arrives_with_its_arguments_and_its_answer_comes_back(p
     cases: list[tuple[str, tuple[Any, ...], Any]] = [
         ("query", (REGISTER, True), reply),
         ("commit", (commit,), port.CommitReply(port.CommitStatus.STALE, 1 << 62)),
+        ("commit_many", ([commit, commit],), [port.CommitReply(port.CommitStatus.OK, 5), None]),
         ("note", (REGISTER, 5, True), None),
         ("note_many", ([(REGISTER, 5, True), (REGISTER, 6, False)],), None),
         ("prepare", (REGISTER, 4, b"l" * 16, 2.5), port.PrepareReply(port.PrepareStatus.PROMISED, 4, False)),
