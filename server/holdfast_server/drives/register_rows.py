@@ -32,7 +32,8 @@ PROCESS_ID_SIZE_BYTES = 8
 
 def wanted(row: bytes) -> tuple[bytes, bytes, bytes]:
     """The table keys that `load` reads."""
-    return keys.records_key(row), keys.mark_key(row), keys.settled_key(row)
+    register = keys.REGISTER + row
+    return register + keys.RECORDS, register + keys.MARK, keys.SETTLED + row
 
 
 class Watermarks:

@@ -167,6 +167,8 @@ class ErasureSet:
 
         def decided(replies: Answers[QueryReply]) -> bool:
             nonlocal decision
+            if len(replies) < self.quorums.read_quorum:
+                return False  # as every decision would say
             decision = quorum.decide_read(self.quorums, replies, final=False)
             return decision.verdict is not quorum.Verdict.WAIT
 
