@@ -110,7 +110,7 @@ class Operation(Generic[T]):
         self.error: Exception | None = None
 
     def work(self, transaction: Transaction) -> T:
-        """Raises DriveError; what it changed before, as one of several, stays: an answer that is lost, as any may be."""
+        """Raises DriveError; what others of several changed before it stays: their answers are lost, as any may be."""
         raise NotImplementedError
 
     def run(self, transaction: Transaction) -> None:

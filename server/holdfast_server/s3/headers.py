@@ -140,7 +140,7 @@ def parse_http_date(text: str) -> int | None:
     """Milliseconds since the epoch, or None where the text is no date (such headers are ignored)."""
     try:
         when = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
