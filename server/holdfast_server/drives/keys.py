@@ -43,9 +43,6 @@ SETTLED = b"d"
 RECORDS = b"\x01"
 MARK = b"\x02"
 
-_KEY_ALONE = names.TERMINATOR + names.TERMINATOR
-"""What ends a row key without a version."""
-
 
 class KeyCorrupt(ValueError):
     """The bytes are not a row key."""
@@ -53,10 +50,7 @@ class KeyCorrupt(ValueError):
 
 def row_key(register: Register) -> bytes:
     """The register's place in the table, without letter and without suffix."""
-    place, key = space_start(register.space), register.key.encode()
-    if not register.version and b"\x00" not in key:
-        return place + key + _KEY_ALONE  # nearly all; several times in every request
-    return b"".join((place, names.escape(key), names.TERMINATOR, names.escape(register.version), names.TERMINATOR))
+    return space_start(register.space) + names.name_of(register)
 
 
 def decode_row_key(row: bytes) -> Register:

@@ -36,7 +36,10 @@ def unescape(text: bytes) -> bytes:
 
 
 def name_of(register: Register) -> bytes:
-    return b"".join((escape(register.key.encode()), TERMINATOR, escape(register.version), TERMINATOR))
+    key = register.key.encode()
+    if not register.version and b"\x00" not in key:
+        return key + NO_VERSION  # nearly all, and several times in every request
+    return b"".join((escape(key), TERMINATOR, escape(register.version), TERMINATOR))
 
 
 def start_at(key: bytes, version: bytes = b"") -> bytes:
