@@ -111,6 +111,9 @@ class Scene:
             if line.split("{")[0].split(" ")[0] == name and all(tag in line for tag in tags)
         )
 
+    async def something_cut(self) -> bool:
+        return self.line.cut() > 0
+
     async def until(self, what: str, check: Callable[[], Any]) -> None:
         """`check`: a coroutine function; an API server that does not answer is asked again."""
         told: object = None
@@ -207,7 +210,7 @@ async def test_many_tenants_cost_nothing_at_rest_and_survive_a_bad_api_server(sc
 
     # The watches are cut, again and again, while things change.
     for turn in range(5):
-        assert scene.line.cut() > 0
+        await scene.until("a watch to cut", scene.something_cut)  # after the last cut they are taken up by and by
         await scene.change_all({"spec": {"buckets": [{"name": "first"}, {"name": f"turn-{turn}"}]}})
         scene.line.cut()
     await scene.until("the changes between the cuts", scene.all_at_rest)
