@@ -171,10 +171,11 @@ class TombstoneWork:
         return len(free) if len(told) == len(drives) else 0
 
     async def _finish(self, erasure_set: ErasureSet, drives: Mapping[int, Drive], judged: _Judged) -> None:
-        await ask(
-            {position: drives[position] for position in judged.note},
-            lambda position, drive: drive.note_many([(one.register, one.stamp, True) for one in judged.note[position]]),
-        )
+        async def note(position: int, tombstone: Tombstone) -> None:
+            only = {position: drives[position]}
+            await ask(only, lambda _, drive: drive.note(tombstone.register, tombstone.stamp, True))
+
+        await together(note(position, one) for position, untold in judged.note.items() for one in untold)
         if judged.heal:
             await self._healing.heal(erasure_set, judged.heal[:HEALS_PER_PAGE])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from holdfast_server.drives.port import DriveError
@@ -23,14 +23,13 @@ log = logging.getLogger(__name__)
 class Background:
     def __init__(self, max_tasks: int) -> None:
         self._max_tasks = max_tasks
-        self._tasks: set[asyncio.Future[Any]] = set()
-        self.closed = False
-        """Nothing more may be begun."""
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
         self.dropped = 0
 
     def spawn(self, work: Coroutine[Any, Any, object]) -> bool:
         """Run it some time; False if it was dropped."""
-        if self.closed or len(self._tasks) >= self._max_tasks:
+        if self._closed or len(self._tasks) >= self._max_tasks:
             work.close()
             self.dropped += 1
             return False
@@ -39,18 +38,6 @@ class Background:
         task.add_done_callback(self._tasks.discard)
         return True
 
-    def follow(self, begun: Awaitable[object]) -> None:
-        """See to the end of what was begun elsewhere, and is bounded there."""
-        work = asyncio.ensure_future(begun)
-        self._tasks.add(work)
-        work.add_done_callback(self._followed)
-
-    def _followed(self, work: asyncio.Future[Any]) -> None:
-        self._tasks.discard(work)
-        error = None if work.cancelled() else work.exception()
-        if error is not None:
-            _log_failure(error)
-
     async def shielded(self, work: Coroutine[Any, Any, T]) -> T:
         """Await work that runs to its end even if the caller is cancelled: a commit that has begun."""
         task = asyncio.get_running_loop().create_task(work)
@@ -58,7 +45,7 @@ class Background:
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
 
-    def _ended(self, task: asyncio.Future[Any]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # retrieved, in case the caller is gone
@@ -66,8 +53,10 @@ class Background:
     async def _run(self, work: Coroutine[Any, Any, object]) -> None:
         try:
             await work
-        except Exception as error:
-            _log_failure(error)
+        except (DriveError, ObjectError) as error:
+            log.debug("background work failed: %s", error)
+        except Exception:
+            log.exception("background work failed")
 
     async def drained(self) -> None:
         """Returns when everything spawned so far has ended."""
@@ -75,17 +64,10 @@ class Background:
             await asyncio.wait(set(self._tasks))
 
     async def close(self, grace_seconds: float = 5.0) -> None:
-        self.closed = True
+        self._closed = True
         if self._tasks:
             _, pending = await asyncio.wait(set(self._tasks), timeout=grace_seconds)
             for task in pending:
                 task.cancel()
             if pending:
                 await asyncio.wait(pending)
-
-
-def _log_failure(error: BaseException) -> None:
-    if isinstance(error, DriveError | ObjectError):
-        log.debug("background work failed: %s", error)
-    else:
-        log.error("background work failed", exc_info=error)

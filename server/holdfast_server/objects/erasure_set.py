@@ -387,11 +387,12 @@ class ErasureSet:
         """Tell these holders.  `whole`: every drive of the set has it; by default, if these are all of them."""
         if whole is None:
             whole = len(positions) == self.quorums.set_size
-        if self._background.closed:
-            return
-        drives = self._drives()
-        for position in positions:
-            self._background.follow(drives[position].note(register, stamp, whole))
+        drives = self.drives()
+        targets = {p: drives[p] for p in positions}
+        self._background.spawn(self._send_notes(register, stamp, whole, targets))
+
+    async def _send_notes(self, register: Register, stamp: int, whole: bool, targets: Mapping[int, Drive]) -> None:
+        await ask(targets, lambda _, drive: drive.note(register, stamp, whole))
 
     def _failure(self, replies: Answers[CommitReply]) -> Exception:
         if any(isinstance(error, DriveFull) for error in replies.errors.values()):
