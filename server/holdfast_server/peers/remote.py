@@ -49,16 +49,20 @@ class RemoteDrive:
 
     @property
     def state(self) -> DriveState:
-        link, volume = self._link, self._volume
-        report = link.report
-        if not link.online or report is None or volume >= len(report.drives) or link.skipped(volume):
-            return DriveState.OFFLINE
-        return report.drives[volume].state
+        last = self._last_told()
+        return last.state if last is not None and self._reached else DriveState.OFFLINE
+
+    @property
+    def _reached(self) -> bool:
+        return self._link.online and not self._link.skipped(self._volume)
+
+    def _last_told(self) -> DriveStatus | None:
+        report = self._link.report
+        return report.drives[self._volume] if report and self._volume < len(report.drives) else None
 
     def status(self) -> DriveStatus:
-        report = self._link.report
-        last = report.drives[self._volume] if report and self._volume < len(report.drives) else None
-        if self._link.online and last is not None and not self._link.skipped(self._volume):
+        last = self._last_told()
+        if last is not None and self._reached:
             return last
         reason = self._link.why_offline() or f"{self._link.target}: misses deadlines"
         if last is None:
@@ -76,8 +80,7 @@ class RemoteDrive:
         return replies
 
     def commit(self, request: port.CommitRequest) -> Awaitable[port.CommitReply]:
-        report = self._link.report
-        if request.mode in _GATHERED and report is not None and COMMIT_MANY_FEATURE in report.features:
+        if request.mode in _GATHERED and COMMIT_MANY_FEATURE in self._features():
             return self._commits.add(request)
         return self._commit_one(request)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import random
 from dataclasses import replace
 from typing import cast
@@ -36,7 +35,7 @@ from holdfast_server.testing.sim import simulation, versioned
 from holdfast_server.testing.sim.cluster import Cluster, Coordinator
 from holdfast_server.testing.sim.history import DONE, INLINE_SIZE_BYTES, MISMATCH, History, Operation, Violation
 from holdfast_server.testing.sim.plan import Plan, draw
-from holdfast_server.testing.sim.simulation import Failed, Outcome
+from holdfast_server.testing.sim.simulation import Outcome
 from holdfast_server.testing.sim.version_history import LOCKED
 from holdfast_server.testing.sim.versioned import VersionedEnding, VersionedWorkload
 from holdfast_server.testing.sim.workload import BUCKET, Client, Workload
@@ -242,17 +241,11 @@ def replay(seed: int, profile: str = "aging") -> Outcome:
         book.append(AgingVersions(cluster, history, rng))
         return book[0]
 
-    logging.disable(logging.CRITICAL)
-    try:
+    def play() -> bool:
         if profile in VERSIONED_BASES:
             virtual_time.run(simulation.run(plan, history, rng, versions, VersionedEnding))
-            judged = versioned.judge(history, book[0])
-        else:
-            virtual_time.run(simulation.run(plan, history, rng, AgingWorkload))
-            judged = simulation.judge(history, plan)
-    except Exception as error:
-        raise Failed(seed, profile, simulation.first(error), f"{plan}\n{history.told()}") from error
-    finally:
-        logging.disable(logging.NOTSET)
-    operations = history.operations
-    return Outcome(seed, len(operations), sum(not op.certain for op in operations), judged, history.told())
+            return versioned.judge(history, book[0])
+        virtual_time.run(simulation.run(plan, history, rng, AgingWorkload))
+        return simulation.judge(history, plan)
+
+    return simulation.played(seed, profile, plan, history, play)

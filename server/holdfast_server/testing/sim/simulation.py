@@ -55,10 +55,19 @@ def replay(seed: int, profile: str = "any") -> Outcome:
     rng = random.Random(f"{profile} {seed}")
     plan = draw(rng, profile)
     history = History()
+
+    def play() -> bool:
+        virtual_time.run(run(plan, history, rng))
+        return judge(history, plan)
+
+    return played(seed, profile, plan, history, play)
+
+
+def played(seed: int, profile: str, plan: Plan, history: History, play: Callable[[], bool]) -> Outcome:
+    """`play` runs a plan into the history and says whether it could be judged.  Raises Failed, which tells both."""
     logging.disable(logging.CRITICAL)  # faults are expected, and the history has them
     try:
-        virtual_time.run(run(plan, history, rng))
-        judged = judge(history, plan)
+        judged = play()
     except Exception as error:
         raise Failed(seed, profile, first(error), f"{plan}\n{history.told()}") from error
     finally:

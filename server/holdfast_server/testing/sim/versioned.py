@@ -14,7 +14,6 @@ Not here: S3's own words (`api`), what judges single registers (`checkers`).
 from __future__ import annotations
 
 import itertools
-import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -33,7 +32,7 @@ from holdfast_server.testing.sim.ending import MAX_SUBSETS, Ending
 from holdfast_server.testing.sim.history import DONE, MISSING, History, Operation, Violation, contents
 from holdfast_server.testing.sim.linearizability import TooLong
 from holdfast_server.testing.sim.plan import Plan, draw
-from holdfast_server.testing.sim.simulation import Failed, Outcome
+from holdfast_server.testing.sim.simulation import Outcome
 from holdfast_server.testing.sim.version_history import LOCKED, explained
 from holdfast_server.testing.sim.workload import BUCKET, Client, NumberedBody, Workload
 
@@ -82,19 +81,14 @@ def replay(seed: int, profile: str = "versions") -> Outcome:
         book.append(VersionedWorkload(cluster, history, rng))
         return book[0]
 
-    logging.disable(logging.CRITICAL)
-    try:
+    def play() -> bool:
         if profile == "versions_joining":
             virtual_time.run(joining.run(plan, history, rng, workload))
         else:
             virtual_time.run(simulation.run(plan, history, rng, workload, VersionedEnding))
-        judged = judge(history, book[0])
-    except Exception as error:
-        raise Failed(seed, profile, simulation.first(error), f"{plan}\n{history.told()}") from error
-    finally:
-        logging.disable(logging.NOTSET)
-    operations = history.operations
-    return Outcome(seed, len(operations), sum(not op.certain for op in operations), judged, history.told())
+        return judge(history, book[0])
+
+    return simulation.played(seed, profile, plan, history, play)
 
 
 def judge(history: History, workload: VersionedWorkload) -> bool:
