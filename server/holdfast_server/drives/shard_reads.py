@@ -20,6 +20,7 @@ import xxhash
 
 from holdfast_server.drives import shard_format
 from holdfast_server.drives.port import HASH_SIZE_BYTES, Block, DriveError, ShardCorrupt, ShardMissing
+from holdfast_server.memory.buffers import uncleared_pages
 
 MAX_OPEN_SHARDS = 128
 PASSED_OVER_BYTES = 4096
@@ -119,7 +120,8 @@ def _read_blocks(data_id: bytes, shard: _OpenShard, first: int, count: int) -> t
     # Behind the last block come the hashes of all: one call brings both.
     to_the_end = first + count == shape.block_count and first * HASH_SIZE_BYTES <= PASSED_OVER_BYTES
     size_bytes = (shape.hash_offset(shape.block_count) if to_the_end else end) - start
-    run = memoryview(os.pread(shard.descriptor, size_bytes, start))
+    run = uncleared_pages(size_bytes)
+    run = run[: os.preadv(shard.descriptor, [run], start)]
     if to_the_end:
         table = run[shape.hash_offset(first) - start :]
     else:

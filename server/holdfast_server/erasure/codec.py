@@ -3,7 +3,8 @@
 Cauchy and never Vandermonde: at (6,6) eight of ISA-L's 924 Vandermonde erasure patterns cannot be decoded,
 of Cauchy's none.  A block is liberasurecode's fragment: an 80-byte header, then the payload; the first K
 payloads laid end to end are the stripe itself, so a read that has all data shards joins nothing and copies
-nothing.  A set of one drive has no parity: its block is the stripe.
+nothing, and one that lacks some computes those, where they shall lie, and copies nothing either.  A set of one drive
+has no parity: its block is the stripe.
 
 `lay_out` copies each byte once, from the pieces it came in to its place in a block; the blocks of one shard lie one
 after the other, so that several stripes go to a drive in one piece.
@@ -18,9 +19,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from pyeclib.ec_iface import ECDriver, ECDriverError
+from pyeclib.ec_iface import ECDriver
 
-from holdfast_server.erasure.isal import ParityKernel
+from holdfast_server.erasure.isal import ShardKernel
 from holdfast_server.memory.buffers import PAGE_SIZE_BYTES, address_of, uncleared_pages
 
 CAUCHY = "isa_l_rs_cauchy"
@@ -29,9 +30,11 @@ FRAGMENT_HEADER_SIZE_BYTES = 80
 _PAYLOAD_SIZE = struct.Struct("<I")
 _STRIPE_SIZE = struct.Struct("<Q")
 _METADATA_CHECKSUM = struct.Struct("<I")
-_PAYLOAD_SIZE_AT, _STRIPE_SIZE_AT, _METADATA_SIZE_BYTES, _METADATA_CHECKSUM_AT = 4, 12, 59, 67
+_SHARD_INDEX = struct.Struct("<I")
+_SHARD_INDEX_AT, _PAYLOAD_SIZE_AT, _STRIPE_SIZE_AT, _METADATA_SIZE_BYTES, _METADATA_CHECKSUM_AT = 0, 4, 12, 59, 67
 
 Buffer = bytes | bytearray | memoryview
+Block = bytes | memoryview
 
 
 class CodingError(Exception):
@@ -48,7 +51,7 @@ class Codec:
         if not parity_shards and data_shards != 1:
             raise CodingError(f"{data_shards} data shards without parity")
         self._driver = ECDriver(k=data_shards, m=parity_shards, ec_type=CAUCHY) if parity_shards else None
-        self.kernel = ParityKernel(data_shards, parity_shards) if parity_shards else None
+        self.kernel = ShardKernel(data_shards, parity_shards) if parity_shards else None
         self._headers: list[bytes] = []
         if self._driver is not None:
             # What does not depend on the stripe: which library of which version made the block.
@@ -93,7 +96,7 @@ class Codec:
             headers.append(bytes(header))
         return headers
 
-    def join(self, blocks: Mapping[int, bytes | memoryview], stripe_size_bytes: int) -> list[memoryview]:
+    def join(self, blocks: Mapping[int, Block], stripe_size_bytes: int) -> list[memoryview]:
         """The stripe, as consecutive views, from any K blocks by shard index.  Raises CodingError."""
         if len(blocks) < self.data_shards:
             raise CodingError(f"{len(blocks)} shards of the {self.data_shards} needed")
@@ -101,29 +104,50 @@ class Codec:
             if len(blocks[0]) != stripe_size_bytes:
                 raise CodingError(f"the block has {len(blocks[0])} bytes instead of {stripe_size_bytes}")
             return [memoryview(blocks[0])]
-        if all(index in blocks for index in range(self.data_shards)):
-            return self._trimmed(blocks, stripe_size_bytes)
-        try:
-            stripe = self._driver.decode([bytes(block) for block in blocks.values()])
-        except ECDriverError as error:
-            raise CodingError(f"cannot decode: {error}") from error
-        if len(stripe) != stripe_size_bytes:
-            raise CodingError(f"decoded {len(stripe)} bytes of {stripe_size_bytes}")
-        return [memoryview(stripe)]
+        lost = [index for index in range(self.data_shards) if index not in blocks]
+        if lost:
+            blocks = {**blocks, **self._recovered(blocks, lost, stripe_size_bytes)}
+        return self._trimmed(blocks, stripe_size_bytes)
 
-    def rebuild(self, blocks: Mapping[int, bytes | memoryview], missing: list[int]) -> dict[int, bytes]:
+    def rebuild(self, blocks: Mapping[int, Block], missing: list[int]) -> dict[int, Block]:
         """The blocks of the missing shard indexes, from any K others.  Raises CodingError."""
         if len(blocks) < self.data_shards:
             raise CodingError(f"{len(blocks)} shards of the {self.data_shards} needed")
-        if self._driver is None:
-            return dict.fromkeys(missing, bytes(blocks[0]))
-        try:
-            rebuilt = self._driver.reconstruct([bytes(block) for block in blocks.values()], missing)
-        except ECDriverError as error:
-            raise CodingError(f"cannot rebuild: {error}") from error
-        return dict(zip(missing, rebuilt, strict=True))
+        if self.kernel is None:
+            return dict.fromkeys(missing, blocks[0])
+        some = next(iter(blocks.values()))
+        if len(some) < FRAGMENT_HEADER_SIZE_BYTES:
+            raise CodingError(f"a block of {len(some)} bytes")
+        (stripe_size_bytes,) = _STRIPE_SIZE.unpack_from(some, _STRIPE_SIZE_AT)
+        rebuilt = self._recovered(blocks, missing, stripe_size_bytes)
+        headers = self.headers(stripe_size_bytes)
+        for shard, block in rebuilt.items():
+            block[:FRAGMENT_HEADER_SIZE_BYTES] = headers[shard]
+        return dict(rebuilt)
 
-    def _trimmed(self, blocks: Mapping[int, bytes | memoryview], stripe_size_bytes: int) -> list[memoryview]:
+    def _recovered(self, blocks: Mapping[int, Block], lost: list[int], stripe_size_bytes: int) -> dict[int, memoryview]:
+        """Blocks of shards that are not at hand, from K that are; what their headers shall be is not set."""
+        assert self.kernel is not None
+        used = sorted(blocks)[: self.data_shards]
+        if used[-1] >= self.shards:
+            raise CodingError(f"there is no shard {used[-1]}")
+        size = self.block_size_bytes(stripe_size_bytes)
+        known = [_writable(blocks[index]) for index in used]
+        for index, block in zip(used, known, strict=True):
+            _check_header(block, index, size, stripe_size_bytes)
+        # One run of memory for each: whoever is given one of them shall not hold the others.
+        made = [uncleared_pages(size) for _ in lost]
+        header_size = FRAGMENT_HEADER_SIZE_BYTES
+        self.kernel.recover(
+            size - header_size,
+            used,
+            [address_of(block) + header_size for block in known],
+            lost,
+            [address_of(block) + header_size for block in made],
+        )
+        return dict(zip(lost, made, strict=True))
+
+    def _trimmed(self, blocks: Mapping[int, Block], stripe_size_bytes: int) -> list[memoryview]:
         views = []
         left = stripe_size_bytes
         for index in range(self.data_shards):
@@ -221,6 +245,23 @@ class Layout:
             used = min(left, len(payload))
             left -= used
             payload[used:] = bytes(len(payload) - used)
+
+
+def _writable(block: Block) -> bytearray | memoryview:
+    """Where it is in memory can be told only of what could be written to; what comes from drives can be."""
+    return block if isinstance(block, memoryview) and not block.readonly else bytearray(block)
+
+
+def _check_header(block: Buffer, index: int, size_bytes: int, stripe_size_bytes: int) -> None:
+    """Raises CodingError for a block that is not what it is taken for."""
+    if len(block) != size_bytes:
+        raise CodingError(f"shard {index} has a block of {len(block)} bytes instead of {size_bytes}")
+    (found,) = _SHARD_INDEX.unpack_from(block, _SHARD_INDEX_AT)
+    (stripe,) = _STRIPE_SIZE.unpack_from(block, _STRIPE_SIZE_AT)
+    if (found, stripe) != (index, stripe_size_bytes):
+        raise CodingError(
+            f"a block of shard {found} and a stripe of {stripe} bytes, not of {index} and {stripe_size_bytes}"
+        )
 
 
 @lru_cache(maxsize=64)

@@ -310,7 +310,8 @@ class _CopyJob:
         if self.record.inline and self.record.size_bytes and self._codec is not None:
             known = {h.shard_index: h.inline for h in self._have.values() if h.inline is not None}
             missing = [self.shard_index(p) for p in positions if self.shard_index(p) not in known]
-            inline = {**known, **self._rebuilt(known, missing)}
+            rebuilt = self._rebuilt(known, missing)
+            inline = known | {shard: bytes(block) for shard, block in rebuilt.items()}
         return {
             p: Held(
                 self.held.stamp,
@@ -373,7 +374,7 @@ class _CopyJob:
                 made[shard].append(rebuilt[shard] if shard in rebuilt else stripe[shard])
         return made
 
-    def _rebuilt(self, known: Mapping[int, Block], missing: list[int]) -> dict[int, bytes]:
+    def _rebuilt(self, known: Mapping[int, Block], missing: list[int]) -> dict[int, Block]:
         assert self._codec is not None
         try:
             return self._codec.rebuild(known, missing) if missing else {}

@@ -79,6 +79,38 @@ def test_all_data_shards_join_without_a_copy() -> None:
     assert all(view.obj is blocks[i] for i, view in enumerate(views))
 
 
+def test_what_is_there_is_joined_without_a_copy_where_others_are_lost() -> None:
+    code = codec(4, 2)
+    stripe = _stripe((1 << 16) + 3)
+    blocks = {index: memoryview(bytearray(block)) for index, block in enumerate(code.encode(stripe))}
+    before = {index: bytes(block) for index, block in blocks.items()}
+    views = code.join({index: blocks[index] for index in (0, 2, 4, 5)}, len(stripe))
+    assert _joined(views) == stripe
+    assert [views[0].obj, views[2].obj] == [blocks[0].obj, blocks[2].obj]
+    assert {index: bytes(block) for index, block in blocks.items()} == before
+
+
+@pytest.mark.parametrize(("data", "parity"), [(2, 2), (4, 2), (5, 3)])
+def test_one_lost_shard_after_another_comes_from_what_was_rebuilt(data: int, parity: int) -> None:
+    """Blocks that were computed serve as those that were stored, headers included."""
+    code = codec(data, parity)
+    blocks = code.encode(_stripe(10_001))
+    known = {index: memoryview(block) for index, block in enumerate(blocks)}
+    for index in range(code.shards):
+        del known[index]
+        known[index] = memoryview(code.rebuild(known, [index])[index])
+    assert [bytes(known[index]) for index in range(code.shards)] == blocks
+
+
+def test_a_block_that_is_taken_for_another_shard_is_refused() -> None:
+    code = codec(2, 2)
+    blocks = code.encode(_stripe(100))
+    with pytest.raises(CodingError, match="a block of shard 3"):
+        code.join({0: blocks[0], 2: blocks[3]}, 100)
+    with pytest.raises(CodingError, match="a block of shard 1"):
+        code.rebuild({0: blocks[1], 2: blocks[2]}, [1])
+
+
 def test_one_drive_keeps_the_stripe_itself() -> None:
     code = codec(1, 0)
     assert code.name == PLAIN
