@@ -97,6 +97,8 @@ class PodProcesses:
     audit: AuditConfig | None = None
     encryption_keys: Mapping[str, str] | None = None
     """Files of the key ring, by name; None for pods without one.  Keys of SSE-C are taken without TLS with one."""
+    first_group: int | None = None
+    """Pod n runs in the group of this number plus n (needs root): a firewall can tell by it whose a connection is."""
     processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -113,6 +115,9 @@ class PodProcesses:
     def probe_endpoint(self, pod: int = 0) -> str:
         """For health and metrics, which are answered without TLS always."""
         return f"http://{self.address(pod)}:{names.S3_PORT}"
+
+    def group(self, pod: int) -> int | None:
+        return None if self.first_group is None else self.first_group + pod
 
     def drive_path(self, pod: int, volume: int = 0) -> Path:
         return self.directory / f"{self.prefix}{pod}" / f"data{volume}"
@@ -207,7 +212,7 @@ class PodProcesses:
         }
         with (self.directory / f"{name}.log").open("ab") as log:
             self.processes[pod] = subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment, preexec_fn=_die_with_parent
+                command, stdout=log, stderr=log, env=environment, preexec_fn=_die_with_parent, group=self.group(pod)
             )
 
     def kill(self, pod: int) -> None:

@@ -77,3 +77,12 @@ WRAP("write", ssize_t, pwrite, (int fd, const void *b, size_t n, off_t o), (int,
 WRAP("write", ssize_t, pwrite64, (int fd, const void *b, size_t n, off64_t o), (int, const void *, size_t, off64_t), (fd, b, n, o))
 WRAP("write", ssize_t, pwritev, (int fd, const struct iovec *v, int c, off_t o), (int, const struct iovec *, int, off_t), (fd, v, c, o))
 WRAP("write", ssize_t, pwritev64, (int fd, const struct iovec *v, int c, off64_t o), (int, const struct iovec *, int, off64_t), (fd, v, c, o))
+WRAP("read", ssize_t, readv, (int fd, const struct iovec *v, int c), (int, const struct iovec *, int), (fd, v, c))
+WRAP("write", ssize_t, writev, (int fd, const struct iovec *v, int c), (int, const struct iovec *, int), (fd, v, c))
+/* Python's own gathered reads and writes, which is how shards are written. */
+WRAP("read", ssize_t, preadv2, (int fd, const struct iovec *v, int c, off_t o, int f), (int, const struct iovec *, int, off_t, int), (fd, v, c, o, f))
+WRAP("read", ssize_t, preadv64v2, (int fd, const struct iovec *v, int c, off64_t o, int f), (int, const struct iovec *, int, off64_t, int), (fd, v, c, o, f))
+WRAP("write", ssize_t, pwritev2, (int fd, const struct iovec *v, int c, off_t o, int f), (int, const struct iovec *, int, off_t, int), (fd, v, c, o, f))
+WRAP("write", ssize_t, pwritev64v2, (int fd, const struct iovec *v, int c, off64_t o, int f), (int, const struct iovec *, int, off64_t, int), (fd, v, c, o, f))
+WRAP("read", ssize_t, preadv, (int fd, const struct iovec *v, int c, off_t o), (int, const struct iovec *, int, off_t), (fd, v, c, o))
+WRAP("read", ssize_t, preadv64, (int fd, const struct iovec *v, int c, off64_t o), (int, const struct iovec *, int, off64_t), (fd, v, c, o))

@@ -27,6 +27,7 @@ from holdfast_server.drives.shard_files import SHARDS_FOLDER, STAGING_FOLDER
 from holdfast_server.erasure.codec import codec
 from holdfast_server.objects import record
 from holdfast_server.objects.quorum import of_version
+from holdfast_server.sealing.chunks import sealed_size
 
 
 @dataclass(slots=True)
@@ -153,7 +154,8 @@ def _inspect_inline(name: str, kept: record.Record, have: Mapping[int, Held], fi
     if len(shards) < coder.data_shards:
         findings.missing.append(f"{name}: {len(shards)} inline shards, {coder.data_shards} are needed")
         return
-    stripe = b"".join(bytes(view) for view in coder.join(shards, kept.size_bytes))
+    coded_size = kept.size_bytes if kept.sealing is None else sealed_size(kept.size_bytes)
+    stripe = b"".join(bytes(view) for view in coder.join(shards, coded_size))
     for index, block in enumerate(coder.encode(stripe)):
         findings.shards_verified += 1
         if index in shards and shards[index] != block:

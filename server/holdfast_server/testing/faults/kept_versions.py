@@ -23,6 +23,10 @@ class KeptVersions:
     """(key, version id) → ETag, of what must be there."""
     deleting: set[tuple[str, str]] = field(default_factory=set)
     gone: set[tuple[str, str]] = field(default_factory=set)
+    maybe_held: set[tuple[str, str]] = field(default_factory=set)
+    """A legal hold on them was sent."""
+    held: set[tuple[str, str]] = field(default_factory=set)
+    """It was acknowledged: nothing deletes them any more."""
     checked: int = 0
 
     def acknowledge(self, key: str, version_id: str, etag: str) -> None:
@@ -36,6 +40,12 @@ class KeptVersions:
     def acknowledge_deletion(self, key: str, version_id: str) -> None:
         self.deleting.discard((key, version_id))
         self.gone.add((key, version_id))
+
+    def acknowledge_hold(self, key: str, version_id: str, etag: str) -> None:
+        """A deletion was refused, so a hold that was left undecided stands, and the version stays."""
+        self.deleting.discard((key, version_id))
+        self.held.add((key, version_id))
+        self.kept[key, version_id] = etag
 
     def of(self, key: str) -> list[tuple[str, str]]:
         """(version id, ETag) of what must be there."""

@@ -4,8 +4,11 @@ Faults stay inside the budget: each is followed by full redundancy, as every pod
 before the next one comes; rot and missing files are followed by a scan, because only that finds them for certain.  At
 the end every key is read back through every pod and the drives of the stopped pods are inspected.
 
+Beside the main bucket, some clients write to one that seals what it holds, keeps its versions, and may be told to hold
+them for good.
+
 `KINDS` has the faults; each can be run alone.  What cannot be made on a machine (a full disk without the right to
-mount, a power cut without a compiler) is left out and reported as skipped.
+mount, a power cut without a compiler) is left out and reported as skipped (`Machinery`).
 """
 
 from __future__ import annotations
@@ -15,20 +18,29 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from holdfast_server.testing.faults.failing_disk import ErringFileSystem, FailingDisk
 from holdfast_server.testing.faults.ledger import PromiseBroken
+from holdfast_server.testing.faults.network_cut import NetworkCut, Way
 from holdfast_server.testing.faults.power_loss import PowerSupply
 from holdfast_server.testing.faults.rounds import BUCKET, CrashRounds
-from holdfast_server.testing.faults.s3_session import S3Session
+from holdfast_server.testing.faults.s3_session import NoAnswer, S3Session
 from holdfast_server.testing.faults.scanning import scan_everything
 from holdfast_server.testing.faults.soak_report import FaultSeen, SoakReport
-from holdfast_server.testing.faults.traffic import Mix, Retries, Traffic
+from holdfast_server.testing.faults.traffic import PART_SIZE_BYTES, Mix, Retries, Traffic
 from holdfast_server.testing.pods import PodProcesses
 
 KEYS = 120
 CLIENTS = 6
 WHOLE_TIMEOUT_SECONDS = 300.0
+KEPT_BUCKET = "soak-kept"
+KEPT_KEYS = 20
+KEPT_CLIENTS = 2
+KEPT_PAUSE_SECONDS = 0.4
+"""Nothing that is replaced goes away, so it is written slowly."""
+UNMOUNT_SECONDS = 30.0
 CALM_SECONDS = (1.0, 6.0)
 """Between two faults."""
 MAX_BURIED_BYTES = 2 << 30
@@ -37,23 +49,47 @@ RSS_SAMPLE_SECONDS = 1.0
 FULL_LEAVES_BYTES = 8 << 20
 MIX = Mix(
     put_inline=26, put_file=16, delete=8, read=24, create=4, replace=4, multipart=1, read_range=8, listing=5,
-    inline_sizes_bytes=(4096,), file_sizes_bytes=(1_500_000,), multipart_sizes_bytes=(64 << 20,),
+    inline_sizes_bytes=(4096,), file_sizes_bytes=(1_500_000, 1_572_864), multipart_sizes_bytes=(64 << 20,), reduced=0.1,
 )  # fmt: skip
+KEPT_MIX = Mix(
+    put_inline=20, put_file=10, delete=6, read=20, create=2, replace=4, multipart=1, read_range=6, delete_version=20,
+    hold=6, file_sizes_bytes=(70_000, 1_572_864), multipart_sizes_bytes=(PART_SIZE_BYTES + 1,),
+)  # fmt: skip
+SEALED = (
+    b"<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm>"
+    b"</ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>"
+)
 RETRIES = Retries(attempts=10)
+
+
+@dataclass(slots=True)
+class Machinery:
+    """What faults are made with, where there is the right and the means."""
+
+    power: PowerSupply | None = None
+    disk: FailingDisk | None = None
+    network: NetworkCut | None = None
+    full_disk: Path | None = None
+    """A file system of its own holds the last pod's folder, which may be filled up."""
+    erring: ErringFileSystem | None = None
+    """Holds the drive of the last pod but one."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Kinds of fault that cannot be made, and why."""
 
 
 class Soak:
     """See the module.  The pods are running."""
 
-    def __init__(
-        self, pods: PodProcesses, session: S3Session, seed: int, power: PowerSupply | None, full_disk: Path | None
-    ) -> None:
-        """`full_disk`: where a file system of its own holds the last pod's folder, which may be filled up."""
-        self.pods, self.session, self.seed, self.power, self.full_disk = pods, session, seed, power, full_disk
+    def __init__(self, pods: PodProcesses, session: S3Session, seed: int, machinery: Machinery) -> None:
+        self.pods, self.session, self.seed, self.machinery = pods, session, seed, machinery
+        self.power = power = machinery.power
         endpoints = [pods.endpoint(pod) for pod in range(pods.servers)]
         keys = [f"soak/{index:03d}" for index in range(KEYS)]
         self.crash = CrashRounds(pods, session, seed, power)
         self.crash.traffic = self.traffic = Traffic(session, endpoints, BUCKET, keys, seed, MIX, RETRIES)
+        kept = [f"kept/{index:03d}" for index in range(KEPT_KEYS)]
+        self.kept = Traffic(session, endpoints, KEPT_BUCKET, kept, seed + 1, KEPT_MIX, RETRIES)
+        self.kept.pause_seconds = KEPT_PAUSE_SECONDS
         self.chance = random.Random(f"soak {seed}")
         self.report = SoakReport(seed=seed, minutes=0)
         self._began = time.monotonic()
@@ -61,13 +97,17 @@ class Soak:
     async def run(self, minutes: float, kinds: tuple[str, ...] = ()) -> SoakReport:
         """Raises PromiseBroken with seed and the last faults."""
         await self.crash.make_bucket()
+        await self._make_kept_bucket()
         try:
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(self._watch_memory())
                 traffic = group.create_task(self.traffic.run(CLIENTS))
+                kept = group.create_task(self.kept.run(KEPT_CLIENTS))
                 await self._fault_loop(minutes * 60, kinds or tuple(KINDS))
                 self.traffic.stop()
+                self.kept.stop()
                 await traffic
+                await kept
                 watching.cancel()
             await self._end()
         except BaseExceptionGroup as group:
@@ -90,14 +130,26 @@ class Soak:
             await self._one_fault(kind)
 
     def _skip(self, kind: str) -> bool:
-        why = ""
-        if kind == "power cut" and self.power is None:
-            why = "no C compiler"
-        if kind == "full disk" and self.full_disk is None:
-            why = "no right to mount a small file system"
+        why = self.machinery.missing.get(kind)
         if why:
             self.report.skipped_kinds[kind] = why
         return bool(why)
+
+    async def _make_kept_bucket(self) -> None:
+        """As soon as every pod is known to be able to."""
+        endpoint, exchange = self.pods.endpoint(0), self.session.exchange
+        async with asyncio.timeout(WHOLE_TIMEOUT_SECONDS):
+            for query, body, headers in (
+                ("", b"", {"x-amz-bucket-object-lock-enabled": "true"}), ("encryption=", SEALED, None),
+            ):  # fmt: skip
+                while True:
+                    try:
+                        answer = await exchange(endpoint, "PUT", KEPT_BUCKET, "", query, body, headers)
+                        if answer.ok or answer.code == "BucketAlreadyOwnedByYou":
+                            break
+                    except NoAnswer:
+                        pass
+                    await asyncio.sleep(0.2)
 
     async def _one_fault(self, kind: str) -> None:
         traffic, before = self.traffic, (self.traffic.longest_seconds, self.traffic.failed)
@@ -194,15 +246,61 @@ class Soak:
 
     async def fill_disk(self) -> str:
         """The last pod's file system is full for some seconds."""
-        assert self.full_disk is not None
-        ballast, seconds = self.full_disk / "ballast", self.chance.uniform(2, 10)
-        facts = os.statvfs(self.full_disk)
+        full_disk = self.machinery.full_disk
+        assert full_disk is not None
+        ballast, seconds = full_disk / "ballast", self.chance.uniform(2, 10)
+        facts = os.statvfs(full_disk)
         size = facts.f_bavail * facts.f_frsize - FULL_LEAVES_BYTES
         with ballast.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, max(1, size))
         await asyncio.sleep(seconds)
         ballast.unlink()
         return f"pod {self.pods.servers - 1} for {seconds:.1f} s"
+
+    async def cut_off(self) -> str:
+        """Nothing that other pods send reaches one, or nothing that it sends, or neither; clients reach it."""
+        network, pod, way = self.machinery.network, self._any_pod(), self.chance.choice(list(Way))
+        assert network is not None
+        seconds = self.chance.uniform(1, 20)
+        try:
+            network.cut(pod, way)
+            await asyncio.sleep(seconds)
+        finally:
+            network.heal()
+        return f"{way.value} pod {pod} for {seconds:.1f} s"
+
+    async def hang_disk(self) -> str:
+        """Reads, writes or syncs of a pod's drive do not come back."""
+        return await self._fail_disk("hang", 20)
+
+    async def fail_disk(self) -> str:
+        """They end with EIO."""
+        return await self._fail_disk("eio", 6)
+
+    async def _fail_disk(self, how: str, most_seconds: float) -> str:
+        disk, pod, seconds = self.machinery.disk, self._any_pod(), self.chance.uniform(1, most_seconds)
+        assert disk is not None
+        kinds = self.chance.choice((("sync",), ("write",), ("read",), ("read", "write", "sync")))
+        try:
+            disk.set(*((kind, how, self.pods.drive_path(pod)) for kind in kinds))
+            await asyncio.sleep(seconds)
+        finally:
+            disk.set()
+        return f"{', '.join(kinds)} of pod {pod} for {seconds:.1f} s"
+
+    async def turn_read_only(self) -> str:
+        """The file system finds an error; the pod goes on for a while, is killed, and finds it mounted anew."""
+        erring, pod, seconds = self.machinery.erring, self.pods.servers - 2, self.chance.uniform(1, 10)
+        assert erring is not None
+        erring.turn_read_only()
+        await asyncio.sleep(seconds)
+        self.pods.kill(pod)
+        async with asyncio.timeout(UNMOUNT_SECONDS):
+            while not await asyncio.to_thread(erring.unmount):
+                await asyncio.sleep(0.1)
+        await asyncio.to_thread(erring.mount)
+        await self._start([pod])
+        return f"pod {pod} for {seconds:.1f} s"
 
     async def cut_power(self) -> str:
         assert self.power is not None
@@ -242,6 +340,7 @@ class Soak:
         await self._wait_whole("the last fault")
         self.report.whole_at_end_seconds = time.monotonic() - began
         self.report.minutes = (time.monotonic() - self._began) / 60
+        await self.kept.check()
         findings = await self.crash.finish()
         report, traffic, ledger = self.report, self.traffic, self.traffic.ledger
         report.operations = dict(traffic.counts)
@@ -253,6 +352,11 @@ class Soak:
         report.keys_verified = sum(1 for _, etag in ledger.expected() if etag)
         report.registers, report.shards_verified = findings.registers, findings.shards_verified
         report.left_over_files = len(findings.left_over)
+        versions = self.kept.versions
+        report.kept_operations = dict(self.kept.counts)
+        report.versions_kept, report.versions_deleted = len(versions.kept), len(versions.gone)
+        report.versions_held = len(versions.held)
+        report.failed_operations += self.kept.failed
 
 
 KINDS: dict[str, Callable[[Soak], Awaitable[str]]] = {
@@ -265,5 +369,9 @@ KINDS: dict[str, Callable[[Soak], Awaitable[str]]] = {
     "delete file": Soak.delete_file,
     "full disk": Soak.fill_disk,
     "power cut": Soak.cut_power,
+    "cut off": Soak.cut_off,
+    "hanging disk": Soak.hang_disk,
+    "failing disk": Soak.fail_disk,
+    "read-only": Soak.turn_read_only,
 }
 """Every kind of fault."""

@@ -45,6 +45,11 @@ class SoakReport(msgspec.Struct, kw_only=True):
     registers: int = 0
     shards_verified: int = 0
     left_over_files: int = 0
+    kept_operations: dict[str, int] = {}
+    """In the bucket that seals and keeps versions."""
+    versions_kept: int = 0
+    versions_held: int = 0
+    versions_deleted: int = 0
     whole_at_end_seconds: float = 0.0
 
     def write(self, path: Path) -> None:
@@ -61,6 +66,9 @@ class SoakReport(msgspec.Struct, kw_only=True):
             f"{self.failed_operations} operations failed after all retries; longest operation "
             f"{self.longest_operation_seconds:.1f} s",
             "attempts: " + ", ".join(f"{count} {what}" for what, count in sorted(self.operations.items())),
+            f"sealed, in versions: {self.versions_kept} kept, {self.versions_held} of them held, "
+            f"{self.versions_deleted} deleted; attempts: "
+            + ", ".join(f"{count} {what}" for what, count in sorted(self.kept_operations.items())),
             "",
             f"{'fault':<18}{'count':>6}{'longest':>9}{'whole after, median':>21}{'most':>8}{'longest op':>12}"
             f"{'failed':>8}",

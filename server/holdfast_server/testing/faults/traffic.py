@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from holdfast_server.s3.headers import REDUCED_REDUNDANCY
 from holdfast_server.testing.faults.kept_versions import KeptVersions
 from holdfast_server.testing.faults.ledger import ABSENT, Ledger, PromiseBroken, Version, make_body, version_of
 from holdfast_server.testing.faults.s3_session import Answer, NoAnswer, NotSent, S3Session
@@ -30,6 +31,7 @@ READ_PAUSE_SECONDS = 0.1
 REFUSED_PAUSE_SECONDS = 0.02
 """No connection at all fails at once; without a pause a dead pod would be asked thousands of times."""
 READERS = 16
+LEGAL_HOLD = b"<LegalHold><Status>ON</Status></LegalHold>"
 VERSIONS_READ = 25
 """By their ids, through each pod, at each check; all are listed."""
 
@@ -65,6 +67,10 @@ class Mix:
     listing: int = 0
     delete_version: int = 0
     """Only in a bucket that keeps versions."""
+    hold: int = 0
+    """A legal hold on a version; only in a bucket with object lock."""
+    reduced: float = 0.0
+    """How much of what is put whole is of reduced redundancy."""
     inline_sizes_bytes: tuple[int, ...] = INLINE_SIZES_BYTES
     file_sizes_bytes: tuple[int, ...] = FILE_SIZES_BYTES
     multipart_sizes_bytes: tuple[int, ...] = (PART_SIZE_BYTES + 1, PART_SIZE_BYTES + 1_500_000)
@@ -85,6 +91,8 @@ class Traffic:
     ) -> None:
         self.mix, self.retries = mix or Mix(), retries or Retries()
         self.retried = self.failed = self.bytes_written = self.bytes_read = 0
+        self.pause_seconds = 0.0
+        """Of each worker after an operation."""
         self.longest_seconds = 0.0
         """Of one operation with its retries, succeeded or not: what a client felt at worst."""
         self._changes: Counter[str] = Counter()
@@ -110,6 +118,8 @@ class Traffic:
             while left > 0 and not self._stop.is_set():
                 left -= 1
                 await self.one()
+                if self.pause_seconds:
+                    await asyncio.sleep(self.pause_seconds)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
@@ -134,7 +144,7 @@ class Traffic:
             (self.put_inline, mix.put_inline), (self.put_file, mix.put_file), (self.delete, mix.delete),
             (self.read, mix.read), (self.create, mix.create), (self.replace, mix.replace),
             (self.multipart, mix.multipart), (self.read_range, mix.read_range), (self.list_some, mix.listing),
-            (self.delete_version, mix.delete_version),
+            (self.delete_version, mix.delete_version), (self.hold, mix.hold),
         )  # fmt: skip
         return self.random.choices([o for o, _ in operations], [weight for _, weight in operations])[0]
 
@@ -202,6 +212,8 @@ class Traffic:
     ) -> Answer | None:
         seed = self._next_seed()
         body = make_body(seed, size_bytes)
+        if self.mix.reduced and self.random.random() < self.mix.reduced:
+            headers = {**(headers or {}), "x-amz-storage-class": REDUCED_REDUNDANCY}
         return await self._write(key, version_of(seed, body), "PUT", "", body, headers, expected)
 
     async def _write(
@@ -279,11 +291,34 @@ class Traffic:
         if not old:
             return
         version = self.random.choice(old)
-        self.versions.delete(key, version)
+        is_held, may_be_held = (key, version) in self.versions.held, (key, version) in self.versions.maybe_held
+        etag = self.versions.kept[key, version]
+        if not is_held:
+            self.versions.delete(key, version)
         answer = await self.session.exchange(self._endpoint(), "DELETE", self.bucket, key, f"versionId={version}")
-        self.counts[f"DELETE version {answer.status}"] += 1
-        if answer.ok:
+        self.counts[f"DELETE version {answer.status}{' held' if is_held else ''}"] += 1
+        if answer.status == 403 and may_be_held:
+            self.versions.acknowledge_hold(key, version, etag)
+        elif answer.ok and is_held:
+            raise self._broken(key, f"version {version} was deleted though it is held")
+        elif answer.ok:
             self.versions.acknowledge_deletion(key, version)
+
+    async def hold(self, key: str) -> None:
+        """A legal hold on some version of an object, for good."""
+        objects = [one for one, etag in self.versions.of(key) if etag != ABSENT]
+        if not objects:
+            return
+        version = self.random.choice(objects)
+        self.versions.maybe_held.add((key, version))
+        answer = await self.session.exchange(
+            self._endpoint(), "PUT", self.bucket, key, f"legal-hold=&versionId={version}", LEGAL_HOLD, keep=True
+        )
+        self.counts[f"PUT hold {answer.status}"] += 1
+        if answer.ok:
+            self.versions.held.add((key, version))
+        elif answer.status < 500:
+            raise self._broken(key, f"a hold on {version} was answered {answer.status} {answer.code}")
 
     # --- reads
     async def read(self, key: str) -> None:
