@@ -471,6 +471,31 @@ async def test_a_settled_tombstone_is_read_overwritten_and_walked_like_any_recor
     ]
 
 
+async def test_a_drive_that_drops_a_tombstone_below_its_watermark_raises_that(healing_bench):
+    drive = healing_bench.drive
+    assert await status(drive, 10, REGISTER, CommitMode.HEAL, watermark=1000, tombstone=True) is CommitStatus.OK
+    await drive.note(REGISTER, 10, True)
+    await drive.finish_healing(7)
+    healing_bench.clock.advance(LONG)
+    assert await weigh(drive, Tombstone(REGISTER, 10)) == [TombstoneState.SETTLED]
+    await drive.drop_tombstones([Tombstone(REGISTER, 10)])
+    await nobody_repairs_who_saw_it_at(healing_bench, 1000)
+
+
+async def test_a_drive_that_says_a_tombstone_is_gone_raises_its_watermark(healing_bench):
+    await healing_bench.drive.finish_healing(7)
+    assert await weigh(healing_bench.drive, Tombstone(REGISTER, 10)) == [TombstoneState.GONE]
+    await nobody_repairs_who_saw_it_at(healing_bench, 1000)
+
+
+async def nobody_repairs_who_saw_it_at(bench, watermark: int) -> None:
+    assert await status(bench.drive, 9, REGISTER, CommitMode.HEAL, watermark=watermark) is CommitStatus.REFUSED
+    await bench.restart()
+    assert await status(bench.drive, 9, REGISTER, CommitMode.HEAL, watermark=watermark) is CommitStatus.REFUSED
+    risen = (await bench.drive.query(REGISTER, False)).watermark
+    assert await status(bench.drive, 9, REGISTER, CommitMode.HEAL, watermark=risen) is CommitStatus.OK
+
+
 async def test_dropping_many_at_once_drops_what_is_alone_and_leaves_the_rest(bench):
     buried = [await bury(bench.drive, f"{n:03}", 10 + n) for n in range(300)]
     await put(bench.drive, 1000, buried[0].register)

@@ -420,11 +420,13 @@ class Drive(Protocol):
         """What this drive holds of these registers, in their order (rule 10).
 
         The answer is durable: no loss of power brings back what a note had dropped beneath a tombstone that was
-        called SETTLED.
+        called SETTLED.  Whoever is called GONE has its watermark raised: no repair that saw it before is accepted any
+        more.
         """
 
     async def drop_tombstones(self, tombstones: Sequence[Tombstone]) -> None:
-        """Drop each that is all its register holds, and raise the watermarks to their stamps, durably (rule 10)."""
+        """Drop each that is all its register holds, and raise the watermarks, durably (rule 10): to its stamp, and in
+        any case above what it was."""
 
     async def stage(
         self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes], last: bool = False

@@ -162,7 +162,11 @@ class RegisterVerbs:
         long_enough = self._rows.settled_seconds(transaction, row) >= settled_seconds
         if row[1:2] == UPLOAD_LETTER and transaction.get(keys.SWEEP + row) is not None:
             long_enough = False
-        return rules.weigh_tombstone(state, stamp, long_enough)
+        weighed = rules.weigh_tombstone(state, stamp, long_enough)
+        if weighed is TombstoneState.GONE:
+            # No tombstone is here to keep out repairs that began before it, and the others may drop theirs now.
+            self.watermarks.raise_to(transaction, row, rules.raised(state.watermark, stamp))
+        return weighed
 
     def drop_tombstones(self, transaction: Transaction, tombstones: Sequence[tuple[bytes, int]]) -> None:
         for row, stamp in tombstones:
@@ -172,7 +176,7 @@ class RegisterVerbs:
         state = self._load(transaction, row)
         transaction.durable = True
         gone = rules.drop(state, stamp)
-        self.watermarks.raise_to(transaction, row, stamp)
+        self.watermarks.raise_to(transaction, row, state.watermark)
         if gone or (state.fence and state.forgotten):
             self._rows.save(transaction, row, state, gone)
             if not state.forgotten:

@@ -150,10 +150,20 @@ def weigh_tombstone(state: RegisterState[V], stamp: int, settled_long_enough: bo
     return TombstoneState.SETTLED if settled_long_enough else TombstoneState.YOUNG
 
 
+def raised(watermark: int, stamp: int) -> int:
+    """A drive's watermark when it has let go of a tombstone, or says that it has: never again what it was (rule 10).
+
+    A replacement's is above deletes that came after it.  Left as it is, it would still be the one that a repair saw
+    before such a delete, and the repair would bring back what was deleted (rule 9).
+    """
+    return max(stamp, watermark + 1)
+
+
 def drop(state: RegisterState[V], stamp: int) -> list[V]:
-    """What was dropped, if the tombstone was all there is; the watermark rises in any case (rule 10)."""
-    state.watermark = max(state.watermark, stamp)
+    """What was dropped, if the tombstone was all there is; the watermark is at it or above in any case (rule 10)."""
     if len(state.records) != 1 or state.newest != stamp or not state.records[0].tombstone:
+        state.watermark = max(state.watermark, stamp)
         return []
+    state.watermark = raised(state.watermark, stamp)
     gone, state.records, state.mark = state.records, [], 0
     return gone

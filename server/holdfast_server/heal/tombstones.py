@@ -19,7 +19,11 @@ tombstone's own writing, and whoever had read that version before is dead anothe
 
 Should one live longer all the same (a process that was suspended, a repair that rebuilt shards for minutes), the
 watermark refuses it: dropping raises it to the tombstone's stamp, a plain commit or a promise below it is stale, and a
-repair below it is accepted only with the very watermark its coordinator saw before.
+repair below it is accepted only with the very watermark its coordinator saw before.  So the watermark is raised even
+where it was above that stamp already: a replacement's begins above all clocks, and a delete that does not know of it is
+stamped below.  A drive that held the tombstone raises it in dropping that; until then the tombstone's mark keeps older
+versions out.  One that is empty raises it in saying so, before anybody drops: nothing else would keep them out, and the
+call to drop may never reach it.
 
 **Why a loss of power does not matter.**  Notes are not flushed.  A drive that told of a lone tombstone and then lost
 the note would be back at the older version beneath, and the tombstone, unmarked again and gone elsewhere, could be

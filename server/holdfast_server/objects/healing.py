@@ -37,7 +37,7 @@ from holdfast_server.drives.port import (
 )
 from holdfast_server.erasure.codec import Codec, CodingError, codec
 from holdfast_server.objects import quorum, record
-from holdfast_server.objects.asking import ask, bounded
+from holdfast_server.objects.asking import Answers, ask, bounded
 from holdfast_server.objects.erasure_set import ErasureSet
 from holdfast_server.objects.port import Unavailable
 from holdfast_server.objects.reading import BATCH_STRIPES, ShardReader, order_sources
@@ -222,13 +222,41 @@ class Healer:
 
         answers = await ask(targets, commit)
         without = [p for p, reply in answers.items() if reply.status is CommitStatus.NO_DATA]
+        refilled: set[int] = set()
         if without:
             async with self._large:
                 refilled = await job.bring_shards({p: targets[p] for p in without})
             answers.update(await ask({p: targets[p] for p in refilled}, commit))
-            # Overwritten meanwhile, or not brought whole: nobody will name these shards.
-            await job.discard({p: targets[p] for p in without if p not in refilled or _refused(answers.get(p))})
+        if mode is CommitMode.HEAL:
+            overtaken = {p: targets[p] for p, reply in answers.items() if reply.status is CommitStatus.REFUSED}
+            answers.update(await self._heal_again(erasure_set, register, stamp, made, overtaken))
+        # Overwritten meanwhile, or not brought whole: nobody will name these shards.
+        await job.discard({p: targets[p] for p in without if p not in refilled or _refused(answers.get(p))})
         return {p for p, reply in answers.items() if reply.status is CommitStatus.OK}
+
+    async def _heal_again(
+        self,
+        erasure_set: ErasureSet,
+        register: Register,
+        stamp: int,
+        made: Mapping[int, Held],
+        targets: Mapping[int, Drive],
+    ) -> Answers[CommitReply]:
+        """Offer a version to drives whose watermark rose after it was asked for, if it is still to be copied.
+
+        A watermark rises with each tombstone of its range that is dropped.  Where objects are deleted all the time it
+        does so every few seconds, and what takes longer to rebuild would be rebuilt in vain for ever.
+        """
+        if not targets:
+            return Answers()
+        replies = await erasure_set.query(register)
+        known = stamp in quorum.versions(replies) and stamp >= quorum.greatest_mark(replies)
+        if not known or quorum.decide_heal(erasure_set.quorums, replies, stamp) is not quorum.HealStep.COPY:
+            return Answers()
+        return await ask(
+            {p: drive for p, drive in targets.items() if p in replies},
+            lambda p, drive: drive.commit(CommitRequest(register, made[p], CommitMode.HEAL, b"", replies[p].watermark)),
+        )
 
     async def _rebuild_rotten(self, erasure_set: ErasureSet, register: Register, have: Mapping[int, Held]) -> int:
         """Rebuild in place the shard files of drives that hold the record but not its bytes."""

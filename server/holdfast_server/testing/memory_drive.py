@@ -51,6 +51,7 @@ from holdfast_server.drives.port import (
     TombstonePage,
     TombstoneReply,
     TombstoneRequest,
+    TombstoneState,
 )
 from holdfast_server.drives.rules import RegisterState
 from holdfast_server.drives.scanning import Registers, Shown, list_page, scan_page
@@ -339,12 +340,15 @@ class MemoryDrive:
     async def weigh_tombstones(self, tombstones: Sequence[Tombstone], settled_seconds: float) -> TombstoneReply:
         self._answering()
         self._unsynced.clear()
-        rows = [(keys.row_key(tombstone.register), tombstone.stamp) for tombstone in tombstones]
-        states = (
-            rules.weigh_tombstone(self._state(row), stamp, self._settled_seconds(row) >= settled_seconds)
-            for row, stamp in rows
-        )
+        states = (self._weigh(keys.row_key(one.register), one.stamp, settled_seconds) for one in tombstones)
         return TombstoneReply(tuple(states), self._healing)
+
+    def _weigh(self, row: bytes, stamp: int, settled_seconds: float) -> TombstoneState:
+        state = self._state(row)
+        weighed = rules.weigh_tombstone(state, stamp, self._settled_seconds(row) >= settled_seconds)
+        if weighed is TombstoneState.GONE:
+            self._watermarks[keys.watermark_range(row)] = rules.raised(state.watermark, stamp)
+        return weighed
 
     async def drop_tombstones(self, tombstones: Sequence[Tombstone]) -> None:
         for tombstone in tombstones:

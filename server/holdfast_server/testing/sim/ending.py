@@ -31,6 +31,11 @@ HEAL_PAUSE_SECONDS = 1.0
 SCAN_AGE_SECONDS = 2 * 3600.0
 """Scans leave alone what is younger than an hour and may still be under way."""
 MAX_SCAN_UNITS = 3000
+LONGEST_DROP_SECONDS = 1200.0
+"""In which what some drives have dropped is gone from all: a pass over tombstones in which calls were lost rests ten
+times as long as those took, and after that waits for its drive's turn."""
+UNITS_PER_LOOK = 30
+"""More than a pass over every kind of register has units here; a pod goes on as long as there is more."""
 RECLAIM_SECONDS = 40.0
 MAX_SUBSETS = 15
 
@@ -62,7 +67,7 @@ class Ending:
             await self._scan()
             await self._heal_until_whole()
         self._find_undecidable()
-        await self._finish_drops()
+        await self.finish_drops()
         HealingConverges().check(self._cluster.drives, self._undecidable)
         await self._reclaim()
         NothingGrows().check(self._cluster.drives)
@@ -120,14 +125,16 @@ class Ending:
                 return
         raise Violation("HealingConverges", f"a scan does not end within {MAX_SCAN_UNITS} units")
 
-    async def _finish_drops(self) -> None:
+    async def finish_drops(self) -> None:
         """A tombstone that some have dropped is whole, and goes from the others when their turn comes."""
         pause_seconds = TURN_MS / 1000 / 2
-        for _ in range(4 * (self._cluster.quorums.set_size + 1)):
+        for _ in range(int(LONGEST_DROP_SECONDS / pause_seconds)):
             if not any(map(self._half_dropped, {row for drive in self._cluster.drives for row in drive.rows()})):
                 return
             await asyncio.sleep(pause_seconds)
-            await self._heal_round()
+            for _ in range(UNITS_PER_LOOK):
+                if not await self._heal_round():
+                    break
 
     def _half_dropped(self, row: bytes) -> bool:
         held = [drive.state_of(row).records for drive in self._cluster.drives]

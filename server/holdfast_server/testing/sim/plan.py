@@ -309,6 +309,7 @@ SCRIPTED_GEOMETRIES: Mapping[str, tuple[tuple[int, int], ...]] = {
     "twice": ((4, 2), (4, 2), (4, 1), (3, 1), (5, 2), (6, 2)),
     "late_commit": GEOMETRIES,
     "rebuild": ((4, 2), (4, 1), (3, 1), (5, 2), (6, 2)),
+    "newcomer": ((4, 2), (4, 1), (3, 1), (5, 2), (6, 2)),
     "half_told": ((4, 2), (4, 1), (3, 1), (5, 2), (6, 2)),
     "slow_reader": ((4, 2),),
     "forgetful": ((4, 2), (2, 1), (3, 1), (4, 1), (5, 2), (6, 2)),

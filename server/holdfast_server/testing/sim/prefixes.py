@@ -46,6 +46,8 @@ SPRUNG_SECONDS = 4.0
 DEAD_SECONDS = OPERATION_DEADLINE_SECONDS + 5.0
 FORGETTING_SECONDS = SETTINGS.age_seconds + 5.0
 """After which a tombstone that every drive knows of may be dropped."""
+FILLED_SECONDS = 10.0 + SETTINGS.settled_seconds
+"""Within which a replacement has been filled, and a tombstone has been alone on it for long enough."""
 LEASE_LAPSES_SECONDS = 10.2
 LONGEST_LAPSE_SECONDS = 14.0
 """Below the lead of the fast clock of that script, and `MAX_DELAY_SECONDS`."""
@@ -353,16 +355,53 @@ async def _rebuild(stage: Stage) -> None:
     with stage.away(missed):
         await stage.write(0, "put", size_bytes=FILE_SIZE_BYTES)
         await stage.settled()
+    async with _late_rebuild(stage):
+        await stage.write(0, "delete")
+        await asyncio.sleep(FORGETTING_SECONDS)
+        await stage.serve(stage.every_turn_seconds, lambda: not stage.holders())
+    await stage.settled()
+    await stage.read(0)
+    await stage.read(2)
+
+
+@asynccontextmanager
+async def _late_rebuild(stage: Stage) -> AsyncIterator[None]:
+    """Node 1 has begun to repair the key, and ends it after the block."""
     turns = stage.cluster.coordinators[1].store.healer._large
     for _ in range(LARGE_WIDTH):
         await turns.acquire()
     async with stage.meanwhile(stage.heal(1)):
         await asyncio.sleep(1.0)
-        await stage.write(0, "delete")
-        await asyncio.sleep(FORGETTING_SECONDS)
-        await stage.serve(stage.every_turn_seconds, lambda: not stage.holders())
-        for _ in range(LARGE_WIDTH):
-            turns.release()
+        try:
+            yield
+        finally:
+            for _ in range(LARGE_WIDTH):
+                turns.release()
+
+
+async def _newcomer(stage: Stage) -> None:
+    """Rules 9 and 10: the same upon a replacement, whose watermark is above the delete before that is forgotten.  If it
+    was filled before, it never has the tombstone: being empty, it says by its watermark that it is gone."""
+    newcomer = stage.cluster.drives[stage.order[0]]
+    filled_before = stage.rng.random() < 0.5
+
+    async def write(kind: str, size_bytes: int = FILE_SIZE_BYTES) -> None:
+        with stage.sees(0, stage.order[1:]):  # or it would learn of the watermark, and stamp above it
+            await stage.write(0, kind, size_bytes=size_bytes)
+            await stage.settled()
+
+    if not filled_before:
+        await write("put")
+    await stage.replace(newcomer.position)
+    if filled_before:
+        await stage.serve(FILLED_SECONDS, lambda: not newcomer.healing)
+        await write("put")
+    async with _late_rebuild(stage):
+        await write("delete", 0)
+        with stage.trap("drop_tombstones", positions=[newcomer.position] if filled_before else [], loses=True):
+            await stage.serve(8.0, lambda: not newcomer.healing)
+            await asyncio.sleep(FORGETTING_SECONDS)
+            await stage.serve(stage.every_turn_seconds, lambda: not stage.holders())
     await stage.settled()
     await stage.read(0)
     await stage.read(2)
@@ -468,6 +507,7 @@ SCRIPTS: Mapping[str, Script] = {
     "twice": _twice,
     "late_commit": _late_commit,
     "rebuild": _rebuild,
+    "newcomer": _newcomer,
     "half_told": _half_told,
     "slow_reader": _slow_reader,
     "forgetful": _forgetful,

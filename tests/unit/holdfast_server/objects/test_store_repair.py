@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from holdfast_server.clock.stamp import floor_stamp
-from holdfast_server.drives.port import DriveOffline
+from holdfast_server.drives import keys
+from holdfast_server.drives.port import DriveOffline, Tombstone
 from holdfast_server.objects import record
 from holdfast_server.objects.erasure_set import UNMARKED_AFTER_SECONDS
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
@@ -355,6 +356,53 @@ async def test_a_read_right_after_a_write_leaves_the_notes_to_its_coordinator(cl
     assert await cluster.get("k") == SMALL
     await cluster.settle()
     assert len(noted) == 4
+
+
+# -------------------------------------------------------------------- while others are deleted
+
+
+def drop_another(cluster: MemoryCluster, position: int) -> Any:
+    """A tombstone of the same range is dropped on one drive, newer than all there is."""
+    stamp = floor_stamp(cluster.clock.now_ms() + 1000)
+    return cluster._hooked[0][position]._drive.drop_tombstones([Tombstone(REGISTER, stamp)])
+
+
+async def test_a_shard_is_not_rebuilt_in_vain_because_tombstones_are_dropped_meanwhile(cluster: MemoryCluster) -> None:
+    with cluster.away(3):
+        await cluster.put("k", BIG)
+        await cluster.settle()
+
+    async def hook(position: int, verb: str, _: Any) -> None:
+        if position == 3 and verb == "seal":
+            await drop_another(cluster, 3)
+
+    cluster.hook = hook
+    assert await cluster.heal("k")
+    assert cluster.calls.count((3, "seal")) == 1
+    await cluster.settle()
+    await whole(cluster, BIG)
+
+
+async def test_what_is_deleted_and_forgotten_during_its_repair_is_not_offered_again(cluster: MemoryCluster) -> None:
+    with cluster.away(3):
+        await cluster.put("k", BIG)
+        await cluster.settle()
+
+    async def hook(position: int, verb: str, _: Any) -> None:
+        if position == 3 and verb == "seal":
+            cluster.hook = None
+            await cluster.store.delete_object(BUCKET, "k")
+            await cluster.settle()
+            for drive in cluster.drives:
+                (deleted,) = drive.state_of(keys.row_key(REGISTER)).records
+                await drive.drop_tombstones([Tombstone(REGISTER, deleted.stamp)])
+
+    cluster.hook = hook
+    await cluster.heal("k")
+    assert cluster.hook is None
+    assert cluster.stamps(REGISTER) == [[]] * 4
+    assert cluster.unnamed_shards() == set()
+    assert await cluster.get("k") is None
 
 
 # -------------------------------------------------------------------- nothing is left lying about

@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 from holdfast_server.contract.geometry import Quorums
+from holdfast_server.drives import rules
 from holdfast_server.drives.port import Register, Tombstone, TombstoneReply, TombstoneState
 from holdfast_server.heal import filling, tombstones
 from holdfast_server.objects import quorum
@@ -72,6 +73,24 @@ def dropped_at_once() -> AbstractContextManager[Any]:
     """A tombstone goes as soon as all drives hold nothing else, however young that is."""
     hasty = replace(cluster.SETTINGS, settled_seconds=0.0, age_seconds=0.0)
     return mock.patch.object(cluster, "SETTINGS", hasty)
+
+
+def drops_leave_high_watermarks() -> AbstractContextManager[Any]:
+    """A watermark that is above a tombstone stays what it is when that is dropped."""
+    return mock.patch.object(rules, "raised", max)
+
+
+def what_is_gone_leaves_high_watermarks() -> AbstractContextManager[Any]:
+    """The same, only on drives that never had the tombstone."""
+
+    def weigh(self: MemoryDrive, row: bytes, stamp: int, settled_seconds: float) -> TombstoneState:
+        watermarks = list(self._watermarks)
+        weighed = honest(self, row, stamp, settled_seconds)
+        self._watermarks = watermarks
+        return weighed
+
+    honest = MemoryDrive._weigh
+    return mock.patch.object(MemoryDrive, "_weigh", weigh)
 
 
 def drops_rest_on_unsynced_words() -> AbstractContextManager[Any]:
