@@ -21,7 +21,7 @@ ATTRIBUTES = frozenset({"ETag", "Checksum", "ObjectParts", "StorageClass", "Obje
 
 
 async def get_object_attributes(call: Call) -> Response:
-    """Raises InvalidArgument for an attribute that is none, or where none is asked for."""
+    """Raises InvalidArgument for an attribute that is none, InvalidRequest where none is asked for."""
     wanted = _wanted(call.headers)
     max_parts = parse_count({"max-parts": call.headers.get("x-amz-max-parts", "")}, "max-parts")
     marker = parse_part_number_marker({"part-number-marker": call.headers.get("x-amz-part-number-marker", "")})
@@ -52,7 +52,12 @@ async def get_object_attributes(call: Call) -> Response:
 def _wanted(headers: Mapping[str, str]) -> frozenset[str]:
     text = headers.get(WANTED_HEADER, "")
     wanted = frozenset(name.strip() for name in text.split(",") if name.strip())
-    if not wanted or not wanted <= ATTRIBUTES:
+    if not wanted:
+        raise S3Error(
+            "InvalidRequest",
+            "The x-amz-object-attributes header specifying the attributes to be retrieved is either missing or empty",
+        )
+    if not wanted <= ATTRIBUTES:
         raise S3Error(
             "InvalidArgument", "Invalid attribute name specified.", ArgumentName=WANTED_HEADER, ArgumentValue=text
         )

@@ -30,7 +30,7 @@ from holdfast_server.auth.request_values import condition_values
 from holdfast_server.contract import names
 from holdfast_server.objects.port import Condition, Missing, ObjectError, Record
 from holdfast_server.objects.record import BUCKET_ID_SIZE_BYTES
-from holdfast_server.s3.documents_in import MAX_BUCKET_CONFIGURATION_SIZE_BYTES, parse_create_bucket
+from holdfast_server.s3.documents_in import MAX_NEW_BUCKET_SIZE_BYTES, parse_create_bucket
 from holdfast_server.s3.documents_out import list_buckets_xml, location_xml
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.names import check_new_bucket_name, decode_token, encode_token, parse_bucket_count
@@ -100,7 +100,10 @@ async def create_bucket(call: Call) -> Response:
     services = call.services
     locking = asks_for_locking(call)
     told = services.told()
-    _check_location(parse_create_bucket(await call.small_body(MAX_BUCKET_CONFIGURATION_SIZE_BYTES)), told.region)
+    asked = parse_create_bucket(await call.small_body(MAX_NEW_BUCKET_SIZE_BYTES))
+    _check_location(asked.location, told.region)
+    if asked.tags:
+        call.require("s3:TagResource", name)
     account = call.verified.principal.account
     asked_ownership = call.headers.get("x-amz-object-ownership")
     ownership = ownership_of_new_bucket(asked_ownership, told.object_ownership)
@@ -112,6 +115,7 @@ async def create_bucket(call: Call) -> Response:
         ownership=ownership,
         ownership_by_default=asked_ownership is None,
         grants=grants_of_new_bucket(call, ownership, account),
+        tags=asked.tags,
         region=told.region,
         created_ms=services.clock.now_ms(),
     )
@@ -147,6 +151,7 @@ def _refuse_existing(existing: BucketRecord, asked: BucketRecord, asks_for_owner
         not asks_for_ownership or existing.ownership == asked.ownership
     )
     as_asked = as_asked and (not asked.object_lock or bool(existing.object_lock))
+    as_asked = as_asked and (not asked.tags or existing.tags == asked.tags)
     if asked.region == names.DEFAULT_REGION:
         if not as_asked:
             raise S3Error("BucketAlreadyExists", BucketName=existing.name)

@@ -36,7 +36,15 @@ from holdfast_server.api.uploads import (
 )
 from holdfast_server.api.version_ids import written_headers
 from holdfast_server.objects.port import Attributes, PartRef, Record, UploadInfo
-from holdfast_server.s3.checksums import ALGORITHMS, Algorithm, parse_upload_checksum, requested_checksum
+from holdfast_server.s3.checksums import (
+    ALGORITHMS,
+    COMPOSITE,
+    FULL_OBJECT,
+    Algorithm,
+    decode_checksum,
+    parse_upload_checksum,
+    requested_checksum,
+)
 from holdfast_server.s3.conditions import parse_write_condition
 from holdfast_server.s3.documents_in import MAX_COMPLETE_SIZE_BYTES, parse_complete
 from holdfast_server.s3.documents_out import (
@@ -48,7 +56,7 @@ from holdfast_server.s3.documents_out import (
     list_parts_xml,
 )
 from holdfast_server.s3.errors import S3Error
-from holdfast_server.s3.headers import quote_etag
+from holdfast_server.s3.headers import parse_http_date, quote_etag
 from holdfast_server.s3.names import (
     MAX_PART_SIZE_BYTES,
     parse_count,
@@ -59,6 +67,8 @@ from holdfast_server.s3.names import (
 from holdfast_server.s3.payload import payload_of
 from holdfast_server.s3.request import Response
 from holdfast_server.sealing.envelope import ties_key
+
+INITIATED_HEADER = "x-amz-if-match-initiated-time"
 
 
 async def create_multipart_upload(call: Call) -> Response:
@@ -122,7 +132,7 @@ async def complete_multipart_upload(call: Call) -> Response:
     completed = await asyncio.to_thread(parse_complete, document)  # ten thousand parts take 100 ms and more
     parts = [PartRef(part.number, part.etag, part.checksums) for part in completed]
     await call.page(len(parts), len(document))
-    assemble = assembler(_expected_checksums(call.headers), _expected_size(call.headers))
+    assemble = assembler(_expected_checksums(call.headers), _expected_type(call.headers), _expected_size(call.headers))
     condition = object_condition(parse_write_condition(call.headers))
     async with call.writing() as lease:
 
@@ -146,8 +156,23 @@ async def complete_multipart_upload(call: Call) -> Response:
 
 def _expected_checksums(headers: Mapping[str, str]) -> dict[str, str]:
     """The whole object's checksum in the head.  The request document has none of its own here: the header
-    means the object."""
-    return {name: headers[row.header] for name, row in ALGORITHMS.items() if row.header in headers}
+    means the object.  Raises InvalidRequest."""
+    found = {name: headers[row.header] for name, row in ALGORITHMS.items() if row.header in headers}
+    if len(found) > 1:
+        raise S3Error(
+            "InvalidRequest", "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed."
+        )
+    for name, text in found.items():
+        decode_checksum(ALGORITHMS[name], text.partition("-")[0])
+    return found
+
+
+def _expected_type(headers: Mapping[str, str]) -> str:
+    """`x-amz-checksum-type`, empty where there is none.  Raises InvalidRequest."""
+    text = headers.get("x-amz-checksum-type", "").upper()
+    if text not in ("", COMPOSITE, FULL_OBJECT):
+        raise S3Error("InvalidRequest", "Value for x-amz-checksum-type header is invalid.")
+    return text
 
 
 def _expected_size(headers: Mapping[str, str]) -> int | None:
@@ -160,8 +185,17 @@ def _expected_size(headers: Mapping[str, str]) -> int | None:
 
 
 async def abort_multipart_upload(call: Call) -> Response:
+    """`x-amz-if-match-initiated-time` is about what never changes of an upload, so looking first is enough."""
     upload_id = upload_id_of(call.query)
+    text = call.headers.get(INITIATED_HEADER)
+    initiated_ms = parse_http_date(text) if text else None
+    if text and initiated_ms is None:
+        raise S3Error("InvalidArgument", ArgumentName=INITIATED_HEADER, ArgumentValue=text)
     bucket = await call.bucket()
+    if initiated_ms is not None:
+        upload = await open_upload(call, bucket, upload_id)
+        if upload.modified_ms // 1000 != initiated_ms // 1000:
+            raise S3Error("PreconditionFailed", Condition=INITIATED_HEADER)
     await call.objects.abort_upload(bucket.id, call.key, upload_id)
     return Response(status=204)
 
@@ -207,7 +241,7 @@ async def list_multipart_uploads(call: Call) -> Response:
     max_uploads = parse_count(query, "max-uploads")
     encoding_type = parse_encoding_type(query)
     bucket = await call.bucket()
-    after = (key_marker, decode_upload_id(upload_id_marker) if upload_id_marker else b"")
+    after = (key_marker, _marked_upload(upload_id_marker) if upload_id_marker else b"")
     await call.page(max_uploads)
     uploads: list[UploadInfo] = []
     prefixes: list[str] = []
@@ -234,6 +268,15 @@ async def list_multipart_uploads(call: Call) -> Response:
             owner=owner_element(bucket.account),
         )
     )
+
+
+def _marked_upload(text: str) -> bytes:
+    try:
+        return decode_upload_id(text)
+    except S3Error as error:
+        raise S3Error(
+            "InvalidArgument", "Invalid uploadId marker", ArgumentName="upload-id-marker", ArgumentValue=text
+        ) from error
 
 
 def _last_place(uploads: list[UploadInfo], prefixes: list[str]) -> tuple[str, str]:

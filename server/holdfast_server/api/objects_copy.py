@@ -62,6 +62,7 @@ async def upload_part_copy(call: Call) -> Response:
 async def _copy_object(call: Call) -> Response:
     source = parse_copy_source(call.headers["x-amz-copy-source"])
     directive = metadata_directive(call.headers)
+    tagging_directive(call.headers)
     async with call.writing() as lease:
         _refuse_copy_onto_itself(call, source, directive)
         reader = await _open_source(call, source)

@@ -5,7 +5,7 @@ The first bytes are read before the response begins, so that everything which ca
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.call import Call
@@ -31,7 +31,14 @@ async def get_object(call: Call) -> Response:
     return await starting_again(lambda: _get_object(call))
 
 
+def _check_part_number(query: Mapping[str, str]) -> None:
+    """Before anything is looked up.  Raises InvalidArgument."""
+    if query.get("partNumber"):
+        parse_part_number(query["partNumber"])
+
+
 async def _get_object(call: Call) -> Response:
+    _check_part_number(call.query)
     bucket = await call.bucket()
     reader = await open_version(call.objects, bucket, call.key, asked_version(call.query))
     sealed = unlock(call, bucket, reader)
@@ -55,6 +62,7 @@ async def _get_object(call: Call) -> Response:
 
 async def head_object(call: Call) -> Response:
     version = asked_version(call.query)
+    _check_part_number(call.query)
     bucket = await call.bucket()
     record = present(await call.objects.head_object(bucket.id, call.key, version), call.key, version)
     sealed = check_key(call, bucket, record)
@@ -126,10 +134,13 @@ def _answer(call: Call, record: Record, bucket: BucketRecord) -> Response | tupl
         if "range" in call.headers:
             raise S3Error("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
         span = _part_range(record, parse_part_number(part))
+        checked = call.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
         if record.parts:
             headers["x-amz-mp-parts-count"] = str(len(record.parts))
-            if call.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED":
+            if checked:
                 headers.update(part_checksum_headers(record, parse_part_number(part)))
+        elif checked:
+            headers.update(checksum_headers(record.checksums))
     else:
         span = parse_range(call.headers.get("range"), record.size_bytes)
     if span is None:

@@ -74,14 +74,15 @@ async def open_upload(call: Call, bucket: BucketRecord, upload_id: bytes) -> Rec
 Assemble = Callable[[Record, Sequence[tuple[PartRef, Record | None]]], Attributes]
 
 
-def assembler(expected: Mapping[str, str], object_size_bytes: int | None) -> Assemble:
+def assembler(expected: Mapping[str, str], expected_type: str, object_size_bytes: int | None) -> Assemble:
     """What CompleteMultipartUpload decides once the stored parts are known.
 
-    `expected` are the whole object's checksums as the client sent them (algorithm → base64),
-    `object_size_bytes` the size it expects.
+    `expected` are the whole object's checksums as the client sent them (algorithm → base64), `expected_type` their
+    type or empty, `object_size_bytes` the size it expects.
     """
 
     def assemble(upload: Record, parts: Sequence[tuple[PartRef, Record | None]]) -> Attributes:
+        _check_asked(upload_notes(upload), expected, expected_type)
         stored = [_checked_part(ref, record) for ref, record in parts]
         for (ref, _), record in zip(parts[:-1], stored[:-1], strict=True):
             if record.size_bytes < MIN_PART_SIZE_BYTES:
@@ -110,6 +111,24 @@ def assembler(expected: Mapping[str, str], object_size_bytes: int | None) -> Ass
     return assemble
 
 
+def _check_asked(notes: UploadNotes, expected: Mapping[str, str], expected_type: str) -> None:
+    """A checksum that cannot be compared, or another type, than the upload was begun with is refused, never passed
+    over.  Raises InvalidRequest, BadDigest."""
+    for name in expected:
+        if name != notes.algorithm:
+            raise S3Error(
+                "InvalidRequest",
+                f"Checksum Type mismatch occurred, expected checksum Type: {notes.algorithm.lower() or 'null'}, "
+                f"actual checksum Type: {name.lower()}",
+            )
+    if expected_type and expected_type != (notes.type or checksums.FULL_OBJECT):
+        raise S3Error(
+            "BadDigest",
+            f"The x-amz-checksum-type you specified, {expected_type}, is not that of the upload: "
+            f"{notes.type or checksums.FULL_OBJECT}.",
+        )
+
+
 def _tied(upload: Record, parts: Sequence[tuple[PartRef, object]], stored: Sequence[Record]) -> Sealing | None:
     """How the object is sealed, which says of which parts it is."""
     if upload.sealing is None:
@@ -122,7 +141,11 @@ def _checked_part(ref: PartRef, record: Record | None) -> Record:
     if record is None or record.etag != ref.etag:
         raise S3Error("InvalidPart", PartNumber=ref.number, ETag=ref.etag)
     for name, value in ref.checksums.items():
-        if name in record.checksums and record.checksums[name] != value:
+        if name not in record.checksums:
+            raise S3Error(
+                "BadDigest", f"The {name.lower()} you specified for part {ref.number} did not match what we received."
+            )
+        if record.checksums[name] != value:
             raise S3Error("InvalidPart", PartNumber=ref.number, ETag=ref.etag)
     return record
 

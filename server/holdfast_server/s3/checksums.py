@@ -97,6 +97,8 @@ ALGORITHMS: dict[str, Algorithm] = {
 }
 """name → algorithm."""
 _BY_HEADER = {row.header: row for row in ALGORITHMS.values()}
+_ABOUT = frozenset({HEADER_PREFIX + "algorithm", HEADER_PREFIX + "type", HEADER_PREFIX + "mode"})
+"""Headers about checksums that are none themselves."""
 
 
 class ChecksumRequest(msgspec.Struct, frozen=True):
@@ -132,8 +134,12 @@ def encode_checksum(digest: bytes) -> str:
 
 
 def requested_checksum(headers: Mapping[str, str]) -> ChecksumRequest | None:
-    """The checksum a request with a body carries, None where it carries none.  Raises InvalidRequest."""
-    in_head = [(_BY_HEADER[name], value) for name, value in headers.items() if name in _BY_HEADER]
+    """The checksum a request with a body carries, None where it carries none.  Raises InvalidRequest, also for one of
+    an algorithm that is not known: what a client wants compared is never passed over."""
+    sums = {name: value for name, value in headers.items() if name.startswith(HEADER_PREFIX) and name not in _ABOUT}
+    if not sums.keys() <= _BY_HEADER.keys():
+        raise S3Error("InvalidRequest", "The algorithm type you specified in x-amz-checksum- header is invalid.")
+    in_head = [(_BY_HEADER[name], value) for name, value in sums.items()]
     trailer_names = [name.strip().lower() for name in headers.get("x-amz-trailer", "").split(",")]
     in_trailer = [_BY_HEADER[name] for name in trailer_names if name in _BY_HEADER]
     for name in trailer_names:

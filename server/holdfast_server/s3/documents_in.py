@@ -6,6 +6,8 @@ is missing or wrong raises MalformedXML, or the more precise error S3 has for it
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from holdfast_server.s3.checksums import ALGORITHMS
@@ -14,13 +16,18 @@ from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.headers import unquote_etag
 from holdfast_server.s3.names import MAX_LIST_COUNT, MAX_PART_NUMBER
 from holdfast_server.s3.request import check_key
+from holdfast_server.s3.tags import MAX_BUCKET_TAGS, MAX_TAGGING_SIZE_BYTES, parse_tags
 from holdfast_server.s3.xml_tree import Element, parse
 
 MAX_BUCKET_CONFIGURATION_SIZE_BYTES = 64 << 10
+MAX_NEW_BUCKET_SIZE_BYTES = MAX_BUCKET_CONFIGURATION_SIZE_BYTES + MAX_TAGGING_SIZE_BYTES
 MAX_DELETE_SIZE_BYTES = 4 << 20
 """1,000 keys of 1,024 bytes, escaped, with version ids."""
 MAX_COMPLETE_SIZE_BYTES = 8 << 20
 """10,000 parts with ETags and checksums."""
+
+
+_NUMBER = re.compile(r"-?\d{1,10}", re.ASCII)
 
 
 class DeleteEntry(msgspec.Struct, frozen=True):
@@ -57,12 +64,24 @@ def _root(body: bytes, name: str, max_size_bytes: int) -> Element:
     return root
 
 
-def parse_create_bucket(body: bytes) -> str:
-    """The location constraint of CreateBucket; empty where there is none, the body may be empty too."""
+class NewBucket(msgspec.Struct, frozen=True):
+    """CreateBucket's body."""
+
+    location: str = ""
+    """The location constraint; empty where there is none."""
+    tags: dict[str, str] = {}
+
+
+def parse_create_bucket(body: bytes) -> NewBucket:
+    """The body may be empty too.  Raises MalformedXML, InvalidTag."""
     if not body.strip():
-        return ""
-    root = _root(body, "CreateBucketConfiguration", MAX_BUCKET_CONFIGURATION_SIZE_BYTES)
-    return root.value("LocationConstraint") or ""
+        return NewBucket()
+    root = _root(body, "CreateBucketConfiguration", MAX_NEW_BUCKET_SIZE_BYTES)
+    tags = root.find("Tags")
+    return NewBucket(
+        location=root.value("LocationConstraint") or "",
+        tags=parse_tags(tags, MAX_BUCKET_TAGS) if tags is not None else {},
+    )
 
 
 class VersioningRequest(msgspec.Struct, frozen=True):
@@ -74,8 +93,11 @@ class VersioningRequest(msgspec.Struct, frozen=True):
 
 
 def parse_versioning(body: bytes) -> VersioningRequest:
-    """Raises MalformedXML, IllegalVersioningConfigurationException."""
+    """Raises MalformedXML, IllegalVersioningConfigurationException, and NotImplemented for MinIO's exceptions, which
+    would otherwise seem to have been taken."""
     root = _root(body, "VersioningConfiguration", MAX_BUCKET_CONFIGURATION_SIZE_BYTES)
+    if root.find("ExcludedPrefixes") is not None or (root.value("ExcludeFolders") or "false").lower() != "false":
+        raise S3Error("NotImplemented", "Prefixes and folders without versions are not implemented.")
     status, mfa = root.value("Status"), root.value("MfaDelete") or "Disabled"
     if status is None:
         raise S3Error("IllegalVersioningConfigurationException")
@@ -118,7 +140,7 @@ def parse_complete(body: bytes) -> list[CompletedPart]:
     parts: list[CompletedPart] = []
     for element in root.all("Part"):
         number, etag = element.value("PartNumber"), element.value("ETag")
-        if not number or not etag or not (number.isascii() and number.isdigit() and len(number) <= 10):
+        if not number or not etag or _NUMBER.fullmatch(number) is None:
             raise S3Error("MalformedXML")
         if not 1 <= int(number) <= MAX_PART_NUMBER:
             raise S3Error(

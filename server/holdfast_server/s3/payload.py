@@ -113,6 +113,8 @@ class Payload:
         """
         if self._decoder is not None:
             self._decoder.finish()
+            if not self._decoder.trailers.keys() <= self._announced():
+                raise S3Error("MalformedTrailerError")
         if self.size_bytes is not None and self._received != self.size_bytes:
             raise S3Error("IncompleteBody")
         digests = {name: digest.digest() for name, digest in self._digests.items()}
@@ -132,6 +134,11 @@ class Payload:
         return PayloadResult(
             self._received, md5_hex, algorithm.name, checksums.encode_checksum(digests[algorithm.name])
         )
+
+    def _announced(self) -> set[str]:
+        """The trailers that the head tells of.  One that it does not would not be compared."""
+        checksum = self._checksum
+        return {checksum.algorithm.header} if checksum is not None and checksum.expected is None else set()
 
     def _expected_checksum(self, request: ChecksumRequest) -> bytes:
         if request.expected is not None:

@@ -12,7 +12,7 @@ import msgspec
 
 from holdfast_server.s3.errors import S3Error
 
-_RANGE = re.compile(r"bytes[ \t]*=[ \t]*(\d{0,19})[ \t]*-[ \t]*(\d{0,19})[ \t]*", re.IGNORECASE | re.ASCII)
+_RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.IGNORECASE | re.ASCII)
 
 
 class ByteRange(msgspec.Struct, frozen=True):
@@ -41,6 +41,8 @@ def parse_range(text: str | None, size_bytes: int) -> ByteRange | None:
         start, end = max(size_bytes - int(last), 0), size_bytes - 1
         if int(last) == 0:
             start = size_bytes
+        elif size_bytes == 0:
+            return None  # satisfiable, says the RFC, but no Content-Range can tell of no bytes
     else:
         return None
     if start >= size_bytes:

@@ -38,6 +38,8 @@ KEPT_TIMESTAMPS = 256
 SERVICE = "s3"
 
 _TIMESTAMP = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
+_SHOWN_CHARACTERS = 64
+"""Of a scheme that is none, in the error."""
 _SIGNATURE = re.compile(r"[0-9a-f]{64}")
 _AUTHORIZATION = re.compile(
     r"AWS4-HMAC-SHA256[ \t]+Credential=([^,\s]+)\s*,\s*SignedHeaders=([^,\s]+)\s*,\s*Signature=([^,\s]+)\s*"
@@ -145,7 +147,14 @@ def _unsupported_mechanism() -> S3Error:
 
 def _parse_header(request: Request, authorization: str, service: str, body_hash: str) -> Claim:
     if not authorization.startswith(ALGORITHM):
-        raise _unsupported_mechanism()
+        if authorization.startswith("AWS "):
+            raise _unsupported_mechanism()
+        raise S3Error(
+            "InvalidArgument",
+            "Unsupported Authorization Type",
+            ArgumentName="Authorization",
+            ArgumentValue=authorization.partition(" ")[0][:_SHOWN_CHARACTERS],
+        )
     match = _AUTHORIZATION.fullmatch(authorization)
     if match is None:
         return _parse_header_in_any_order(request, authorization, service, body_hash)

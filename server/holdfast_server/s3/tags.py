@@ -37,8 +37,13 @@ def parse_tagging(body: bytes, most: int) -> Tags:
     sets = list(root.all("TagSet"))
     if root.name != "Tagging" or len(sets) != 1:
         raise S3Error("MalformedXML")
+    return parse_tags(sets[0], most)
+
+
+def parse_tags(parent: Element, most: int) -> Tags:
+    """The tags that are the children of an element, in order.  Raises MalformedXML, InvalidTag."""
     pairs = []
-    for element in sets[0].children:
+    for element in parent.children:
         key, value = element.find("Key"), element.find("Value")
         if element.name != "Tag" or key is None or value is None:
             raise S3Error("MalformedXML")
@@ -65,8 +70,10 @@ def parse_tagging_header(text: str) -> Tags:
     if len(text) > MAX_HEADER_LENGTH:
         raise malformed
     pairs = []
-    for part in text.split("&") if text else []:
+    for part in filter(None, text.split("&")):
         name, _, value = part.partition("=")
+        if not name:
+            raise malformed
         try:
             pairs.append((percent_decode(name.replace("+", " ")), percent_decode(value.replace("+", " "))))
         except S3Error as error:

@@ -130,12 +130,14 @@ def test_conditions_of_a_delete_that_cannot_be_checked_are_refused():
         ("bytes=-", 100, None),
         ("bytes=a-b", 100, None),
         ("bytes 0-1", 100, None),
+        ("bytes= -1", 100, None),
+        ("bytes=0 -1", 100, None),
         (None, 100, None),
         ("", 100, None),
         ("bytes=100-", 100, "InvalidRange"),
         ("bytes=-0", 100, "InvalidRange"),
         ("bytes=0-", 0, "InvalidRange"),
-        ("bytes=-1", 0, "InvalidRange"),
+        ("bytes=-1", 0, None),
     ],
 )
 def test_ranges(text, size_bytes, expected):

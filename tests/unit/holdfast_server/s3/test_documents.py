@@ -232,10 +232,24 @@ def test_bad_deletes():
     assert code_of(documents_in.parse_delete, long) == "KeyTooLongError"
 
 
+def test_minios_exceptions_from_versions_are_not_taken_for_granted():
+    body = b"<VersioningConfiguration><Status>Enabled</Status>%s</VersioningConfiguration>"
+    for extra in (b"", b"<ExcludeFolders>false</ExcludeFolders>"):
+        assert documents_in.parse_versioning(body % extra).enabled
+    prefix = b"<ExcludedPrefixes><Prefix>tmp/</Prefix></ExcludedPrefixes>"
+    for extra in (prefix, b"<ExcludeFolders>true</ExcludeFolders>"):
+        with pytest.raises(S3Error, match="NotImplemented"):
+            documents_in.parse_versioning(body % extra)
+
+
 def test_create_bucket_configuration():
-    assert documents_in.parse_create_bucket(b"") == ""
-    body = b"<CreateBucketConfiguration><LocationConstraint> eu </LocationConstraint></CreateBucketConfiguration>"
-    assert documents_in.parse_create_bucket(body) == "eu"
+    assert documents_in.parse_create_bucket(b"") == documents_in.NewBucket()
+    location, tag = b"<LocationConstraint> eu </LocationConstraint>", b"<Tag><Key>a</Key><Value>b</Value></Tag>"
+    body = b"<CreateBucketConfiguration>%s<Tags>%s</Tags></CreateBucketConfiguration>"
+    assert documents_in.parse_create_bucket(body % (location, tag)) == documents_in.NewBucket("eu", {"a": "b"})
+    for tags, code in ((tag * 2, "InvalidTag"), (b"<Tag/>", "MalformedXML"), (b"<Other/>", "MalformedXML")):
+        with pytest.raises(S3Error, match=code):
+            documents_in.parse_create_bucket(body % (location, tags))
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,10 @@ def test_a_checksum_in_the_trailer_is_checked_and_kept(name):
     assert code_of(headers, wire(f"{header}:{checksum_of(name, b'no')}"), context) == "BadDigest"
     assert code_of(headers, wire("x-amz-other:1"), context) == "MalformedTrailerError"
     assert code_of(headers, wire(""), context) == "MalformedTrailerError"
+    del headers["x-amz-trailer"]
+    assert code_of(headers, wire(f"{header}:{right}"), context) == "MalformedTrailerError"
+    assert code_of({**headers, header: right}, wire("x-amz-other:1"), context) == "MalformedTrailerError"
+    assert code_of(headers, wire(""), context) == "accepted"
 
 
 def test_contradicting_checksum_headers_are_refused():

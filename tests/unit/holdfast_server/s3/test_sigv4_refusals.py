@@ -47,7 +47,8 @@ def test_a_request_without_a_signature_is_anonymous():
     [
         (lambda h: h.replace("AWS4-HMAC-SHA256 ", "AWS "), "InvalidRequest"),
         (lambda h: "AWS AKID:c2lnbmF0dXJl", "InvalidRequest"),
-        (lambda h: "Bearer abc", "InvalidRequest"),
+        (lambda h: "Bearer abc", "InvalidArgument"),
+        (lambda h: h.replace("AWS4-HMAC-SHA256", "AWS2-HMAC-SHA1"), "InvalidArgument"),
         (lambda h: h.replace("Signature=", "Sig="), "AuthorizationHeaderMalformed"),
         (lambda h: h.replace("SignedHeaders=", "Signed="), "AuthorizationHeaderMalformed"),
         (lambda h: h.replace("/s3/", "/ec2/"), "AuthorizationHeaderMalformed"),

@@ -38,7 +38,8 @@ def test_a_document_reads_back_in_its_order(tags: dict[str, str]) -> None:
 
 def test_the_header_is_form_encoded() -> None:
     assert parse_tagging_header("a=1&b%20c=%C3%A9+x&empty=&bare") == {"a": "1", "b c": "é x", "empty": "", "bare": ""}
-    assert parse_tagging_header("") == {}
+    assert parse_tagging_header("") == parse_tagging_header("&&") == {}
+    assert parse_tagging_header("a=1&") == {"a": "1"}
 
 
 @pytest.mark.parametrize("header", ["a=1&a=2", "a=%zz", "a=%ff"])

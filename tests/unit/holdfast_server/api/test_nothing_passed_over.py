@@ -1,0 +1,147 @@
+"""What a client asks for is done or refused: boto3 against the whole API, over objects in memory.
+
+Each of these was once passed over in silence, or refused by another name than AWS's.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from holdfast_server.testing.boto import served_client
+from holdfast_server.testing.memory_services import memory_services
+
+BUCKET = "asked"
+EMPTY_SHA256 = base64.b64encode(hashlib.sha256().digest()).decode()
+
+
+@pytest.fixture
+def s3() -> Iterator[Any]:
+    with served_client(memory_services(), BUCKET) as client:
+        yield client
+
+
+def refused(ask: Any, **asked: Any) -> str:
+    with pytest.raises(ClientError) as error:
+        ask(**{"Bucket": BUCKET, **asked})
+    return str(error.value.response["Error"]["Code"])
+
+
+# -------------------------------------------------------------------- buckets
+
+
+def test_a_bucket_is_made_with_its_tags(s3: Any) -> None:
+    tags = [{"Key": "team", "Value": "logs"}, {"Key": "cost center", "Value": ""}]
+    s3.create_bucket(Bucket="tagged", CreateBucketConfiguration={"Tags": tags})
+    assert s3.get_bucket_tagging(Bucket="tagged")["TagSet"] == tags
+    again = {"Bucket": "tagged", "CreateBucketConfiguration": {"Tags": tags[:1]}}
+    assert refused(s3.create_bucket, **again) == "BucketAlreadyExists"
+    s3.create_bucket(Bucket="tagged", CreateBucketConfiguration={"Tags": tags})
+    twice = {"Bucket": "untagged", "CreateBucketConfiguration": {"Tags": [tags[0], tags[0]]}}
+    assert refused(s3.create_bucket, **twice) == "InvalidTag"
+    with pytest.raises(ClientError, match="404"):
+        s3.head_bucket(Bucket="untagged")
+
+
+# -------------------------------------------------------------------- uploads
+
+
+def begin(s3: Any, **asked: Any) -> tuple[str, dict[str, Any]]:
+    """An upload with one part, and the arguments that complete it."""
+    upload = s3.create_multipart_upload(Bucket=BUCKET, Key="k", **asked)["UploadId"]
+    algorithm = {name: value for name, value in asked.items() if name == "ChecksumAlgorithm"}
+    part = s3.upload_part(Bucket=BUCKET, Key="k", UploadId=upload, PartNumber=1, Body=b"part", **algorithm)
+    named = {name: value for name, value in part.items() if name == "ETag" or name.startswith("ChecksumC")}
+    return upload, {"Key": "k", "UploadId": upload, "MultipartUpload": {"Parts": [{"PartNumber": 1, **named}]}}
+
+
+def test_a_completion_names_the_type_of_the_checksum(s3: Any) -> None:
+    _, completing = begin(s3, ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT")
+    complete = s3.complete_multipart_upload
+    assert refused(complete, **completing, ChecksumType="COMPOSITE") == "BadDigest"
+    assert refused(complete, **completing, ChecksumType="neither") == "InvalidRequest"
+    done = complete(Bucket=BUCKET, **completing, ChecksumType="FULL_OBJECT")
+    assert done["ChecksumType"] == "FULL_OBJECT"
+
+
+def test_a_checksum_that_cannot_be_compared_is_refused(s3: Any) -> None:
+    _, completing = begin(s3, ChecksumAlgorithm="CRC32")
+    complete = s3.complete_multipart_upload
+    assert refused(complete, **completing, ChecksumSHA256=EMPTY_SHA256) == "InvalidRequest"
+    assert refused(complete, **completing, ChecksumCRC32="no base64") == "InvalidRequest"
+    parts = completing["MultipartUpload"]["Parts"]
+    other = {"Parts": [{**parts[0], "ChecksumSHA256": EMPTY_SHA256}]}
+    assert refused(complete, **{**completing, "MultipartUpload": other}) == "BadDigest"
+    below = {"Parts": [{**parts[0], "PartNumber": -1}]}
+    assert refused(complete, **{**completing, "MultipartUpload": below}) == "InvalidArgument"
+    complete(Bucket=BUCKET, **completing)
+
+
+def test_an_upload_is_aborted_if_it_was_begun_then(s3: Any) -> None:
+    upload, completing = begin(s3)
+    begun = s3.list_multipart_uploads(Bucket=BUCKET)["Uploads"][0]["Initiated"]
+    asked = {"Key": "k", "UploadId": upload}
+    abort = s3.abort_multipart_upload
+    assert refused(abort, **asked, IfMatchInitiatedTime=begun - timedelta(seconds=1)) == "PreconditionFailed"
+    assert s3.list_parts(Bucket=BUCKET, **asked)["Parts"]
+    abort(Bucket=BUCKET, **asked, IfMatchInitiatedTime=begun)
+    assert refused(abort, **asked, IfMatchInitiatedTime=begun) == "NoSuchUpload"
+    assert refused(s3.complete_multipart_upload, **completing) == "NoSuchUpload"
+
+
+def test_a_marker_that_is_no_upload_is_a_bad_argument(s3: Any) -> None:
+    assert refused(s3.list_multipart_uploads, KeyMarker="k", UploadIdMarker="no upload") == "InvalidArgument"
+
+
+# -------------------------------------------------------------------- objects
+
+
+@pytest.mark.parametrize("header", ["x-amz-checksum-crc16", "x-amz-checksum-"])
+def test_a_checksum_of_no_known_algorithm_is_refused(s3: Any, header: str) -> None:
+    def add(request: Any, **_: Any) -> None:
+        request.headers[header] = "AAAA"
+
+    s3.meta.events.register("before-sign.s3.PutObject", add)
+    assert refused(s3.put_object, Key="k", Body=b"x") == "InvalidRequest"
+    assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET)
+
+
+def test_a_part_number_is_judged_before_anything_is_looked_up(s3: Any) -> None:
+    for number in (-3, 0, 10_001):
+        assert refused(s3.get_object, Key="absent", PartNumber=number) == "InvalidArgument"
+        assert refused(s3.head_object, Key="absent", PartNumber=number) == "400"
+
+
+@pytest.mark.parametrize("body", [b"", b"some"])
+def test_the_first_part_of_an_object_without_parts_has_its_checksum(s3: Any, body: bytes) -> None:
+    put = s3.put_object(Bucket=BUCKET, Key="k", Body=body, ChecksumAlgorithm="SHA256")
+    for ask in (s3.get_object, s3.head_object):
+        found = ask(Bucket=BUCKET, Key="k", PartNumber=1, ChecksumMode="ENABLED")
+        assert found["ChecksumSHA256"] == put["ChecksumSHA256"]
+
+
+def test_the_last_bytes_of_nothing_are_nothing(s3: Any) -> None:
+    """RFC 9110, 14.1.2: a suffix is satisfiable unless it asks for no bytes."""
+    s3.put_object(Bucket=BUCKET, Key="k", Body=b"")
+    found = s3.get_object(Bucket=BUCKET, Key="k", Range="bytes=-8")
+    assert (found["ResponseMetadata"]["HTTPStatusCode"], found["Body"].read()) == (200, b"")
+    assert refused(s3.get_object, Key="k", Range="bytes=-0") == "InvalidRange"
+    assert refused(s3.get_object, Key="k", Range="bytes=0-0") == "InvalidRange"
+
+
+def test_a_directive_that_is_none_is_named_before_the_copy_is(s3: Any) -> None:
+    s3.put_object(Bucket=BUCKET, Key="k", Body=b"x")
+    copy = {"Key": "k", "CopySource": f"{BUCKET}/k"}
+    assert refused(s3.copy_object, **copy, TaggingDirective="invalid") == "InvalidArgument"
+
+
+def test_attributes_of_an_object_have_to_be_named(s3: Any) -> None:
+    s3.put_object(Bucket=BUCKET, Key="k", Body=b"x")
+    assert refused(s3.get_object_attributes, Key="k", ObjectAttributes=[]) == "InvalidRequest"
+    assert refused(s3.get_object_attributes, Key="k", ObjectAttributes=["Colour"]) == "InvalidArgument"
