@@ -29,11 +29,15 @@ from holdfast_server.s3.request import Response
 
 DELETES_AT_ONCE = 16
 """Of one DeleteObjects."""
+FORCE_DELETE_HEADER = "x-minio-force-delete"
+"""MinIO's: the key is a prefix, and everything below it goes.  204 for the key alone would be taken for that."""
 
 
 async def delete_object(call: Call) -> Response:
     """204, also where there was nothing."""
     version = asked_version(call.query)
+    if call.headers.get(FORCE_DELETE_HEADER, "").lower() == "true":
+        raise S3Error("NotImplemented", "Deleting a prefix with all its versions in one request is not implemented.")
     condition = parse_delete_condition(call.headers)
     async with call.writing() as lease:
         deleted = await _delete(call, lease, call.key, version, condition)

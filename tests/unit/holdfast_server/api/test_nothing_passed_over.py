@@ -112,6 +112,16 @@ def test_a_checksum_of_no_known_algorithm_is_refused(s3: Any, header: str) -> No
     assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET)
 
 
+def test_minios_delete_of_a_prefix_is_not_taken_for_that_of_a_key(s3: Any) -> None:
+    def add(request: Any, **_: Any) -> None:
+        request.headers["x-minio-force-delete"] = "true"
+
+    s3.put_object(Bucket=BUCKET, Key="k", Body=b"x")
+    s3.meta.events.register("before-sign.s3.DeleteObject", add)
+    assert refused(s3.delete_object, Key="k") == "NotImplemented"
+    assert s3.head_object(Bucket=BUCKET, Key="k")["ContentLength"] == 1
+
+
 def test_a_part_number_is_judged_before_anything_is_looked_up(s3: Any) -> None:
     for number in (-3, 0, 10_001):
         assert refused(s3.get_object, Key="absent", PartNumber=number) == "InvalidArgument"
