@@ -17,6 +17,7 @@ from holdfast_server.objects.epochs import Epochs
 from holdfast_server.objects.look_up import Located, LookUp
 from holdfast_server.placement.map import PoolMap, SetId
 from holdfast_server.testing.sim import joining
+from holdfast_server.testing.sim.simulation import Failed
 
 FIRST = int(os.environ.get("HOLDFAST_SIM_FIRST", "0"))
 SEEDS = int(os.environ.get("HOLDFAST_SIM_SEEDS", "0"))
@@ -64,7 +65,7 @@ change of what a read sends makes other histories of the same seeds; then it tak
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("rule", sorted(BROKEN))
 def test_it_notices_when(rule: str) -> None:
-    with BROKEN[rule], pytest.raises(joining.Failed):
+    with BROKEN[rule], pytest.raises(Failed):
         _replay_many(SELDOM.get(rule, 0), 200)
 
 

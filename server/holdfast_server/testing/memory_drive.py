@@ -28,6 +28,7 @@ from holdfast_server.drives.port import (
     CommitReply,
     CommitRequest,
     CommitStatus,
+    Drive,
     DriveError,
     DriveFaulty,
     DriveFull,
@@ -275,13 +276,7 @@ class MemoryDrive:
         return CommitReply(CommitStatus.OK, state.highest)
 
     async def commit_many(self, requests: Sequence[CommitRequest]) -> list[CommitReply | None]:
-        replies: list[CommitReply | None] = []
-        for request in requests:
-            try:
-                replies.append(await self.commit(request))
-            except DriveFull:
-                replies.append(None)
-        return replies
+        return await commit_each(self, requests)
 
     async def note(self, register: Register, stamp: int, whole: bool) -> None:
         row = keys.row_key(register)
@@ -554,6 +549,17 @@ class MemoryDrive:
 
     def named_shards(self) -> set[bytes]:
         return {data_id for state in self._states.values() for record in state.records for data_id in record.data_ids}
+
+
+async def commit_each(drive: Drive, requests: Sequence[CommitRequest]) -> list[CommitReply | None]:
+    """`Drive.commit_many` of a drive that takes them one after the other."""
+    replies: list[CommitReply | None] = []
+    for request in requests:
+        try:
+            replies.append(await drive.commit(request))
+        except DriveFull:
+            replies.append(None)
+    return replies
 
 
 def _bare(held: Held) -> Held:

@@ -23,7 +23,6 @@ from holdfast_server.drives.port import (
     CommitRequest,
     Drive,
     DriveError,
-    DriveFull,
     DriveOffline,
     DriveState,
     DriveStatus,
@@ -42,6 +41,7 @@ from holdfast_server.drives.port import (
     TombstoneRequest,
 )
 from holdfast_server.objects.asking import DRIVE_CALL_TIMEOUT_SECONDS
+from holdfast_server.testing.memory_drive import commit_each
 
 MAX_DELAY_SECONDS = 20.0
 """Below the deadline after which operations are dead (`healing.OPERATION_DEADLINE_SECONDS`)."""
@@ -294,13 +294,7 @@ class UnreliableDrive:
         return reply
 
     async def commit_many(self, requests: Sequence[CommitRequest]) -> list[CommitReply | None]:
-        replies: list[CommitReply | None] = []
-        for request in requests:
-            try:
-                replies.append(await self.commit(request))
-            except DriveFull:
-                replies.append(None)
-        return replies
+        return await commit_each(self, requests)
 
     async def note(self, register: Register, stamp: int, whole: bool) -> None:
         await self._call("note", register, stamp, whole)

@@ -246,6 +246,6 @@ def replay(seed: int, profile: str = "aging") -> Outcome:
             virtual_time.run(simulation.run(plan, history, rng, versions, VersionedEnding))
             return versioned.judge(history, book[0])
         virtual_time.run(simulation.run(plan, history, rng, AgingWorkload))
-        return simulation.judge(history, plan)
+        return simulation.judge(history, plan.calm)
 
     return simulation.played(seed, profile, plan, history, play)

@@ -15,7 +15,6 @@ Not here: users and policies, uploads (`api`'s own tests).
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +29,7 @@ from holdfast_server.s3.signing import KeyPair, sign_headers
 from holdfast_server.testing import virtual_time
 from holdfast_server.testing.memory_services import ROOT_PASSWORD, ROOT_USER, memory_services
 from holdfast_server.testing.sim import plan as plans
+from holdfast_server.testing.sim import simulation
 from holdfast_server.testing.sim.cluster import Cluster, Coordinator, current_operation
 from holdfast_server.testing.sim.faults import Faults
 from holdfast_server.testing.sim.history import (
@@ -45,7 +45,7 @@ from holdfast_server.testing.sim.history import (
 )
 from holdfast_server.testing.sim.linearizability import MAX_CONFIGURATIONS, TooLong
 from holdfast_server.testing.sim.plan import Plan
-from holdfast_server.testing.sim.simulation import Failed, Outcome
+from holdfast_server.testing.sim.simulation import Outcome
 from holdfast_server.testing.unreliable_network import MAX_DELAY_SECONDS, Trap, Weather
 
 BUCKET = "bucket"
@@ -388,19 +388,12 @@ def replay(seed: int, profile: str = "buckets") -> Outcome:
     rng = random.Random(f"{profile} {seed}")
     plan = draw(rng, profile)
     history = History()
-    logging.disable(logging.CRITICAL)
-    try:
+
+    def play() -> bool:
         virtual_time.run(_run(plan, history, rng))
-        judged = _judge(history, plan.base.calm)
-    except Exception as error:
-        first: BaseException = error
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        raise Failed(seed, profile, first, f"{plan}\n{history.told()}") from error
-    finally:
-        logging.disable(logging.NOTSET)
-    operations = history.operations
-    return Outcome(seed, len(operations), sum(not op.certain for op in operations), judged, history.told())
+        return _judge(history, plan.base.calm)
+
+    return simulation.played(seed, profile, plan, history, play)
 
 
 async def _run(plan: BucketPlan, history: History, rng: random.Random) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -31,13 +30,12 @@ from holdfast_server.objects.store import ObjectStore
 from holdfast_server.placement.map import PoolMap, SetId
 from holdfast_server.testing import virtual_time
 from holdfast_server.testing.memory_drive import MemoryDrive
-from holdfast_server.testing.sim import checkers
+from holdfast_server.testing.sim import checkers, simulation
 from holdfast_server.testing.sim.cluster import Cluster, Coordinator, current_operation
 from holdfast_server.testing.sim.faults import Faults
 from holdfast_server.testing.sim.history import History, Violation
-from holdfast_server.testing.sim.linearizability import TooLong
 from holdfast_server.testing.sim.plan import Plan, draw
-from holdfast_server.testing.sim.simulation import Failed, Outcome
+from holdfast_server.testing.sim.simulation import Outcome
 from holdfast_server.testing.sim.workload import BUCKET, Workload
 from holdfast_server.testing.unreliable_network import MAX_DELAY_SECONDS, CrashSwitch, Network, UnreliableDrive
 from holdfast_server.testing.virtual_time import VirtualClock
@@ -178,19 +176,12 @@ def replay(seed: int, profile: str = "any") -> Outcome:
     rng = random.Random(f"joining {profile} {seed}")
     plan = joining_plan(rng, profile)
     history = History()
-    logging.disable(logging.CRITICAL)
-    try:
+
+    def play() -> bool:
         virtual_time.run(run(plan, history, rng))
-        judged = _judge(history, plan)
-    except Exception as error:
-        first: BaseException = error
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        raise Failed(seed, f"joining {profile}", first, f"{plan}\n{history.told()}") from error
-    finally:
-        logging.disable(logging.NOTSET)
-    operations = history.operations
-    return Outcome(seed, len(operations), sum(not op.certain for op in operations), judged, history.told())
+        return simulation.judge(history, calm=False)  # writes of two epochs that meet may be refused
+
+    return simulation.played(seed, f"joining {profile}", plan, history, play)
 
 
 def joining_plan(rng: random.Random, profile: str) -> Plan:
@@ -225,14 +216,6 @@ def _shadows(rng: random.Random) -> Plan:
         crash=rng.choice((0.2, 0.4)),
         faults={"cut": 3},
     )
-
-
-def _judge(history: History, plan: Plan) -> bool:
-    try:
-        checkers.judge(history, calm=False)  # writes of two epochs that meet may be refused
-    except TooLong:
-        return False
-    return True
 
 
 async def run(

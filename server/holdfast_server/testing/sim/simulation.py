@@ -58,13 +58,14 @@ def replay(seed: int, profile: str = "any") -> Outcome:
 
     def play() -> bool:
         virtual_time.run(run(plan, history, rng))
-        return judge(history, plan)
+        return judge(history, plan.calm)
 
     return played(seed, profile, plan, history, play)
 
 
-def played(seed: int, profile: str, plan: Plan, history: History, play: Callable[[], bool]) -> Outcome:
-    """`play` runs a plan into the history and says whether it could be judged.  Raises Failed, which tells both."""
+def played(seed: int, profile: str, plan: object, history: History, play: Callable[[], bool]) -> Outcome:
+    """`play` runs a plan, of whatever kind, into the history and says whether it could be judged.  Raises Failed, which
+    tells both."""
     logging.disable(logging.CRITICAL)  # faults are expected, and the history has them
     try:
         judged = play()
@@ -76,9 +77,10 @@ def played(seed: int, profile: str, plan: Plan, history: History, play: Callable
     return Outcome(seed, len(operations), sum(not op.certain for op in operations), judged, history.told())
 
 
-def judge(history: History, plan: Plan) -> bool:
+def judge(history: History, calm: bool) -> bool:
+    """Whether it could be judged.  Raises Violation."""
     try:
-        checkers.judge(history, plan.calm)
+        checkers.judge(history, calm)
     except TooLong:
         return False
     return True
