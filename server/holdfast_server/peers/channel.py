@@ -114,9 +114,10 @@ class Channel:
     def wake(self) -> None:
         """Dial now instead of waiting for the next attempt, or for one that hangs on an address left behind."""
         self._wake.set()
-        now = asyncio.get_running_loop().time()
-        if self._attempt_timeout is not None and now - self._attempt_began > _HANGING_AFTER_SECONDS:
-            self._attempt_timeout.reschedule(now)
+        now, attempt = asyncio.get_running_loop().time(), self._attempt_timeout
+        # One that has run out, or was woken already, is over as soon as its task has its turn.
+        if attempt is not None and not attempt.expired() and now - self._attempt_began > _HANGING_AFTER_SECONDS:
+            attempt.reschedule(now)
 
     def abort(self, reason: str) -> None:
         """Give the connection up (it is silent) and dial again."""

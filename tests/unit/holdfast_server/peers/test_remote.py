@@ -13,7 +13,7 @@ import pytest
 from holdfast_server.drives import names, port
 from holdfast_server.drives.port import DriveState, Register
 from holdfast_server.peers import calls as under_way
-from holdfast_server.peers import link, messages
+from holdfast_server.peers import channel, link, messages
 from holdfast_server.peers.connection import Connection
 from holdfast_server.peers.dispatch import Dispatcher
 from holdfast_server.peers.messages import Verb
@@ -341,6 +341,25 @@ async def test_a_pod_that_hangs_is_suspected_dropped_and_dialled_again(
     with pytest.raises(port.DriveOffline, match="missed a deadline"):
         await peer.drives()[0].query(REGISTER, False)
     await until(lambda: peer.online)
+
+
+async def test_who_is_woken_again_while_an_attempt_ends_dials_anew(
+    pod: Any, connect: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restarted pod dials by each class of connection, one moment after the other."""
+    monkeypatch.setattr(channel, "_HANGING_AFTER_SECONDS", -1.0)
+    dialled: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(lambda _, writer: dialled.append(writer), "127.0.0.1")
+    pod.port = silent.sockets[0].getsockname()[1]
+    peer = await connect(wait=False)
+    await until(lambda: len(dialled) >= 2, 60.0)  # both classes
+    peer.link.wake()
+    await asyncio.sleep(0)
+    peer.link.wake()
+    await until(lambda: len(dialled) >= 4, 60.0)
+    for writer in dialled:
+        writer.transport.abort()
+    silent.close()
 
 
 async def test_a_changed_report_is_pushed(pod: Any, connect: Any, until: Any) -> None:
