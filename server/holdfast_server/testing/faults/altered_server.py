@@ -26,9 +26,8 @@ from holdfast_server.drives import durable_files, folder_layout, identity
 from holdfast_server.drives.engine import Engine
 from holdfast_server.drives.local import DriveSettings, LocalDrive
 from holdfast_server.drives.slot import Slot
-from holdfast_server.heal import service
 from holdfast_server.heal.settings import HealSettings
-from holdfast_server.wiring import storage_pod
+from holdfast_server.wiring import lifecycle, storage_pod
 
 MODULE = "holdfast_server.testing.faults.altered_server"
 REAP_INTERVAL_SECONDS = 0.25
@@ -71,12 +70,17 @@ def main() -> None:
         _omit(Omission(step))
     if options.reclaim_seconds is not None:
         _reclaim_after(options.reclaim_seconds)
-        heal = functools.partial(HealSettings, orphan_age_seconds=ORPHAN_AGE_SECONDS)
-        service.HealSettings = heal  # type: ignore[misc, assignment]
+        give_up_nameless_files_soon()
     if options.adoption_seconds is not None:
         defaults = functools.partial(storage_pod.PodSettings, adoption_delay_seconds=options.adoption_seconds)
         server.PodSettings = defaults  # type: ignore[misc, assignment]
     sys.exit(server.run(options.command, os.environ))
+
+
+def give_up_nameless_files_soon() -> None:
+    """After ORPHAN_AGE_SECONDS instead of an hour."""
+    hasty = functools.partial(HealSettings, orphan_age_seconds=ORPHAN_AGE_SECONDS)
+    lifecycle.HealSettings = hasty  # type: ignore[misc, assignment]
 
 
 def _omit(step: Omission) -> None:
