@@ -77,9 +77,9 @@ class Codec:
         blocks: list[bytes] = self._driver.encode(stripe)
         return blocks
 
-    def lay_out(self, stripes: Sequence[Sequence[Buffer]]) -> Layout:
-        """Stripes of at least one byte each, given in pieces, in the memory of their blocks."""
-        layout = Layout(self, [sum(map(len, pieces)) for pieces in stripes])
+    def lay_out(self, stripes: Sequence[Sequence[Buffer]], before_bytes: int = 0) -> Layout:
+        """Stripes of at least one byte each, given in pieces, in the memory of their blocks (see `Layout`)."""
+        layout = Layout(self, [sum(map(len, pieces)) for pieces in stripes], before_bytes)
         for index, pieces in enumerate(stripes):
             layout.fill(index, pieces)
         return layout
@@ -161,18 +161,19 @@ class Codec:
 
 
 class Layout:
-    """Consecutive stripes as blocks: shard by shard, in each the blocks of the stripes in order; a shard begins at a
-    page.  Whoever has the data puts it there, whoever digests it finds it there."""
+    """Consecutive stripes as blocks: shard by shard, in each the blocks of the stripes in order.  They begin in memory
+    where they begin in a page of the shard's file, so that they can go there directly.  Whoever has the data puts it
+    there, whoever digests it finds it there."""
 
-    def __init__(self, codec: Codec, sizes: Sequence[int]) -> None:
-        """`sizes` of the stripes, whose bytes are not there yet."""
+    def __init__(self, codec: Codec, sizes: Sequence[int], before_bytes: int = 0) -> None:
+        """`sizes` of the stripes, whose bytes are not there yet; `before_bytes` of each shard's file come before."""
         self._codec = codec
         self._sizes = list(sizes)
         blocks = [codec.block_size_bytes(size) for size in self._sizes]
-        self._starts = [sum(blocks[:index]) for index in range(len(blocks))]
+        lead_bytes = before_bytes % PAGE_SIZE_BYTES
+        self._starts = [lead_bytes + sum(blocks[:index]) for index in range(len(blocks))]
         self._blocks = blocks
-        self._shard_size_bytes = sum(blocks)
-        self._stride = -(-self._shard_size_bytes // PAGE_SIZE_BYTES) * PAGE_SIZE_BYTES
+        self._stride = -(-(lead_bytes + sum(blocks)) // PAGE_SIZE_BYTES) * PAGE_SIZE_BYTES
         self._memory = uncleared_pages(self._stride * codec.shards)
         self._header_size_bytes = FRAGMENT_HEADER_SIZE_BYTES if codec.parity_shards else 0
 

@@ -25,10 +25,10 @@ def uncleared(size_bytes: int) -> bytearray:
     return buffer
 
 
-def uncleared_pages(size_bytes: int, ahead_bytes: int = 0) -> memoryview:
-    """The same, of which what comes after the first `ahead_bytes` begins at a page."""
+def uncleared_pages(size_bytes: int, ahead_bytes: int = 0, lead_bytes: int = 0) -> memoryview:
+    """The same; what comes after the first `ahead_bytes` begins `lead_bytes` behind the beginning of a page."""
     buffer = uncleared(ahead_bytes + size_bytes + PAGE_SIZE_BYTES - 1)
-    start = -(address_of(buffer) + ahead_bytes) % PAGE_SIZE_BYTES
+    start = (lead_bytes - address_of(buffer) - ahead_bytes) % PAGE_SIZE_BYTES
     return memoryview(buffer)[start : start + ahead_bytes + size_bytes]
 
 

@@ -85,6 +85,8 @@ class _InPlace:
     def __init__(self, filler: Filler, codec: Codec, body_size_bytes: int, stripe_size_bytes: int) -> None:
         self._filler, self._codec = filler, codec
         self._left_bytes, self._stripe_size_bytes = body_size_bytes, stripe_size_bytes
+        self._before_bytes = 0
+        """Of each shard, of the stripes that were taken."""
         self.ended = not body_size_bytes
 
     @property
@@ -96,11 +98,12 @@ class _InPlace:
         sizes = self._sizes(most, room.take)
         if not sizes:
             return Batch([], [])
-        layout = Layout(self._codec, sizes)
+        layout = Layout(self._codec, sizes, self._before_bytes)
         filled = 0
         while filled < len(sizes) and not (filled and patience.ended):
             await self._filler.fill(layout.stripe(filled))
             self._left_bytes -= sizes[filled]
+            self._before_bytes += self._codec.block_size_bytes(sizes[filled])
             filled += 1
             room.came()
         self.ended = not self._left_bytes

@@ -84,6 +84,8 @@ class Encoder:
         self._digests = digests
         self._executor = executor
         self._sealer = sealer
+        self._before_bytes = 0
+        """Of each shard, of the stripes that were laid out here."""
 
     async def encode(self, chunks: list[bytes | memoryview], size_bytes: int) -> list[bytes]:
         """A body of one stripe."""
@@ -116,11 +118,16 @@ class Encoder:
             end = len(batch.sizes) - 1
             stripes = enumerate(batch.pieces)
             sealed = [self._digested_and_sealed(chunks, last and index == end) for index, chunks in stripes]
-            return self._codec.lay_out([[stripe] for stripe in sealed])
-        layout = batch.layout or self._codec.lay_out(batch.pieces)
+            return self._lay_out([[stripe] for stripe in sealed])
+        layout = batch.layout or self._lay_out(batch.pieces)
         for view in layout.data():
             for digest in self._digests:
                 digest.update(view)
+        return layout
+
+    def _lay_out(self, stripes: Sequence[Sequence[bytes | memoryview]]) -> Layout:
+        layout = self._codec.lay_out(stripes, self._before_bytes)
+        self._before_bytes += sum(self._codec.block_size_bytes(sum(map(len, pieces))) for pieces in stripes)
         return layout
 
 

@@ -90,9 +90,16 @@ class Connection(asyncio.BufferedProtocol):
             await self._arrived.wait()
         return self._waiting.popleft()
 
-    def start(self, on_frame: Callable[[Frame], None], on_lost: Callable[[str], None]) -> None:
-        """The handshake is over: frames may be large and go to `on_frame`; `on_lost` is called once."""
+    def start(
+        self,
+        on_frame: Callable[[Frame], None],
+        on_lost: Callable[[str], None],
+        place: Callable[[memoryview], int] | None = None,
+    ) -> None:
+        """The handshake is over: frames may be large and go to `on_frame`; `on_lost` is called once.  `place`: see
+        `frames.FrameReader`."""
         self._on_frame, self._on_lost = on_frame, on_lost
+        self._reader.place = place
         self._reader.limit_bytes = MAX_FRAME_SIZE_BYTES
         while self._waiting:
             on_frame(self._waiting.popleft())

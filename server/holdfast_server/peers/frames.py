@@ -16,7 +16,7 @@ What the header means, who may send it and when, is decided elsewhere.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from holdfast_server.memory.buffers import uncleared_pages
@@ -78,6 +78,9 @@ class FrameReader:
 
     def __init__(self, limit_bytes: int = MAX_HANDSHAKE_FRAME_SIZE_BYTES) -> None:
         self.limit_bytes = limit_bytes
+        self.place: Callable[[memoryview], int] | None = None
+        """Where in a page of memory the blobs of a large frame with this header had best begin; None: where one does.
+        A wish, for whoever writes them to a file; not asked where the header is not there yet."""
         self._shared = memoryview(bytearray(READ_BUFFER_SIZE_BYTES))
         self._filled = 0
         self._own: memoryview | None = None
@@ -118,8 +121,12 @@ class FrameReader:
         return [_cut(own[PREFIX.size :], header_size)]
 
     def _move_to_own(self, beginning: memoryview, body_size: int, header_size: int) -> None:
-        # Blobs begin at a page, so that what is written to a file from there can go there directly.
-        own = uncleared_pages(body_size - header_size, PREFIX.size + header_size)
+        header_end = PREFIX.size + header_size
+        lead = 0
+        if self.place is not None and header_end <= len(beginning):
+            lead = self.place(beginning[PREFIX.size : header_end])
+        # What is written to a file from there can go there directly.
+        own = uncleared_pages(body_size - header_size, header_end, lead)
         own[: len(beginning)] = beginning
         self._own, self._filled = own, len(beginning)
 

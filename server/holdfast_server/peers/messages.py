@@ -18,6 +18,7 @@ import msgspec
 
 from holdfast_server.contract.admin import PodState
 from holdfast_server.drives import port
+from holdfast_server.memory.buffers import PAGE_SIZE_BYTES
 from holdfast_server.peers.port import PeerError, SlotMemory
 
 CONTROL_TIMEOUT_SECONDS = 5.0
@@ -253,6 +254,20 @@ _reply_decoder = msgspec.msgpack.Decoder(ReceivedReply)
 def decode_request(header: memoryview) -> ReceivedRequest:
     """Raises msgspec.MsgspecError."""
     return _request_decoder.decode(header)
+
+
+def place_of_blobs(header: memoryview) -> int:
+    """Where in a page of memory the blobs of a request had best be received: where the drive will have them in a page
+    of its file.  0 for all that are written to none, and for what cannot be read."""
+    try:
+        request = _request_decoder.decode(header)
+        if request.verb not in (Verb.STAGE, Verb.STAGE_LAST) or not request.sizes:
+            return 0
+        _, index, _ = VERBS[request.verb].arguments.decode(request.arguments)
+    except msgspec.MsgspecError:
+        return 0
+    place: int = index * request.sizes[0] % PAGE_SIZE_BYTES
+    return place
 
 
 def decode_reply(header: memoryview) -> ReceivedReply:

@@ -196,7 +196,7 @@ class _Session:
         self._max_served = MAX_SERVED[connection_class]
 
     def start(self) -> None:
-        self.connection.start(self._on_frame, self._on_lost)
+        self.connection.start(self._on_frame, self._on_lost, messages.place_of_blobs)
 
     async def close(self) -> None:
         self.connection.pause_reading()

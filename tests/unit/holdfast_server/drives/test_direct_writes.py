@@ -1,18 +1,22 @@
-"""Large shards that come as a whole go past the page cache; the file is the same wherever that works or does not."""
+"""Large shards go past the page cache; the file is the same wherever that works or does not."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 from pathlib import Path
 
 import pytest
 import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from holdfast_server.drives import shard_format
+from holdfast_server.drives.page_appends import DIRECT_FROM_BYTES
 from holdfast_server.drives.port import Block
-from holdfast_server.drives.staged_shard import DIRECT_FROM_BYTES, Stage, StagedShard
+from holdfast_server.drives.staged_shard import Stage, StagedShard
 from holdfast_server.memory.buffers import PAGE_SIZE_BYTES, uncleared_pages
 
 DATA_ID = b"sixteen bytes id"
@@ -28,11 +32,17 @@ def _blocks(sizes: list[int], ahead_bytes: int = 0) -> list[Block]:
     return views
 
 
-def _written(path: Path, blocks: list[Block]) -> None:
+def _written(path: Path, *batches: list[Block], footer_apart: bool = False) -> None:
     shard = StagedShard(path, DATA_ID, 0.0)
-    hashes = [xxhash.xxh3_128_digest(block) for block in blocks]
-    shard.append(0, blocks, hashes, last=True)
+    hashes: list[bytes] = []
+    for number, batch in enumerate(batches, 1):
+        of_batch = [xxhash.xxh3_128_digest(block) for block in batch]
+        shard.append(len(hashes), batch, of_batch, last=number == len(batches) and not footer_apart)
+        hashes += of_batch
+    if footer_apart:
+        shard.write_footer()
     assert shard.stage is Stage.COMPLETE
+    blocks = [block for batch in batches for block in batch]
     shape = shard_format.ShardShape(len(blocks[0]), len(blocks), sum(map(len, blocks)))
     footer = shard_format.encode_footer(DATA_ID, shape)
     assert path.read_bytes() == b"".join([*map(bytes, blocks), *hashes, footer])
@@ -105,6 +115,76 @@ def test_a_file_system_without_direct_io_is_written_to_all_the_same(
 
     monkeypatch.setattr(fcntl, "fcntl", refusing)
     _written(tmp_path / "shard", _blocks([1 << 20]))
+
+
+BLOCK = 524_368
+"""Of a stripe of 1 MiB, cut in two: no multiple of a page."""
+
+
+def _stream(counts: list[int], last_size: int = BLOCK) -> list[list[Block]]:
+    """Batches of blocks, each in memory as it will be in a page of the file; the last block has `last_size`."""
+    batches, before = [], 0
+    for count in counts:
+        batches.append(_blocks([BLOCK] * count, before % PAGE_SIZE_BYTES))
+        before += count * BLOCK
+    batches[-1][-1] = batches[-1][-1][:last_size]
+    return batches
+
+
+@pytest.mark.parametrize("footer_apart", [False, True])
+@pytest.mark.parametrize(
+    ("counts", "last_size"), [([1, 4, 4, 3], BLOCK), ([1, 4, 1], 300_001), ([4, 1], 5), ([2] * 9, BLOCK)]
+)
+def test_what_comes_in_several_calls_goes_directly_too(
+    counts: list[int], last_size: int, footer_apart: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not _has_direct_io(tmp_path):
+        pytest.skip("this file system has no direct I/O")
+    calls = _Calls(monkeypatch)
+    batches = _stream(counts, last_size)
+    _written(tmp_path / "shard", *batches, footer_apart=footer_apart)
+    size = sum(len(block) for batch in batches for block in batch)
+    assert size - sum(calls.direct) < DIRECT_FROM_BYTES
+    assert all(written % PAGE_SIZE_BYTES == 0 for written in calls.direct)
+    assert len(calls.cached) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 5), min_size=1, max_size=5),
+    placed=st.lists(st.booleans(), min_size=5, max_size=5),
+    block=st.sampled_from([5, 4_096, 70_000, 131_072, 131_152, BLOCK]),
+    last_size=st.integers(1, BLOCK),
+    fails=st.lists(st.sampled_from(["", "short", "refused"]), min_size=5, max_size=5),
+)
+def test_the_file_is_the_same_however_it_comes(
+    tmp_path_factory: pytest.TempPathFactory,
+    counts: list[int], placed: list[bool], block: int, last_size: int, fails: list[str],
+) -> None:  # fmt: skip
+    batches, before = [], 0
+    for count, at_its_place in zip(counts, placed, strict=False):
+        batches.append(_blocks([block] * count, before % PAGE_SIZE_BYTES if at_its_place else 3))
+        before += count * block
+    batches[-1][-1] = batches[-1][-1][: min(block, last_size)]
+    with pytest.MonkeyPatch.context() as patch:
+        _Failing(patch, fails)
+        _written(tmp_path_factory.mktemp("any") / "shard", *batches)
+
+
+class _Failing(_Calls):
+    """Direct writes fall short or are refused, in turn."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: list[str]) -> None:
+        super().__init__(monkeypatch)
+        self._fails = itertools.cycle(fails)
+
+    def write(self, descriptor: int, buffers: list[memoryview], offset: int, direct: bool) -> int:
+        how = next(self._fails) if direct else ""
+        if how == "refused":
+            raise OSError(errno.EINVAL, "Invalid argument")
+        if how == "short":
+            buffers = [buffers[0][:PAGE_SIZE_BYTES]]
+        return super().write(descriptor, buffers, offset, direct)
 
 
 class _Refusing(_Calls):

@@ -180,11 +180,15 @@ def test_a_large_stripe_laid_out_has_the_blocks_of_the_library() -> None:
     assert [bytes(block) for (block,) in code.lay_out([pieces]).columns()] == code.encode(stripe)
 
 
-def test_the_blocks_of_a_shard_lie_one_after_the_other_from_a_page_on() -> None:
+@pytest.mark.parametrize("before", [0, 80, 5 * 4096 + 4095])
+def test_the_blocks_of_a_shard_lie_one_after_the_other_as_in_their_file(before: int) -> None:
     code = codec(2, 2)
-    for column in code.lay_out([[_stripe(5000)], [_stripe(5000, 1)], [_stripe(77)]]).columns():
+    stripes = [[_stripe(5000)], [_stripe(5000, 1)], [_stripe(77)]]
+    layout = code.lay_out(stripes, before)
+    assert _joined(layout.data()) == b"".join(itertools.chain.from_iterable(stripes))
+    for column in layout.columns():
         at = address_of(column[0])
-        assert at % PAGE_SIZE_BYTES == 0
+        assert at % PAGE_SIZE_BYTES == before % PAGE_SIZE_BYTES
         for block in column:
             assert address_of(block) == at
             at += len(block)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdfast_server.memory.buffers import PAGE_SIZE_BYTES, address_of
 from holdfast_server.peers import frames
 
 
@@ -51,6 +52,34 @@ def test_large_and_small_frames_mixed(blob_sizes: list[list[int]], cuts: list[in
     ]
     reader = frames.FrameReader(frames.MAX_FRAME_SIZE_BYTES)
     assert feed(reader, on_the_wire(messages), cuts) == [(header, b"".join(blobs)) for header, blobs in messages]
+
+
+@pytest.mark.parametrize("cut", [8, 20, 100, 70_000])
+@pytest.mark.parametrize("wish", [0, 80, 4095, 3 * 4096 + 7])
+def test_large_blobs_begin_where_they_are_wished(wish: int, cut: int) -> None:
+    """As far as the header is there when memory is found for them, which it is but for the oddest cuts."""
+    reader = frames.FrameReader(frames.MAX_FRAME_SIZE_BYTES)
+    asked: list[bytes] = []
+
+    def place(header: memoryview) -> int:
+        asked.append(bytes(header))
+        return wish
+
+    reader.place = place
+    blob = bytes(range(256)) * 400
+    data = on_the_wire([(b"where to", [blob])])
+    found: list[frames.Frame] = []
+    for piece in (data[:cut], data[cut:]):
+        while piece:
+            buffer = reader.buffer()
+            count = min(len(buffer), len(piece))
+            buffer[:count] = piece[:count]
+            piece = piece[count:]
+            found += reader.received(count)
+    (frame,) = found
+    assert (bytes(frame.header), bytes(frame.blobs)) == (b"where to", blob)
+    assert asked == ([] if cut == 8 else [b"where to"])
+    assert address_of(frame.blobs) % PAGE_SIZE_BYTES == (wish % PAGE_SIZE_BYTES if asked else 0)
 
 
 def test_a_frame_keeps_its_bytes_when_the_buffer_is_used_again() -> None:
