@@ -23,6 +23,9 @@ from holdfast_server.drives.port import CommitReply, CommitRequest, DriveFull
 
 MAX_COMMITS_PER_CALL = 64
 """With shards of 32 KiB that is 2 MiB, far below what a frame may have."""
+MAX_BYTES_PER_CALL = 4 << 20
+"""A record that remembers ten thousand parts has more than one MiB: of such, a frame would not hold all that wait."""
+DATA_ID_BYTES = 18
 
 Waiter = asyncio.Future[CommitReply]
 
@@ -56,13 +59,21 @@ class CommitQueue:
     def _ended(self, call: asyncio.Future[Any]) -> None:
         self._under_way = None
         batch: list[tuple[CommitRequest, Waiter]] = []
-        while self._waiting and len(batch) < MAX_COMMITS_PER_CALL:
+        size = 0
+        while self._waiting and len(batch) < MAX_COMMITS_PER_CALL and size < MAX_BYTES_PER_CALL:
             one = self._waiting.popleft()
             if not one[1].done():
                 batch.append(one)
+                size += _size_of(one[0])
         if batch:
             sent = self._follow(self._send_many([request for request, _ in batch]))
             sent.add_done_callback(lambda done: _answered(done, [waiter for _, waiter in batch]))
+
+
+def _size_of(request: CommitRequest) -> int:
+    """In bytes, but for what is small in each."""
+    held = request.held
+    return len(held.record) + (len(held.inline) if held.inline is not None else 0) + DATA_ID_BYTES * len(held.data_ids)
 
 
 def _answered(call: asyncio.Future[list[CommitReply | None]], waiters: Sequence[Waiter]) -> None:

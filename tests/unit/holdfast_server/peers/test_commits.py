@@ -16,11 +16,11 @@ from holdfast_server.drives.port import (
     Held,
     Register,
 )
-from holdfast_server.peers.commits import MAX_COMMITS_PER_CALL, CommitQueue
+from holdfast_server.peers.commits import MAX_BYTES_PER_CALL, MAX_COMMITS_PER_CALL, CommitQueue
 
 
-def request(stamp: int) -> CommitRequest:
-    return CommitRequest(Register(b"o" + bytes(16), "k"), Held(stamp, False, b"record", 0, None), CommitMode.PLAIN)
+def request(stamp: int, record: bytes = b"record") -> CommitRequest:
+    return CommitRequest(Register(b"o" + bytes(16), "k"), Held(stamp, False, record, 0, None), CommitMode.PLAIN)
 
 
 class Drive:
@@ -32,8 +32,8 @@ class Drive:
         self.pending: list[asyncio.Future[Any]] = []
         self.queue = CommitQueue(self._one, self._many)
 
-    def add(self, stamp: int) -> asyncio.Future[CommitReply]:
-        return self.queue.add(request(stamp))
+    def add(self, stamp: int, record: bytes = b"record") -> asyncio.Future[CommitReply]:
+        return self.queue.add(request(stamp, record))
 
     def _one(self, one: CommitRequest) -> asyncio.Future[CommitReply]:
         return self._begin([one.held.stamp], False)
@@ -123,3 +123,15 @@ async def test_a_call_that_fails_fails_all_in_it_and_the_next_are_sent() -> None
     assert [type(outcome) for outcome in outcomes] == [DriveOffline, DriveOffline]
     assert not drive.add(4).done()
     assert drive.calls == [[1], [2, 3], [4]]
+
+
+async def test_large_records_go_in_several_calls() -> None:
+    """All that wait would not fit into a frame; one that is larger than the bound alone still goes."""
+    drive = Drive()
+    replies = [drive.add(stamp, bytes(3 << 19)) for stamp in range(1, 8)]
+    replies.append(drive.add(8, bytes(MAX_BYTES_PER_CALL + 1)))
+    for _ in replies:
+        if not drive.pending[-1].done():
+            await drive.answer()
+    assert drive.calls == [[1], [2, 3, 4], [5, 6, 7], [8]]
+    assert [(await reply).highest for reply in replies] == list(range(1, 9))
