@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +15,13 @@ from bench.client import Sample
 Row = dict[str, Any]
 
 
+MD5_BYTES = 64 << 20
+MD5_RUNS = 3
+
+
 def machine() -> dict[str, Any]:
+    """What the figures were taken on.  How long MD5 takes tells how fast it was at that hour: it only counts, all
+    stores do it for every byte that is put, and virtual machines are slower at one time than at another."""
     with open("/proc/cpuinfo") as cpuinfo:
         models = [line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -23,7 +31,17 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(memory / 2**30),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "md5_cpu_seconds_per_gb": round(_md5_seconds_per_gb(), 2),
     }
+
+
+def _md5_seconds_per_gb() -> float:
+    data, taken = bytes(MD5_BYTES), []
+    for _ in range(MD5_RUNS):
+        began = time.thread_time()
+        hashlib.md5(data, usedforsecurity=False).digest()
+        taken.append(time.thread_time() - began)
+    return min(taken) / MD5_BYTES * 1e9
 
 
 def summarize(workload: str, target: str, rounds: Sequence[Sample]) -> Row:
