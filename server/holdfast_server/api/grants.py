@@ -21,7 +21,7 @@ from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.bucket_settings import change_bucket, current_bucket
 from holdfast_server.api.call import Call, owner_element
 from holdfast_server.api.new_object import refuse_acl, refuse_public
-from holdfast_server.api.version_ids import asked_version, present
+from holdfast_server.api.version_ids import amended, asked_version, present
 from holdfast_server.auth.principal import canonical_id
 from holdfast_server.objects.port import Record
 from holdfast_server.s3.acl import (
@@ -116,8 +116,7 @@ async def put_object_acl(call: Call) -> Response:
             return with_acl(record.headers, bucket, ObjectAcl(owner=account, grants=grants))
 
         lease.confirm()
-        amended = await call.objects.amend_object(bucket.id, call.key, granted, version)
-        present(amended, call.key, version)
+        await amended(call.objects, bucket, call.key, granted, version)
     return Response(status=200)
 
 

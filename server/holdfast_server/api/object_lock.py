@@ -19,7 +19,7 @@ import msgspec
 
 from holdfast_server.api.bucket_record import ENABLED, LOCKED_FORMAT, BucketRecord, raised
 from holdfast_server.api.call import Call
-from holdfast_server.api.version_ids import asked_version, present, version_headers
+from holdfast_server.api.version_ids import amended, asked_version, present, version_headers
 from holdfast_server.auth.request_values import lock_values
 from holdfast_server.objects.amending import Change
 from holdfast_server.objects.object_lock import (
@@ -203,6 +203,5 @@ async def _amend(call: Call, change: Change) -> Response:
     async with call.writing() as lease:
         _with_locking(lease.bucket)
         lease.confirm()
-        amended = await call.objects.amend_object(lease.bucket.id, call.key, change, version)
-        headers = version_headers(present(amended, call.key, version), lease.bucket)
+        headers = version_headers(await amended(call.objects, lease.bucket, call.key, change, version), lease.bucket)
     return Response(status=200, headers=headers)

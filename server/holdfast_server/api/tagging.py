@@ -7,7 +7,7 @@ import msgspec
 from holdfast_server.api.bucket_settings import change_bucket, current_bucket
 from holdfast_server.api.call import Call
 from holdfast_server.api.stored_headers import object_tags, with_tags
-from holdfast_server.api.version_ids import asked_version, present, version_headers
+from holdfast_server.api.version_ids import amended, asked_version, present, version_headers
 from holdfast_server.objects.port import Record
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.request import Response
@@ -47,8 +47,7 @@ async def _tag_object(call: Call, tags: Tags) -> dict[str, str]:
 
     async with call.writing() as lease:
         lease.confirm()
-        amended = await call.objects.amend_object(lease.bucket.id, call.key, tagged, version)
-        return version_headers(present(amended, call.key, version), lease.bucket)
+        return version_headers(await amended(call.objects, lease.bucket, call.key, tagged, version), lease.bucket)
 
 
 async def get_bucket_tagging(call: Call) -> Response:

@@ -83,7 +83,8 @@ def assembler(expected: Mapping[str, str], expected_type: str, object_size_bytes
 
     def assemble(upload: Record, parts: Sequence[tuple[PartRef, Record | None]]) -> Attributes:
         _check_asked(upload_notes(upload), expected, expected_type)
-        stored = [_checked_part(ref, record) for ref, record in parts]
+        algorithm = upload_notes(upload).algorithm
+        stored = [_checked_part(ref, record, algorithm) for ref, record in parts]
         for (ref, _), record in zip(parts[:-1], stored[:-1], strict=True):
             if record.size_bytes < MIN_PART_SIZE_BYTES:
                 raise S3Error(
@@ -112,13 +113,14 @@ def assembler(expected: Mapping[str, str], expected_type: str, object_size_bytes
 
 
 def _check_asked(notes: UploadNotes, expected: Mapping[str, str], expected_type: str) -> None:
-    """A checksum that cannot be compared, or another type, than the upload was begun with is refused, never passed
-    over.  Raises InvalidRequest, BadDigest."""
+    """Another checksum or type than the upload was begun with could not be compared, so it is refused.  Where it was
+    begun with none the object has none, and what a client sends of one is passed over, as AWS does.  Raises
+    InvalidRequest, BadDigest."""
     for name in expected:
-        if name != notes.algorithm:
+        if notes.algorithm and name != notes.algorithm:
             raise S3Error(
                 "InvalidRequest",
-                f"Checksum Type mismatch occurred, expected checksum Type: {notes.algorithm.lower() or 'null'}, "
+                f"Checksum Type mismatch occurred, expected checksum Type: {notes.algorithm.lower()}, "
                 f"actual checksum Type: {name.lower()}",
             )
     if expected_type and expected_type != (notes.type or checksums.FULL_OBJECT):
@@ -137,15 +139,16 @@ def _tied(upload: Record, parts: Sequence[tuple[PartRef, object]], stored: Seque
     return msgspec.structs.replace(upload.sealing, ties=tie_parts(upload_notes(upload).ties_key, ties_of(numbered)))
 
 
-def _checked_part(ref: PartRef, record: Record | None) -> Record:
+def _checked_part(ref: PartRef, record: Record | None, algorithm: str) -> Record:
+    """Raises InvalidPart, and BadDigest for a checksum that a part of such an upload does not have."""
     if record is None or record.etag != ref.etag:
         raise S3Error("InvalidPart", PartNumber=ref.number, ETag=ref.etag)
     for name, value in ref.checksums.items():
-        if name not in record.checksums:
+        if algorithm and name not in record.checksums:
             raise S3Error(
                 "BadDigest", f"The {name.lower()} you specified for part {ref.number} did not match what we received."
             )
-        if record.checksums[name] != value:
+        if name in record.checksums and record.checksums[name] != value:
             raise S3Error("InvalidPart", PartNumber=ref.number, ETag=ref.etag)
     return record
 

@@ -7,10 +7,10 @@ objects with the id `null` and never speak of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from holdfast_server.api.bucket_record import BucketRecord
-from holdfast_server.objects.port import NULL_VERSION, Record
+from holdfast_server.objects.port import NULL_VERSION, Objects, Record
 from holdfast_server.objects.record import PLACE_SIZE_BYTES
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.headers import http_date
@@ -70,3 +70,19 @@ def present(record: Record | None, key: str, version: bytes | None) -> Record:
     refusal = S3Error("MethodNotAllowed", Method="GET", ResourceType="DeleteMarker")
     told = {**version_headers(record), "allow": "DELETE", "last-modified": http_date(record.modified_ms)}
     raise refusal.with_headers(told)
+
+
+async def amended(
+    objects: Objects,
+    bucket: BucketRecord,
+    key: str,
+    change: Callable[[Record], dict[str, str]],
+    version: bytes | None,
+) -> Record:
+    """The version with its headers changed (`Objects.amend_object`).  Raises what `present` does: a delete marker can
+    only be deleted, and its id is no unknown one."""
+    record = await objects.amend_object(bucket.id, key, change, version)
+    if record is None and version is not None:
+        found = await objects.head_object(bucket.id, key, version)
+        record = found if found is not None and found.marker else None
+    return present(record, key, version)

@@ -81,6 +81,9 @@ def test_a_checksum_that_cannot_be_compared_is_refused(s3: Any) -> None:
     below = {"Parts": [{**parts[0], "PartNumber": -1}]}
     assert refused(complete, **{**completing, "MultipartUpload": below}) == "InvalidArgument"
     complete(Bucket=BUCKET, **completing)
+    _, without = begin(s3)
+    complete(Bucket=BUCKET, **without, ChecksumCRC64NVME="AAAAAAAAAAA=")
+    assert "ChecksumCRC64NVME" not in s3.head_object(Bucket=BUCKET, Key="k", ChecksumMode="ENABLED")
 
 
 def test_an_upload_is_aborted_if_it_was_begun_then(s3: Any) -> None:

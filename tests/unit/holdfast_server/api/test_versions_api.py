@@ -124,6 +124,17 @@ def test_a_version_that_is_not_there_is_named_and_an_impossible_id_is_refused(s3
     assert refusal(error)[:2] == (400, "InvalidArgument")
 
 
+def test_nothing_about_a_delete_marker_is_changed(s3: Any, bucket: str) -> None:
+    put(s3, b"x")
+    marker = s3.delete_object(Bucket=bucket, Key="k")["VersionId"]
+    tags = {"TagSet": [{"Key": "a", "Value": "b"}]}
+    for ask, more in ((s3.put_object_tagging, {"Tagging": tags}), (s3.delete_object_tagging, {})):
+        for asked, expected in ((marker, (405, "MethodNotAllowed")), ("0123456789abcdef", (404, "NoSuchVersion"))):
+            with pytest.raises(ClientError) as error:
+                ask(Bucket=bucket, Key="k", VersionId=asked, **more)
+            assert refusal(error)[:2] == expected
+
+
 def test_a_delete_leaves_a_marker_that_says_what_it_is(s3: Any, bucket: str) -> None:
     first = put(s3, b"first")
     deleted = s3.delete_object(Bucket=bucket, Key="k")
