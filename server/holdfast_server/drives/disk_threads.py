@@ -9,6 +9,9 @@ The bound: a drive that hangs adds at most `HANG_SECONDS + WATCH_INTERVAL_SECOND
 that moment, and nothing to those that follow.  What waits is bounded too, by `MAX_WAITING_JOBS` for each group of
 threads: a drive that is merely too slow refuses work instead of collecting it.
 
+A hand-over is most of what a small piece of work costs, so the threads are ours: they take jobs off one queue, and
+no future of theirs is made that nobody looks at.
+
 The thread itself cannot be freed: it ends when the kernel lets go of it.  So a hang holds as many threads as the
 drive has, and the memory of the work that had begun on them, for as long as it lasts, and never more.
 """
@@ -16,12 +19,12 @@ drive has, and the memory of the work that had begun on them, for as long as it 
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
 from holdfast_server.drives.port import DriveError, DriveOffline
@@ -109,14 +112,17 @@ class _Job(Generic[T]):
 
 
 class DiskThreads:
-    """A few threads and a bounded queue before them.  All but `post` are called on the loop it was made for."""
+    """A few threads and a bounded queue before them.  Called on the loop it was made for."""
 
     def __init__(self, name: str, threads: int, watch: Watch, loop: asyncio.AbstractEventLoop) -> None:
         self._name = name
         self._threads = threads
         self._watch = watch
         self._loop = loop
-        self._executor = ThreadPoolExecutor(threads, name)
+        self._begun: list[threading.Thread] = []
+        """They begin when they are needed first."""
+        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        """Those that run, or will as soon as a thread has woken up."""
         self._waiting: deque[_Job[Any]] = deque()
         self._running: set[_Job[Any]] = set()
         self._stuck: str | None = None
@@ -138,11 +144,8 @@ class DiskThreads:
         return await job.future
 
     def post(self, work: Callable[[], object]) -> None:
-        """From any thread: do it when its turn comes; nobody waits for it and it may be dropped."""
-        try:
-            self._loop.call_soon_threadsafe(self._add, _Job(work, None))
-        except RuntimeError:
-            return  # the loop is closed
+        """Do it when its turn comes; nobody waits for it and it may be dropped."""
+        self._add(_Job(work, None))
 
     def stick(self, reason: str) -> None:
         """Nobody waits any longer, and nothing more is begun, until `resume`."""
@@ -160,8 +163,11 @@ class DiskThreads:
         await self._idle.wait()
 
     def shutdown(self) -> None:
-        """Once drained."""
-        self._executor.shutdown(wait=True)
+        """Once drained; from any thread.  Waits for the threads."""
+        for _ in self._begun:
+            self._jobs.put(None)
+        for thread in self._begun:
+            thread.join()
 
     def _add(self, job: _Job[Any]) -> None:
         if self._stuck is None or job.future is not None:
@@ -175,9 +181,22 @@ class DiskThreads:
             if job.future is not None and job.future.done():
                 continue  # its caller has left
             self._running.add(job)
-            self._executor.submit(self._work, job)
+            if len(self._begun) < len(self._running):
+                self._begin_thread()
+            self._jobs.put(job)
         if not self._running and not self._waiting:
             self._idle.set()
+
+    def _begin_thread(self) -> None:
+        # A daemon: one that hangs in the kernel must not keep the process from ending.
+        thread = threading.Thread(target=self._run, name=f"{self._name}_{len(self._begun)}", daemon=True)
+        self._begun.append(thread)
+        thread.start()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            self._work(job)
+            del job  # what it holds is not kept until the next one comes
 
     def _work(self, job: _Job[Any]) -> None:
         number = self._watch.begin(self._name) if job.watched else 0

@@ -188,8 +188,11 @@ class GroupCommit:
         name: str,
         watch: Watch,
         loop: asyncio.AbstractEventLoop,
+        on_delivered: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_delivered` is called on the loop when the answers of a batch have been given."""
         self._engine = engine
+        self._on_delivered = on_delivered
         self._watch = watch
         self._loop = loop
         self.no_room: str | None = None
@@ -374,9 +377,14 @@ class GroupCommit:
     def _deliver(self, batch: list[Operation[Any]]) -> None:
         """Wake the waiters: one call into the loop, however many operations there are."""
         try:
-            self._loop.call_soon_threadsafe(_deliver_on_loop, batch)
+            self._loop.call_soon_threadsafe(self._deliver_on_loop, batch)
         except RuntimeError:
             log.debug("the loop was closed: nobody is waiting any more")
+
+    def _deliver_on_loop(self, batch: list[Operation[Any]]) -> None:
+        for operation in batch:
+            operation.deliver()
+        self._on_delivered()
 
     def _commit(self, batch: list[Operation[Any]]) -> None:
         transaction = Transaction(self._engine)
@@ -420,8 +428,3 @@ class GroupCommit:
 
 _VISIBLE = frozenset((keys.REGISTER, keys.INLINE, keys.SETTLED))
 """Kinds of row that readers outside the committing thread look at."""
-
-
-def _deliver_on_loop(group: list[Operation[Any]]) -> None:
-    for operation in group:
-        operation.deliver()

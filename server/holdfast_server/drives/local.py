@@ -465,7 +465,7 @@ class LocalDrive:
         row = keys.row_key(request.register)
 
         def place(reply: CommitReply) -> CommitReply:
-            _place_shards(parts, request, reply)
+            _to_be_placed(parts, request, reply)
             return reply
 
         return parts.commits.submit(
@@ -484,7 +484,7 @@ class LocalDrive:
         def place(replies: list[CommitReply | None]) -> list[CommitReply | None]:
             for request, reply in zip(requests, replies, strict=True):
                 if reply is not None and request.held.data_ids:
-                    _place_shards(parts, request, reply)
+                    _to_be_placed(parts, request, reply)
             return replies
 
         return parts.commits.submit_each(
@@ -767,10 +767,10 @@ class LocalDrive:
         self._parts.engine.tidy()
 
 
-def _place_shards(parts: Parts, request: CommitRequest, reply: CommitReply) -> None:
+def _to_be_placed(parts: Parts, request: CommitRequest, reply: CommitReply) -> None:
     # Behind the flush: until then a crash must find unnamed shards where start-up removes them.
     if reply.status is CommitStatus.OK:
-        parts.shard_writers.post(lambda: parts.shards.place(request.held.data_ids))
+        parts.placing.add(request.held.data_ids)
 
 
 def _in_batches(tombstones: Sequence[Tombstone]) -> Iterator[Sequence[Tombstone]]:

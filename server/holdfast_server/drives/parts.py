@@ -22,6 +22,7 @@ from holdfast_server.drives.engine import Engine, EngineError
 from holdfast_server.drives.faults import Fault, FaultKind
 from holdfast_server.drives.group_commit import GroupCommit
 from holdfast_server.drives.identity import IdentityGuard
+from holdfast_server.drives.placing import Placing
 from holdfast_server.drives.point_reads import PointReads
 from holdfast_server.drives.port import DriveError
 from holdfast_server.drives.register_verbs import RegisterVerbs
@@ -90,9 +91,11 @@ class Parts:
         self.walker = DiskThreads(f"{name}-scan", 1, self.watch, loop)
         self.shard_writers = DiskThreads(f"{name}-write", SHARD_WRITE_THREADS, self.watch, loop)
         self.shard_readers = DiskThreads(f"{name}-read", SHARD_READ_THREADS, self.watch, loop)
+        self.placing = Placing(self.shards.place, self.shard_writers, loop)
         self.commits = GroupCommit(
-            engine, check_identity=guard.check, on_fault=around.on_fault, name=name, watch=self.watch, loop=loop
-        )
+            engine, check_identity=guard.check, on_fault=around.on_fault, name=name, watch=self.watch, loop=loop,
+            on_delivered=self.placing.look,
+        )  # fmt: skip
         self.reads = PointReads(engine, self.commits, self.verbs, self.point_readers, around.failed)
         self.walk = TableWalk(engine, self.commits, self.verbs, self.walker)
         self.staging_sync = FolderSync(self.shards.staging_folder)
@@ -151,6 +154,7 @@ class Parts:
         """
         self.commits.refuse()
         await self.commits.ended.wait()
+        self.placing.begin()
         for threads in self._groups:
             await threads.drained()
         await run(self._abandon if faulty else self._close)
