@@ -444,7 +444,7 @@ class Drive(Protocol):
     async def discard(self, data_id: bytes) -> None:
         """Forget a staged or sealed shard that no record names; nothing if there is none."""
 
-    async def read_blocks(self, data_id: bytes, first: int, count: int) -> tuple[list[Block], list[bytes]]:
+    def read_blocks(self, data_id: bytes, first: int, count: int) -> Awaitable[tuple[list[Block], list[bytes]]]:
         """Blocks `first`..`first+count-1` of a sealed shard with their hashes, verified here against rot.
 
         Raises ShardMissing, ShardCorrupt.  Defers reclaim of the shard for a while (rule 13).

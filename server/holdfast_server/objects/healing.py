@@ -40,8 +40,9 @@ from holdfast_server.objects import quorum, record
 from holdfast_server.objects.asking import Answers, ask, bounded
 from holdfast_server.objects.erasure_set import ErasureSet
 from holdfast_server.objects.port import Unavailable
-from holdfast_server.objects.reading import BATCH_STRIPES, ShardReader, order_sources
+from holdfast_server.objects.reading import BATCH_STRIPES, ShardReader
 from holdfast_server.objects.record import Extent, Record
+from holdfast_server.objects.sources import order_sources
 from holdfast_server.objects.writing import hash_blocks
 
 CommitCall = Awaitable[CommitReply]
@@ -326,7 +327,7 @@ class _CopyJob:
         if self.record.geometry is not None:
             geometry = self.record.geometry
             self._codec = codec(geometry.data_shards, geometry.parity_shards)
-            sources = order_sources(have, erasure_set.drives(), geometry.data_shards)
+            sources = order_sources(have, erasure_set.drives(), geometry.data_shards, others=False)
             self._reader = ShardReader(self._codec, sources, geometry.stripe_size_bytes, clock, lambda: None)
 
     def shard_index(self, position: int) -> int:

@@ -1,12 +1,11 @@
 """From shards to bytes: pick K shards, verify, join or decode, stream.
 
-A batch of stripes is fetched while the one before it is being sent.  For each batch K drives are asked, data
-shards and local drives first; one that fails, answers with bytes that do not match their hash, or does not
-answer within `HEDGE_SECONDS` is replaced at once by another holder, and comes last in the batches that follow.
-The drives that did not answer in time when the version was looked up stand in reserve: they may hold it too.
-A stripe leaves here only after every
-block that went into it matched the hash the drive keeps and the hash computed here: no byte that fails its
-checksum reaches the caller.  What is sealed is opened then, on a worker thread, only the chunks that are asked for.
+A batch of stripes is fetched while the one before it is being sent.  For each batch K drives are asked, the best
+first (`sources`); one that fails, answers with bytes that do not match their hash, or does not answer within
+`HEDGE_SECONDS` is replaced at once by another, and comes last in the batches that follow.
+A stripe leaves here only after every block that went into it matched the hash the drive keeps, where the drive reads
+it and, if that is on another pod, here again: no byte that fails its checksum reaches the caller.  What is sealed is
+opened then, on a worker thread, only the chunks that are asked for.
 
 Bounds: one batch of `BATCH_STRIPES` stripes in memory per read, taken from the budget of all reads; the one that
 is read ahead only where the budget has room for it at once.
@@ -22,16 +21,15 @@ from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass
 
-import xxhash
-
 from holdfast_server.clock.port import Clock
-from holdfast_server.drives.port import Block, Drive, DriveError, DriveOffline, Held, ShardCorrupt, ShardMissing
+from holdfast_server.drives.port import Block, DriveError, Held, ShardCorrupt, ShardMissing
 from holdfast_server.erasure.codec import Codec, CodingError, codec
 from holdfast_server.memory.budget import Budget, Hold, Overloaded
-from holdfast_server.objects.asking import awake, bounded, let_go
+from holdfast_server.objects.asking import awake
 from holdfast_server.objects.port import Damaged, Unavailable, Vanished
 from holdfast_server.objects.record import Extent, Record
 from holdfast_server.objects.sealed import Opener
+from holdfast_server.objects.sources import Race, Source, checked
 from holdfast_server.sealing.envelope import Seal
 from holdfast_server.sealing.views import sliced
 
@@ -50,30 +48,6 @@ OPENED_ON_LOOP_BYTES = 16 * 1024
 """Opening so much takes less time than handing it to a thread."""
 NEXT_BATCH_WAIT_SECONDS = 60.0
 """How long a download that has begun waits for its turn to go on before it is cut."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One drive that holds a version, or may."""
-
-    position: int
-    drive: Drive
-    shard_index: int
-    sure: bool = True
-    """It said so; a missing shard there is a fault."""
-
-
-def order_sources(holders: Mapping[int, Held], drives: Mapping[int, Drive], data_shards: int) -> list[Source]:
-    """Data shards before parity (nothing to decode then), local drives before remote ones."""
-    sources = [Source(p, drives[p], held.shard_index) for p, held in holders.items() if p in drives]
-    return sorted(sources, key=lambda s: (s.shard_index >= data_shards, not s.drive.local))
-
-
-def reserve_sources(holders: Mapping[int, Held], drives: Mapping[int, Drive]) -> list[Source]:
-    """The other drives of the set, with the shards they have if they have any."""
-    position, held = next(iter(holders.items()))
-    rotation = held.shard_index - position
-    return [Source(p, drive, (p + rotation) % len(drives), False) for p, drive in drives.items() if p not in holders]
 
 
 class ShardReader:
@@ -133,62 +107,42 @@ class ShardReader:
         spare = [source for source in self._sources if source.position in up]
         spare.sort(key=lambda source: source.position in self._doubtful)
         found: dict[int, list[Block]] = {}
-        running: dict[asyncio.Task[list[Block]], Source] = {}
+        race = Race(asyncio.get_running_loop())
 
         def start() -> None:
             source = spare.pop(0)
-            task = asyncio.ensure_future(self._fetch(source, data_id, first, count))
-            running[task] = source
+            race.start(source, source.drive.read_blocks(data_id, first, count))
 
-        for _ in range(min(wanted, len(spare))):
-            start()
         try:
-            while running and len(found) < wanted:
-                done, _ = await asyncio.wait(
-                    running, timeout=HEDGE_SECONDS if spare else None, return_when=asyncio.FIRST_COMPLETED
-                )
-                if not done:
-                    self._doubtful.update(source.position for source in running.values())
+            for _ in range(min(wanted, len(spare))):
+                start()
+            while race.goes_on and len(found) < wanted:
+                ended = await race.next(HEDGE_SECONDS if spare else None)
+                if ended is None:
+                    self._doubtful.update(source.position for source in race.running)
                     start()
-                for task in [task for task in running if task in done]:  # in order: a simulation must replay
-                    source = running.pop(task)
-                    error = self._failure(source, task)
-                    if error is None:
-                        found[source.shard_index] = task.result()
-                        continue
-                    errors[source.position] = error
-                    if spare:
-                        start()
+                    continue
+                source, answer = ended
+                blocks = checked(source, count, answer)
+                if not isinstance(blocks, DriveError):
+                    self._doubtful.discard(source.position)
+                    found[source.shard_index] = blocks
+                    continue
+                errors[source.position] = blocks
+                self._failed(source, blocks)
+                if spare:
+                    start()
         finally:
-            for task in running:
-                let_go(task)
+            race.end()
         return found
 
-    def _failure(self, source: Source, task: asyncio.Task[list[Block]]) -> DriveError | None:
-        """Why a drive gave no blocks; None if it did.  What is found bad is reported once per read."""
-        if task.cancelled():
-            error: BaseException | None = DriveOffline("the call was cut off")
-        else:
-            error = task.exception()
-        if error is None:
-            self._doubtful.discard(source.position)
-            return None
+    def _failed(self, source: Source, error: DriveError) -> None:
+        """What is found bad is reported once per read."""
         self._doubtful.add(source.position)
-        if not isinstance(error, DriveError):
-            raise error
-        if source.sure and isinstance(error, (ShardMissing, ShardCorrupt)) and not self._reported:
+        bad = isinstance(error, ShardCorrupt) or (source.sure and isinstance(error, ShardMissing))
+        if bad and not self._reported:
             self._reported = True
             self._report_bad()
-        return error
-
-    async def _fetch(self, source: Source, data_id: bytes, first: int, count: int) -> list[Block]:
-        blocks, hashes = await bounded(source.drive.read_blocks(data_id, first, count))
-        if len(blocks) != count:
-            raise ShardCorrupt(f"{len(blocks)} blocks instead of {count}")
-        for block, digest in zip(blocks, hashes, strict=True):
-            if xxhash.xxh3_128_digest(block) != digest:
-                raise ShardCorrupt("a block changed on its way")
-        return blocks
 
 
 def join_inline(codec: Codec, record: Record, holders: Mapping[int, Held]) -> list[memoryview]:
@@ -264,7 +218,7 @@ class ObjectReader:
                     await hold.take(upcoming.held_bytes)
                 while upcoming is not None:
                     batch = upcoming
-                    stripes = await (ahead or asyncio.ensure_future(self._read(batch)))
+                    stripes = await (ahead or self._read(batch))
                     ahead = None
                     upcoming = next(batches, None)
                     if upcoming is not None and hold.try_take(upcoming.held_bytes):

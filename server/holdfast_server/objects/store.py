@@ -52,9 +52,10 @@ from holdfast_server.objects.port import (
     VersionListing,
 )
 from holdfast_server.objects.read_repair import ReadRepair
-from holdfast_server.objects.reading import ObjectReader, ShardReader, join_inline, order_sources, reserve_sources
+from holdfast_server.objects.reading import ObjectReader, ShardReader, join_inline
 from holdfast_server.objects.record import INLINE_LIMIT_BYTES, Extent, Geometry, Kind, Record, VersionInfo, place_of
 from holdfast_server.objects.sealed import key_of_extent
+from holdfast_server.objects.sources import order_sources
 from holdfast_server.objects.version_listing import list_versions
 from holdfast_server.objects.versions import Versions
 from holdfast_server.objects.writing import ShardWriter, Staged
@@ -321,7 +322,7 @@ class ObjectStore:
         if found.inline:
             return ObjectReader(found, None, join_inline(code, found, current.holders), executor=self._executor)
         drives = erasure_set.drives()
-        sources = order_sources(current.holders, drives, code.data_shards) + reserve_sources(current.holders, drives)
+        sources = order_sources(current.holders, drives, code.data_shards)
         shards = ShardReader(
             code,
             sources,

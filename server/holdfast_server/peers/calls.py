@@ -45,7 +45,7 @@ class DeadlineMissed(PeerError):
 
 
 class Call(asyncio.Future[Any]):
-    """One question; its result is the answer's, with the blobs of it where the verb has any."""
+    """One question; its result is the answer's, behind the blobs of it where the verb has any."""
 
     __slots__ = ("_calls", "_fail_as", "deadline", "id", "size_bytes", "spec", "volume")
 
@@ -84,7 +84,7 @@ class Call(asyncio.Future[Any]):
                 return
             result = spec.result.decode(reply.result)
             if spec.blobs:
-                result = result, split_blobs(blobs, reply.sizes)
+                result = split_blobs(blobs, reply.sizes), result
         except (msgspec.MsgspecError, FrameError) as error:
             self.set_exception(self._fail_as(PeerError(f"{told_by}: answer cannot be read: {error}")))
             return

@@ -147,14 +147,19 @@ class RemoteDrive:
     async def discard(self, data_id: bytes) -> None:
         await self._call(Verb.DISCARD, data_id)
 
-    async def read_blocks(self, data_id: bytes, first: int, count: int) -> tuple[list[Block], list[bytes]]:
+    def read_blocks(self, data_id: bytes, first: int, count: int) -> Awaitable[tuple[list[Block], list[bytes]]]:
+        if 0 < count <= MAX_BLOCKS_PER_READ:
+            return self._call(Verb.READ_BLOCKS, data_id, first, count)
+        return self._read_piecemeal(data_id, first, count)
+
+    async def _read_piecemeal(self, data_id: bytes, first: int, count: int) -> tuple[list[Block], list[bytes]]:
         blocks: list[Block] = []
         hashes: list[bytes] = []
         for start in range(first, first + count, MAX_BLOCKS_PER_READ):
             wanted = min(MAX_BLOCKS_PER_READ, first + count - start)
-            some, blobs = await self._call(Verb.READ_BLOCKS, data_id, start, wanted)
-            hashes += some
-            blocks += blobs
+            some, digests = await self._call(Verb.READ_BLOCKS, data_id, start, wanted)
+            blocks += some
+            hashes += digests
         return blocks, hashes
 
     async def scan(self, request: port.ScanRequest) -> port.ScanPage:
