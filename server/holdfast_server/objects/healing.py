@@ -14,7 +14,7 @@ Not here: which registers need it and when (`heal/`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -138,10 +138,16 @@ class Healer:
                     return healed
                 return await self.heal(erasure_set, register, verify)
             have = quorum.holders(replies, stamp)
-            if verify:
-                healed.rotten = await self._rebuild_rotten(erasure_set, register, have)
-                healed.copied += healed.rotten
-            added = await self._copy(erasure_set, register, stamp, replies, CommitMode.HEAL)
+            try:
+                if verify:
+                    healed.rotten = await self._rebuild_rotten(erasure_set, register, have)
+                    healed.copied += healed.rotten
+                added = await self._copy(erasure_set, register, stamp, replies, CommitMode.HEAL)
+            except Unavailable:
+                healed.stuck = await self._stuck_without_shards(erasure_set, register, stamp)
+                if healed.stuck is None:
+                    raise
+                return healed
             healed.copied += len(added)
             healed.copied_bytes += len(added) * _shard_size_bytes(next(iter(have.values())))
             positions = set(have) | added
@@ -187,6 +193,32 @@ class Healer:
         numbers = quorum.of_version(erasure_set.quorums, held)
         committed = copies >= numbers.write_quorum or stamp == quorum.greatest_mark(replies)
         return Stuck(stamp, copies, quorum.copies_needed(erasure_set.quorums, held), committed)
+
+    async def _stuck_without_shards(self, erasure_set: ErasureSet, register: Register, stamp: int) -> Stuck | None:
+        """What could not be rebuilt, if it is current and too few drives have some stripe of it, every drive answering.
+
+        It would else be tried for ever, and hold up what waits for everything to be whole, without anybody's knowing.
+        """
+        if (have := await self._copies_of_current(erasure_set, register, stamp)) is None:
+            return None
+        drives = erasure_set.awake()
+        job = _CopyJob(self._clock, erasure_set, have)
+        async with self._large:
+            copies = await job.fewest_shards({p: drives[p] for p in have if p in drives})
+        # Overwritten while its shards were looked at, they may be gone for good reason.
+        lost = copies < job.record.copies_needed
+        if not lost or await self._copies_of_current(erasure_set, register, stamp) is None:
+            return None
+        return Stuck(stamp, copies, job.record.copies_needed, committed=True)
+
+    async def _copies_of_current(
+        self, erasure_set: ErasureSet, register: Register, stamp: int
+    ) -> dict[int, Held] | None:
+        """Who holds it, if it is what is to be brought to every drive, and every drive says so."""
+        replies = await erasure_set.query(register, with_inline=True)
+        if len(replies) < erasure_set.quorums.set_size or not _is_to_be_copied(erasure_set, replies, stamp):
+            return None
+        return quorum.holders(replies, stamp)
 
     def may_be_in_flight(self, stamp: int) -> bool:
         """Whether its coordinator, or a message of its, may still be alive."""
@@ -251,8 +283,7 @@ class Healer:
         if not targets:
             return Answers()
         replies = await erasure_set.query(register)
-        known = stamp in quorum.versions(replies) and stamp >= quorum.greatest_mark(replies)
-        if not known or quorum.decide_heal(erasure_set.quorums, replies, stamp) is not quorum.HealStep.COPY:
+        if not _is_to_be_copied(erasure_set, replies, stamp):
             return Answers()
         return await ask(
             {p: drive for p, drive in targets.items() if p in replies},
@@ -290,6 +321,11 @@ class Healer:
 def _numbers(erasure_set: ErasureSet, replies: quorum.Replies, stamp: int) -> Quorums:
     """Of that version."""
     return quorum.of_version(erasure_set.quorums, quorum.versions(replies)[stamp])
+
+
+def _is_to_be_copied(erasure_set: ErasureSet, replies: quorum.Replies, stamp: int) -> bool:
+    known = stamp in quorum.versions(replies) and stamp >= quorum.greatest_mark(replies)
+    return known and quorum.decide_heal(erasure_set.quorums, replies, stamp) is quorum.HealStep.COPY
 
 
 def _refused(reply: CommitReply | None) -> bool:
@@ -413,26 +449,41 @@ class _CopyJob:
     async def find_rotten(self, drives: Mapping[int, Drive]) -> set[int]:
         """Which holders cannot read their own shards back."""
         rotten: set[int] = set()
-        for extent in self.record.extents:
-            if not extent.data_id:
-                continue
-            stripes = -(-extent.size_bytes // self._stripe_size_bytes)
-            for first in range(0, stripes, BATCH_STRIPES):
-                count = min(BATCH_STRIPES, stripes - first)
-                healthy = {p: drive for p, drive in drives.items() if p not in rotten}
-                answers = await ask(
-                    healthy,
-                    lambda _, drive, e=extent, f=first, c=count: drive.read_blocks(e.data_id, f, c),  # type: ignore[misc]
-                )
-                rotten |= {p for p, e in answers.errors.items() if isinstance(e, (ShardMissing, ShardCorrupt))}
+        for data_id, first, count in self._batches():
+            healthy = {p: drive for p, drive in drives.items() if p not in rotten}
+            rotten |= await _without(healthy, data_id, first, count)
         if len(self._have) - len(rotten) < self.record.copies_needed:
             raise Unavailable(f"{len(rotten)} of {len(self._have)} shards are rotten or gone, too many to rebuild")
         return rotten
+
+    async def fewest_shards(self, drives: Mapping[int, Drive]) -> int:
+        """Of the stripe that fewest holders have; looks no further once those are too few to rebuild it."""
+        for data_id, first, count in self._batches():
+            if len(self._have) - len(await _without(drives, data_id, first, count)) >= self.record.copies_needed:
+                continue
+            for stripe in range(first, first + count):  # each may have been lost by others
+                left = len(self._have) - len(await _without(drives, data_id, stripe, 1))
+                if left < self.record.copies_needed:
+                    return left
+        return len(self._have)
+
+    def _batches(self) -> Iterator[tuple[bytes, int, int]]:
+        """Shard files, and the stripes of each that are read at once: the first, and how many."""
+        for extent in self.record.extents:
+            stripes = -(-extent.size_bytes // self._stripe_size_bytes) if extent.data_id else 0
+            for first in range(0, stripes, BATCH_STRIPES):
+                yield extent.data_id, first, min(BATCH_STRIPES, stripes - first)
 
     @property
     def _stripe_size_bytes(self) -> int:
         assert self.record.geometry is not None
         return self.record.geometry.stripe_size_bytes
+
+
+async def _without(drives: Mapping[int, Drive], data_id: bytes, first: int, count: int) -> set[int]:
+    """Which of them say that they do not have these stripes' blocks, or not whole."""
+    answers = await ask(drives, lambda _, drive: drive.read_blocks(data_id, first, count))
+    return {p for p, error in answers.errors.items() if isinstance(error, (ShardMissing, ShardCorrupt))}
 
 
 async def _has(drive: Drive, extent: Extent) -> bool:

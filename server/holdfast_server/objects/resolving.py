@@ -39,6 +39,9 @@ async def find_stuck(healer: Healer, sets: Sequence[ErasureSet], register: Regis
             silent.append(erasure_set.name)
             continue
         stuck = healer.find_stuck(erasure_set, replies)
+        if stuck is None and quorum.versions(replies):
+            # Enough drives hold it; whether they have its shards is known when these are read.
+            stuck = (await healer.heal(erasure_set, register, verify=True)).stuck
         if stuck is not None:
             return erasure_set, stuck
     if silent:

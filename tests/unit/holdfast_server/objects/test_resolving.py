@@ -99,6 +99,74 @@ async def test_a_committed_version_that_lost_too_much_is_deleted_not_removed(clu
     assert await cluster.get("k") is None
 
 
+async def rotted_before_it_was_copied(cluster: MemoryCluster, gone: bool) -> None:
+    with cluster.away(3):
+        await cluster.put("k", BIG)
+        await cluster.settle()
+    for position in (0, 1):
+        drive = cluster.drives[position]
+        (data_id,) = drive.shard_ids()
+        if gone:
+            drive._shards.clear()
+        else:
+            drive.rot(data_id, 1)
+    await cluster.clock.sleep(OPERATION_DEADLINE_SECONDS + 10)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_a_version_with_too_few_shards_behind_its_records_waits_for_a_person(
+    cluster: MemoryCluster, gone: bool
+) -> None:
+    await rotted_before_it_was_copied(cluster, gone)
+    healed = await cluster.store.heal(cluster.set_of("k"), REGISTER)
+    assert healed.stuck is not None
+    assert (healed.stuck.copies, healed.stuck.copies_needed, healed.stuck.committed) == (1, 2, True)
+    assert not healed.settled
+    with pytest.raises(Conflict, match="1 of the 2 shards"):
+        await cluster.store.resolve(REGISTER, keep=True)
+    assert "deleted" in await cluster.store.resolve(REGISTER, keep=False)
+    await cluster.settle()
+    assert await cluster.get("k") is None
+    assert await cluster.heal("k"), "nothing of it is left to be repaired"
+
+
+async def test_a_version_whose_drives_have_lost_different_stripes_is_not_stuck(cluster: MemoryCluster) -> None:
+    await cluster.put("k", BIG)
+    await cluster.settle()
+    for stripe, drive in enumerate(cluster.drives[:3]):
+        (data_id,) = drive.shard_ids()
+        drive.rot(data_id, stripe)
+    with pytest.raises(Unavailable):
+        await cluster.store.heal(cluster.set_of("k"), REGISTER, verify=True)
+
+
+async def test_a_version_whose_shards_may_be_on_a_silent_drive_is_not_stuck(cluster: MemoryCluster) -> None:
+    await rotted_before_it_was_copied(cluster, gone=False)
+    with cluster.away(2), pytest.raises(Unavailable):
+        await cluster.store.heal(cluster.set_of("k"), REGISTER)
+
+
+async def test_a_version_that_is_overwritten_while_its_shards_are_looked_at_is_not_stuck(
+    cluster: MemoryCluster,
+) -> None:
+    await rotted_before_it_was_copied(cluster, gone=True)
+    read = 0
+
+    async def overwrite(position: int, verb: str, _: Any) -> None:
+        nonlocal read
+        read += verb == "query" and position == 0
+        if read == 2 and verb == "read_blocks":
+            cluster.hook = None
+            await cluster.put("k", b"new")
+
+    cluster.hook = overwrite
+    with pytest.raises(Unavailable):
+        await cluster.store.heal(cluster.set_of("k"), REGISTER)
+    assert cluster.hook is None
+    assert await cluster.heal("k")
+    assert await cluster.get("k") == b"new"
+
+
 async def test_nothing_is_decided_while_a_drive_is_silent(cluster: MemoryCluster) -> None:
     await undecided(cluster)
     before = cluster.stamps(REGISTER)
