@@ -56,6 +56,14 @@ OPERATION_DEADLINE_SECONDS = 30.0
 """After it no message and no coordinator of an older write is alive (the L of the rules)."""
 
 
+class TooFewShards(Unavailable):
+    """A stripe that cannot be rebuilt: of those that hold the version too few say that they have it whole."""
+
+    def __init__(self, left: int, needed: int, holders: frozenset[int]) -> None:
+        super().__init__(f"a stripe is left on {left} drives, and {needed} are needed to rebuild it")
+        self.left, self.needed, self.holders = left, needed, holders
+
+
 @dataclass(frozen=True, slots=True)
 class Stuck:
     """Rule 11's undecidable version, or one that lost more shards than parity can replace."""
@@ -143,10 +151,10 @@ class Healer:
                     healed.rotten = await self._rebuild_rotten(erasure_set, register, have)
                     healed.copied += healed.rotten
                 added = await self._copy(erasure_set, register, stamp, replies, CommitMode.HEAL)
-            except Unavailable:
-                healed.stuck = await self._stuck_without_shards(erasure_set, register, stamp)
-                if healed.stuck is None:
+            except TooFewShards as lost:
+                if not await self._is_all_there_is(erasure_set, register, stamp, lost.holders):
                     raise
+                healed.stuck = Stuck(stamp, lost.left, lost.needed, committed=True)
                 return healed
             healed.copied += len(added)
             healed.copied_bytes += len(added) * _shard_size_bytes(next(iter(have.values())))
@@ -194,31 +202,17 @@ class Healer:
         committed = copies >= numbers.write_quorum or stamp == quorum.greatest_mark(replies)
         return Stuck(stamp, copies, quorum.copies_needed(erasure_set.quorums, held), committed)
 
-    async def _stuck_without_shards(self, erasure_set: ErasureSet, register: Register, stamp: int) -> Stuck | None:
-        """What could not be rebuilt, if it is current and too few drives have some stripe of it, every drive answering.
+    async def _is_all_there_is(
+        self, erasure_set: ErasureSet, register: Register, stamp: int, holders: frozenset[int]
+    ) -> bool:
+        """Whether a version is to be brought to every drive, and none but these holds it, every drive saying so.
 
-        It would else be tried for ever, and hold up what waits for everything to be whole, without anybody's knowing.
+        Overwritten meanwhile, its shards may be gone for good reason.
         """
-        if (have := await self._copies_of_current(erasure_set, register, stamp)) is None:
-            return None
-        drives = erasure_set.awake()
-        job = _CopyJob(self._clock, erasure_set, have)
-        async with self._large:
-            copies = await job.fewest_shards({p: drives[p] for p in have if p in drives})
-        # Overwritten while its shards were looked at, they may be gone for good reason.
-        lost = copies < job.record.copies_needed
-        if not lost or await self._copies_of_current(erasure_set, register, stamp) is None:
-            return None
-        return Stuck(stamp, copies, job.record.copies_needed, committed=True)
-
-    async def _copies_of_current(
-        self, erasure_set: ErasureSet, register: Register, stamp: int
-    ) -> dict[int, Held] | None:
-        """Who holds it, if it is what is to be brought to every drive, and every drive says so."""
-        replies = await erasure_set.query(register, with_inline=True)
+        replies = await erasure_set.query(register)
         if len(replies) < erasure_set.quorums.set_size or not _is_to_be_copied(erasure_set, replies, stamp):
-            return None
-        return quorum.holders(replies, stamp)
+            return False
+        return holders >= set(quorum.holders(replies, stamp))
 
     def may_be_in_flight(self, stamp: int) -> bool:
         """Whether its coordinator, or a message of its, may still be alive."""
@@ -354,6 +348,7 @@ class _CopyJob:
 
     def __init__(self, clock: Clock, erasure_set: ErasureSet, have: Mapping[int, Held]) -> None:
         self._have = have
+        self._holders = {p: drive for p, drive in erasure_set.drives().items() if p in have}
         self._set_size = erasure_set.quorums.set_size
         position, held = next(iter(have.items()))
         self.held = held
@@ -417,7 +412,11 @@ class _CopyJob:
             if not live:
                 return failed
             count = min(BATCH_STRIPES, stripes - first)
-            columns = await self._reader.blocks(extent.data_id, first, count, self._codec.data_shards)
+            try:
+                columns = await self._reader.blocks(extent.data_id, first, count, self._codec.data_shards)
+            except Unavailable:
+                await self._require_shards(extent.data_id, first, count)
+                raise
             made = self._rebuild(columns, count, [self.shard_index(p) for p in live])
 
             async def stage(position: int, drive: Drive, first: int = first, made: Made = made) -> None:
@@ -453,19 +452,20 @@ class _CopyJob:
             healthy = {p: drive for p, drive in drives.items() if p not in rotten}
             rotten |= await _without(healthy, data_id, first, count)
         if len(self._have) - len(rotten) < self.record.copies_needed:
+            for batch in self._batches():
+                await self._require_shards(*batch)
             raise Unavailable(f"{len(rotten)} of {len(self._have)} shards are rotten or gone, too many to rebuild")
         return rotten
 
-    async def fewest_shards(self, drives: Mapping[int, Drive]) -> int:
-        """Of the stripe that fewest holders have; looks no further once those are too few to rebuild it."""
-        for data_id, first, count in self._batches():
-            if len(self._have) - len(await _without(drives, data_id, first, count)) >= self.record.copies_needed:
-                continue
-            for stripe in range(first, first + count):  # each may have been lost by others
-                left = len(self._have) - len(await _without(drives, data_id, stripe, 1))
-                if left < self.record.copies_needed:
-                    return left
-        return len(self._have)
+    async def _require_shards(self, data_id: bytes, first: int, count: int) -> None:
+        """Raises TooFewShards for stripes that no waiting makes whole."""
+        needed = self.record.copies_needed
+        if len(self._have) - len(await _without(self._holders, data_id, first, count)) >= needed:
+            return
+        for stripe in range(first, first + count):  # each may have been lost by others
+            left = len(self._have) - len(await _without(self._holders, data_id, stripe, 1))
+            if left < needed:
+                raise TooFewShards(left, needed, frozenset(self._have))
 
     def _batches(self) -> Iterator[tuple[bytes, int, int]]:
         """Shard files, and the stripes of each that are read at once: the first, and how many."""
