@@ -71,6 +71,8 @@ CRASH_ROUNDS ?= 200
 FUZZ_MINUTES ?= 60
 soak: $(STAMP)
 	@$(BIN)/pytest tests/soak/soak_pods.py -v -s --log-cli-level INFO
+	@SOAK_MINUTES=10 SOAK_FAULTS="read-only,full disk,hanging disk,failing disk,cut off,kill one,empty drive" \
+	  $(BIN)/pytest tests/soak/soak_pods.py -v -s --log-cli-level INFO
 	@HOLDFAST_CRASH_ROUNDS=$(CRASH_ROUNDS) $(BIN)/pytest tests/crash -v -s --log-cli-level INFO
 	@HOLDFAST_KILL_EVERY=1 $(BIN)/pytest tests/unit/holdfast_operator/test_killed_anywhere.py --timeout 3600 -v
 	@HOLDFAST_LOAD_TENANTS=200 HOLDFAST_LOAD_OUTAGE_SECONDS=60 HOLDFAST_LOAD_KILLS=100 HOLDFAST_LOAD_FREEZE=1 \

@@ -3,14 +3,18 @@ of a former one, which cannot read all of what this one writes: that is refused 
 
 Both are made up.  The next release (`testing.upgrades.next_server`) speaks a newer protocol, appends fields to all that
 it says and writes, and asks what this release does not know.  The former one (`testing.upgrades.former_server`) knows
-nothing of encryption, object lock and the IAM API.
+nothing of encryption, object lock and the IAM API.  A real one is rolled from, and back to, where there is a checkout:
+
+    HOLDFAST_FORMER_TREE=/path/to/a/checkout pytest tests/blackbox/test_upgrade.py -k real_former -s
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +24,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from holdfast_server.testing.boto import client_of, endpoint_of
+from holdfast_server.testing.faults.s3_session import S3Session
+from holdfast_server.testing.faults.soak import Machinery, Soak
 from holdfast_server.testing.pods import PodProcesses
 from holdfast_server.testing.repeating import Repeating
 from holdfast_server.testing.upgrades import former_server, next_server
@@ -27,6 +33,7 @@ from holdfast_server.testing.upgrades import former_server, next_server
 TODAY = ("-m", "holdfast_server.main")
 SIZES_BYTES = (10, 5_000, 200_000, 2_500_000)
 BUCKET = "rolled"
+FORMER = os.environ.get("HOLDFAST_FORMER_TREE", "")
 
 
 class Traffic(Repeating):
@@ -97,6 +104,31 @@ async def test_pods_are_rolled_to_a_next_release_and_back_under_traffic(tmp_path
         assert not traffic.failures
         for key, pod in itertools.product(traffic.acknowledged, range(pods.servers)):
             await asyncio.to_thread(traffic.check, key, pod)
+    finally:
+        pods.stop()
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(not FORMER, reason="HOLDFAST_FORMER_TREE names a checkout of a former release")
+async def test_pods_are_rolled_from_a_real_former_release_and_back(tmp_path: Path) -> None:
+    """Under the soak's traffic but for what a former release cannot do, a pod killed in each state on the way; at the
+    end everything is read back and the drives are inspected."""
+    today = str(Path(__file__).parents[2])
+    trees = dict.fromkeys(range(4), FORMER)
+    pods = PodProcesses(tmp_path / "pods", servers=4, volumes=1, encryption_keys={"default.1": "5e" * 32})
+    pods.pod_environment = lambda pod: {"PYTHONPATH": f"{trees[pod]}/server:{trees[pod]}/operator"}
+    try:
+        await pods.start_all()
+        async with S3Session(pods.access_key, pods.secret_key) as session:
+            soak = Soak(pods, session, 4, Machinery())
+            soak.traffic.mix = dataclasses.replace(soak.traffic.mix, reduced=0.0)
+            async with soak.under_traffic():
+                for tree, pod in itertools.product((today, FORMER), range(4)):
+                    trees[pod] = tree
+                    await soak.roll(pod)
+                    await soak.kill((pod + 1) % 4)
+            print(f"\n{soak.report.table()}")
+            assert soak.report.failed_operations == 0
     finally:
         pods.stop()
 

@@ -17,7 +17,8 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,25 +97,42 @@ class Soak:
 
     async def run(self, minutes: float, kinds: tuple[str, ...] = ()) -> SoakReport:
         """Raises PromiseBroken with seed and the last faults."""
+        async with self.under_traffic():
+            await self._fault_loop(minutes * 60, kinds or tuple(KINDS))
+        return self.report
+
+    @asynccontextmanager
+    async def under_traffic(self) -> AsyncIterator[None]:
+        """Traffic for as long as the block lasts; then everything is read back, and the pods are stopped and their
+        drives inspected.  Raises PromiseBroken with seed and the last faults."""
         await self.crash.make_bucket()
         await self._make_kept_bucket()
         try:
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(self._watch_memory())
-                traffic = group.create_task(self.traffic.run(CLIENTS))
-                kept = group.create_task(self.kept.run(KEPT_CLIENTS))
-                await self._fault_loop(minutes * 60, kinds or tuple(KINDS))
+                group.create_task(self.traffic.run(CLIENTS))
+                group.create_task(self.kept.run(KEPT_CLIENTS))
+                yield
                 self.traffic.stop()
                 self.kept.stop()
-                await traffic
-                await kept
                 watching.cancel()
             await self._end()
         except BaseExceptionGroup as group:
             raise self._told(group.exceptions[0]) from group
         except (PromiseBroken, TimeoutError, RuntimeError) as error:
             raise self._told(error) from error
-        return self.report
+
+    async def roll(self, pod: int) -> None:
+        """One pod, as an operator rolls it: returns when all is whole again."""
+        await asyncio.to_thread(self.pods.stop_one, pod)
+        await self._start([pod])
+        await self._wait_whole(f"a roll of pod {pod}")
+
+    async def kill(self, pod: int) -> None:
+        """Likewise."""
+        self.pods.kill(pod)
+        await self._start([pod])
+        await self._wait_whole(f"a kill of pod {pod}")
 
     def _told(self, error: BaseException) -> PromiseBroken:
         faults = "\n  ".join(f"{f.at_seconds:.0f} s: {f.kind}, {f.detail}" for f in self.report.faults[-6:])
