@@ -29,7 +29,7 @@ from holdfast_server.objects.port import Reader, Record
 from holdfast_server.s3.checksums import ALGORITHMS, Algorithm, find_algorithm
 from holdfast_server.s3.conditions import check_copy_source, parse_write_condition
 from holdfast_server.s3.documents_out import copy_object_xml, copy_part_xml
-from holdfast_server.s3.encryption import CUSTOMER_PREFIX, HEADER
+from holdfast_server.s3.encryption import COPY_SOURCE_PREFIX, CUSTOMER_PREFIX, HEADER
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.headers import metadata_directive
 from holdfast_server.s3.names import MAX_PUT_SIZE_BYTES, CopySource, parse_copy_source, parse_part_number
@@ -46,8 +46,11 @@ _TOO_LARGE = (
 )
 
 
-_CHANGES = frozenset({STORAGE_CLASS_HEADER, "x-amz-website-redirect-location", HEADER, f"{CUSTOMER_PREFIX}algorithm"})
-"""Headers that make a copy onto itself one that changes something."""
+_CHANGES = frozenset({
+    STORAGE_CLASS_HEADER, "x-amz-website-redirect-location", HEADER, f"{CUSTOMER_PREFIX}algorithm",
+    f"{COPY_SOURCE_PREFIX}algorithm",
+})  # fmt: skip
+"""Headers that make a copy onto itself one that changes something; the last by taking a customer's key away."""
 _MARKER = "The source of a copy request may not specifically refer to a delete marker by version id."
 
 

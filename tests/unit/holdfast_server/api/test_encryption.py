@@ -352,6 +352,17 @@ def test_a_copy_of_what_is_sealed_is_sealed_without_being_asked_for(s3: Any) -> 
     assert "ServerSideEncryption" not in copied
 
 
+def test_a_copy_onto_itself_may_take_a_customers_key_away(s3: Any) -> None:
+    put(s3, **CUSTOMER)
+    of_source = {f"CopySource{name}": value for name, value in CUSTOMER.items()}
+    itself = {"Bucket": BUCKET, "Key": "k", "CopySource": {"Bucket": BUCKET, "Key": "k"}}
+    s3.copy_object(**itself, **OTHER_CUSTOMER, **of_source)
+    assert get(s3, **OTHER_CUSTOMER) == b"content"
+    of_source = {f"CopySource{name}": value for name, value in OTHER_CUSTOMER.items()}
+    s3.copy_object(**itself, **of_source)
+    assert get(s3) == b"content"
+
+
 def test_a_copy_onto_itself_may_change_its_encryption(s3: Any) -> None:
     put(s3)
     itself = {"Bucket": BUCKET, "Key": "k", "CopySource": {"Bucket": BUCKET, "Key": "k"}}
