@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from pyeclib.ec_iface import ECDriver
+from pyeclib.ec_iface import ECDriver, ECDriverError
 
 from holdfast_server.erasure.isal import ShardKernel
 from holdfast_server.memory.buffers import PAGE_SIZE_BYTES, address_of, uncleared_pages
@@ -27,6 +27,8 @@ from holdfast_server.memory.buffers import PAGE_SIZE_BYTES, address_of, uncleare
 CAUCHY = "isa_l_rs_cauchy"
 PLAIN = "plain"
 FRAGMENT_HEADER_SIZE_BYTES = 80
+RECOVERED_IN_PLACE_FROM_BYTES = 128 << 10
+"""Smaller stripes are decoded by the library, whose copies cost less than finding the places in memory."""
 _PAYLOAD_SIZE = struct.Struct("<I")
 _STRIPE_SIZE = struct.Struct("<Q")
 _METADATA_CHECKSUM = struct.Struct("<I")
@@ -105,9 +107,25 @@ class Codec:
                 raise CodingError(f"the block has {len(blocks[0])} bytes instead of {stripe_size_bytes}")
             return [memoryview(blocks[0])]
         lost = [index for index in range(self.data_shards) if index not in blocks]
+        if lost and stripe_size_bytes < RECOVERED_IN_PLACE_FROM_BYTES:
+            return [memoryview(self._decoded(blocks, stripe_size_bytes))]
         if lost:
             blocks = {**blocks, **self._recovered(blocks, lost, stripe_size_bytes)}
         return self._trimmed(blocks, stripe_size_bytes)
+
+    def _decoded(self, blocks: Mapping[int, Block], stripe_size_bytes: int) -> bytes:
+        assert self._driver is not None
+        used = sorted(blocks)[: self.data_shards]
+        size = self.block_size_bytes(stripe_size_bytes)
+        for index in used:
+            _check_header(blocks[index], index, size, stripe_size_bytes)
+        try:
+            stripe: bytes = self._driver.decode([bytes(blocks[index]) for index in used])
+        except ECDriverError as error:
+            raise CodingError(f"cannot decode: {error}") from error
+        if len(stripe) != stripe_size_bytes:
+            raise CodingError(f"decoded {len(stripe)} bytes of {stripe_size_bytes}")
+        return stripe
 
     def rebuild(self, blocks: Mapping[int, Block], missing: list[int]) -> dict[int, Block]:
         """The blocks of the missing shard indexes, from any K others.  Raises CodingError."""

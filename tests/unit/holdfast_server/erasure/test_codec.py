@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast_server.erasure.codec import CAUCHY, PLAIN, Codec, CodingError, codec
+from holdfast_server.erasure.codec import CAUCHY, PLAIN, RECOVERED_IN_PLACE_FROM_BYTES, Codec, CodingError, codec
 from holdfast_server.memory.buffers import PAGE_SIZE_BYTES, address_of
 
 GEOMETRIES = [(1, 1), (2, 1), (2, 2), (3, 1), (4, 2), (4, 4)]
-SIZES = [1, 2, 3, 7, 15, 16, 17, 79, 80, 81, 1000, 4096, 65_537]
+SIZES = [1, 2, 3, 7, 15, 16, 17, 79, 80, 81, 1000, 4096, 65_537, RECOVERED_IN_PLACE_FROM_BYTES + 1]
 
 
 def _stripe(size: int, seed: int = 0) -> bytes:
@@ -81,7 +81,7 @@ def test_all_data_shards_join_without_a_copy() -> None:
 
 def test_what_is_there_is_joined_without_a_copy_where_others_are_lost() -> None:
     code = codec(4, 2)
-    stripe = _stripe((1 << 16) + 3)
+    stripe = _stripe(RECOVERED_IN_PLACE_FROM_BYTES + 3)
     blocks = {index: memoryview(bytearray(block)) for index, block in enumerate(code.encode(stripe))}
     before = {index: bytes(block) for index, block in blocks.items()}
     views = code.join({index: blocks[index] for index in (0, 2, 4, 5)}, len(stripe))
@@ -107,6 +107,9 @@ def test_a_block_that_is_taken_for_another_shard_is_refused() -> None:
     blocks = code.encode(_stripe(100))
     with pytest.raises(CodingError, match="a block of shard 3"):
         code.join({0: blocks[0], 2: blocks[3]}, 100)
+    large = code.encode(_stripe(RECOVERED_IN_PLACE_FROM_BYTES))
+    with pytest.raises(CodingError, match="a block of shard 3"):
+        code.join({0: large[0], 2: large[3]}, RECOVERED_IN_PLACE_FROM_BYTES)
     with pytest.raises(CodingError, match="a block of shard 1"):
         code.rebuild({0: blocks[1], 2: blocks[2]}, [1])
 
