@@ -4,7 +4,8 @@ Open files are kept in a bounded cache with their footers.  A file that is repla
 is under way stays readable through its open descriptor, which is closed when the last reader lets go of it.
 Called on worker threads.
 
-Not here: direct I/O.  Reads go through the page cache; whether bypassing it pays has not been measured.
+Not here: direct I/O.  Reads go through the page cache, which has what is read often; mapping files instead of copying
+would show a reader bytes that may be read from the disk again after they were verified.
 """
 
 from __future__ import annotations
@@ -119,21 +120,24 @@ def _read_blocks(data_id: bytes, shard: _OpenShard, first: int, count: int) -> t
     end = last_start + last_size
     # Behind the last block come the hashes of all: one call brings both.
     to_the_end = first + count == shape.block_count and first * HASH_SIZE_BYTES <= PASSED_OVER_BYTES
-    size_bytes = (shape.hash_offset(shape.block_count) if to_the_end else end) - start
-    run = uncleared_pages(size_bytes)
-    run = run[: os.preadv(shard.descriptor, [run], start)]
+    run = uncleared_pages((shape.hash_offset(shape.block_count) if to_the_end else end) - start)
+    blocks: list[Block] = []
+    found: list[bytes] = []
+    for index in range(first, first + count):
+        # One at a time: a block is hashed while the processor still has it at hand.
+        offset, size = shape.block_range(index)
+        with_hashes = to_the_end and index == first + count - 1
+        wanted = run[offset - start :] if with_hashes else run[offset - start :][:size]
+        if os.preadv(shard.descriptor, [wanted], offset) != len(wanted):
+            raise ShardCorrupt(f"shard {data_id.hex()}: the file ends in block {index} or the hashes behind it")
+        blocks.append(wanted[:size])
+        found.append(xxhash.xxh3_128_digest(blocks[-1]))
     if to_the_end:
         table = run[shape.hash_offset(first) - start :]
     else:
         table = memoryview(os.pread(shard.descriptor, count * HASH_SIZE_BYTES, shape.hash_offset(first)))
-    blocks: list[Block] = []
-    hashes: list[bytes] = []
-    for index in range(first, first + count):
-        offset, size = shape.block_range(index)
-        block = run[offset - start :][:size]
-        digest = bytes(table[(index - first) * HASH_SIZE_BYTES :][:HASH_SIZE_BYTES])
-        if len(block) != size or xxhash.xxh3_128_digest(block) != digest:
+    hashes = [bytes(table[at : at + HASH_SIZE_BYTES]) for at in range(0, count * HASH_SIZE_BYTES, HASH_SIZE_BYTES)]
+    for index, (digest, kept) in enumerate(zip(found, hashes, strict=True), first):
+        if digest != kept:
             raise ShardCorrupt(f"shard {data_id.hex()}: block {index} does not match its hash")
-        blocks.append(block)
-        hashes.append(digest)
     return blocks, hashes

@@ -8,7 +8,8 @@ it and, if that is on another pod, here again: no byte that fails its checksum r
 opened then, on a worker thread, only the chunks that are asked for.
 
 Bounds: one batch of `BATCH_STRIPES` stripes in memory per read, taken from the budget of all reads; the one that
-is read ahead only where the budget has room for it at once.
+is read ahead only where the budget has room for it at once.  Batches after the first have `LARGE_BATCH_STRIPES` where
+few others read.
 
 Not here: which version to read (`erasure_set`), repair of what was found bad (`report_bad` tells the store).
 """
@@ -34,6 +35,8 @@ from holdfast_server.sealing.envelope import Seal
 from holdfast_server.sealing.views import sliced
 
 BATCH_STRIPES = 4
+LARGE_BATCH_STRIPES = 8
+"""Of a read that goes on, while the budget is at most half used with it: fewer messages and turns of the loop."""
 HEDGE_SECONDS = 0.5
 FETCH_ROUNDS = 6
 ROUND_PAUSE_SECONDS = 0.25
@@ -209,7 +212,7 @@ class ObjectReader:
         Raises Overloaded before the first, Unavailable where a later batch does not get its turn.
         """
         assert self._budget is not None
-        batches = _batches(self.record, self._opener, start, length)
+        batches = _batches(self.record, self._opener, start, length, self._budget)
         ahead: asyncio.Task[list[list[memoryview]]] | None = None
         with self._budget.hold() as hold:
             try:
@@ -278,13 +281,20 @@ class Batch:
     """What reading it takes of the budget."""
 
 
-def _batches(record: Record, opener: Opener | None, start: int, length: int) -> Iterator[Batch]:
+def _batches(record: Record, opener: Opener | None, start: int, length: int, budget: Budget) -> Iterator[Batch]:
+    """The stripes that have bytes of a range.  How many go together is decided when a batch is asked for."""
     assert record.geometry is not None
     stripe_size = opener.stripe_payload_bytes if opener else record.geometry.stripe_size_bytes
     sizes = opener.sizes if opener else [extent.size_bytes for extent in record.extents]
     held_per_byte = BYTES_HELD_PER_SEALED_BYTE if opener else BYTES_HELD_PER_BYTE_READ
     offset = 0
     end = start + length
+    large_bytes = int(LARGE_BATCH_STRIPES * stripe_size * held_per_byte)
+    begun = False
+
+    def most() -> int:
+        has_room = not budget.waiting and budget.used + large_bytes <= budget.capacity // 2
+        return LARGE_BATCH_STRIPES if begun and has_room else BATCH_STRIPES
 
     def batch_of(extent: int, first: int, slices: list[tuple[int, int]]) -> Batch:
         size = min(len(slices) * stripe_size, sizes[extent] - first * stripe_size)
@@ -298,15 +308,17 @@ def _batches(record: Record, opener: Opener | None, start: int, length: int) -> 
             continue
         stripe = low // stripe_size
         slices: list[tuple[int, int]] = []
-        first = stripe
+        first, wanted = stripe, 0
         while stripe * stripe_size < high:
+            wanted = wanted or most()
             base = stripe * stripe_size
             skip = max(low - base, 0)
             slices.append((skip, min(high - base, stripe_size) - skip))
             stripe += 1
-            if len(slices) == BATCH_STRIPES:
+            if len(slices) == wanted:
                 yield batch_of(extent, first, slices)
                 slices, first = [], stripe
+                begun, wanted = True, 0
         if slices:
             yield batch_of(extent, first, slices)
 

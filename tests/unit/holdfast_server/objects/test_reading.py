@@ -156,6 +156,45 @@ async def test_a_rotten_shard_is_reported_by_whoever_it_was_read_from(
     assert reported == [1]
 
 
+# -------------------------------------------------------------------- how much at a time
+
+
+@pytest.mark.parametrize(
+    ("others_bytes", "expected"), [(0, [4, 8, 8, 1]), (16 << 20, [4, 4, 4, 4, 4, 1]), (56 << 20, [4, 4, 4, 4, 4, 1])]
+)
+async def test_batches_grow_only_while_few_others_read(
+    cluster: MemoryCluster, others_bytes: int, expected: list[int]
+) -> None:
+    data = random.Random(6).randbytes(20 * STRIPE_SIZE_BYTES + 1)
+    await cluster.put("k", data)
+    await cluster.settle()
+    budget = cluster.store.memory.reads
+    counts: dict[int, list[int]] = {}
+    most_used = 0
+
+    async def hook(position: int, verb: str, arguments: Any) -> None:
+        nonlocal most_used
+        if verb == "read_blocks":
+            counts.setdefault(position, []).append(arguments[2])
+            most_used = max(most_used, budget.used)
+
+    cluster.hook = hook
+    with budget.hold() as hold:
+        await hold.take(others_bytes)
+        assert await cluster.get("k") == data
+        assert budget.used == others_bytes, "all is given back"
+    assert list(counts.values()) == [expected, expected]
+    assert most_used <= budget.capacity
+
+
+async def test_a_range_is_cut_alike_whatever_goes_together(cluster: MemoryCluster) -> None:
+    data = random.Random(7).randbytes(22 * STRIPE_SIZE_BYTES)
+    await cluster.put("k", data)
+    await cluster.settle()
+    for start, length in ((0, len(data)), (5, 21 * STRIPE_SIZE_BYTES), (4 * STRIPE_SIZE_BYTES - 1, 2), (7_000_000, 1)):
+        assert await cluster.get("k", start, length) == data[start : start + length]
+
+
 # -------------------------------------------------------------------- how long
 
 
