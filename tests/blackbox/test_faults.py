@@ -156,15 +156,18 @@ async def test_after_kill_9_of_all_pods_at_once_everything_acknowledged_is_there
     assert await asyncio.to_thread(listed, client(pods, 3), "all") >= set(acknowledged)
 
 
-def shard_files(pods: PodProcesses, pod: int, volume: int = 0) -> list[Path]:
+async def shard_files(pods: PodProcesses, pod: int, volume: int = 0) -> list[Path]:
+    """Once all of them are in their places: those that were just committed are moved there soon."""
     drive = pods.drive_path(pod, volume)
-    return sorted(path for folder in ("shards", "staging") for path in (drive / folder).rglob("*") if path.is_file())
+    while any(path.is_file() for path in (drive / "staging").rglob("*")):
+        await asyncio.sleep(0.1)
+    return sorted(path for path in (drive / "shards").rglob("*") if path.is_file())
 
 
 async def test_a_flipped_byte_and_a_deleted_drive_folder_are_read_around(pods: PodProcesses) -> None:
     written = await asyncio.to_thread(write_all, client(pods, 0), "rot", 32)
     flipped = 0
-    for path in shard_files(pods, 1):
+    for path in await shard_files(pods, 1):
         data = bytearray(path.read_bytes())
         data[len(data) // 3] ^= 0x40
         path.write_bytes(data)
