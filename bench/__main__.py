@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import re
 import shutil
@@ -18,7 +19,7 @@ import uvloop
 from bench import nothing, plot, report
 from bench.client import RequestFailed, Sample, drive
 from bench.target import Target, of_peer, of_pods
-from bench.workloads import Workload, make_bucket, remove, workloads
+from bench.workloads import Workload, make_bucket, remove, set_opaque_etags, workloads
 from holdfast_server.testing.pods import PodProcesses
 
 Geometry = tuple[int, int, int]
@@ -44,6 +45,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workload", action="append", default=[], help="only those whose name contains this")
     parser.add_argument("--peer", action="append", default=[], type=of_peer, metavar="NAME=URL[+URL…],KEY,SECRET,PID…")
     parser.add_argument("--peers-only", action="store_true", help="start no pods")
+    parser.add_argument(
+        "--opaque-etags", action="store_true", help="each tenant a second time, with a bucket that has them"
+    )
     parser.add_argument("--ceiling", action="store_true", help="an endpoint without a store in turn with the others")
     parser.add_argument("--rest", type=float, default=10.0, metavar="SECONDS", help="measured without requests; 0: not")
     parser.add_argument("--prepare-only", action="store_true", help="write what is read, and measure nothing")
@@ -109,18 +113,24 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     result |= {"rows": [], "rest": []}
     with ExitStack() as stack:
         targets = []
-        for servers, volumes, parity in geometries:
+        opaque: list[Target] = []
+        kinds = (False, True) if options.opaque_etags else (False,)
+        for (servers, volumes, parity), is_opaque in itertools.product(geometries, kinds):
             size = servers * volumes
-            folder = options.directory / f"pods-{servers}x{volumes}-{parity}"
+            folder = options.directory / f"pods-{servers}x{volumes}-{parity}{'-opaque' if is_opaque else ''}"
             shutil.rmtree(folder, ignore_errors=True)
             pods = PodProcesses(folder, servers=servers, volumes=volumes, set_size=size, parity=parity)
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             stack.callback(pods.stop)
             await pods.start_all()
-            targets.append(of_pods(f"Holdfast {size - parity}+{parity}", pods))
+            name = f"Holdfast {size - parity}+{parity}{', opaque ETags' if is_opaque else ''}"
+            targets.append(of_pods(name, pods))
+            opaque += [targets[-1]] if is_opaque else []
         targets += options.peer
         for target in targets:
             await make_bucket(target)
+        for target in opaque:
+            await set_opaque_etags(target)
         stores = list(targets)
         if options.ceiling:
             targets.append(stack.enter_context(nothing.running()))

@@ -6,14 +6,20 @@ that ran before, it is taken as it is.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from bench.client import Connection, Operation, RequestFailed, drive
 from bench.target import Target
+from holdfast_server.contract.buckets import BucketEtag
+from holdfast_server.contract.names import ADMIN_PREFIX
 
 BUCKET = "bench"
 SMALL_BYTES = 4 << 10
@@ -31,6 +37,8 @@ LOKI_READERS = 150
 PAGE_KEYS = 1000
 KEYS_PER_PREFIX = 10
 SETUP_SECONDS = 900.0
+KNOWN_SECONDS = 60.0
+"""Pods that have just been started find each other."""
 
 MIX = "GHGPGHGDGHGPGHGDGHHP"
 """45 % GET, 30 % HEAD, 15 % PUT, 10 % DELETE, spread evenly."""
@@ -56,6 +64,25 @@ async def make_bucket(target: Target) -> None:
     except RequestFailed as error:
         if "BucketAlready" not in str(error):
             raise
+    finally:
+        await connection.close()
+
+
+async def set_opaque_etags(target: Target) -> None:
+    """Of that bucket, once its pods know each other.  Raises RequestFailed."""
+    connection = Connection(target, 0)
+    path, wanted = f"{ADMIN_PREFIX}/buckets/{BUCKET}/etag", msgspec.json.encode(BucketEtag(etag="Opaque"))
+    end = time.monotonic() + KNOWN_SECONDS
+    try:
+        while True:
+            try:
+                await connection.request("PUT", path, body=wanted)
+            except RequestFailed as error:
+                if "503" not in str(error) or time.monotonic() > end:
+                    raise
+                await asyncio.sleep(0.5)
+            else:
+                return
     finally:
         await connection.close()
 

@@ -15,8 +15,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,20 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from holdfast_server.main import run as holdfast
 from holdfast_server.testing.boto import client_of, endpoint_of
 from holdfast_server.testing.clients import table
-from holdfast_server.testing.clients.driver import Driver
-from holdfast_server.testing.clients.operations import Bench, run_all
+from holdfast_server.testing.clients.driver import Driver, NotOffered
+from holdfast_server.testing.clients.operations import (
+    HARD_KEY,
+    SMALL_BYTES,
+    Bench,
+    copy,
+    get,
+    multipart,
+    put,
+    run_all,
+)
 from holdfast_server.testing.pods import PodProcesses
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +47,8 @@ DOCUMENT = ROOT / "docs/s3-compatibility.md"
 OTHER_PYTHON = os.environ.get("HOLDFAST_CLIENTS_PYTHON") or str(Path(sys.executable).parents[1] / "clients/bin/python")
 S5CMD = os.environ.get("HOLDFAST_S5CMD", "s5cmd")
 WRITE = "HOLDFAST_WRITE_CLIENT_TABLE" in os.environ
+KNOWN_SECONDS = 120.0
+"""Pods that have just been started find each other."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,8 @@ PROGRAMS = [
     Program("minio-js", "minio_js.mjs", "node", "node_modules/minio"),
     Program("aws-sdk-js v3", "aws_sdk_js.mjs", "node", "node_modules/@aws-sdk/client-s3"),
 ]
+COMPARING = [program for program in PROGRAMS if program.name != "awscli"]
+"""Those that may compare ETags in a way of their own; awscli does as boto3 does, and takes its time."""
 
 
 class Boto3Reference:
@@ -124,6 +139,18 @@ def environment_of(pods: PodProcesses, pod: int, home: Path) -> dict[str, str]:
     }
 
 
+@contextmanager
+def driven(program: Program, pods: PodProcesses, folder: Path) -> Iterator[Driver]:
+    """The client at work, with a pod of its own."""
+    command = [program.interpreter, str(CLIENTS / program.file)]
+    pod = 1 + PROGRAMS.index(program) % 3
+    client = Driver(command, environment_of(pods, pod, folder), folder / "log")
+    try:
+        yield client
+    finally:
+        client.end()
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_a_client_does_what_its_row_says(
@@ -131,25 +158,50 @@ def test_a_client_does_what_its_row_says(
 ) -> None:
     if not program.installed:
         pytest.skip(f"{program.name} is not installed")
-    number = PROGRAMS.index(program)
-    bucket = f"client-{number}"
+    bucket = f"client-{PROGRAMS.index(program)}"
     for name in (bucket, f"{bucket}-versions"):
         reference.s3.create_bucket(Bucket=name)
     reference.s3.put_bucket_versioning(Bucket=f"{bucket}-versions", VersioningConfiguration={"Status": "Enabled"})
-    command = [program.interpreter, str(CLIENTS / program.file)]
-    client = Driver(command, environment_of(pods, 1 + number % 3, tmp_path), tmp_path / "log")
-    try:
+    with driven(program, pods, tmp_path) as client:
         version = client.call("version")
         assert isinstance(version, str)
         cells, reasons = run_all(Bench(client, reference, tmp_path, bucket, f"{bucket}-versions"))
-    finally:
-        client.end()
     rows, versions = ran
     rows[program.name], versions[program.name] = cells, version
     if WRITE:
         print("\n".join(reasons))
         return
     assert cells == table.rows_of(DOCUMENT.read_text())[program.name], "\n".join(reasons)
+
+
+@pytest.fixture(scope="module")
+def opaque_bucket(pods: PodProcesses, reference: Boto3Reference) -> str:
+    """Its ETags are no MD5s."""
+    reference.s3.create_bucket(Bucket="opaque")
+    keys = {"AWS_ACCESS_KEY_ID": pods.access_key, "AWS_SECRET_ACCESS_KEY": pods.secret_key}
+    command = ["admin", "bucket", "etag", "opaque", "--set", "Opaque"]
+    end = time.monotonic() + KNOWN_SECONDS
+    while holdfast(command, {"AWS_ENDPOINT_URL_S3": pods.endpoint(0), **keys}):
+        assert time.monotonic() < end, "not every pod is known to every other"
+        time.sleep(0.2)
+    return "opaque"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("program", COMPARING, ids=lambda program: program.name)
+def test_a_client_takes_opaque_etags(
+    program: Program, pods: PodProcesses, reference: Boto3Reference, opaque_bucket: str, tmp_path: Path
+) -> None:
+    """What it reads, writes, copies and makes of parts, where none of these has an MD5 but those it sends."""
+    if not program.installed:
+        pytest.skip(f"{program.name} is not installed")
+    with driven(program, pods, tmp_path) as client:
+        bench = Bench(client, reference, tmp_path, opaque_bucket, "")
+        for operation in (put, get, multipart, copy):
+            with suppress(NotOffered):
+                operation(bench)
+    head = reference.s3.head_object(Bucket=opaque_bucket, Key=f"get/{SMALL_BYTES} {HARD_KEY}")
+    assert head["ETag"].endswith('-1"'), "what it was given to read"
 
 
 @pytest.mark.timeout(600)

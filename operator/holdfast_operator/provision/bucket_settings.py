@@ -1,4 +1,5 @@
-"""A bucket's declared versioning, lock, ownership, tags, CORS rules and policy, as S3 takes and shows them.  Pure.
+"""A bucket's declared settings (versioning, lock, tags, CORS rules, ETags, policy …) as S3 and the admin API take and
+show them.  Pure.
 
 A field that is not declared is not managed: clients may set it as they like.  One that is declared is kept as
 declared; declared empty, it is taken away.  What the store shows is compared by meaning, not by its text.
@@ -10,8 +11,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from xml.etree import ElementTree
 
+import msgspec
+
 from holdfast_operator.provision.bucket_limits import lifecycle_document, quota_document
 from holdfast_operator.tenant.spec import BucketEncryptionSpec, BucketSpec, CorsRule, ObjectLockSpec
+from holdfast_server.contract.buckets import BucketEtag
 
 VERSIONING, OWNERSHIP, TAGGING, CORS, POLICY = "versioning", "ownershipControls", "tagging", "cors", "policy"
 OBJECT_LOCK = "object-lock"
@@ -20,6 +24,7 @@ LIFECYCLE = "lifecycle"
 """The sub-resources."""
 QUOTA = "quota"
 OWNER = "owner"
+ETAG = "etag"
 """Of the admin API."""
 ABSENT_CODES = frozenset(
     {
@@ -63,6 +68,8 @@ def settings_of(bucket: BucketSpec) -> dict[str, bytes | None]:
         wanted[LIFECYCLE] = lifecycle_document(bucket.lifecycle) if bucket.lifecycle else None
     if bucket.quota is not None:
         wanted[QUOTA] = quota_document(bucket.quota)
+    if bucket.etag is not None:
+        wanted[ETAG] = msgspec.json.encode(BucketEtag(etag=bucket.etag))
     if bucket.policy is not None:
         wanted[POLICY] = json.dumps(bucket.policy, sort_keys=True).encode() if bucket.policy else None
     return wanted
@@ -85,7 +92,7 @@ def same(setting: str, wanted: bytes | None, there: bytes | None) -> bool:
     if wanted is None or there is None:
         return wanted is there
     try:
-        if setting in (POLICY, QUOTA, OWNER):
+        if setting in (POLICY, QUOTA, OWNER, ETAG):
             return bool(json.loads(wanted) == json.loads(there))
         return list(_leaves(ElementTree.fromstring(wanted))) == list(_leaves(ElementTree.fromstring(there)))
     except (ValueError, ElementTree.ParseError):

@@ -21,7 +21,7 @@ from botocore.credentials import Credentials
 from holdfast_operator.credentials import KeyPair
 from holdfast_operator.observe.trust import PLAIN, Reach
 from holdfast_operator.provision.bucket_limits import shown_quota
-from holdfast_operator.provision.bucket_settings import ABSENT_CODES, OWNER, QUOTA
+from holdfast_operator.provision.bucket_settings import ABSENT_CODES, ETAG, OWNER, QUOTA
 from holdfast_server.contract import admin, names
 
 CALL_TIMEOUT_SECONDS = 10.0
@@ -57,7 +57,7 @@ class StoreClient(Protocol):
         """StoreRefused with code BucketNotEmpty where it holds anything."""
 
     async def bucket_setting(self, name: str, setting: str) -> bytes | None:
-        """The document of a sub-resource, or the quota (see `bucket_settings`); None where there is none."""
+        """The document of a sub-resource, or of the admin API (see `bucket_settings`); None where there is none."""
 
     async def put_bucket_setting(self, name: str, setting: str, document: bytes | None) -> None:
         """None takes it away."""
@@ -109,10 +109,10 @@ class HttpStoreClient:
 
     async def bucket_setting(self, name: str, setting: str) -> bytes | None:
         if setting == QUOTA:
-            answer = await self._call("GET", _quota_path(name))
+            answer = await self._call("GET", _setting_path(name, setting))
             return _decoded_quota(answer)
-        if setting == OWNER:
-            return await self._call("GET", _owner_path(name))
+        if setting in (OWNER, ETAG):
+            return await self._call("GET", _setting_path(name, setting))
         try:
             return await self._call("GET", f"/{quote(name)}?{setting}")
         except StoreRefused as error:
@@ -121,8 +121,8 @@ class HttpStoreClient:
             raise
 
     async def put_bucket_setting(self, name: str, setting: str, document: bytes | None) -> None:
-        paths = {QUOTA: _quota_path(name), OWNER: _owner_path(name)}
-        path = paths.get(setting, f"/{quote(name)}?{setting}")
+        is_admin = setting in (QUOTA, OWNER, ETAG)
+        path = _setting_path(name, setting) if is_admin else f"/{quote(name)}?{setting}"
         await self._call("DELETE" if document is None else "PUT", path, document or b"")
 
     async def put_policy(self, name: str, document: Mapping[str, Any]) -> None:
@@ -231,12 +231,9 @@ def _decoded_quota(answer: bytes) -> bytes | None:
         raise StoreUnavailable(f"an answer cannot be read: {error}") from error
 
 
-def _quota_path(bucket: str) -> str:
-    return f"{_admin_path('buckets', bucket)}/quota"
-
-
-def _owner_path(bucket: str) -> str:
-    return f"{_admin_path('buckets', bucket)}/owner"
+def _setting_path(bucket: str, setting: str) -> str:
+    """Of one that is the admin API's."""
+    return f"{_admin_path('buckets', bucket)}/{setting}"
 
 
 def _admin_path(collection: str, name: str) -> str:

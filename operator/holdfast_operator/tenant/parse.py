@@ -50,11 +50,13 @@ from holdfast_operator.tenant.spec import (
     VolumeClaim,
 )
 from holdfast_server.contract import geometry, names
+from holdfast_server.contract.buckets import DEFAULT_ETAG_FORM, EtagForm
 from holdfast_server.contract.config import DEFAULT_OBJECT_OWNERSHIP, ObjectOwnership
 
 _RETENTIONS = ("Retain", "Delete")
 _VERSIONING = ("Enabled", "Suspended")
 _OBJECT_OWNERSHIPS: tuple[str, ...] = get_args(ObjectOwnership)
+_ETAG_FORMS: tuple[str, ...] = get_args(EtagForm)
 _RESERVED_ENVIRONMENT = ("POD_NAME", "POD_IP")
 
 
@@ -317,6 +319,7 @@ def _bucket(fields: Fields) -> BucketSpec:
         else None,
         lifecycle=parse_lifecycle(fields) if fields.has("lifecycle") else None,
         quota=parse_quota(fields.child("quota")) if fields.has("quota") else None,
+        etag=cast(EtagForm, fields.choice("etag", _ETAG_FORMS, DEFAULT_ETAG_FORM)) if fields.has("etag") else None,
         policy=fields.mapping("policy") if fields.has("policy") else None,
     )
     if bucket.tags is not None and len(bucket.tags) > limits.MAX_BUCKET_TAGS:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from holdfast_server.contract import geometry, names
+from holdfast_server.contract.buckets import EtagForm
 from holdfast_server.contract.config import DEFAULT_OBJECT_OWNERSHIP, ObjectOwnership
 
 Spread = Literal["Preferred", "Required", "Disabled"]
@@ -139,6 +140,8 @@ class BucketSpec:
     cors: tuple[CorsRule, ...] | None = None
     lifecycle: tuple[LifecycleRule, ...] | None = None
     quota: QuotaSpec | None = None
+    etag: EtagForm | None = None
+    """What ETags it gives; None: not managed, and MD5 where nobody has set it."""
     policy: Mapping[str, Any] | None = None
 
 

@@ -1,17 +1,22 @@
-"""The admin API's requests about buckets: what each holds, its quota, and whose it is."""
+"""The admin API's requests about buckets: what each holds, its quota, its ETags, and whose it is."""
 
 from __future__ import annotations
 
 import msgspec
 
 from holdfast_server.admin.identity_requests import account_fault
-from holdfast_server.api.bucket_record import BucketRecord, Quota
+from holdfast_server.api.bucket_record import OPAQUE, BucketRecord, Quota
 from holdfast_server.api.bucket_settings import change_named_bucket, named_bucket
 from holdfast_server.api.buckets import all_buckets
 from holdfast_server.api.services import Services
-from holdfast_server.contract.buckets import BucketInfo, BucketOwner, BucketQuota, TenantUsage
+from holdfast_server.contract.buckets import BucketEtag, BucketInfo, BucketOwner, BucketQuota, TenantUsage
 from holdfast_server.objects.port import ObjectError
 from holdfast_server.s3.errors import S3Error
+
+_OLDER_POD = (
+    "Before a bucket gets opaque ETags, every pod must be reachable and run a release that knows of them: others "
+    "cannot complete uploads to it."
+)
 
 
 class BucketRequests:
@@ -77,6 +82,28 @@ class BucketRequests:
         if fault:
             raise S3Error("InvalidArgument", fault)
         await change_named_bucket(self._services, name, lambda bucket: msgspec.structs.replace(bucket, account=account))
+
+    async def etag(self, name: str) -> BucketEtag:
+        """Raises BucketGone, Unavailable."""
+        bucket = await named_bucket(self._services, name)
+        return BucketEtag(etag="Opaque" if bucket.has_opaque_etags else "MD5")
+
+    async def put_etag(self, name: str, body: bytes) -> None:
+        """Of what is written from then on.  Raises InvalidArgument, ServiceUnavailable, BucketGone, BucketBusy,
+        Unavailable, Conflict."""
+        try:
+            asked = msgspec.json.decode(body, type=BucketEtag).etag
+        except msgspec.MsgspecError as error:
+            raise S3Error("InvalidArgument", str(error)) from error
+
+        def with_etags(bucket: BucketRecord) -> BucketRecord:
+            if asked == "MD5":
+                return msgspec.structs.replace(bucket, etags="")
+            if not bucket.has_opaque_etags and not self._services.every_pod_takes_opaque_etags():
+                raise S3Error("ServiceUnavailable", _OLDER_POD)
+            return msgspec.structs.replace(bucket, etags=OPAQUE)
+
+        await change_named_bucket(self._services, name, with_etags)
 
     async def _set(self, name: str, quota: Quota) -> None:
         wanted = None if quota == Quota() else quota

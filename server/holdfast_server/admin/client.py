@@ -31,7 +31,7 @@ from holdfast_server.contract.admin import (
     UserInfo,
     UserSpec,
 )
-from holdfast_server.contract.buckets import BucketInfo, BucketQuota
+from holdfast_server.contract.buckets import BucketEtag, BucketInfo, BucketQuota, EtagForm
 from holdfast_server.s3.signing import KeyPair, sign_headers
 
 TIMEOUT_SECONDS = 20.0
@@ -117,6 +117,12 @@ class AdminClient:
 
     def put_bucket_quota(self, name: str, quota: BucketQuota) -> None:
         self._call("PUT", f"/buckets/{_segment(name)}/quota", msgspec.json.encode(quota))
+
+    def bucket_etag(self, name: str) -> BucketEtag:
+        return self._get(f"/buckets/{_segment(name)}/etag", BucketEtag)
+
+    def put_bucket_etag(self, name: str, etag: EtagForm) -> None:
+        self._call("PUT", f"/buckets/{_segment(name)}/etag", msgspec.json.encode(BucketEtag(etag=etag)))
 
     def remove_bucket_quota(self, name: str) -> None:
         self._call("DELETE", f"/buckets/{_segment(name)}/quota")

@@ -85,6 +85,13 @@ class AdminApi:
                 _require(identity, "admin:SetBucketOwner")
                 await self._buckets.put_owner(name, await read())
                 return _done()
+            case ("GET", ["buckets", name, "etag"]):
+                _require(identity, "admin:GetBucketEtag")
+                return _json(await self._buckets.etag(name))
+            case ("PUT", ["buckets", name, "etag"]):
+                _require(identity, "admin:SetBucketEtag")
+                await self._buckets.put_etag(name, await read())
+                return _done()
             case ("GET", ["heal"]):
                 _require(identity, "admin:Heal")
                 return _json(await self._heal.status())

@@ -46,6 +46,10 @@ PREPARING = "Preparing"
 """As SUSPENDED; not every pod may have read so much yet (`versioning`)."""
 
 
+OPAQUE = "Opaque"
+"""Of ETags: see `etags`."""
+
+
 class PublicAccessBlock(msgspec.Struct, frozen=True, kw_only=True):
     """What a bucket does not give to everybody, whatever its policy and grants say."""
 
@@ -103,12 +107,18 @@ class BucketRecord(msgspec.Struct, frozen=True, kw_only=True):
     """ENABLED or PREPARING; empty where there is no locking.  Never taken back."""
     default_retention: DefaultRetention | None = None
     """Of new objects whose writer asks for none."""
+    etags: str = ""
+    """Of objects that are written: OPAQUE, or their MD5."""
     unknown: dict[str, Any] = {}
     """Members of the document that only a later release knows; no member of it themselves."""
 
     @property
     def deleting(self) -> bool:
         return self.state == DELETING
+
+    @property
+    def has_opaque_etags(self) -> bool:
+        return self.etags == OPAQUE
 
     @property
     def keeps(self) -> Versioning:

@@ -98,7 +98,8 @@ async def upload_part(call: Call) -> Response:
     number = parse_part_number(call.query["partNumber"])
     upload_id = upload_id_of(call.query)
     async with call.writing() as lease:
-        payload = payload_of(call.headers, call.context, max_size_bytes=MAX_PART_SIZE_BYTES)
+        with_md5 = not lease.bucket.has_opaque_etags
+        payload = payload_of(call.headers, call.context, with_md5=with_md5, max_size_bytes=MAX_PART_SIZE_BYTES)
         upload = await open_upload(call, lease.bucket, upload_id)
         require_part_integrity(call, lease.bucket, upload)
         seal, sealed = seal_of_part(call, lease.bucket, upload)

@@ -32,7 +32,7 @@ async def put_object(call: Call) -> Response:
     async with call.writing() as lease:
         headers = new_object_headers(call, lease.bucket)
         condition = object_condition(parse_write_condition(call.headers))
-        payload = payload_of(call.headers, call.context)
+        payload = payload_of(call.headers, call.context, with_md5=not lease.bucket.has_opaque_etags)
         seal, sealed = await seal_of_new_object(call, lease.bucket)
         redundancy = await redundancy_of(call, lease.bucket, headers)
         body = WireBody(payload, call.body, lease, headers, seal=seal)

@@ -11,10 +11,11 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from holdfast_server.api.buckets_cache import WriteLease
+from holdfast_server.api.etags import BodyEtag, etag_of
 from holdfast_server.api.services import IncomingBody
 from holdfast_server.api.stored_headers import TYPE
 from holdfast_server.objects.port import Attributes, Digest, Filler, Reader
-from holdfast_server.s3.checksums import ALGORITHMS, FULL_OBJECT, Algorithm, encode_checksum
+from holdfast_server.s3.checksums import FULL_OBJECT, Algorithm, encode_checksum
 from holdfast_server.s3.payload import Payload
 from holdfast_server.sealing.envelope import Seal
 
@@ -26,7 +27,7 @@ class WireBody:
     """The payload of a PutObject or UploadPart.
 
     `algorithm`, if given, is computed though the client sent no checksum of it (parts of an upload that was
-    begun with one).
+    begun with one).  Where the payload is not hashed with MD5 its ETag is as the bucket has it (`etags`).
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class WireBody:
         self.filler: Filler | None = self if payload.is_plain else None
         self._extra = algorithm.new() if algorithm is not None else None
         self.size_bytes: int | None = payload.size_bytes
-        self.digests: Sequence[Digest] = (*payload.digests, *([self._extra] if self._extra is not None else []))
+        self._etag = None if payload.has_md5 else BodyEtag(lease.bucket)
+        added = [digest for digest in (self._extra, self._etag) if digest is not None]
+        self.digests: Sequence[Digest] = (*payload.digests, *added)
 
     async def fill(self, targets: Sequence[memoryview]) -> None:
         """See `Filler`."""
@@ -74,13 +77,9 @@ class WireBody:
         elif self._algorithm is not None and self._extra is not None:
             checksums = {self._algorithm.name: encode_checksum(self._extra.digest()), TYPE: FULL_OBJECT}
         self._lease.confirm()
-        etag, kept = etag_of(result.md5_hex, self._seal), self._lease.kept(self._headers)
+        etag = etag_of(result.md5_hex, self._seal) if self._etag is None else self._etag.finish(self._seal)
+        kept = self._lease.kept(self._headers)
         return Attributes(etag=etag, headers=kept, checksums=checksums, versioning=self._lease.keeps)
-
-
-def etag_of(md5_hex: str, seal: Seal | None) -> str:
-    """Of bytes that are stored with that seal."""
-    return md5_hex if seal is None else seal.etag(md5_hex)
 
 
 class CopyBody:
@@ -103,11 +102,11 @@ class CopyBody:
         self._lease = lease
         self._headers = dict(headers)
         self._algorithm = algorithm
-        self._md5 = ALGORITHMS["MD5"].new()
+        self._etag = BodyEtag(lease.bucket)
         self._checksum = algorithm.new() if algorithm is not None else None
         self._size_bytes = size_bytes
         self.size_bytes: int | None = size_bytes
-        self.digests: Sequence[Digest] = (self._md5, *([self._checksum] if self._checksum is not None else []))
+        self.digests: Sequence[Digest] = (self._etag, *([self._checksum] if self._checksum is not None else []))
 
     async def chunks(self) -> AsyncIterator[bytes | memoryview]:
         if self._size_bytes:
@@ -120,5 +119,5 @@ class CopyBody:
         if self._algorithm is not None and self._checksum is not None:
             checksums = {self._algorithm.name: encode_checksum(self._checksum.digest()), TYPE: FULL_OBJECT}
         self._lease.confirm()
-        etag, kept = etag_of(self._md5.digest().hex(), self._seal), self._lease.kept(self._headers)
+        etag, kept = self._etag.finish(self._seal), self._lease.kept(self._headers)
         return Attributes(etag=etag, headers=kept, checksums=checksums, versioning=self._lease.keeps)

@@ -16,17 +16,17 @@ from holdfast_server.api.authentication import admit, note_failure
 from holdfast_server.api.buckets_cache import WriteLease
 from holdfast_server.api.call import Call
 from holdfast_server.api.encryption import seal_of_new_object
+from holdfast_server.api.etags import BodyEtag
 from holdfast_server.api.identities import Identities
 from holdfast_server.api.lifecycle import expiry_of
 from holdfast_server.api.new_object import new_object_headers
-from holdfast_server.api.payload_body import etag_of
 from holdfast_server.api.redundancy import redundancy_of
 from holdfast_server.api.stored_headers import TYPE, checksum_headers
 from holdfast_server.api.version_ids import version_headers
 from holdfast_server.auth.principal import ANONYMOUS, Credentials, Principal
 from holdfast_server.objects.port import Attributes, Digest, Filler, Record
 from holdfast_server.s3 import checksums
-from holdfast_server.s3.checksums import ALGORITHMS, FULL_OBJECT, ChecksumRequest
+from holdfast_server.s3.checksums import FULL_OBJECT, ChecksumRequest
 from holdfast_server.s3.documents_out import document
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.headers import quote_etag
@@ -99,12 +99,12 @@ class FormBody:
         self._headers = dict(headers)
         self._checksum = checksum
         self._least, self._most = size_range
-        self._md5 = ALGORITHMS["MD5"].new()
+        self._etag = BodyEtag(lease.bucket)
         self._extra = checksum.algorithm.new() if checksum is not None else None
         self._received = 0
         self.size_bytes: int | None = None
         self.filler: Filler | None = None
-        self.digests: Sequence[Digest] = (self._md5, *([self._extra] if self._extra is not None else []))
+        self.digests: Sequence[Digest] = (self._etag, *([self._extra] if self._extra is not None else []))
 
     async def chunks(self) -> AsyncIterator[bytes | memoryview]:
         async for piece in self._upload.file():
@@ -123,7 +123,7 @@ class FormBody:
             checksums.check_digest(self._checksum.algorithm, self._checksum.expected, digest)
             found = {self._checksum.algorithm.name: checksums.encode_checksum(digest), TYPE: FULL_OBJECT}
         self._lease.confirm()
-        etag, kept = etag_of(self._md5.digest().hex(), self._seal), self._lease.kept(self._headers)
+        etag, kept = self._etag.finish(self._seal), self._lease.kept(self._headers)
         return Attributes(etag=etag, headers=kept, checksums=found, versioning=self._lease.keeps)
 
 

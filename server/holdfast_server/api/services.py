@@ -107,6 +107,8 @@ class Services:
     """The same of versions with less redundancy than their erasure set."""
     every_pod_in_reach_reduces: Callable[[], bool] = lambda: True
     """The same, but for pods that cannot be reached."""
+    every_pod_takes_opaque_etags: Callable[[], bool] = lambda: True
+    """Whether every pod of the tenant is reachable and completes uploads whose parts' ETags are no MD5s."""
     sealing: SealingKeys = field(default_factory=SealingKeys)
     every_pod_knows_iam: Callable[[], bool] = lambda: True
     """The same of identities that clients make."""

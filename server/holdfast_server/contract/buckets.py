@@ -6,16 +6,20 @@ PUT    /buckets/{name}/quota        ← BucketQuota        in force on every pod
 DELETE /buckets/{name}/quota                             204 also where there is none; 404 without the bucket
 GET    /buckets/{name}/owner        → BucketOwner
 PUT    /buckets/{name}/owner        ← BucketOwner        the objects that are the bucket owner's are the new one's
+GET    /buckets/{name}/etag         → BucketEtag
+PUT    /buckets/{name}/etag         ← BucketEtag         of what is written from then on; 503 while a pod does not know
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 MAX_QUOTA_SIZE_BYTES = 1 << 60
 MAX_QUOTA_OBJECTS = 1 << 50
+EtagForm = Literal["MD5", "Opaque"]
+DEFAULT_ETAG_FORM: EtagForm = "MD5"
 
 
 class BucketQuota(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -30,6 +34,12 @@ class BucketQuota(msgspec.Struct, frozen=True, kw_only=True, rename="camel", for
 class BucketOwner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     account: str
     """Empty: the tenant's own."""
+
+
+class BucketEtag(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    etag: EtagForm
+    """What the ETag of a body is that is not small, and whose MD5 its client has not sent: its MD5, or something that
+    costs less and does not look like one (docs/decisions/0015-opaque-etags.md)."""
 
 
 class BucketInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

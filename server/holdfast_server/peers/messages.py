@@ -51,6 +51,8 @@ LIST_PAGES_FEATURE = "list-pages"
 """It answers a listing in columns."""
 COMMIT_MANY_FEATURE = "commit-many"
 """It takes several commits in one call."""
+OPAQUE_ETAGS_FEATURE = "opaque-etags"
+"""It completes an upload though ETags of its parts are no MD5s."""
 FEATURES = (
     VERSIONS_FEATURE,
     LOCKS_FEATURE,
@@ -60,6 +62,7 @@ FEATURES = (
     REDUCED_FEATURE,
     LIST_PAGES_FEATURE,
     COMMIT_MANY_FEATURE,
+    OPAQUE_ETAGS_FEATURE,
 )
 """Of this release."""
 

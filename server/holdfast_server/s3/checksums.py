@@ -26,6 +26,8 @@ Buffer = bytes | bytearray | memoryview
 COMPOSITE = "COMPOSITE"
 FULL_OBJECT = "FULL_OBJECT"
 HEADER_PREFIX = "x-amz-checksum-"
+OPAQUE_SUFFIX = "-1"
+"""Ends an ETag that is no MD5, though its object was not made of parts."""
 
 
 class Digest(Protocol):
@@ -228,6 +230,7 @@ def combine_parts(algorithm: Algorithm, kind: str, parts: Sequence[tuple[bytes, 
 
 
 def multipart_etag(part_etags: Sequence[str]) -> str:
-    """The ETag of a multipart object: MD5 over the parts' MD5s (bare hex ETags), with `-N`."""
-    whole = hashlib.md5(b"".join([bytes.fromhex(etag) for etag in part_etags]), usedforsecurity=False)
+    """The ETag of a multipart object: MD5 over the digests in its parts' ETags (bare hex, or opaque), with `-N`."""
+    digests = [bytes.fromhex(etag.removesuffix(OPAQUE_SUFFIX)) for etag in part_etags]
+    whole = hashlib.md5(b"".join(digests), usedforsecurity=False)
     return f"{whole.hexdigest()}-{len(part_etags)}"

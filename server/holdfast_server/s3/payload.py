@@ -33,7 +33,7 @@ class PayloadResult(msgspec.Struct, frozen=True):
 
     size_bytes: int
     md5_hex: str
-    """The ETag of an object or part; empty where MD5 was not wanted."""
+    """Empty where it was neither wanted nor promised."""
     checksum_algorithm: str = ""
     """`CRC32C`; empty where the client sent no checksum."""
     checksum: str = ""
@@ -89,6 +89,11 @@ class Payload:
                 raise S3Error("EntityTooLarge", MaxSizeAllowed=self.max_size_bytes)
             raise S3Error("IncompleteBody", "The body is longer than was declared.")
         return views
+
+    @property
+    def has_md5(self) -> bool:
+        """Whether the MD5 is among the digests, wanted or promised."""
+        return "MD5" in self._digests
 
     @property
     def is_plain(self) -> bool:

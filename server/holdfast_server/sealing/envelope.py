@@ -6,7 +6,7 @@ Authenticated with it are the method, the master key's name, the bucket's id, th
 context: a wrapped key that is put into another object's record does not open there.
 
 From an object's key come the key of each extent (by what names its shards, and the part's number), the ETag of what
-must not show the md5 of its content, and the *ties* of a multipart object: an authentication of which parts it has, in
+must not show a digest of its content, and the *ties* of a multipart object: an authentication of which parts it has, in
 which order.  The key of the ties alone is kept in the clear while an upload is open, because completing it needs no
 customer key; it goes with the upload.  Pure: random bytes come in as arguments.
 """
@@ -70,11 +70,11 @@ class Seal(NamedTuple):
     def __repr__(self) -> str:
         return f"Seal({self.sealing.method}, …)"
 
-    def etag(self, md5_hex: str) -> str:
-        """The ETag of bytes with that md5: itself only where S3 says so."""
+    def etag(self, digest_hex: str) -> str:
+        """The ETag of bytes with that digest: itself only where S3 says so."""
         if self.sealing.method == SSE_S3:
-            return md5_hex
-        return hmac.digest(self.key, _ETAG + md5_hex.encode(), hashlib.sha256)[:_ETAG_SIZE_BYTES].hex()
+            return digest_hex
+        return hmac.digest(self.key, _ETAG + digest_hex.encode(), hashlib.sha256)[:_ETAG_SIZE_BYTES].hex()
 
 
 def new_seal(sealing: Sealing, master_key: bytes, bucket_id: bytes, key: str, random_bytes: bytes) -> Seal:

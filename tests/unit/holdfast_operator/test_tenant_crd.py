@@ -15,6 +15,7 @@ from holdfast_operator.kube.cache import SCOPES
 from holdfast_operator.kube.port import CLAIM, EVENT, KINDS, LEASE
 from holdfast_operator.tenant import limits
 from holdfast_operator.tenant.parse import parse_tenant
+from holdfast_server.contract.buckets import EtagForm
 from holdfast_server.contract.config import ObjectOwnership
 
 ROOT = Path(__file__).parents[3]
@@ -119,6 +120,7 @@ def test_the_bounds_are_those_of_the_code() -> None:
     assert identity["supplementalGroups"]["maxItems"] == limits.MAX_GROUPS
     ownership = SPEC["buckets"]["items"]["properties"]["objectOwnership"]
     assert ownership["enum"] == SPEC["objectOwnership"]["enum"] == list(get_args(ObjectOwnership))
+    assert SPEC["buckets"]["items"]["properties"]["etag"]["enum"] == list(get_args(EtagForm))
     user = SPEC["users"]["items"]["properties"]
     assert user["policies"]["maxItems"] == limits.MAX_USER_POLICIES
     assert user["account"]["maxLength"] == limits.MAX_ACCOUNT_NAME_SIZE

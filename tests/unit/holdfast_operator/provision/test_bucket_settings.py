@@ -69,6 +69,19 @@ async def test_declared_object_ownership_is_set_and_kept_as_declared(store: Http
     assert await store.bucket_setting("b01", OWNERSHIP) is None, "what is not declared is left alone"
 
 
+async def test_declared_etags_are_set_and_kept_as_declared(store: HttpStoreClient) -> None:
+    opaque = BucketSpec("b01", etag="Opaque")
+    assert (await execute(plan_of(BucketSpec("b01")), store)).complete
+    assert await find_drift(plan_of(opaque), store) == ("etag of bucket b01 was changed",)
+    assert (await execute(plan_of(opaque), store)).complete
+    assert await find_drift(plan_of(opaque), store) == ()
+    assert await find_drift(plan_of(BucketSpec("b01", etag="MD5")), store) == ("etag of bucket b01 was changed",)
+    assert (await execute(plan_of(BucketSpec("b01")), store)).complete
+    assert await find_drift(plan_of(opaque), store) == (), "what is not declared is left alone"
+    assert (await execute(plan_of(BucketSpec("b01", etag="MD5")), store)).complete
+    assert await find_drift(plan_of(opaque), store) == ("etag of bucket b01 was changed",)
+
+
 async def test_a_refused_setting_is_told_and_holds_up_no_other(store: HttpStoreClient) -> None:
     await execute(plan_of(BucketSpec("b01", object_ownership="ObjectWriter")), store)
     await store.put_bucket_setting("b01", "acl", PUBLIC_GRANT)

@@ -82,6 +82,7 @@ def test_a_buckets_settings_are_read_and_their_absence_kept_apart_from_emptiness
     rule = {"id": "app", "allowedOrigins": ["*"], "allowedMethods": ["GET"], "maxAgeSeconds": 5}
     declared = {"name": "b01", "tags": {"a": "1"}, "cors": [rule], "policy": {"Statement": []}}
     declared["objectOwnership"] = "ObjectWriter"
+    declared["etag"] = "Opaque"
     buckets = [declared, {"name": "b02", "tags": {}, "cors": [], "policy": {}}, {"name": "b03"}]
     tenant = parse_tenant(tenant_body(buckets=buckets, users=[])).spec
     assert tenant is not None
@@ -92,6 +93,7 @@ def test_a_buckets_settings_are_read_and_their_absence_kept_apart_from_emptiness
     assert (empty.tags, empty.cors, empty.policy) == ({}, (), {})
     assert (absent.tags, absent.cors, absent.policy) == (None, None, None)
     assert (full.object_ownership, absent.object_ownership) == ("ObjectWriter", None)
+    assert (full.etag, absent.etag) == ("Opaque", None)
     bad = [{"name": "b01", "tags": {"a": 1}, "cors": [{"allowedMethods": ["PATCH"], "more": 1}], "policy": []}]
     assert faults_of(tenant_body(buckets=bad, users=[])) == [
         "spec.buckets[0].tags.a: must be a string, not a number",
@@ -102,6 +104,9 @@ def test_a_buckets_settings_are_read_and_their_absence_kept_apart_from_emptiness
     ]
     assert faults_of(tenant_body(buckets=[{"name": "b01", "objectOwnership": "Mine"}], users=[])) == [
         "spec.buckets[0].objectOwnership: 'Mine' is none of BucketOwnerEnforced, BucketOwnerPreferred, ObjectWriter"
+    ]
+    assert faults_of(tenant_body(buckets=[{"name": "b01", "etag": "opaque"}], users=[])) == [
+        "spec.buckets[0].etag: 'opaque' is none of MD5, Opaque"
     ]
 
 
