@@ -11,10 +11,11 @@ A body is received into the memory of the blocks that are coded from it, or copi
 digested there, and sent and written from there.
 
 Bounds: every stripe is taken from the budget of all writes before it is received, and given back piece by piece:
-the payload when it is encoded, the shards when every drive has taken its own; at most `LANE_DEPTH + 2` batches of
-`BATCH_STRIPES` per write.  While a stripe's turn has not come the one before is never kept back (`memory.budget`:
-nobody may wait while holding what others need).  A drive that does not take its blocks within the drive deadline is
-left out of this write, and the write goes on while the write quorum can still be met.
+the payload when it is encoded, the shards when every drive has taken its own; at most `LANE_DEPTH + 2` batches per
+write, of `BATCH_STRIPES`, or of `LARGE_BATCH_STRIPES` while nearly nobody else writes.  While a stripe's turn has not
+come the one before is never kept back (`memory.budget`: nobody may wait while holding what others need).  A drive that
+does not take its blocks within the drive deadline is left out of this write, and the write goes on while the write
+quorum can still be met.
 
 What is to be encrypted is sealed between digests and coding: digests see what the client sent, drives what was sealed.
 
@@ -43,9 +44,12 @@ from holdfast_server.sealing.chunks import ChunkSealer, sealed_size, stripe_payl
 
 BATCH_STRIPES = 4
 """Coded and sent at a time: a hand-over between threads or pods costs more than what it carries."""
+LARGE_BATCH_STRIPES = 8
+"""Half the messages and turns of the loop, for a write that is nearly alone: others have at most `ALONE_BYTES`."""
+ALONE_BYTES = 8 << 20
 BATCH_SECONDS = 0.05
 """A client that does not send so much in this time is not waited for with what it has sent."""
-LANE_DEPTH = 2
+LANE_DEPTH = 1
 """Batches that may wait for one drive."""
 WHOLE_LIMIT_BYTES = 2 * STRIPE_SIZE_BYTES
 """So that slow clients hold no more than of a streamed write."""
@@ -420,7 +424,8 @@ class ShardWriter:
     async def _receive(self, stripes: Stripes, hold: Hold) -> Batch:
         """The next stripes, as many as there is room for and soon come; none if there is no room."""
         room = _Room(hold, lambda size_bytes: self._held_bytes(size_bytes, stripes))
-        return await stripes.take(BATCH_STRIPES, room, BATCH_SECONDS)
+        alone = not self._budget.waiting and self._budget.used - hold.held <= ALONE_BYTES
+        return await stripes.take(LARGE_BATCH_STRIPES if alone else BATCH_STRIPES, room, BATCH_SECONDS)
 
     def _require_quorum(self, drives: int, errors: list[DriveError]) -> None:
         if drives - len(errors) >= self._write_quorum:

@@ -29,7 +29,7 @@ from holdfast_server.peers.notes import NoteBatch
 from holdfast_server.peers.port import SlotMemory
 
 _GATHERED = (port.CommitMode.PLAIN, port.CommitMode.CONDITIONAL)
-_MAX_STAGE_SIZE_BYTES = 4 << 20
+_MAX_STAGE_SIZE_BYTES = 5 << 20
 """Blocks sent in one call; more are cut into several."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from holdfast_server.memory.budget import SLOW_SECONDS, Overloaded
 from holdfast_server.memory.limits import MIB, MemoryLimits
 from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.objects.port import TooSlow
+from holdfast_server.objects.writing import ALONE_BYTES, BATCH_STRIPES, LARGE_BATCH_STRIPES
 from holdfast_server.testing.memory_cluster import BUCKET, BytesBody, MemoryCluster
 
 STRIPE_HELD_BYTES = 3 * MIB
@@ -90,7 +92,7 @@ async def test_what_is_given_up_gives_everything_back(cluster: MemoryCluster) ->
     assert reader is not None
     chunks = reader.chunks(0, 20 * MIB)
     await anext(chunks)
-    assert memory.reads.used == 2 * BATCH_HELD_BYTES  # one, and one ahead
+    assert memory.reads.used == 3 * BATCH_HELD_BYTES  # one, and ahead one of twice as many stripes
     await chunks.aclose()  # type: ignore[attr-defined]
     assert memory.reads.used == 0
     with pytest.raises(KeyError):
@@ -103,6 +105,26 @@ async def test_what_is_given_up_gives_everything_back(cluster: MemoryCluster) ->
     assert memory.writes.used == 0
     await cluster.store.background.drained()
     assert cluster.unnamed_shards() == set()
+
+
+async def test_only_a_write_that_is_nearly_alone_takes_large_batches(cluster: MemoryCluster) -> None:
+    memory = limit(cluster)
+    batches: list[int] = []
+
+    async def note(position: int, verb: str, arguments: tuple[Any, ...]) -> None:
+        if verb == "stage":
+            batches.append(len(arguments[2]))
+
+    cluster.hook = note
+    data = os.urandom(30 * MIB)
+    await cluster.store.put_object(BUCKET, "alone", BytesBody(data))
+    assert max(batches) == LARGE_BATCH_STRIPES
+    batches.clear()
+    with memory.writes.hold() as others:
+        await others.take(ALONE_BYTES + 1)
+        await cluster.store.put_object(BUCKET, "among others", BytesBody(data))
+    assert max(batches) == BATCH_STRIPES
+    assert await read(cluster, "alone") == await read(cluster, "among others") == data
 
 
 async def test_a_slow_upload_gives_way_to_one_that_waits(cluster: MemoryCluster) -> None:

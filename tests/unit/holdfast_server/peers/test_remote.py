@@ -154,7 +154,7 @@ async def test_big_payloads_both_ways_while_small_calls_go_on(pod: Any, connect:
     )
     assert results[0] == ([block] * 16, [b"h" * 16] * 16)
     staged = [arguments for verb, arguments in pod.drive.calls if verb == "stage"]
-    assert [index for _, index, _, _, _ in staged] == [0, 4, 8, 12, 16]
+    assert [index for _, index, _, _, _ in staged] == [0, 5, 10, 15]
     assert all(piece == block for _, _, blocks, _, _ in staged for piece in blocks)
     assert results[2] < 2.0
 
