@@ -261,6 +261,12 @@ def test_what_is_encrypted_keeps_its_form(s3: Any, algorithm: str) -> None:
     assert re.fullmatch('"[0-9a-f]{32}-1"', etag)
     shown = algorithm == "AES256"
     assert (etag == opaque(LARGE), again == etag) == (shown, shown), "no digest of what only its key may open is shown"
+    upload = s3.create_multipart_upload(Bucket=OPAQUE_BUCKET, Key="k", ServerSideEncryption=algorithm)["UploadId"]
+    named = {"Bucket": OPAQUE_BUCKET, "Key": "k", "UploadId": upload}
+    part = s3.upload_part(**named, PartNumber=1, Body=LARGE)["ETag"]
+    assert re.fullmatch('"[0-9a-f]{32}-1"', part)
+    s3.complete_multipart_upload(**named, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]})
+    assert s3.get_object(Bucket=OPAQUE_BUCKET, Key="k")["Body"].read() == LARGE
 
 
 def test_not_before_every_pod_completes_such_uploads(s3: Any, endpoint: Endpoint, pods: Pods) -> None:
