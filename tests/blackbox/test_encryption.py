@@ -44,8 +44,17 @@ def read(client: Any, key: str, **more: Any) -> bytes:
 
 
 def found_on_drives(pods: PodProcesses, text: bytes) -> bool:
+    pods.wait_placed()
     files = [path for pod in range(SERVERS) for path in pods.drive_path(pod).rglob("*") if path.is_file()]
-    return any(text in path.read_bytes() for path in files)
+    return any(text in contents(path) for path in files)
+
+
+def contents(path: Path) -> bytes:
+    """Empty if it has gone meanwhile, as files of a table do."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -157,10 +157,8 @@ async def test_after_kill_9_of_all_pods_at_once_everything_acknowledged_is_there
 
 
 async def shard_files(pods: PodProcesses, pod: int, volume: int = 0) -> list[Path]:
-    """Once all of them are in their places: those that were just committed are moved there soon."""
     drive = pods.drive_path(pod, volume)
-    while any(path.is_file() for path in (drive / "staging").rglob("*")):
-        await asyncio.sleep(0.1)
+    await asyncio.to_thread(pods.wait_placed)
     return sorted(path for path in (drive / "shards").rglob("*") if path.is_file())
 
 

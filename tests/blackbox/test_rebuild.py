@@ -96,6 +96,9 @@ class RealDrives:
     def shard_file(self, position: int, data_id: bytes) -> Path:
         return self.folder / str(position) / "shards" / data_id.hex()[:2] / data_id.hex()
 
+    def staged_files(self, position: int) -> list[Path]:
+        return list((self.folder / str(position) / "staging").iterdir())
+
     def shard_files(self, position: int) -> list[Path]:
         return sorted(path for path in (self.folder / str(position) / "shards").rglob("*") if path.is_file())
 
@@ -110,8 +113,11 @@ async def real(tmp_path: Path) -> AsyncIterator[RealDrives]:
 
 
 async def settle(real: RealDrives) -> None:
+    """Until the shards of commits are where they belong: they are moved there soon."""
     await real.store.background.drained()
-    await asyncio.sleep(0.05)  # shards of commits are moved into place by worker threads
+    async with asyncio.timeout(30):
+        while any(real.staged_files(position) for position in range(len(real.drives))):
+            await asyncio.sleep(0.02)
 
 
 async def test_an_emptied_drive_gets_every_shard_back_byte_for_byte(real: RealDrives) -> None:

@@ -61,8 +61,9 @@ def check(s3: Any, storage_class: str) -> None:
 
 
 def stored_bytes(pods: PodProcesses) -> int:
-    """Of shard files, wherever they are by now."""
-    folders = [pods.drive_path(pod) / name for pod in range(SERVERS) for name in ("shards", "staging")]
+    """Of shard files."""
+    pods.wait_placed()
+    folders = [pods.drive_path(pod) / "shards" for pod in range(SERVERS)]
     return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
 
 

@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
@@ -48,6 +49,7 @@ from holdfast_server.contract.config import (
 START_TIMEOUT_SECONDS = 180.0
 """Of all pods at once, on a machine that has more to do than time for it; they take seconds on one that is idle."""
 STOP_TIMEOUT_SECONDS = 15.0
+PLACED_SECONDS = 60.0
 CERTIFICATE, KEY, PEERS_CERTIFICATE, PEERS_KEY, PEERS_AUTHORITY = (
     "tls.crt", "tls.key", "peer.crt", "peer.key", "peer-ca.crt",
 )  # fmt: skip
@@ -121,6 +123,16 @@ class PodProcesses:
 
     def drive_path(self, pod: int, volume: int = 0) -> Path:
         return self.directory / f"{self.prefix}{pod}" / f"data{volume}"
+
+    def wait_placed(self) -> None:
+        """Blocks until shards are where they belong: those that were just committed are moved there soon.  Of pods that
+        run, while nobody uploads.  Raises TimeoutError."""
+        staging = [self.drive_path(pod, volume) / "staging" for pod in self.processes for volume in range(self.volumes)]
+        end = time.monotonic() + PLACED_SECONDS
+        while any(folder.is_dir() and any(folder.iterdir()) for folder in staging):
+            if time.monotonic() > end:
+                raise TimeoutError("shards stay staged")
+            time.sleep(0.05)
 
     def write_config(self, formatting: bool = True) -> None:
         """The files every pod reads; again with `formatting` False once all drives have an identity."""
