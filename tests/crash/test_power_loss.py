@@ -12,7 +12,7 @@ import pytest
 from holdfast_server.testing.faults import altered_server
 from holdfast_server.testing.faults.altered_server import Omission
 from holdfast_server.testing.faults.ledger import PromiseBroken
-from holdfast_server.testing.faults.power_loss import Loss, NoCompiler, PowerSupply, build_shim
+from holdfast_server.testing.faults.power_loss import Loss, PowerSupply
 from holdfast_server.testing.faults.rounds import CrashRounds
 from holdfast_server.testing.faults.s3_session import S3Session
 from holdfast_server.testing.pods import PodProcesses
@@ -23,14 +23,6 @@ SECONDS_PER_ROUND = 20
 FEW = 3
 CUTS = ("kill all", "kill while starting", "kill while healing", "kill all", "kill some")
 LONG = pytest.mark.skipif(ROUNDS == 0, reason="HOLDFAST_CRASH_ROUNDS gives the number of rounds")
-
-
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    try:
-        return build_shim(tmp_path_factory.mktemp("shim"))
-    except NoCompiler as error:
-        pytest.skip(str(error))
 
 
 async def run_cuts(

@@ -40,12 +40,16 @@ class PageAppends:
         """Write all but what does not fill the last page.  With an `ending` that, too, and then the ending: nothing is
         appended any more.  Raises OSError: what the file has is not known then."""
         views = self._directly([memoryview(buffer) for buffer in buffers if len(buffer)])
-        size_bytes = sum(map(len, views))
-        if not ending and len(self._tail) + size_bytes < PAGE_SIZE_BYTES:
-            self._tail = b"".join((self._tail, *views))
+        if ending:
+            self._write([memoryview(self._tail), *views, *(memoryview(piece) for piece in ending)])
             return
-        self._write([memoryview(self._tail), *views, *(memoryview(piece) for piece in ending)])
-        self._keep_tail(views, size_bytes)
+        views = [memoryview(self._tail), *views]
+        size_bytes = sum(map(len, views))
+        left = size_bytes % PAGE_SIZE_BYTES
+        if size_bytes != left:
+            self._write(views)
+        self._tail = b"".join(_after(views, size_bytes - left))
+        self._at += size_bytes - left
 
     def _directly(self, views: list[memoryview]) -> list[memoryview]:
         """Write what can be, whole pages from the first byte on; what is left of the views."""
@@ -93,19 +97,6 @@ class PageAppends:
             written = os.pwritev(self._descriptor, views[:_MAX_BUFFERS_PER_WRITE], offset)
             offset += written
             views = _after(views, written)
-
-    def _keep_tail(self, views: list[memoryview], size_bytes: int) -> None:
-        """These views were written behind the tail."""
-        size_bytes += len(self._tail)
-        left = size_bytes % PAGE_SIZE_BYTES
-        last: list[bytes] = []
-        missing = left
-        for view in reversed([memoryview(self._tail), *views]):
-            some = view[max(0, len(view) - missing) :] if missing else view[:0]
-            last.append(bytes(some))
-            missing -= len(some)
-        self._at += size_bytes - left
-        self._tail = b"".join(reversed(last))
 
 
 def _after(views: list[memoryview], count: int) -> list[memoryview]:

@@ -263,7 +263,7 @@ def place_of_blobs(header: memoryview) -> int:
     """Where in a page of memory the blobs of a request had best be received: where the drive will have them in a page
     of its file.  0 for all that are written to none, and for what cannot be read."""
     try:
-        request = _request_decoder.decode(header)
+        request = decode_request(header)
         if request.verb not in (Verb.STAGE, Verb.STAGE_LAST) or not request.sizes:
             return 0
         _, index, _ = VERBS[request.verb].arguments.decode(request.arguments)
