@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,8 +34,11 @@ MAX_PUT_BYTES = 5 << 30
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("memory")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Removed when it is no longer in use: objects of gigabytes are written into it."""
+    folder = tmp_path_factory.mktemp("memory")
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
