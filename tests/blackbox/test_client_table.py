@@ -12,10 +12,10 @@ must do exactly what its row says; one that is not is skipped.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -25,8 +25,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from holdfast_server.main import run as holdfast
-from holdfast_server.testing.boto import client_of, endpoint_of
+from holdfast_server.testing.boto import client_of, endpoint_of, set_opaque_etags
 from holdfast_server.testing.clients import table
 from holdfast_server.testing.clients.driver import Driver, NotOffered
 from holdfast_server.testing.clients.operations import (
@@ -47,8 +46,6 @@ DOCUMENT = ROOT / "docs/s3-compatibility.md"
 OTHER_PYTHON = os.environ.get("HOLDFAST_CLIENTS_PYTHON") or str(Path(sys.executable).parents[1] / "clients/bin/python")
 S5CMD = os.environ.get("HOLDFAST_S5CMD", "s5cmd")
 WRITE = "HOLDFAST_WRITE_CLIENT_TABLE" in os.environ
-KNOWN_SECONDS = 120.0
-"""Pods that have just been started find each other."""
 
 
 @dataclass(frozen=True)
@@ -178,12 +175,7 @@ def test_a_client_does_what_its_row_says(
 def opaque_bucket(pods: PodProcesses, reference: Boto3Reference) -> str:
     """Its ETags are no MD5s."""
     reference.s3.create_bucket(Bucket="opaque")
-    keys = {"AWS_ACCESS_KEY_ID": pods.access_key, "AWS_SECRET_ACCESS_KEY": pods.secret_key}
-    command = ["admin", "bucket", "etag", "opaque", "--set", "Opaque"]
-    end = time.monotonic() + KNOWN_SECONDS
-    while holdfast(command, {"AWS_ENDPOINT_URL_S3": pods.endpoint(0), **keys}):
-        assert time.monotonic() < end, "not every pod is known to every other"
-        time.sleep(0.2)
+    asyncio.run(set_opaque_etags(pods, "opaque"))
     return "opaque"
 
 

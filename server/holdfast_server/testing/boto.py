@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Protocol
@@ -11,11 +14,14 @@ from botocore.config import Config
 
 from holdfast_server.api.services import Services
 from holdfast_server.contract.names import S3_PORT
+from holdfast_server.testing.commands import run_command
 from holdfast_server.testing.memory_services import Endpoint, served
 from holdfast_server.testing.pods import PodProcesses
 
 PATIENT_ATTEMPTS = 12
 PATIENT_SECONDS = 90
+KNOWN_SECONDS = 120
+"""Until pods that have just been started know each other."""
 
 
 def client_of(
@@ -54,6 +60,16 @@ def endpoint_of(pods: PodProcesses, pod: int = 0) -> Endpoint:
 def patient_client_of(pods: PodProcesses, pod: int) -> Any:
     """An S3 client that asks as often, and waits as long, as pods need that come and go."""
     return client_of(endpoint_of(pods, pod), attempts=PATIENT_ATTEMPTS, read_timeout=PATIENT_SECONDS)
+
+
+async def set_opaque_etags(pods: PodProcesses, bucket: str) -> None:
+    """As the administrator's command does.  It is refused until every pod is known to the one that is asked."""
+    keys = {"AWS_ACCESS_KEY_ID": pods.access_key, "AWS_SECRET_ACCESS_KEY": pods.secret_key}
+    environment = {**os.environ, **keys, "AWS_ENDPOINT_URL_S3": pods.endpoint()}
+    command = ("-m", "holdfast_server.main", "admin", "bucket", "etag", bucket, "--set", "Opaque")
+    async with asyncio.timeout(KNOWN_SECONDS):
+        while (await run_command(sys.executable, command, environment, timeout_seconds=KNOWN_SECONDS)).code:
+            await asyncio.sleep(0.2)
 
 
 @contextmanager

@@ -31,6 +31,8 @@ from holdfast_server.testing.loki.lines import NANOSECONDS, Ledger, Line, labels
 START_TIMEOUT_SECONDS = 180.0
 STOP_TIMEOUT_SECONDS = 120.0
 CALL_TIMEOUT_SECONDS = 300.0
+INGEST_TIMEOUT = "2m"
+"""Of its default of 5 s, which has nothing to do with the store, a busy machine needs more for a batch of lines."""
 LINES_PER_QUERY = 100_000
 CHART_DEFAULTS = {
     "storage_config": {"hedging": {"at": "250ms", "max_per_second": 20, "up_to": 3}},
@@ -81,7 +83,10 @@ def single_process(configuration: Mapping[str, Any], directory: Path, port: int,
                 "lifecycler": {"min_ready_duration": "0s"},
                 "wal": {"dir": str(directory / "wal"), "flush_on_shutdown": True},
             },
-            "ingester_client": {"grpc_client_config": {"max_send_msg_size": 1 << 26}},
+            "ingester_client": {
+                "remote_timeout": INGEST_TIMEOUT,
+                "grpc_client_config": {"max_send_msg_size": 1 << 26},
+            },
             "compactor": {"compaction_interval": "15s", "retention_delete_delay": "5s"},
             "chunk_store_config": {"chunk_cache_config": {"embedded_cache": {"enabled": True, "max_size_items": 1}}},
             "query_range": {"cache_results": False},
