@@ -1,4 +1,5 @@
-"""`holdfast server` as the release before encryption, object lock and the IAM API was: to see today's beside it.
+"""`holdfast server` as the release before encryption, object lock, the IAM API and buckets' ETag forms was: to see
+today's beside it.
 
     python -m holdfast_server.testing.upgrades.former_server server …
 
@@ -20,10 +21,13 @@ from typing import Any
 import msgspec
 
 from holdfast_server import main as server
+from holdfast_server.admin.handler import AdminApi, ReadBody
 from holdfast_server.api import bucket_record, identities
 from holdfast_server.api.directory import Directory
+from holdfast_server.auth.verified import Identity
 from holdfast_server.objects import quorum, record
 from holdfast_server.peers import messages
+from holdfast_server.s3.request import Request, Response
 from holdfast_server.wiring import storage_pod
 
 ENTRY = ("-m", "holdfast_server.testing.upgrades.former_server")
@@ -45,6 +49,7 @@ def main() -> None:
     record._decoder = msgspec.msgpack.Decoder(BlindRecord)
     quorum.of_version = lambda quorums, held: quorums
     _know_no_entities()
+    _know_no_etag_forms()
     sys.exit(server.run(sys.argv[1:], os.environ))
 
 
@@ -53,6 +58,18 @@ def _know_no_entities() -> None:
         """Whatever is read of them."""
 
     Directory.replace = Directory.put = forget  # type: ignore[method-assign, assignment]
+
+
+def _know_no_etag_forms() -> None:
+    route = AdminApi._route
+
+    async def route_of_the_former(
+        self: AdminApi, identity: Identity, request: Request, segments: list[str], read: ReadBody
+    ) -> Response:
+        is_unknown = segments[:1] == ["buckets"] and segments[2:] == ["etag"]
+        return await route(self, identity, request, ["unknown"] if is_unknown else segments, read)
+
+    AdminApi._route = route_of_the_former  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
