@@ -1005,6 +1005,36 @@ async def test_commits_that_come_together_are_each_judged_in_order(bench):
     assert await stamps(bench.drive) == [20, 10]
 
 
+async def test_a_commit_may_bring_its_shard_along(bench):
+    blocks = [b"a" * 1000, b"the last"]
+    hashes = [xxhash.xxh3_128_digest(block) for block in blocks]
+    held = Held(10, False, b"record", 0, None, (DATA_ID,))
+    request = CommitRequest(REGISTER, held, CommitMode.PLAIN)
+    with pytest.raises(ShardCorrupt):
+        await bench.drive.commit_with_shard(request, [b"b" * 1000, b"the last"], hashes)
+    assert await stamps(bench.drive) == []
+    reply = await bench.drive.commit_with_shard(request, blocks, hashes)
+    assert (reply.status, reply.highest) == (CommitStatus.OK, 10)
+    await bench.restart()
+    assert await stamps(bench.drive) == [10]
+    assert await bench.drive.read_blocks(DATA_ID, 0, 2) == (blocks, hashes)
+
+
+async def test_a_shard_whose_commit_is_refused_stays_until_it_is_discarded(bench):
+    """Its coordinator may offer the record once more with another stamp."""
+    await put(bench.drive, 10)
+    block = b"block"
+    digests = [xxhash.xxh3_128_digest(block)]
+    for data_id in (DATA_ID, b"i" * 16):
+        held = Held(5, False, b"late", 0, None, (data_id,))
+        reply = await bench.drive.commit_with_shard(CommitRequest(REGISTER, held, CommitMode.PLAIN), [block], digests)
+        assert (reply.status, reply.highest) == (CommitStatus.STALE, 10)
+    await bench.drive.discard(b"i" * 16)
+    assert await status(bench.drive, 20, data_ids=(b"i" * 16,)) is CommitStatus.NO_DATA
+    assert await status(bench.drive, 20, data_ids=(DATA_ID,)) is CommitStatus.OK
+    assert await bench.drive.read_blocks(DATA_ID, 0, 1) == ([block], digests)
+
+
 # --- the repair queue
 
 

@@ -41,6 +41,7 @@ from holdfast_server.drives.group_commit import Transaction
 from holdfast_server.drives.identity import Identity, IdentityError, IdentityGuard, make_identity
 from holdfast_server.drives.parts import DriveSettings, Parts, Surroundings
 from holdfast_server.drives.port import (
+    STAGED_FOR_COMMIT_SECONDS,
     Block,
     CommitMode,
     CommitReply,
@@ -492,6 +493,16 @@ class LocalDrive:
             [partial(parts.verbs.commit, row=row, request=request) for row, request in found],
             place,
         )
+
+    async def commit_with_shard(
+        self, request: CommitRequest, blocks: Sequence[Block], hashes: Sequence[bytes]
+    ) -> CommitReply:
+        (data_id,) = request.held.data_ids
+        began = self._clock.monotonic_seconds()
+        await self.stage(data_id, 0, blocks, hashes, last=True)
+        if self._clock.monotonic_seconds() - began > STAGED_FOR_COMMIT_SECONDS:
+            raise DriveOffline(f"{self.path} took too long for the shard; its record was not begun")
+        return await self.commit(request)
 
     async def _commit_healed(self, parts: Parts, request: CommitRequest) -> CommitReply:
         reply = await self._submit_commit(parts, request)

@@ -71,6 +71,10 @@ class DriveState(IntEnum):
     """Set aside: wrong identity, vanished identity, I/O errors, an engine that does not open."""
 
 
+STAGED_FOR_COMMIT_SECONDS = 5.0
+"""How long whoever sent a shard with its commit waits at most."""
+
+
 class DriveStatus(msgspec.Struct, frozen=True, array_like=True, gc=False):
     state: DriveState
     drive_id: bytes = b""
@@ -389,6 +393,16 @@ class Drive(Protocol):
 
     def commit_many(self, requests: Sequence[CommitRequest]) -> Awaitable[list[CommitReply | None]]:
         """Each as by `commit`, in order, all or nothing by itself; None where there was no room.  Not for HEAL."""
+
+    def commit_with_shard(
+        self, request: CommitRequest, blocks: Sequence[Block], hashes: Sequence[bytes]
+    ) -> Awaitable[CommitReply]:
+        """`stage` and `seal` the one shard that the record names, all of its blocks, then `commit`; one call.
+
+        What ends the first leaves the second undone, and a shard that took longer than `STAGED_FOR_COMMIT_SECONDS` is
+        not committed: nobody waits for it any more.  Never sent twice, as a commit is not.  Where the commit is
+        refused the shard stays, until it is discarded.  Raises ShardCorrupt, DriveFull.
+        """
 
     def note(self, register: Register, stamp: int, whole: bool) -> Awaitable[None]:
         """The version is committed: raise the mark if it is held, drop older records, and let their shards be

@@ -170,6 +170,14 @@ class Hold:
             self.progressed()
             self._budget.give(amount)
 
+    def hand_over(self) -> Hold:
+        """All of it, to another that waits for no client and is never evicted."""
+        other = Hold(self._budget)
+        other.held, self.held = self.held, 0
+        self._task = None
+        self._budget.progressed(self)
+        return other
+
     def close(self) -> None:
         """All of it; idempotent."""
         self._task = None

@@ -112,6 +112,15 @@ Refill = Callable[[Collection[int]], Awaitable[Collection[int]]]
 """Brings shards to drives that lack them; returns the positions that have them now."""
 
 
+Deliver = Callable[[int, Drive, CommitRequest], Awaitable[CommitReply]]
+"""Sends a commit to the drive at a position."""
+
+
+def bare(_: int, drive: Drive, request: CommitRequest) -> Awaitable[CommitReply]:
+    """The record alone."""
+    return drive.commit(request)
+
+
 class ErasureSet:
     def __init__(
         self,
@@ -218,12 +227,17 @@ class ErasureSet:
     # ---------------------------------------------------------------- writing
 
     async def commit(
-        self, register: Register, make_held: MakeHeld, refill: Refill | None = None, above: int = 0
+        self,
+        register: Register,
+        make_held: MakeHeld,
+        refill: Refill | None = None,
+        above: int = 0,
+        deliver: Deliver = bare,
     ) -> Committed:
         """A plain write (rule 6), stamped above `above`.  Raises Unavailable, OutOfSpace.
 
         `refill` is told of the drives that lack shards the record names; it brings them there and returns
-        the positions that have them now.
+        the positions that have them now.  `deliver` may send shards along.
         """
         highest = above
         restamps = 0
@@ -233,7 +247,7 @@ class ErasureSet:
             made = make_held(stamp)
             numbers = self._numbers(made)
             targets = self._enough({p: drive for p, drive in self.awake().items() if p in made}, numbers)
-            replies = await self._send(register, made, numbers, until, targets, CommitMode.PLAIN, b"", refill)
+            replies = await self._send(register, made, numbers, until, targets, CommitMode.PLAIN, b"", refill, deliver)
             outcome = quorum.judge_commit(numbers, targets, replies)
             if outcome is quorum.CommitOutcome.COMMITTED:
                 return self._note(register, stamp, replies)
@@ -355,12 +369,13 @@ class ErasureSet:
         mode: CommitMode,
         lease: bytes,
         refill: Refill | None,
+        deliver: Deliver = bare,
     ) -> Answers[CommitReply]:
         if self._clock.monotonic_seconds() >= until:
             raise Unavailable(f"{self.name}: the write of {register.key!r} took too long")
 
         def commit(position: int, drive: Drive) -> Awaitable[CommitReply]:
-            return drive.commit(CommitRequest(register, made[position], mode, lease))
+            return deliver(position, drive, CommitRequest(register, made[position], mode, lease))
 
         replies = await ask(targets, commit)
         without = [p for p, reply in replies.items() if reply.status is CommitStatus.NO_DATA]

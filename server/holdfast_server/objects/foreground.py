@@ -1,8 +1,9 @@
 """How long requests wait for records, so that background work can tell when it is in their way.  Pure.
 
-Two kinds are watched, each against what is usual for it: looking a version up, and committing one.  Both take the
-same few messages whatever the object's size and however slow the client, so that what is above the usual is
-queueing: for the loop, for a drive, for a peer.
+Three kinds are watched, each against what is usual for it: looking a version up, committing one, and committing one
+along with its shards.  The first two take the same few messages whatever the object's size, the third those and at most
+a few MiB, all however slow the client, so that what is above the usual is queueing: for the loop, for a drive, for a
+peer.
 
 `usual` is a mean over some seconds; while background work is going on (`burdened`) it hardly rises, or the slowness
 that the work causes would become what is usual.
@@ -53,6 +54,7 @@ class Waits:
 class Foreground:
     lookups: Waits = field(default_factory=Waits)
     commits: Waits = field(default_factory=Waits)
+    carried: Waits = field(default_factory=Waits)
     burdened_until: float = float("-inf")
     """Until then background work may be the reason of what is slow."""
 
@@ -61,6 +63,10 @@ class Foreground:
 
     def committed(self, seconds: float, now: float) -> None:
         self.commits.add(seconds, now, now < self.burdened_until)
+
+    def carried_along(self, seconds: float, now: float) -> None:
+        """A commit with its shards."""
+        self.carried.add(seconds, now, now < self.burdened_until)
 
     def slowdown(self, now: float, slack_seconds: float) -> float | None:
         """How many times the usual the slower kind takes now, `slack_seconds` forgiven; None without requests."""
@@ -74,5 +80,5 @@ class Foreground:
         return max((kind.recent_seconds for kind in self._active(now)), default=0.0)
 
     def _active(self, now: float) -> list[Waits]:
-        kinds = (self.lookups, self.commits)
+        kinds = (self.lookups, self.commits, self.carried)
         return [kind for kind in kinds if now - kind.seen_at <= ACTIVE_SECONDS and kind.usual_seconds > 0]

@@ -43,9 +43,11 @@ from holdfast_server.objects.erasure_set import (
     Committed,
     Contended,
     Current,
+    Deliver,
     ErasureSet,
     MakeHeld,
     Refill,
+    bare,
 )
 from holdfast_server.objects.port import Condition, Conflict, Unavailable
 from holdfast_server.objects.record import Kind, Record
@@ -124,9 +126,15 @@ class LookUp:
     # ---------------------------------------------------------------- writing
 
     async def write(
-        self, into: ErasureSet, condition: Condition | None, make_held: MakeHeld, refill: Refill | None = None
+        self,
+        into: ErasureSet,
+        condition: Condition | None,
+        make_held: MakeHeld,
+        refill: Refill | None = None,
+        deliver: Deliver = bare,
     ) -> Committed:
-        """A write into one of the look-up sets.  Raises Unavailable, OutOfSpace, Conflict, what `condition` raises."""
+        """A write into one of the look-up sets; `deliver` is for those without a condition.  Raises Unavailable,
+        OutOfSpace, Conflict, what `condition` raises."""
         if condition is not None:
             allows = condition  # for the closure
 
@@ -137,18 +145,20 @@ class LookUp:
             return await self.update(plan)
         self._require(into)
         if len(self.sets) == 1:
-            return await into.commit(self.register, make_held, refill)
-        return await self._commit(into, make_held, refill)
+            return await into.commit(self.register, make_held, refill, deliver=deliver)
+        return await self._commit(into, make_held, refill, deliver)
 
     def _require(self, into: ErasureSet) -> None:
         if into not in self.sets:
             raise Unavailable(f"{into.name} takes no writes of {self.register.key!r} any more")
 
-    async def _commit(self, into: ErasureSet, make_held: MakeHeld, refill: Refill | None) -> Committed:
+    async def _commit(
+        self, into: ErasureSet, make_held: MakeHeld, refill: Refill | None, deliver: Deliver
+    ) -> Committed:
         others = self._others(into)
         seen = await together(map(self._look, others))
         highest = max(quorum.greatest_seen(replies) for replies in seen)
-        committed = await into.commit(self.register, make_held, refill, above=highest)
+        committed = await into.commit(self.register, make_held, refill, above=highest, deliver=deliver)
         superseded = [other for other, replies in zip(others, seen, strict=True) if quorum.versions(replies)]
         self._let_go_of(superseded, committed.stamp)
         return committed

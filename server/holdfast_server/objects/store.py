@@ -3,7 +3,7 @@
 A call finds the erasure sets where its key may be (`placement`), for most keys one, then reads or writes one register
 over them (`look_up`, `erasure_set`), its shards through `writing` and `reading`.  Multipart uploads add `multipart`.
 
-Invariants kept here: shards are staged before the record that names them is offered to any drive; a write that
+Invariants kept here: a drive has its shard staged before it is offered the record that names it; a write that
 fails leaves no staged shards behind; what is found bad or missing while reading is healed in the background.
 
 Not here: S3 (`api`), background repair (`heal`), who the peers are (`wiring` hands in the drives).
@@ -30,7 +30,7 @@ from holdfast_server.objects import quorum, record, resolving
 from holdfast_server.objects.amending import Change, amend
 from holdfast_server.objects.background import Background
 from holdfast_server.objects.epochs import Epochs
-from holdfast_server.objects.erasure_set import Committed, ErasureSet, Refill
+from holdfast_server.objects.erasure_set import Committed, Deliver, ErasureSet, Refill, bare
 from holdfast_server.objects.foreground import Foreground
 from holdfast_server.objects.healing import Healed, Healer
 from holdfast_server.objects.listing import Run, Walk, start_after
@@ -58,7 +58,7 @@ from holdfast_server.objects.sealed import key_of_extent
 from holdfast_server.objects.sources import order_sources
 from holdfast_server.objects.version_listing import list_versions
 from holdfast_server.objects.versions import Versions
-from holdfast_server.objects.writing import ShardWriter, Staged
+from holdfast_server.objects.writing import Carried, ShardWriter, Staged
 from holdfast_server.placement.map import PoolMap, SetId
 from holdfast_server.sealing.chunks import ChunkSealer
 from holdfast_server.sealing.envelope import Seal, Sealing
@@ -190,7 +190,15 @@ class ObjectStore:
         sealer = ChunkSealer(key_of_extent(seal, data_id, number)) if seal is not None else None
         writer = ShardWriter(code, numbers.write_quorum, self._executor, self.background, self.memory.writes, sealer)
         targets = erasure_set.require_write_quorum(numbers)
-        staged = await writer.write(body, targets, rotation, data_id, inline_limit_bytes)
+
+        def versioning_of(attributes: Attributes) -> Versioning:
+            return attributes.versioning if kind is Kind.OBJECT else Versioning.OFF
+
+        def may_carry(attributes: Attributes) -> bool:
+            # Elsewhere something else is done to the register first, which had better not be in vain.
+            return condition is None and versioning_of(attributes) is Versioning.OFF
+
+        staged = await writer.write(body, targets, rotation, data_id, inline_limit_bytes, may_carry)
         template = _record_of(kind, staged, code, seal)
 
         def make(template: Record) -> Made:
@@ -199,16 +207,20 @@ class ObjectStore:
         async def commit() -> Record:
             holding: frozenset[int] = frozenset()
             try:
-                versioning = staged.attributes.versioning if kind is Kind.OBJECT else Versioning.OFF
+                versioning = versioning_of(staged.attributes)
                 if versioning is Versioning.OFF:
                     made = make(template)
-                    committed = await self._commit(register, erasure_set, home is not None, condition, made)
+                    committed = await self._commit(
+                        register, erasure_set, home is not None, condition, made, carried=staged.carried
+                    )
                 else:
                     made, committed = await self._make_current(
                         register, erasure_set, template, versioning, make, condition
                     )
                 holding = committed.positions
             finally:
+                if staged.carried is not None:
+                    staged.carried.close()
                 # Undecided, refused, or not by all: a drive that named the shards in a record keeps them
                 # whatever it is told, others let go.
                 others = {p: targets[p] for p in staged.positions - holding}
@@ -280,14 +292,19 @@ class ObjectStore:
         condition: Condition | None,
         made: Made,
         refill: Refill | None = None,
+        carried: Carried | None = None,
     ) -> Committed:
         """By the map of now, which may have changed since the body began; `into` is a look-up set of it all the same.
 
         `alone`: no other set can have this register.
         """
+        took = self.foreground.committed
+        deliver: Deliver = bare
+        if carried is not None:
+            took, deliver = self.foreground.carried_along, carried.deliver
         with self.epochs.writing() as pools:
             placed = LookUp(register, [into], self.clock, self.background) if alone else self._look_up(register, pools)
-            return await self._timed(self.foreground.committed, placed.write(into, condition, made, refill))
+            return await self._timed(took, placed.write(into, condition, made, refill, deliver))
 
     def made(
         self,

@@ -2,10 +2,15 @@
 
 Small bodies (up to `INLINE_LIMIT_BYTES`) become one stripe whose shards travel inside the record.  Those of up to
 `WHOLE_LIMIT_BYTES` are received to their end, coded at once on a thread, and sent to each drive in one call that
-seals them, too: what a Loki chunk costs is hand-overs between threads and pods, not bytes.  Larger ones are streamed:
-a few stripes at a time a worker thread feeds the digests and encodes, and each drive's lane sends its blocks in order.
+seals them, too, and where the caller can do so commits the record: what a Loki chunk costs is hand-overs between
+threads and pods, not bytes.  Larger ones are streamed: a few stripes at a time a worker thread feeds the digests and
+encodes, and each drive's lane sends its blocks in order.
 Nothing is visible until the caller commits a record that names the `Staged` data; whatever ends before that (a refusal
 by `Body.finish`, a lost client, too few drives) discards what was staged.
+
+A shard that travels with its commit (`Carried`) leaves a version undecided where too few drives take it, as the small
+ones do whose shards are in the record.  So it is done only while every drive has so much room that it will not be full
+for seconds (`CARRIED_ROOM_BYTES`): full drives are what makes writes fail for hours, and many of them.
 
 A body is received into the memory of the blocks that are coded from it, or copied there once (`stripes`); it is
 digested there, and sent and written from there.
@@ -32,7 +37,7 @@ from typing import NamedTuple
 
 import xxhash
 
-from holdfast_server.drives.port import Drive, DriveError, DriveFull
+from holdfast_server.drives.port import CommitReply, CommitRequest, Drive, DriveError, DriveFull
 from holdfast_server.erasure.codec import Codec, Layout
 from holdfast_server.memory.budget import Budget, Hold
 from holdfast_server.objects.asking import ask, bounded, only
@@ -57,13 +62,42 @@ WHOLE_STRIPES = 3
 """Of so many bytes; a stripe that is to be sealed has less than STRIPE_SIZE_BYTES of them."""
 NEXT_STRIPE_WAIT_SECONDS = 60.0
 """How long an upload that has begun waits for its turn to go on."""
+CARRIED_ROOM_BYTES = 2 << 30
+CARRIED_ROOM_FRACTION = 0.02
+"""Left on every drive, both together, above what it keeps for deletes: what peers tell of it is a second or two old."""
 ON_LOOP_LIMIT_BYTES = 16 * 1024
 """Below this, coding takes less time than handing it to a thread."""
 
 
+class Column(NamedTuple):
+    """Consecutive blocks of one shard."""
+
+    blocks: list[memoryview]
+    hashes: list[bytes]
+
+
+class Carried:
+    """Whole shards that go along with the first commit each drive is sent; later ones go alone."""
+
+    def __init__(self, columns: dict[int, Column], hold: Hold) -> None:
+        """By position.  `hold`: what they have of the budget, given back by `close`."""
+        self._columns = columns
+        self._hold = hold
+
+    def deliver(self, position: int, drive: Drive, request: CommitRequest) -> Awaitable[CommitReply]:
+        column = self._columns.pop(position, None)
+        if column is None:
+            return drive.commit(request)
+        return drive.commit_with_shard(request, column.blocks, column.hashes)
+
+    def close(self) -> None:
+        self._columns.clear()
+        self._hold.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """Shards that are in place, durable, and not yet named by any record."""
+    """Shards that are in place, durable, and not yet named by any record; or that are still `carried`."""
 
     attributes: Attributes
     size_bytes: int
@@ -75,7 +109,9 @@ class Staged:
     inline: tuple[bytes, ...]
     """By shard index."""
     positions: frozenset[int]
-    """Drives that have their shard."""
+    """Drives that have their shard, or are to get it."""
+    carried: Carried | None = None
+    """Which they get with their commits."""
 
 
 class Encoder:
@@ -133,13 +169,6 @@ class Encoder:
         layout = self._codec.lay_out(stripes, self._before_bytes)
         self._before_bytes += sum(self._codec.block_size_bytes(sum(map(len, pieces))) for pieces in stripes)
         return layout
-
-
-class Column(NamedTuple):
-    """Consecutive blocks of one shard."""
-
-    blocks: list[memoryview]
-    hashes: list[bytes]
 
 
 def hash_blocks(blocks: Iterable[bytes | memoryview]) -> list[bytes]:
@@ -252,15 +281,17 @@ class ShardWriter:
         rotation: int,
         data_id: bytes,
         inline_limit_bytes: int = INLINE_LIMIT_BYTES,
+        may_carry: Callable[[Attributes], bool] = lambda _: False,
     ) -> Staged:
         """Stage a whole body on the given drives (by position).
 
+        `may_carry`: the caller can send shards along with the commits, and closes `Staged.carried` after it.
         Raises what the body raises, Unavailable, OutOfSpace, TooSlow, or Overloaded before anything is received;
         nothing stays staged then.
         """
         with self._budget.hold() as hold:
             try:
-                return await self._write(body, drives, rotation, data_id, inline_limit_bytes, hold)
+                return await self._write(body, drives, rotation, data_id, inline_limit_bytes, may_carry, hold)
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if not hold.evicted or task is None or task.uncancel():
@@ -268,7 +299,14 @@ class ShardWriter:
                 raise TooSlow("the client was too slow while others waited") from error
 
     async def _write(
-        self, body: Body, drives: dict[int, Drive], rotation: int, data_id: bytes, inline_limit_bytes: int, hold: Hold
+        self,
+        body: Body,
+        drives: dict[int, Drive],
+        rotation: int,
+        data_id: bytes,
+        inline_limit_bytes: int,
+        may_carry: Callable[[Attributes], bool],
+        hold: Hold,
     ) -> Staged:
         encoder = Encoder(self._codec, body.digests, self._executor, self._sealer)
         size_bytes = body.size_bytes
@@ -279,7 +317,7 @@ class ShardWriter:
         stripes = stripes_of(body, self._codec, stripe_size, filler)
         if size_bytes is not None and inline_limit_bytes < size_bytes <= WHOLE_LIMIT_BYTES:
             await hold.take(self._held_bytes(size_bytes, stripes))
-            return await self._whole(encoder, body, stripes, drives, rotation, data_id, hold)
+            return await self._whole(encoder, body, stripes, drives, rotation, data_id, may_carry, hold)
         if self._held_bytes(stripes.upcoming_bytes, stripes):
             await hold.take(self._held_bytes(stripes.upcoming_bytes, stripes))
         first = await stripes.take(1, _Taken(hold))
@@ -323,6 +361,7 @@ class ShardWriter:
         drives: dict[int, Drive],
         rotation: int,
         data_id: bytes,
+        may_carry: Callable[[Attributes], bool],
         hold: Hold,
     ) -> Staged:
         batch = await stripes.take(WHOLE_STRIPES, _Taken(hold))
@@ -330,9 +369,13 @@ class ShardWriter:
         columns = await _coded(encoder.encode_and_hash(batch, True))
         del batch
         attributes = body.finish()
+        by_position = {position: columns[(position + rotation) % self._codec.shards] for position in drives}
+        if may_carry(attributes) and all(map(_has_room, drives.values())):
+            carried = Carried(by_position, hold.hand_over())
+            return Staged(attributes, size, self._coded_size(size), data_id, (), frozenset(drives), carried)
 
         async def stage(position: int, drive: Drive) -> None:
-            column = columns[(position + rotation) % self._codec.shards]
+            column = by_position[position]
             await drive.stage(data_id, 0, column.blocks, column.hashes, True)
 
         done = False
@@ -437,6 +480,12 @@ class ShardWriter:
     async def discard(self, drives: dict[int, Drive], data_id: bytes) -> None:
         """Let go of shards that no record names."""
         await ask(drives, lambda _, drive: drive.discard(data_id))
+
+
+def _has_room(drive: Drive) -> bool:
+    status = drive.status()
+    left = status.available_bytes - int(status.total_bytes * CARRIED_ROOM_FRACTION)
+    return not status.full and left >= CARRIED_ROOM_BYTES
 
 
 def _errors(lanes: dict[int, Lane]) -> list[DriveError]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from holdfast_server.contract.admin import PodState
-from holdfast_server.drives.port import Block, Drive, DriveError
+from holdfast_server.drives.port import Block, CommitReply, CommitRequest, Drive, DriveError
 from holdfast_server.memory.budget import Hold, Overloaded
 from holdfast_server.peers import messages
 from holdfast_server.peers.frames import FrameError, split_blobs
@@ -65,18 +65,19 @@ class Dispatcher:
             return self.failed(request, error), ()
         return messages.encode(Reply(request.id, Outcome.OK, tuple(map(len, out)), result)), out
 
-    def begin(self, request: messages.ReceivedRequest) -> asyncio.Future[Any] | None:
-        """What small writes and reads ask of a drive most, begun at once and without a task where the drive allows it;
-        None for all else, and for what cannot be read, which `answer` tells.  `replied` and `failed` turn its end into
-        a reply."""
-        method = _AT_ONCE.get(request.verb)
-        if method is None or not 0 <= request.volume < len(self._drives):
+    def begin(self, request: messages.ReceivedRequest, blobs: memoryview) -> asyncio.Future[Any] | None:
+        """What writes and reads ask of a drive most, begun at once and without a task where the drive allows it; None
+        for all else, and for what cannot be read, which `answer` tells.  `replied` and `failed` turn its end into a
+        reply."""
+        begin = _AT_ONCE.get(request.verb)
+        if begin is None or not 0 <= request.volume < len(self._drives):
             return None
         try:
             arguments = messages.VERBS[request.verb].arguments.decode(request.arguments)
-        except msgspec.MsgspecError:
+            blocks = split_blobs(blobs, request.sizes)
+        except (msgspec.MsgspecError, FrameError):
             return None
-        return asyncio.ensure_future(getattr(self._drives[request.volume], method)(*arguments))
+        return asyncio.ensure_future(begin(self._drives[request.volume], arguments, blocks))
 
     def replied(self, request: messages.ReceivedRequest, result: Any) -> bytes:
         """The reply of what `begin` began."""
@@ -106,11 +107,9 @@ class Dispatcher:
         if request.volume >= len(self._drives):
             raise Refused(f"no volume {request.volume} here; there are {len(self._drives)}")
         drive = self._drives[request.volume]
-        if request.verb in (Verb.STAGE, Verb.STAGE_LAST):
-            data_id, index, hashes = arguments
-            last = request.verb == Verb.STAGE_LAST
-            await drive.stage(data_id, index, split_blobs(blobs, request.sizes), hashes, last)
-            return None, []
+        begin = _AT_ONCE.get(request.verb)
+        if begin is not None:
+            return await begin(drive, arguments, split_blobs(blobs, request.sizes)), []
         if request.verb == Verb.READ_BLOCKS:
             return await _read_blocks(drive, hold, *arguments)
         method = _DRIVE_METHODS.get(request.verb)
@@ -137,17 +136,37 @@ class Dispatcher:
         raise Refused(f"verb {verb} needs a volume")
 
 
-_AT_ONCE: dict[int, str] = {
-    Verb.QUERY: "query",
-    Verb.COMMIT: "commit",
-    Verb.COMMIT_MANY: "commit_many",
-    Verb.NOTE: "note_many",
+def _stage(drive: Drive, arguments: tuple[bytes, int, list[bytes]], blocks: list[memoryview]) -> Awaitable[None]:
+    data_id, index, hashes = arguments
+    return drive.stage(data_id, index, blocks, hashes, False)
+
+
+def _stage_last(drive: Drive, arguments: tuple[bytes, int, list[bytes]], blocks: list[memoryview]) -> Awaitable[None]:
+    data_id, index, hashes = arguments
+    return drive.stage(data_id, index, blocks, hashes, True)
+
+
+def _commit_shard(
+    drive: Drive, arguments: tuple[CommitRequest, list[bytes]], blocks: list[memoryview]
+) -> Awaitable[CommitReply]:
+    request, hashes = arguments
+    return drive.commit_with_shard(request, blocks, hashes)
+
+
+_AT_ONCE: dict[int, Callable[[Drive, Any, list[memoryview]], Awaitable[Any]]] = {
+    Verb.QUERY: lambda drive, arguments, _: drive.query(*arguments),
+    Verb.COMMIT: lambda drive, arguments, _: drive.commit(*arguments),
+    Verb.COMMIT_MANY: lambda drive, arguments, _: drive.commit_many(*arguments),
+    Verb.NOTE: lambda drive, arguments, _: drive.note_many(*arguments),
+    Verb.STAGE: _stage,
+    Verb.STAGE_LAST: _stage_last,
+    Verb.COMMIT_SHARD: _commit_shard,
 }
 
-_DRIVE_METHODS: dict[int, str] = _AT_ONCE | {
+_DRIVE_METHODS: dict[int, str] = {
     verb: verb.name.lower()
     for verb in Verb
-    if verb >= Verb.QUERY and verb not in (*_AT_ONCE, Verb.STAGE, Verb.STAGE_LAST, Verb.READ_BLOCKS)
+    if verb >= Verb.QUERY and verb not in _AT_ONCE and verb is not Verb.READ_BLOCKS
 }
 
 

@@ -53,6 +53,8 @@ COMMIT_MANY_FEATURE = "commit-many"
 """It takes several commits in one call."""
 OPAQUE_ETAGS_FEATURE = "opaque-etags"
 """It completes an upload though ETags of its parts are no MD5s."""
+COMMIT_SHARD_FEATURE = "commit-shard"
+"""It takes a commit with the shard that it names."""
 FEATURES = (
     VERSIONS_FEATURE,
     LOCKS_FEATURE,
@@ -63,6 +65,7 @@ FEATURES = (
     LIST_PAGES_FEATURE,
     COMMIT_MANY_FEATURE,
     OPAQUE_ETAGS_FEATURE,
+    COMMIT_SHARD_FEATURE,
 )
 """Of this release."""
 
@@ -108,6 +111,7 @@ class Verb(IntEnum):
     STAGE_LAST = 38
     LIST_REGISTERS = 39
     COMMIT_MANY = 40
+    COMMIT_SHARD = 41
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True):
@@ -212,6 +216,7 @@ VERBS: dict[int, VerbSpec] = {
     Verb.REMOVE: _control(tuple[_Register, int], None, True),
     Verb.STAGE: _bulk(tuple[bytes, int, list[bytes]], None, True),
     Verb.STAGE_LAST: _bulk(tuple[bytes, int, list[bytes]], None, True),
+    Verb.COMMIT_SHARD: _bulk(tuple[port.CommitRequest, list[bytes]], port.CommitReply, True),
     Verb.SEAL: _bulk(tuple[bytes], None, True),
     Verb.DISCARD: _control(tuple[bytes], None, True),
     Verb.READ_BLOCKS: _bulk(tuple[bytes, int, int], list[bytes], False, blobs=True),

@@ -20,6 +20,7 @@ from holdfast_server.peers.frames import Buffer
 from holdfast_server.peers.link import Link
 from holdfast_server.peers.messages import (
     COMMIT_MANY_FEATURE,
+    COMMIT_SHARD_FEATURE,
     LIST_PAGES_FEATURE,
     MAX_BLOCKS_PER_READ,
     STAGE_LAST_FEATURE,
@@ -89,6 +90,20 @@ class RemoteDrive:
 
     def commit_many(self, requests: Sequence[port.CommitRequest]) -> asyncio.Future[list[port.CommitReply | None]]:
         return self._call(Verb.COMMIT_MANY, requests)
+
+    def commit_with_shard(
+        self, request: port.CommitRequest, blocks: Sequence[Block], hashes: Sequence[bytes]
+    ) -> Awaitable[port.CommitReply]:
+        if COMMIT_SHARD_FEATURE in self._features() and sum(map(len, blocks)) <= _MAX_STAGE_SIZE_BYTES:
+            return self._call(Verb.COMMIT_SHARD, request, list(hashes), blobs=list(blocks))
+        return self._stage_and_commit(request, blocks, hashes)
+
+    async def _stage_and_commit(
+        self, request: port.CommitRequest, blocks: Sequence[Block], hashes: Sequence[bytes]
+    ) -> port.CommitReply:
+        (data_id,) = request.held.data_ids
+        await self.stage(data_id, 0, blocks, hashes, last=True)
+        return await self.commit(request)
 
     def note(self, register: Register, stamp: int, whole: bool) -> Awaitable[None]:
         return self._notes.add((register, stamp, whole))

@@ -214,7 +214,7 @@ class _Session:
         except msgspec.MsgspecError as error:
             raise FrameError(f"request cannot be read: {error}") from error
         spec = messages.VERBS.get(request.verb)
-        work = self._dispatcher.begin(request)
+        work = self._dispatcher.begin(request, frame.blobs)
         ended: Callable[[asyncio.Future[Any]], None] = self._done
         if work is None:
             work = asyncio.get_running_loop().create_task(self._serve(request, frame.blobs))

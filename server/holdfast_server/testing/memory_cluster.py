@@ -128,9 +128,11 @@ class HookedDrive:
         method = getattr(self._drive, verb)
 
         async def call(*arguments: Any) -> Any:
-            self._cluster.calls.append((self.position, verb))
+            # A commit is a commit, with its shard or without.
+            told = "commit" if verb == "commit_with_shard" else verb
+            self._cluster.calls.append((self.position, told))
             if self._cluster.hook is not None:
-                await self._cluster.hook(self.position, verb, arguments)
+                await self._cluster.hook(self.position, told, arguments)
             return await method(*arguments)
 
         return call

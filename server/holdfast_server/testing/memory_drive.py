@@ -103,6 +103,7 @@ class MemoryDrive:
         self.offline = False
         self.faulty = ""
         self.full = False
+        self.total_bytes = 1 << 40
         self._clock = clock
         self._drive_id = drive_id
         self._incarnation = incarnation
@@ -243,8 +244,8 @@ class MemoryDrive:
             self._drive_id,
             self._incarnation,
             self.faulty,
-            1 << 40,
-            (1 << 40) - used,
+            self.total_bytes,
+            self.total_bytes - used,
             used,
             registers=len(self._states),
         )
@@ -277,6 +278,13 @@ class MemoryDrive:
 
     async def commit_many(self, requests: Sequence[CommitRequest]) -> list[CommitReply | None]:
         return await commit_each(self, requests)
+
+    async def commit_with_shard(
+        self, request: CommitRequest, blocks: Sequence[Block], hashes: Sequence[bytes]
+    ) -> CommitReply:
+        (data_id,) = request.held.data_ids
+        await self.stage(data_id, 0, blocks, hashes, last=True)
+        return await self.commit(request)
 
     async def note(self, register: Register, stamp: int, whole: bool) -> None:
         row = keys.row_key(register)

@@ -269,22 +269,32 @@ class UnreliableDrive:
     async def _call(self, verb: str, *arguments: Any, repeatable: bool = False) -> Any:
         self._life.sends()
         method = getattr(self._drive, verb)
+        # To the network, too, a commit is a commit, with its shard or without.
+        told = "commit" if verb == "commit_with_shard" else verb
         return await self._network.call(
-            self._link, lambda: method(*arguments), repeatable or verb in _REPEATABLE, self.local, verb
+            self._link, lambda: method(*arguments), repeatable or verb in _REPEATABLE, self.local, told
         )
 
     async def query(self, register: Register, with_inline: bool) -> QueryReply:
         return await self._call("query", register, with_inline)
 
     async def commit(self, request: CommitRequest) -> CommitReply:
+        return await self._commit("commit", request)
+
+    async def commit_with_shard(
+        self, request: CommitRequest, blocks: Sequence[Block], hashes: Sequence[bytes]
+    ) -> CommitReply:
+        return await self._commit("commit_with_shard", request, blocks, hashes)
+
+    async def _commit(self, verb: str, request: CommitRequest, *shard: Any) -> CommitReply:
         repair = request.mode in (CommitMode.ROLL_FORWARD, CommitMode.HEAL)
         watcher = None if repair else self._watcher()
         if watcher is None:
-            return await self._call("commit", request, repeatable=repair)
+            return await self._call(verb, request, *shard, repeatable=repair)
         sent = asyncio.get_running_loop().time()
         watcher.commit_sent(self.position, request.held.stamp)
         try:
-            reply: CommitReply = await self._call("commit", request)
+            reply: CommitReply = await self._call(verb, request, *shard)
         except BaseException as error:
             waited_seconds = asyncio.get_running_loop().time() - sent
             if isinstance(error, DriveError) or waited_seconds > DRIVE_CALL_TIMEOUT_SECONDS - _TIMER_SLACK_SECONDS:

@@ -148,6 +148,26 @@ async def test_a_seal_whose_caller_was_let_go_counts_once_it_has_ended(open_driv
     assert await drive.read_blocks(DATA_ID, 0, 1) == ([BLOCK], [HASH])
 
 
+async def test_a_commit_is_not_begun_where_its_shard_hung_or_took_too_long(open_drive, monkeypatch):
+    """Whoever sent it has given up, and may have told others that it failed."""
+    drive = await open_drive()
+    register = Register(SPACE, "key")
+    request = CommitRequest(register, Held(10, False, b"r", 0, None, (DATA_ID,)), CommitMode.PLAIN)
+    hold = Hold(monkeypatch, os, "fdatasync")
+    with pytest.raises(DriveOffline):
+        await drive.commit_with_shard(request, [BLOCK], [HASH])
+    hold.release()
+    shards = drive._parts.shards
+    await until(lambda: drive.status().state is DriveState.FULL and shards.is_staged(DATA_ID))
+    assert (await drive.query(register, False)).records == ()
+    monkeypatch.setattr(local, "STAGED_FOR_COMMIT_SECONDS", -1.0)
+    with pytest.raises(DriveOffline, match="took too long"):
+        await drive.commit_with_shard(request, [BLOCK], [HASH])
+    assert (await drive.query(register, False)).records == ()
+    monkeypatch.undo()
+    assert (await drive.commit_with_shard(request, [BLOCK], [HASH])).status is CommitStatus.OK
+
+
 async def test_a_drive_that_comes_back_only_to_hang_again_is_not_used(open_drive, monkeypatch):
     drive = await open_drive()
     hold = Hold(monkeypatch, drive._parts.engine, "flush")

@@ -36,6 +36,11 @@ async def test_every_verb_arrives_with_its_arguments_and_its_answer_comes_back(p
         ("query", (REGISTER, True), reply),
         ("commit", (commit,), port.CommitReply(port.CommitStatus.STALE, 1 << 62)),
         ("commit_many", ([commit, commit],), [port.CommitReply(port.CommitStatus.OK, 5), None]),
+        (
+            "commit_with_shard",
+            (commit, [b"a" * 1000, b"b"], [b"h" * 16, b"g" * 16]),
+            port.CommitReply(port.CommitStatus.OK, 5),
+        ),
         ("note", (REGISTER, 5, True), None),
         ("note_many", ([(REGISTER, 5, True), (REGISTER, 6, False)],), None),
         ("prepare", (REGISTER, 4, b"l" * 16, 2.5), port.PrepareReply(port.PrepareStatus.PROMISED, 4, False)),
@@ -172,6 +177,14 @@ async def test_the_last_blocks_seal_the_shard_whether_or_not_the_peer_can_do_bot
     told = [(verb, arguments[-1]) for verb, arguments in pod.drive.calls]
     in_one = [("stage", False), ("stage", True)]
     assert told == (in_one if features else [("stage", False), ("stage", False), ("seal", b"i" * 16)])
+    pod.drive.calls.clear()
+    held = port.Held(5, False, b"record", 0, None, (b"i" * 16,))
+    request = port.CommitRequest(REGISTER, held, port.CommitMode.PLAIN)
+    pod.drive.answers["commit"] = pod.drive.answers["commit_with_shard"] = port.CommitReply(port.CommitStatus.OK, 5)
+    reply = await peer.drives()[0].commit_with_shard(request, [block], [b"h" * 16])
+    assert reply.status is port.CommitStatus.OK
+    told = [verb for verb, _ in pod.drive.calls]
+    assert told == (["commit_with_shard"] if features else ["stage", "seal", "commit"])
 
 
 async def _value(value: Any) -> Any:
