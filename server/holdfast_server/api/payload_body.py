@@ -8,7 +8,7 @@ threads, stripe by stripe.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from holdfast_server.api.buckets_cache import WriteLease
 from holdfast_server.api.etags import BodyEtag, etag_of
@@ -52,11 +52,12 @@ class WireBody:
         added = [digest for digest in (self._extra, self._etag) if digest is not None]
         self.digests: Sequence[Digest] = (*payload.digests, *added)
 
-    async def fill(self, targets: Sequence[memoryview]) -> None:
+    async def fill(self, targets: Sequence[memoryview], go_on: Callable[[], bool]) -> int:
         """See `Filler`."""
-        await self._incoming.fill(targets)
-        if self._payload.placed(sum(map(len, targets))):
+        full = await self._incoming.fill(targets, go_on)
+        if self._payload.placed(sum(map(len, targets[:full]))):
             await self._lease.renew()
+        return full
 
     async def chunks(self) -> AsyncIterator[bytes | memoryview]:
         async for piece in self._incoming.pieces():

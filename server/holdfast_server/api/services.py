@@ -146,6 +146,6 @@ class IncomingBody(Protocol):
         """In order, to the end.  The first step lets a client that waits for `100 Continue` go on.
         Raises S3Error: IncompleteBody when the client goes away, RequestTimeout when it stalls."""
 
-    async def fill(self, targets: Sequence[memoryview]) -> None:
-        """The next bytes, as many as fit into all of these; instead of `pieces`, and only where `size_bytes` is known.
-        Raises as `pieces` does."""
+    async def fill(self, targets: Sequence[memoryview], go_on: Callable[[], bool]) -> int:
+        """See `objects.port.Filler`; instead of `pieces`, and only where `size_bytes` is known.  Raises as `pieces`
+        does."""

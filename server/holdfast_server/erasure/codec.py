@@ -6,8 +6,8 @@ payloads laid end to end are the stripe itself, so a read that has all data shar
 nothing, and one that lacks some computes those, where they shall lie, and copies nothing either.  A set of one drive
 has no parity: its block is the stripe.
 
-`lay_out` copies each byte once, from the pieces it came in to its place in a block; the blocks of one shard lie one
-after the other, so that several stripes go to a drive in one piece.
+A `Layout` is the memory of blocks: bytes are received there, or copied once from the pieces they came in, and the
+blocks of one shard lie one after the other, so that several stripes go to a drive in one piece.
 
 Not here: checksums (the drives hash every block), placement, I/O.
 """
@@ -72,19 +72,12 @@ class Codec:
         return FRAGMENT_HEADER_SIZE_BYTES + -(-stripe_size_bytes // self.data_shards)
 
     def encode(self, stripe: bytes) -> list[bytes]:
-        """The N blocks of a small stripe of at least one byte, data shards first: `lay_out` costs more than copies up
+        """The N blocks of a small stripe of at least one byte, data shards first: a `Layout` costs more than copies up
         to some 100 KiB."""
         if self._driver is None:
             return [stripe]
         blocks: list[bytes] = self._driver.encode(stripe)
         return blocks
-
-    def lay_out(self, stripes: Sequence[Sequence[Buffer]], before_bytes: int = 0) -> Layout:
-        """Stripes of at least one byte each, given in pieces, in the memory of their blocks (see `Layout`)."""
-        layout = Layout(self, [sum(map(len, pieces)) for pieces in stripes], before_bytes)
-        for index, pieces in enumerate(stripes):
-            layout.fill(index, pieces)
-        return layout
 
     def headers(self, stripe_size_bytes: int) -> list[bytes]:
         """Of the N blocks of a stripe; none without parity."""
@@ -199,34 +192,33 @@ class Layout:
         """Where the bytes of a stripe are, or shall be, in order."""
         return self._payloads(index)
 
-    def data(self) -> list[memoryview]:
-        """The stripes' bytes, in order, as consecutive views."""
-        return [view for index in range(len(self._sizes)) for view in self._payloads(index)]
-
     def shorten(self, stripes: int) -> None:
         """There are only so many of them."""
         del self._sizes[stripes:]
         del self._blocks[stripes:]
         del self._starts[stripes:]
 
-    def _add_parity(self) -> None:
+    @property
+    def stripes(self) -> int:
+        """How many there are."""
+        return len(self._sizes)
+
+    def blocks(self, index: int) -> list[memoryview]:
+        """Those of a stripe whose bytes are there, all N, with their headers; parity's are not there yet."""
+        self._clear_rest(index)
+        blocks = [self._block(shard, index) for shard in range(self._codec.shards)]
+        for block, header in zip(blocks, self._codec.headers(self._sizes[index]), strict=False):
+            block[: len(header)] = header
+        return blocks
+
+    def add_parity(self, index: int) -> None:
+        """To the blocks of a stripe: once is enough."""
         kernel = self._codec.kernel
         if kernel is None:
             return
-        for index, size in enumerate(self._sizes):
-            self._clear_rest(index)
-            for shard, header in enumerate(self._codec.headers(size)):
-                self._block(shard, index)[: len(header)] = header
-        base = address_of(self._memory)
-        shards = range(self._codec.shards)
-        for start, block in zip(self._starts, self._blocks, strict=True):
-            first = base + start + self._header_size_bytes
-            kernel.encode(block - self._header_size_bytes, [first + shard * self._stride for shard in shards])
-
-    def columns(self) -> list[list[memoryview]]:
-        """By shard: its blocks, of all stripes.  Computes parity: once is enough."""
-        self._add_parity()
-        return [[self._block(shard, index) for index in range(len(self._sizes))] for shard in range(self._codec.shards)]
+        first = address_of(self._memory) + self._starts[index] + self._header_size_bytes
+        places = [first + shard * self._stride for shard in range(self._codec.shards)]
+        kernel.encode(self._blocks[index] - self._header_size_bytes, places)
 
     def _block(self, shard: int, index: int) -> memoryview:
         at = shard * self._stride + self._starts[index]
@@ -259,6 +251,8 @@ class Layout:
     def _clear_rest(self, index: int) -> None:
         """What fills the data shards up to equal size counts as zeros."""
         left = self._sizes[index]
+        if left == self._codec.data_shards * (self._blocks[index] - self._header_size_bytes):
+            return
         for shard in range(self._codec.data_shards):
             payload = self._block(shard, index)[self._header_size_bytes :]
             used = min(left, len(payload))

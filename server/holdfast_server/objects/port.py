@@ -101,8 +101,9 @@ class Attributes(msgspec.Struct, frozen=True):
 class Filler(Protocol):
     """Puts a body where it is wanted, so that it need not be copied there."""
 
-    async def fill(self, targets: Sequence[memoryview]) -> None:
-        """The next bytes, as many as fit into all of these; no more are ever asked for than there are.  Raises as
+    async def fill(self, targets: Sequence[memoryview], go_on: Callable[[], bool]) -> int:
+        """The next bytes, as many as fit into these; no more are ever asked for than there are.  Whenever one of them
+        is full, `go_on` is asked whether to fill the next, if there is one.  Returns how many are full.  Raises as
         `Body.chunks` does; nothing is put anywhere once it has ended."""
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate, chain
 from typing import Protocol
 
 from holdfast_server.erasure.codec import Codec, Layout
@@ -99,13 +100,22 @@ class _InPlace:
         if not sizes:
             return Batch([], [])
         layout = Layout(self._codec, sizes, self._before_bytes)
-        filled = 0
-        while filled < len(sizes) and not (filled and patience.ended):
-            await self._filler.fill(layout.stripe(filled))
-            self._left_bytes -= sizes[filled]
-            self._before_bytes += self._codec.block_size_bytes(sizes[filled])
+        stripes = [layout.stripe(index) for index in range(len(sizes))]
+        last_pieces = set(accumulate(map(len, stripes)))
+        pieces = filled = 0
+
+        def go_on() -> bool:
+            nonlocal pieces, filled
+            pieces += 1
+            if pieces not in last_pieces:
+                return True
             filled += 1
             room.came()
+            return not patience.ended
+
+        await self._filler.fill(list(chain.from_iterable(stripes)), go_on)
+        self._left_bytes -= sum(sizes[:filled])
+        self._before_bytes += sum(map(self._codec.block_size_bytes, sizes[:filled]))
         self.ended = not self._left_bytes
         for size in sizes[filled:]:
             room.give(size)

@@ -148,31 +148,49 @@ class Encoder:
         return stripe if self._sealer is None else self._sealer.seal(stripe, last)
 
     def _work_and_hash(self, batch: Batch, last: bool) -> list[Column]:
+        """All that is done with a stripe is done while it is in the processor's cache; what comes from memory again
+        takes four times as long to hash."""
         if not batch.sizes:
             return []
-        return [Column(blocks, hash_blocks(blocks)) for blocks in self._laid_out(batch, last).columns()]
-
-    def _laid_out(self, batch: Batch, last: bool) -> Layout:
-        """With its data, digested and, where that is to be, sealed."""
+        pieces, digests = batch.pieces, self._digests
         if self._sealer is not None:
-            end = len(batch.sizes) - 1
-            stripes = enumerate(batch.pieces)
-            sealed = [self._digested_and_sealed(chunks, last and index == end) for index, chunks in stripes]
-            return self._lay_out([[stripe] for stripe in sealed])
-        layout = batch.layout or self._lay_out(batch.pieces)
-        for view in layout.data():
-            for digest in self._digests:
-                digest.update(view)
+            end = len(pieces) - 1
+            stripes = enumerate(pieces)
+            pieces = [[self._digested_and_sealed(chunks, last and index == end)] for index, chunks in stripes]
+            digests = ()
+        layout = batch.layout or self._layout_for(pieces)
+        columns = [Column([], []) for _ in range(self._codec.shards)]
+        for index in range(layout.stripes):
+            if pieces:
+                layout.fill(index, pieces[index])
+            self._code_and_hash(layout, index, digests, columns)
+        return columns
+
+    def _code_and_hash(self, layout: Layout, index: int, digests: Sequence[Digest], columns: list[Column]) -> None:
+        data = layout.stripe(index)
+        for shard, block in enumerate(layout.blocks(index)):
+            if shard < len(data):
+                for digest in digests:
+                    digest.update(data[shard])
+            elif shard == self._codec.data_shards:
+                layout.add_parity(index)
+            columns[shard].blocks.append(block)
+            columns[shard].hashes.append(hash_block(block))
+
+    def _layout_for(self, stripes: Sequence[Sequence[bytes | memoryview]]) -> Layout:
+        sizes = [sum(map(len, pieces)) for pieces in stripes]
+        layout = Layout(self._codec, sizes, self._before_bytes)
+        self._before_bytes += sum(map(self._codec.block_size_bytes, sizes))
         return layout
 
-    def _lay_out(self, stripes: Sequence[Sequence[bytes | memoryview]]) -> Layout:
-        layout = self._codec.lay_out(stripes, self._before_bytes)
-        self._before_bytes += sum(self._codec.block_size_bytes(sum(map(len, pieces))) for pieces in stripes)
-        return layout
+
+def hash_block(block: bytes | memoryview) -> bytes:
+    digest: bytes = xxhash.xxh3_128_digest(block)
+    return digest
 
 
 def hash_blocks(blocks: Iterable[bytes | memoryview]) -> list[bytes]:
-    return [xxhash.xxh3_128_digest(block) for block in blocks]
+    return list(map(hash_block, blocks))
 
 
 class _Taken:
@@ -194,13 +212,17 @@ class _Taken:
 class _Room:
     """What stripes take of the budget at once or not at all (`stripes.Room`)."""
 
-    def __init__(self, hold: Hold, held_bytes: Callable[[int], int]) -> None:
-        self._hold, self._held_bytes = hold, held_bytes
+    def __init__(self, hold: Hold, held_bytes: Callable[[int], int], first_taken: bool) -> None:
+        """`first_taken`: room for one was waited for."""
+        self._hold, self._held_bytes, self._first_taken = hold, held_bytes, first_taken
 
     def came(self) -> None:
         self._hold.progressed()
 
     def take(self, size_bytes: int) -> bool:
+        if self._first_taken:
+            self._first_taken = False
+            return True
         wanted = self._held_bytes(size_bytes)
         return not wanted or self._hold.try_take(wanted)
 
@@ -320,7 +342,7 @@ class ShardWriter:
             return await self._whole(encoder, body, stripes, drives, rotation, data_id, may_carry, hold)
         if self._held_bytes(stripes.upcoming_bytes, stripes):
             await hold.take(self._held_bytes(stripes.upcoming_bytes, stripes))
-        first = await stripes.take(1, _Taken(hold))
+        first = await self._receive(stripes, hold, first_taken=True)
         size = sum(first.sizes)
         if size <= inline_limit_bytes and stripes.ended:
             return await self._inline(encoder, body, first, size, drives)
@@ -464,11 +486,15 @@ class ShardWriter:
                 upcoming = await stripes.take(1, _Taken(hold))
             batch, upcoming = upcoming, None
 
-    async def _receive(self, stripes: Stripes, hold: Hold) -> Batch:
-        """The next stripes, as many as there is room for and soon come; none if there is no room."""
-        room = _Room(hold, lambda size_bytes: self._held_bytes(size_bytes, stripes))
+    async def _receive(self, stripes: Stripes, hold: Hold, first_taken: bool = False) -> Batch:
+        """The next stripes, as many as there is room for and soon come; none if there is no room.
+
+        `first_taken`: these are the first, and room for one was waited for: it is all that who is not nearly alone may
+        hold before anything has come."""
+        room = _Room(hold, lambda size_bytes: self._held_bytes(size_bytes, stripes), first_taken)
         alone = not self._budget.waiting and self._budget.used - hold.held <= ALONE_BYTES
-        return await stripes.take(LARGE_BATCH_STRIPES if alone else BATCH_STRIPES, room, BATCH_SECONDS)
+        most = LARGE_BATCH_STRIPES if alone else 1 if first_taken else BATCH_STRIPES
+        return await stripes.take(most, room, BATCH_SECONDS)
 
     def _require_quorum(self, drives: int, errors: list[DriveError]) -> None:
         if drives - len(errors) >= self._write_quorum:

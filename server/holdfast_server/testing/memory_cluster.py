@@ -63,7 +63,7 @@ class BytesBody:
         fills: bool = False,
         fails_after_fills: int = 0,
     ) -> None:
-        """`fills`: it is received in place, and raises its failure after so many stripes."""
+        """`fills`: it is received in place, and raises its failure after so many pieces of stripes."""
         self.size_bytes: int | None = len(data)
         self.filler: Filler | None = self if fills else None
         self._filled = 0
@@ -78,14 +78,17 @@ class BytesBody:
         self._headers = headers or {}
         self._versioning = versioning
 
-    async def fill(self, targets: Sequence[memoryview]) -> None:
-        if self._failure is not None:
-            self._fills_left -= 1
-            if self._fills_left < 0 or self._filled + sum(map(len, targets)) == len(self._data):
-                raise self._failure
-        for target in targets:
+    async def fill(self, targets: Sequence[memoryview], go_on: Callable[[], bool]) -> int:
+        for full, target in enumerate(targets, 1):
+            if self._failure is not None:
+                self._fills_left -= 1
+                if self._fills_left < 0 or self._filled + len(target) == len(self._data):
+                    raise self._failure
             target[:] = self._data[self._filled : self._filled + len(target)]
             self._filled += len(target)
+            if not go_on():
+                return full
+        return len(targets)
 
     async def chunks(self) -> AsyncIterator[bytes | memoryview]:
         view = memoryview(self._data)

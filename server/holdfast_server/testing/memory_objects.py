@@ -449,7 +449,7 @@ async def _in_place(body: Body) -> AsyncIterator[bytes | memoryview]:
     while left:
         stripe = memoryview(bytearray(min(left, STRIPE_SIZE_BYTES)))
         third = len(stripe) // 3
-        await body.filler.fill([view for view in (stripe[:third], stripe[third:]) if len(view)])
+        await body.filler.fill([view for view in (stripe[:third], stripe[third:]) if len(view)], lambda: True)
         left -= len(stripe)
         yield stripe
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 from holdfast_server.api.http.chunks import BadFraming, ChunkReader
@@ -25,6 +25,11 @@ HIGH_BYTES = 128 << 10
 DRAINED_SIZE_BYTES = 64 << 10
 """A rest of a body up to this size is read so that the connection can be kept."""
 DRAIN_SECONDS = 0.5
+
+
+def _nobody() -> bool:
+    """In place of a handler that waits for nothing."""
+    return False
 
 
 class Source(Protocol):
@@ -40,8 +45,8 @@ class HttpBody:
     """`IncomingBody` over a connection."""
 
     __slots__ = (
-        "_asked", "_awaits_continue", "_chunks", "_error", "_filling", "_left_bytes", "_ready", "_ready_bytes",
-        "_source", "_targets", "_waiter", "_waits", "ended", "received_bytes", "size_bytes",
+        "_asked", "_awaits_continue", "_chunks", "_error", "_filling", "_full_count", "_go_on", "_left_bytes", "_ready",
+        "_ready_bytes", "_source", "_targets", "_waiter", "_waits", "ended", "received_bytes", "size_bytes",
     )  # fmt: skip
 
     def __init__(self, source: Source, head: Head, waits: Overdue[HttpBody]) -> None:
@@ -63,6 +68,10 @@ class HttpBody:
         self._filling = False
         self._targets: deque[memoryview] = deque()
         """Where the handler wants what comes next, while it waits for it."""
+        self._full_count = 0
+        """Of those, so many are full."""
+        self._go_on: Callable[[], bool] = _nobody
+        """Asked after each of them."""
 
     # --- the connection's side
     @property
@@ -80,19 +89,25 @@ class HttpBody:
     def filled(self, size_bytes: int) -> None:
         """So much was received into `target`."""
         targets = self._targets
+        self._left_bytes -= size_bytes
+        self.received_bytes += size_bytes
+        self.ended = not self._left_bytes
         rest = targets[0][size_bytes:]
         if len(rest):
             targets[0] = rest
         else:
-            targets.popleft()
-        self._left_bytes -= size_bytes
-        self.received_bytes += size_bytes
-        self.ended = not self._left_bytes
-        if not targets or self.ended:
+            self._first_is_full(targets)
+        if targets and not self.ended:
+            self._waits.begin(self)
+        else:
             targets.clear()
             self._wake()
-        else:
-            self._waits.begin(self)
+
+    def _first_is_full(self, targets: deque[memoryview]) -> None:
+        targets.popleft()
+        self._full_count += 1
+        if not self._go_on():
+            targets.clear()
 
     def arrived(self, data: bytes) -> bytes:
         """Take what came; what follows the body's end is given back."""
@@ -166,9 +181,10 @@ class HttpBody:
             finally:
                 self._waits.end(self)
 
-    async def fill(self, targets: Sequence[memoryview]) -> None:
+    async def fill(self, targets: Sequence[memoryview], go_on: Callable[[], bool]) -> int:
         """See `objects.port.Filler`; only where `size_bytes` is known, and not beside `pieces`."""
         self._filling = True
+        self._full_count, self._go_on = 0, go_on
         left = deque(targets)
         while left and self._ready:
             self._put_ready(left)
@@ -188,10 +204,12 @@ class HttpBody:
                 self._targets.clear()
             if self._error:
                 raise S3Error(self._error)
+        self._go_on = _nobody
+        return self._full_count
 
     def _put_ready(self, targets: deque[memoryview]) -> None:
         """Of the next piece that came before it was asked for, what fits into the next target."""
-        piece, target = self._ready.popleft(), targets.popleft()
+        piece, target = self._ready.popleft(), targets[0]
         size = min(len(piece), len(target))
         target[:size] = piece[:size]
         self._ready_bytes -= size
@@ -199,7 +217,9 @@ class HttpBody:
         if size < len(piece):
             self._ready.appendleft(piece[size:])
         if size < len(target):
-            targets.appendleft(target[size:])
+            targets[0] = target[size:]
+        else:
+            self._first_is_full(targets)
 
     def _begin(self) -> None:
         if not self._asked:

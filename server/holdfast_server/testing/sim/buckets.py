@@ -132,11 +132,14 @@ class SlowBody:
             if piece:
                 yield piece
 
-    async def fill(self, targets: Sequence[memoryview]) -> None:
-        await asyncio.sleep(self._seconds * sum(map(len, targets)) / len(self._data))
-        for target in targets:
+    async def fill(self, targets: Sequence[memoryview], go_on: Callable[[], bool]) -> int:
+        for full, target in enumerate(targets, 1):
+            await asyncio.sleep(self._seconds * len(target) / len(self._data))
             target[:] = self._data[self._filled : self._filled + len(target)]
             self._filled += len(target)
+            if not go_on():
+                return full
+        return len(targets)
 
 
 class Pod:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from holdfast_server.objects import record
@@ -65,10 +65,13 @@ class NumberedBody:
         self.filler: Filler | None = self if number % 2 else None
         self._filled = 0
 
-    async def fill(self, targets: Sequence[memoryview]) -> None:
-        for target in targets:
+    async def fill(self, targets: Sequence[memoryview], go_on: Callable[[], bool]) -> int:
+        for full, target in enumerate(targets, 1):
             target[:] = self._data[self._filled : self._filled + len(target)]
             self._filled += len(target)
+            if not go_on():
+                return full
+        return len(targets)
 
     async def chunks(self) -> AsyncIterator[bytes | memoryview]:
         yield self._data

@@ -45,9 +45,12 @@ class GivenBody:
         if self._data:
             yield self._data
 
-    async def fill(self, targets):
-        for target in targets:
+    async def fill(self, targets, go_on):
+        for full, target in enumerate(targets, 1):
             target[:], self._data = self._data[: len(target)], self._data[len(target) :]
+            if not go_on():
+                return full
+        return len(targets)
 
 
 class Api:
