@@ -574,11 +574,12 @@ async def test_a_record_whose_shard_is_not_sealed_here_is_not_accepted(bench):
     assert await status(bench.drive, 10, data_ids=(DATA_ID,)) is CommitStatus.OK
 
 
-async def test_blocks_that_arrive_damaged_or_out_of_order_are_refused(bench):
-    block = b"block"
+@pytest.mark.parametrize("times", [1, 20_000])
+async def test_blocks_that_arrive_damaged_or_out_of_order_are_refused(bench, times):
+    block = b"block" * times
     digest = xxhash.xxh3_128_digest(block)
     with pytest.raises(ShardCorrupt):
-        await bench.drive.stage(DATA_ID, 0, [block, b"bl0ck"], [digest, digest])
+        await bench.drive.stage(DATA_ID, 0, [block, b"block" * (times - 1) + b"bl0ck"], [digest, digest])
     with pytest.raises(DriveError):
         await bench.drive.stage(DATA_ID, 1, [block], [digest])
     await bench.drive.stage(DATA_ID, 0, [block], [digest])

@@ -27,6 +27,14 @@ import msgspec
 HASH_SIZE_BYTES = 16
 """xxh3-128 of a block."""
 
+
+class ComputedHashes(tuple[bytes, ...]):
+    """Hashes that this process has computed from these very blocks as they lie in its memory: nobody who is handed both
+    need do so again."""
+
+    __slots__ = ()
+
+
 WATERMARK_RANGES = 256
 
 MAX_REGISTERS_PER_CALL = 64
@@ -449,7 +457,7 @@ class Drive(Protocol):
 
         `last`: no more come; `seal` it, too.
         All blocks but the last of a shard have the same size.  Raises ShardCorrupt if a hash does not match
-        (nothing is written), DriveFull.
+        (nothing is written; not looked at where these are `ComputedHashes`), DriveFull.
         """
 
     async def seal(self, data_id: bytes) -> None:

@@ -30,14 +30,14 @@ Not here: records, commits, ETags, keys.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import xxhash
 
-from holdfast_server.drives.port import CommitReply, CommitRequest, Drive, DriveError, DriveFull
+from holdfast_server.drives.port import CommitReply, CommitRequest, ComputedHashes, Drive, DriveError, DriveFull
 from holdfast_server.erasure.codec import Codec, Layout
 from holdfast_server.memory.budget import Budget, Hold
 from holdfast_server.objects.asking import ask, bounded, only
@@ -73,7 +73,7 @@ class Column(NamedTuple):
     """Consecutive blocks of one shard."""
 
     blocks: list[memoryview]
-    hashes: list[bytes]
+    hashes: ComputedHashes
 
 
 class Carried:
@@ -159,14 +159,18 @@ class Encoder:
             pieces = [[self._digested_and_sealed(chunks, last and index == end)] for index, chunks in stripes]
             digests = ()
         layout = batch.layout or self._layout_for(pieces)
-        columns = [Column([], []) for _ in range(self._codec.shards)]
+        blocks: list[list[memoryview]] = [[] for _ in range(self._codec.shards)]
+        hashes: list[list[bytes]] = [[] for _ in range(self._codec.shards)]
         for index in range(layout.stripes):
             if pieces:
                 layout.fill(index, pieces[index])
-            self._code_and_hash(layout, index, digests, columns)
-        return columns
+            for shard, block in enumerate(self._coded(layout, index, digests)):
+                blocks[shard].append(block)
+                hashes[shard].append(hash_block(block))
+        return [Column(some, ComputedHashes(theirs)) for some, theirs in zip(blocks, hashes, strict=True)]
 
-    def _code_and_hash(self, layout: Layout, index: int, digests: Sequence[Digest], columns: list[Column]) -> None:
+    def _coded(self, layout: Layout, index: int, digests: Sequence[Digest]) -> Iterator[memoryview]:
+        """The blocks of a stripe, in order, each as soon as it is made."""
         data = layout.stripe(index)
         for shard, block in enumerate(layout.blocks(index)):
             if shard < len(data):
@@ -174,8 +178,7 @@ class Encoder:
                     digest.update(data[shard])
             elif shard == self._codec.data_shards:
                 layout.add_parity(index)
-            columns[shard].blocks.append(block)
-            columns[shard].hashes.append(hash_block(block))
+            yield block
 
     def _layout_for(self, stripes: Sequence[Sequence[bytes | memoryview]]) -> Layout:
         sizes = [sum(map(len, pieces)) for pieces in stripes]
@@ -189,8 +192,8 @@ def hash_block(block: bytes | memoryview) -> bytes:
     return digest
 
 
-def hash_blocks(blocks: Iterable[bytes | memoryview]) -> list[bytes]:
-    return list(map(hash_block, blocks))
+def hash_blocks(blocks: Iterable[bytes | memoryview]) -> ComputedHashes:
+    return ComputedHashes(map(hash_block, blocks))
 
 
 class _Taken:

@@ -16,7 +16,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from holdfast_server.peers.frames import MAX_FRAME_SIZE_BYTES, Buffer, Frame, FrameError, FrameReader, encode_frame
+from holdfast_server.peers.frames import (
+    MAX_FRAME_SIZE_BYTES,
+    Buffer,
+    Frame,
+    FrameError,
+    FrameReader,
+    Wish,
+    encode_frame,
+)
 
 WRITE_BUFFER_HIGH_BYTES = 4 << 20
 """Above it `drained` waits: what one slow peer can hold of our memory."""
@@ -94,12 +102,12 @@ class Connection(asyncio.BufferedProtocol):
         self,
         on_frame: Callable[[Frame], None],
         on_lost: Callable[[str], None],
-        place: Callable[[memoryview], int] | None = None,
+        wish: Callable[[memoryview], Wish] | None = None,
     ) -> None:
-        """The handshake is over: frames may be large and go to `on_frame`; `on_lost` is called once.  `place`: see
+        """The handshake is over: frames may be large and go to `on_frame`; `on_lost` is called once.  `wish`: see
         `frames.FrameReader`."""
         self._on_frame, self._on_lost = on_frame, on_lost
-        self._reader.place = place
+        self._reader.wish = wish
         self._reader.limit_bytes = MAX_FRAME_SIZE_BYTES
         while self._waiting:
             on_frame(self._waiting.popleft())

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from holdfast_server.contract.admin import PodState
-from holdfast_server.drives.port import Block, CommitReply, CommitRequest, Drive, DriveError
+from holdfast_server.drives.port import Block, CommitReply, CommitRequest, ComputedHashes, Drive, DriveError
 from holdfast_server.memory.budget import Hold, Overloaded
 from holdfast_server.peers import messages
 from holdfast_server.peers.frames import FrameError, split_blobs
@@ -53,19 +53,26 @@ class Dispatcher:
         self._services = services
 
     async def answer(
-        self, request: messages.ReceivedRequest, blobs: memoryview, hold: Hold | None = None
+        self,
+        request: messages.ReceivedRequest,
+        blobs: memoryview,
+        hold: Hold | None = None,
+        digests: Sequence[bytes] = (),
     ) -> tuple[bytes, Sequence[Block]]:
         """The reply's header and blobs.  Never raises, except when cancelled.
 
-        Blocks that are read are taken from `hold`; the caller closes it when they are sent.
+        Blocks that are read are taken from `hold`; the caller closes it when they are sent.  `digests`: of the blobs,
+        if they were hashed as they came.
         """
         try:
-            result, out = await self._serve(request, blobs, hold)
+            result, out = await self._serve(request, blobs, hold, digests)
         except Exception as error:
             return self.failed(request, error), ()
         return messages.encode(Reply(request.id, Outcome.OK, tuple(map(len, out)), result)), out
 
-    def begin(self, request: messages.ReceivedRequest, blobs: memoryview) -> asyncio.Future[Any] | None:
+    def begin(
+        self, request: messages.ReceivedRequest, blobs: memoryview, digests: Sequence[bytes] = ()
+    ) -> asyncio.Future[Any] | None:
         """What writes and reads ask of a drive most, begun at once and without a task where the drive allows it; None
         for all else, and for what cannot be read, which `answer` tells.  `replied` and `failed` turn its end into a
         reply."""
@@ -74,10 +81,10 @@ class Dispatcher:
             return None
         try:
             arguments = messages.VERBS[request.verb].arguments.decode(request.arguments)
-            blocks = split_blobs(blobs, request.sizes)
+            received = _Received(split_blobs(blobs, request.sizes), digests)
         except (msgspec.MsgspecError, FrameError):
             return None
-        return asyncio.ensure_future(begin(self._drives[request.volume], arguments, blocks))
+        return asyncio.ensure_future(begin(self._drives[request.volume], arguments, received))
 
     def replied(self, request: messages.ReceivedRequest, result: Any) -> bytes:
         """The reply of what `begin` began."""
@@ -96,7 +103,7 @@ class Dispatcher:
         return messages.encode(Reply(request.id, outcome, (), told))
 
     async def _serve(
-        self, request: messages.ReceivedRequest, blobs: memoryview, hold: Hold | None
+        self, request: messages.ReceivedRequest, blobs: memoryview, hold: Hold | None, digests: Sequence[bytes]
     ) -> tuple[Any, list[Block]]:
         spec = messages.VERBS.get(request.verb)
         if spec is None:
@@ -109,7 +116,7 @@ class Dispatcher:
         drive = self._drives[request.volume]
         begin = _AT_ONCE.get(request.verb)
         if begin is not None:
-            return await begin(drive, arguments, split_blobs(blobs, request.sizes)), []
+            return await begin(drive, arguments, _Received(split_blobs(blobs, request.sizes), digests)), []
         if request.verb == Verb.READ_BLOCKS:
             return await _read_blocks(drive, hold, *arguments)
         method = _DRIVE_METHODS.get(request.verb)
@@ -136,24 +143,36 @@ class Dispatcher:
         raise Refused(f"verb {verb} needs a volume")
 
 
-def _stage(drive: Drive, arguments: tuple[bytes, int, list[bytes]], blocks: list[memoryview]) -> Awaitable[None]:
-    data_id, index, hashes = arguments
-    return drive.stage(data_id, index, blocks, hashes, False)
+class _Received(NamedTuple):
+    """Blocks that came with a request."""
+
+    blocks: list[memoryview]
+    digests: Sequence[bytes]
+    """Theirs, if they were hashed as they came."""
+
+    def judged(self, hashes: Sequence[bytes]) -> Sequence[bytes]:
+        """What the request says are their hashes.  Where that was not found here, too, the drive has to look."""
+        return ComputedHashes(hashes) if self.digests == hashes else hashes
 
 
-def _stage_last(drive: Drive, arguments: tuple[bytes, int, list[bytes]], blocks: list[memoryview]) -> Awaitable[None]:
+def _stage(drive: Drive, arguments: tuple[bytes, int, list[bytes]], received: _Received) -> Awaitable[None]:
     data_id, index, hashes = arguments
-    return drive.stage(data_id, index, blocks, hashes, True)
+    return drive.stage(data_id, index, received.blocks, received.judged(hashes), False)
+
+
+def _stage_last(drive: Drive, arguments: tuple[bytes, int, list[bytes]], received: _Received) -> Awaitable[None]:
+    data_id, index, hashes = arguments
+    return drive.stage(data_id, index, received.blocks, received.judged(hashes), True)
 
 
 def _commit_shard(
-    drive: Drive, arguments: tuple[CommitRequest, list[bytes]], blocks: list[memoryview]
+    drive: Drive, arguments: tuple[CommitRequest, list[bytes]], received: _Received
 ) -> Awaitable[CommitReply]:
     request, hashes = arguments
-    return drive.commit_with_shard(request, blocks, hashes)
+    return drive.commit_with_shard(request, received.blocks, received.judged(hashes))
 
 
-_AT_ONCE: dict[int, Callable[[Drive, Any, list[memoryview]], Awaitable[Any]]] = {
+_AT_ONCE: dict[int, Callable[[Drive, Any, _Received], Awaitable[Any]]] = {
     Verb.QUERY: lambda drive, arguments, _: drive.query(*arguments),
     Verb.COMMIT: lambda drive, arguments, _: drive.commit(*arguments),
     Verb.COMMIT_MANY: lambda drive, arguments, _: drive.commit_many(*arguments),

@@ -19,6 +19,7 @@ import msgspec
 from holdfast_server.contract.admin import PodState
 from holdfast_server.drives import port
 from holdfast_server.memory.buffers import PAGE_SIZE_BYTES
+from holdfast_server.peers.frames import Wish
 from holdfast_server.peers.port import PeerError, SlotMemory
 
 CONTROL_TIMEOUT_SECONDS = 5.0
@@ -264,18 +265,19 @@ def decode_request(header: memoryview) -> ReceivedRequest:
     return _request_decoder.decode(header)
 
 
-def place_of_blobs(header: memoryview) -> int:
-    """Where in a page of memory the blobs of a request had best be received: where the drive will have them in a page
-    of its file.  0 for all that are written to none, and for what cannot be read."""
+def wish_of_blobs(header: memoryview) -> Wish:
+    """How the blobs of a request had best be received: blocks where the drive will have them in a page of its file, and
+    hashed.  Nothing of the kind for all else, and for what cannot be read."""
     try:
         request = decode_request(header)
-        if request.verb not in (Verb.STAGE, Verb.STAGE_LAST) or not request.sizes:
-            return 0
+        if request.verb not in (Verb.STAGE, Verb.STAGE_LAST, Verb.COMMIT_SHARD) or not request.sizes:
+            return Wish()
+        if request.verb == Verb.COMMIT_SHARD:
+            return Wish(0, request.sizes)
         _, index, _ = VERBS[request.verb].arguments.decode(request.arguments)
     except msgspec.MsgspecError:
-        return 0
-    place: int = index * request.sizes[0] % PAGE_SIZE_BYTES
-    return place
+        return Wish()
+    return Wish(index * request.sizes[0] % PAGE_SIZE_BYTES, request.sizes)
 
 
 def decode_reply(header: memoryview) -> ReceivedReply:

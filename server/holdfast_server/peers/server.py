@@ -196,7 +196,7 @@ class _Session:
         self._max_served = MAX_SERVED[connection_class]
 
     def start(self) -> None:
-        self.connection.start(self._on_frame, self._on_lost, messages.place_of_blobs)
+        self.connection.start(self._on_frame, self._on_lost, messages.wish_of_blobs)
 
     async def close(self) -> None:
         self.connection.pause_reading()
@@ -214,10 +214,10 @@ class _Session:
         except msgspec.MsgspecError as error:
             raise FrameError(f"request cannot be read: {error}") from error
         spec = messages.VERBS.get(request.verb)
-        work = self._dispatcher.begin(request, frame.blobs)
+        work = self._dispatcher.begin(request, frame.blobs, frame.digests)
         ended: Callable[[asyncio.Future[Any]], None] = self._done
         if work is None:
-            work = asyncio.get_running_loop().create_task(self._serve(request, frame.blobs))
+            work = asyncio.get_running_loop().create_task(self._serve(request, frame))
         else:
             ended = partial(self._reply, request)
         size_bytes = len(frame.header) + len(frame.blobs)
@@ -248,10 +248,10 @@ class _Session:
         else:
             self.connection.resume_reading()
 
-    async def _serve(self, request: messages.ReceivedRequest, blobs: memoryview) -> None:
+    async def _serve(self, request: messages.ReceivedRequest, frame: Frame) -> None:
         with self._answers.hold() as hold:
-            header, out = await self._dispatcher.answer(request, blobs, hold)
-            del blobs
+            header, out = await self._dispatcher.answer(request, frame.blobs, hold, frame.digests)
+            del frame
             await self._send(request, header, out)
 
     async def _send(self, request: messages.ReceivedRequest, header: bytes, out: Sequence[Block]) -> None:

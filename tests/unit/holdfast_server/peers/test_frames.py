@@ -1,6 +1,7 @@
 """Frames come out as they went in, however the network cuts them."""
 
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,13 +11,18 @@ from holdfast_server.peers import frames
 
 def feed(reader: frames.FrameReader, data: bytes, sizes: list[int]) -> list[tuple[bytes, bytes]]:
     """Push `data` in pieces of the given sizes, the last one repeated, as a socket would."""
-    out, offset, turn = [], 0, 0
+    return [(bytes(frame.header), bytes(frame.blobs)) for frame in frames_of(reader, data, sizes)]
+
+
+def frames_of(reader: frames.FrameReader, data: bytes, sizes: list[int]) -> list[frames.Frame]:
+    out: list[frames.Frame] = []
+    offset = turn = 0
     while offset < len(data):
         buffer = reader.buffer()
         assert len(buffer) > 0
         count = min(len(buffer), len(data) - offset, sizes[min(turn, len(sizes) - 1)])
         buffer[:count] = data[offset : offset + count]
-        out += [(bytes(frame.header), bytes(frame.blobs)) for frame in reader.received(count)]
+        out += reader.received(count)
         offset += count
         turn += 1
     return out
@@ -61,11 +67,11 @@ def test_large_blobs_begin_where_they_are_wished(wish: int, cut: int) -> None:
     reader = frames.FrameReader(frames.MAX_FRAME_SIZE_BYTES)
     asked: list[bytes] = []
 
-    def place(header: memoryview) -> int:
+    def wished(header: memoryview) -> frames.Wish:
         asked.append(bytes(header))
-        return wish
+        return frames.Wish(wish)
 
-    reader.place = place
+    reader.wish = wished
     blob = bytes(range(256)) * 400
     data = on_the_wire([(b"where to", [blob])])
     found: list[frames.Frame] = []
@@ -80,6 +86,38 @@ def test_large_blobs_begin_where_they_are_wished(wish: int, cut: int) -> None:
     assert (bytes(frame.header), bytes(frame.blobs)) == (b"where to", blob)
     assert asked == ([] if cut == 8 else [b"where to"])
     assert address_of(frame.blobs) % PAGE_SIZE_BYTES == (wish % PAGE_SIZE_BYTES if asked else 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    blob_sizes=st.lists(st.integers(1, 90_000), min_size=1, max_size=5),
+    cuts=st.lists(st.integers(30, 100_000), min_size=1, max_size=20),
+    small=st.binary(max_size=99),
+)
+def test_blobs_are_hashed_as_they_come_however_they_are_cut(
+    blob_sizes: list[int], cuts: list[int], small: bytes
+) -> None:
+    reader = frames.FrameReader(frames.MAX_FRAME_SIZE_BYTES)
+    reader.wish = lambda header: frames.Wish(80, blob_sizes)
+    blobs = [bytes([number + 1]) * size for number, size in enumerate(blob_sizes)]
+    found: list[frames.Frame] = []
+    for blob in (blobs, [small], blobs):
+        found += frames_of(reader, on_the_wire([(b"header", blob)]), cuts)
+    assert [bytes(frame.blobs) for frame in found] == [b"".join(blobs), small, b"".join(blobs)]
+    digests = [xxhash.xxh3_128_digest(blob) for blob in blobs]
+    for frame in found:
+        assert list(frame.digests) in ([], digests if len(frame.blobs) > 99 else [])
+    if sum(blob_sizes) > frames.READ_BUFFER_SIZE_BYTES:
+        assert list(found[0].digests) == digests
+
+
+@pytest.mark.parametrize("sizes", [(), (70_000, 29_999), (100_000, 0), (-1, 100_001), (99_999,)])
+def test_nothing_is_hashed_where_the_sizes_are_not_those_of_the_blobs(sizes: tuple[int, ...]) -> None:
+    reader = frames.FrameReader(frames.MAX_FRAME_SIZE_BYTES)
+    reader.wish = lambda header: frames.Wish(0, sizes)
+    (frame,) = frames_of(reader, on_the_wire([(b"header", [bytes(100_000)])]), [1000])
+    assert len(frame.blobs) == 100_000
+    assert list(frame.digests) == []
 
 
 def test_a_frame_keeps_its_bytes_when_the_buffer_is_used_again() -> None:

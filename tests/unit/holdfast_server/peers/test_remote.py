@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import xxhash
 
 from holdfast_server.drives import names, port
 from holdfast_server.drives.port import DriveState, Register
@@ -70,6 +71,25 @@ async def test_every_verb_arrives_with_its_arguments_and_its_answer_comes_back(p
         assert pod.drive.calls[-1] == (verb, arguments)
     verbs = {name for name in vars(port.Drive) if not name.startswith("_")} - {"state", "status"}
     assert {verb for verb, _, _ in cases} == verbs
+
+
+async def test_hashes_are_taken_for_computed_only_where_that_was_done_here(pod: Any, connect: Any) -> None:
+    """A drive need not look again at blocks that were hashed as they came, and must at all others."""
+    drive = (await connect()).drives()[0]
+    pod.drive.answers["stage"] = None
+    large, small = [os.urandom(90_000), os.urandom(80_000)], [b"small"]
+    for blocks, are_right, computed in ((large, True, True), (large, False, False), (small, True, False)):
+        hashes = [xxhash.xxh3_128_digest(block) for block in blocks[:-1]]
+        hashes.append(xxhash.xxh3_128_digest(blocks[-1]) if are_right else b"another hash 16 ")
+        await drive.stage(b"i" * 16, 0, blocks, port.ComputedHashes(hashes))
+        _, (_, _, came, arrived, _) = pod.drive.calls[-1]
+        assert (came, list(arrived)) == (blocks, hashes)
+        assert isinstance(arrived, port.ComputedHashes) == computed
+        commit = port.CommitRequest(REGISTER, HELD, port.CommitMode.PLAIN)
+        pod.drive.answers["commit_with_shard"] = port.CommitReply(port.CommitStatus.OK, 5)
+        await drive.commit_with_shard(commit, blocks, port.ComputedHashes(hashes))
+        _, (_, _, arrived) = pod.drive.calls[-1]
+        assert isinstance(arrived, port.ComputedHashes) == computed
 
 
 async def test_a_pod_of_an_earlier_release_is_asked_for_a_listing_by_scans(pod: Any, connect: Any) -> None:
