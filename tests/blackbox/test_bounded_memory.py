@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import os
 import shutil
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -186,6 +187,47 @@ async def test_slow_uploads_do_not_keep_small_requests_out(pods: PodProcesses) -
         assert await get(pods, f"/{BUCKET}/quick", 4 * KIB) == "200"
         for task in stuck:
             task.cancel()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("size", "sent", "at_once"),
+    [
+        (60 * KIB, KIB, MemoryLimits().requests),
+        (8 * MIB, MIB + KIB, MemoryLimits().write_bytes // (2 * MIB)),
+    ],
+    ids=["small", "large"],
+)
+async def test_uploads_that_stall_give_way_to_those_that_wait(
+    pods: PodProcesses, size: int, sent: int, at_once: int
+) -> None:
+    """They hold all that uploads of their size may hold."""
+
+    async def stall(number: int) -> None:
+        async with Wire(pods) as wire:
+            wire.writer.write(wire.head("PUT", f"/{BUCKET}/stalled-{number}", content_length=str(size)))
+            wire.writer.write(bytes(sent))
+            await wire.answer()
+
+    before = evicted(pods)
+    stalled = [asyncio.ensure_future(stall(number)) for number in range(at_once)]
+    try:
+        await asyncio.sleep(2)
+        async with asyncio.timeout(240):
+            # Either may come first: a little room may be left.
+            while await put(pods, f"/{BUCKET}/brisk", size, patient=True) != "200" or evicted(pods) == before:
+                await asyncio.sleep(0.1)
+    finally:
+        for task in stalled:
+            task.cancel()
+        await asyncio.gather(*stalled, return_exceptions=True)
+
+
+def evicted(pods: PodProcesses) -> float:
+    """Uploads and downloads that had to go for others."""
+    with urllib.request.urlopen(f"{pods.probe_endpoint(0)}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.split()[1]) for line in lines if line.startswith("holdfast_budget_evicted_total{"))
 
 
 async def upload_slowly(pods: PodProcesses, number: int) -> None:

@@ -79,6 +79,9 @@ class FrontEnd:
         self.port = 0
         """The port that was bound, for `port=0`."""
         self._site = Site(self, _bounds(services))
+        memory = services.memory
+        for budget in (memory.requests, memory.streams, memory.writes, memory.documents):
+            budget.add_relief(self._site.relieve)
 
     async def listen(self, host: str, port: int, admission: Admission) -> None:
         listener = Listener(lambda: Connection(self._site), admission)

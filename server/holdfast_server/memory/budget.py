@@ -2,8 +2,9 @@
 
 What is taken belongs to a `Hold`, which gives everything back when it is closed: one hold per request, stripe
 by stripe or batch by batch.  While others wait, a holder that makes no progress for `SLOW_SECONDS` (its client
-sends or takes next to nothing) is evicted: its task is cancelled, with `Hold.evicted` saying why.  Slow clients
-are left alone as long as nobody wants what they hold.
+takes next to nothing) is evicted: its task is cancelled, with `Hold.evicted` saying why.  Whoever knows sooner that
+a client holds something for nothing adds a `Relief`, which is asked first.  Slow clients are left alone as long as
+nobody wants what they hold.
 
 To keep free of deadlocks, nobody may wait for more of a budget while what it holds can only be freed by getting
 it: give back first, or `try_take`.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from holdfast_server.memory.ledger import Claim, Ledger, Verdict
@@ -22,6 +23,10 @@ SLOW_SECONDS = 20.0
 """A stripe of 1 MiB that is not through after it moves at less than 52 KB/s."""
 LOOK_AROUND_SECONDS = 1.0
 """How long a claim waits before it looks for holders that are too slow."""
+
+Relief = Callable[[float], bool]
+"""Somebody has waited for `LOOK_AROUND_SECONDS`: makes one that is slow go, now on the loop's clock being the argument;
+False if nobody is.  Asked once in that time by each that waits."""
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +49,7 @@ class Budget:
         self.evicted = 0
         self._ledger = Ledger(capacity, most_waiting)
         self._relieved_by = relieved_by
+        self._reliefs: list[Relief] = []
         self._futures: dict[Claim, asyncio.Future[None]] = {}
         self._holds: dict[Hold, None] = {}
         """Those that hold something, the longest without progress first."""
@@ -59,6 +65,10 @@ class Budget:
     @property
     def waiting(self) -> int:
         return self._ledger.waiting
+
+    def add_relief(self, relief: Relief) -> None:
+        """For as long as this budget lives."""
+        self._reliefs.append(relief)
 
     def hold(self) -> Hold:
         """Nothing yet; for one request."""
@@ -119,15 +129,21 @@ class Budget:
             self._holds[hold] = None
 
     def _evict_slow(self, now: float) -> None:
+        if any(relief(now) for relief in self._reliefs):
+            self._evicted_one()
+            return
         for budget in self._relieved_by:
             budget._evict_slow(now)
         for hold in self._holds:
             if now - hold.since < SLOW_SECONDS:
                 return
             if hold.evict():
-                self.evicted += 1
-                log.warning("a client that is too slow gives way to others", extra={"budget": self.name})
+                self._evicted_one()
                 return
+
+    def _evicted_one(self) -> None:
+        self.evicted += 1
+        log.warning("a client that is too slow gives way to others", extra={"budget": self.name})
 
 
 class Hold:

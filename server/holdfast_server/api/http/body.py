@@ -5,6 +5,9 @@ there that it has not taken.  A handler may also name memory to receive it into 
 that.  A client that waits for `100 Continue` is told to go on by the first question.  A wait is
 bounded (`waits`); one that ends without a body, because the client stalls or stops sending, is an S3 error.
 
+A body also knows whether its client is slow (`is_slow`): what counts is the time it was waited for, not what the server
+took for itself.  Who has to go for that, and when, is decided elsewhere (`places`).
+
 Not here: sockets (`connection`), S3's own framing (`s3.payload`).
 """
 
@@ -25,6 +28,10 @@ HIGH_BYTES = 128 << 10
 DRAINED_SIZE_BYTES = 64 << 10
 """A rest of a body up to this size is read so that the connection can be kept."""
 DRAIN_SECONDS = 0.5
+SLOW_SECONDS = 6.0
+"""A client is slow that sends nothing for so long,"""
+PACE_BYTES = 192 << 10
+"""or less than this (32 KB/s): a third of what a line of 100 KB/s brings, lost packets or not."""
 
 
 def _nobody() -> bool:
@@ -45,8 +52,9 @@ class HttpBody:
     """`IncomingBody` over a connection."""
 
     __slots__ = (
-        "_asked", "_awaits_continue", "_chunks", "_error", "_filling", "_full_count", "_go_on", "_left_bytes", "_ready",
-        "_ready_bytes", "_source", "_targets", "_waiter", "_waits", "ended", "received_bytes", "size_bytes",
+        "_asked", "_awaits_continue", "_chunks", "_error", "_filling", "_full_count", "_go_on", "_left_bytes",
+        "_marked_bytes", "_marked_seconds", "_ready", "_ready_bytes", "_source", "_targets", "_waited_seconds",
+        "_waiter", "_waiting_since", "_waits", "ended", "received_bytes", "size_bytes",
     )  # fmt: skip
 
     def __init__(self, source: Source, head: Head, waits: Overdue[HttpBody]) -> None:
@@ -72,6 +80,10 @@ class HttpBody:
         """Of those, so many are full."""
         self._go_on: Callable[[], bool] = _nobody
         """Asked after each of them."""
+        self._waited_seconds = self._waiting_since = 0.0
+        """For its client, in waits that are over; when the last one began."""
+        self._marked_seconds, self._marked_bytes = 0.0, 0
+        """How long was waited, and what was there, when its client was last found to keep pace."""
 
     # --- the connection's side
     @property
@@ -145,6 +157,16 @@ class HttpBody:
     def stalled(self) -> None:
         """The client has sent nothing for too long."""
         self._fail("RequestTimeout")
+
+    def is_slow(self, now: float, since: float) -> bool:
+        """Of one that is waited for, and of which nothing has come since `since` (on the loop's clock)."""
+        if now - since >= SLOW_SECONDS:
+            return True
+        waited_seconds = self._waited_seconds + now - self._waiting_since
+        if self.received_bytes - self._marked_bytes < PACE_BYTES:
+            return waited_seconds - self._marked_seconds >= SLOW_SECONDS
+        self._marked_seconds, self._marked_bytes = waited_seconds, self.received_bytes
+        return False
 
     def _fail(self, code: str) -> None:
         if not self.ended and not self._error:
@@ -231,11 +253,13 @@ class HttpBody:
                 self._source.read_on()
 
     async def _more(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._waiter, self._waiting_since = loop.create_future(), loop.time()
         try:
             await self._waiter
         finally:
             self._waiter = None
+            self._waited_seconds += loop.time() - self._waiting_since
 
     async def drain(self) -> bool:
         """Read a small rest; True when the body is at its end and the connection can go on."""

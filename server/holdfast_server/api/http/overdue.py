@@ -6,7 +6,7 @@ A timer for each request, and for each wait in it, costs more than many a reques
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -27,6 +27,10 @@ class Overdue(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         """The oldest first."""
         return iter(self._since)
+
+    def items(self) -> Iterable[tuple[T, float]]:
+        """With the time each began, the oldest first."""
+        return self._since.items()
 
     def begin(self, what: T) -> None:
         """Its time starts now, also where it had begun before."""

@@ -3,6 +3,10 @@
 A connection beyond the bound takes the place of the one that has been idle longest; where none is idle, it is refused.
 A connection that rests for `keepalive_seconds` is closed, a head that is not complete after `head_seconds` is refused.
 
+While requests wait for what others hold (`memory.budget`), slow clients give way (`relieve`), one at a time: an upload
+of which next to nothing comes is answered `RequestTimeout`.  While nobody waits, a client may be as slow as it likes,
+as long as anything comes within `read_idle_seconds`.
+
 Not here: what is said to the refused (`connection` asks the handler).
 """
 
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 READ_SIZE_BYTES = 64 << 10
 HEAD_READ_SIZE_BYTES = 32 << 10
 """What is read at a time while a head is expected: what follows it is all that a request which waits may hold."""
+GRACE_SECONDS = 2.0
+"""What a client has to come up with something after it was found slow: it may be this pod that lay still."""
 LINGER_SECONDS = 2.0
 """How long a refused client may go on sending into nothing before the connection is cut."""
 
@@ -73,6 +79,8 @@ class Site:
         self._lingering: Overdue[Connection] = Overdue(loop, LINGER_SECONDS, _close)
         self.body_waits: Overdue[HttpBody] = Overdue(loop, bounds.read_idle_seconds, HttpBody.stalled)
         self.write_waits: Overdue[Connection] = Overdue(loop, bounds.write_idle_seconds, _give_up_writing)
+        self._slow: dict[HttpBody, float] = {}
+        """Of what was waited for when somebody last looked: since when its client is known to be slow."""
         self._nobody = asyncio.Event()
         self._nobody.set()
 
@@ -119,6 +127,18 @@ class Site:
         self.begun(connection)
         if connection in self._open:
             self._lingering.begin(connection)
+
+    def relieve(self, now: float) -> bool:
+        """Others wait: give up on one upload whose client is slow, the longest silent first; False if there is none."""
+        slow = {body: self._slow.get(body, now) for body, since in self.body_waits.items() if body.is_slow(now, since)}
+        self._slow = slow
+        for body, since in slow.items():
+            if now - since >= GRACE_SECONDS:
+                del slow[body]
+                self.body_waits.end(body)
+                body.stalled()
+                return True
+        return False
 
     def close_resting(self) -> None:
         for connection in list(self._resting):
