@@ -297,3 +297,15 @@ async def test_heads_and_documents_without_end_are_bounded(pods: PodProcesses) -
         assert b"RequestHeaderSectionTooLarge" in answer or b"RequestTimeout" in answer
     for answer in await asyncio.gather(*(huge_document() for _ in range(50))):
         assert b"MaxMessageLengthExceeded" in answer
+
+
+async def test_pods_at_rest_have_given_back_what_work_took(pods: PodProcesses) -> None:
+    """The last one: after all of the above."""
+    async with asyncio.timeout(100):
+        while max(resident_bytes(process.pid) for process in pods.processes.values()) >= IDLE_BOUND_BYTES:
+            await asyncio.sleep(1)
+
+
+def resident_bytes(pid: int) -> int:
+    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

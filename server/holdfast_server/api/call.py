@@ -105,15 +105,14 @@ class Call(msgspec.Struct, frozen=True):
         `checksum_is_the_objects`: the head's `x-amz-checksum-*` are about something else than this document.
         """
         bound = max_size_bytes * _CHUNK_FRAMING_FACTOR + _SMALL_BODY_SLACK_BYTES
-        too_long = S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=max_size_bytes)
         if self.body.size_bytes is not None and self.body.size_bytes > bound:
-            raise too_long
+            raise _too_long(max_size_bytes)
         await self.ticket.document(_PARSED_FACTOR * (bound if self.body.size_bytes is None else self.body.size_bytes))
         taken = bytearray()
         async for piece in self.body.pieces():
             taken += piece
             if len(taken) > bound:
-                raise too_long
+                raise _too_long(max_size_bytes)
         headers = self.headers
         if checksum_is_the_objects:
             headers = {name: value for name, value in headers.items() if not name.startswith(HEADER_PREFIX)}
@@ -131,3 +130,7 @@ class Call(msgspec.Struct, frozen=True):
 def owner_element(account: str) -> Owner:
     """An account as clients see it."""
     return Owner(id=canonical_id(account), display_name=account_name(account))
+
+
+def _too_long(max_size_bytes: int) -> S3Error:
+    return S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=max_size_bytes)

@@ -223,7 +223,9 @@ class Dispatcher:
         except Conflict as error:
             raise conflict_error(name, call.headers) from error
         except S3Error as error:
-            raise self._hidden(error, call) from error
+            if self._is_hidden(error, call):
+                raise S3Error("AccessDenied") from error
+            raise
 
     async def _authorized(self, call: Call) -> Call:
         """The call with what its bucket is.  Raises AccessDenied, BucketGone, NoSuchKey, Unavailable."""
@@ -270,11 +272,9 @@ class Dispatcher:
         except (ObjectError, BucketGone) as error:
             log.warning("bucket %s: %s", call.bucket_name, error)
 
-    def _hidden(self, error: S3Error, call: Call) -> S3Error:
+    def _is_hidden(self, error: S3Error, call: Call) -> bool:
         """Who may not list a bucket is not told which keys it lacks."""
-        if error.code == "NoSuchKey" and call.facts is not None and not _may_list_key(call):
-            return S3Error("AccessDenied")
-        return error
+        return error.code == "NoSuchKey" and call.facts is not None and not _may_list_key(call)
 
     # --- who asks
 

@@ -45,12 +45,15 @@ class WireBody:
         self._headers = dict(headers)
         self._algorithm = algorithm
         self._seal = seal
-        self.filler: Filler | None = self if payload.is_plain else None
         self._extra = algorithm.new() if algorithm is not None else None
         self.size_bytes: int | None = payload.size_bytes
         self._etag = None if payload.has_md5 else BodyEtag(lease.bucket)
         added = [digest for digest in (self._extra, self._etag) if digest is not None]
         self.digests: Sequence[Digest] = (*payload.digests, *added)
+
+    @property
+    def filler(self) -> Filler | None:
+        return self if self._payload.is_plain else None
 
     async def fill(self, targets: Sequence[memoryview], go_on: Callable[[], bool]) -> int:
         """See `Filler`."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from holdfast_server.drives.port import Drive, DriveError, DriveOffline, DriveState
 
@@ -41,6 +41,8 @@ async def bounded(call: Awaitable[T], timeout_seconds: float = DRIVE_CALL_TIMEOU
             return await call
     except TimeoutError as error:
         raise DriveOffline(f"no answer within {timeout_seconds:g} s") from error
+    finally:
+        del call  # it may have its failure, which has this frame
 
 
 class Answers(dict[int, T]):
@@ -138,6 +140,7 @@ class _Poll(Generic[T]):
     def end(self) -> None:
         if self._hedge is not None:
             self._hedge.cancel()
+        self._others = None  # it knows this poll
         for task in self._pending:
             let_go(task)
 
@@ -185,15 +188,29 @@ def _forget(task: asyncio.Future[Any]) -> None:
 
 async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """All results in order.  The first failure cancels the others and is raised as it was."""
+    tasks: list[asyncio.Task[T]] = []
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one) for one in work]
+        return [task.result() for task in tasks]
     except BaseExceptionGroup as errors:
-        raise only(errors) from None
-    return [task.result() for task in tasks]
+        raise_first(errors)
+    finally:
+        del tasks  # they have the failure, which has this frame
 
 
-def only(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first exception of a group: what the caller would have seen without tasks."""
-    first = errors.exceptions[0]
-    return only(first) if isinstance(first, BaseExceptionGroup) else first
+def raise_first(errors: BaseExceptionGroup[BaseException]) -> NoReturn:
+    """Raise the first exception of a group: what the caller would have seen without tasks.
+
+    Without the group as its context: each would have the other, and all that the frames of a failed request have (its
+    body's memory, for one) would stay until the cycle collector comes by.
+    """
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    try:
+        raise first
+    finally:
+        first.__context__ = None
+        errors.__traceback__ = None  # the task group's own frame has it
+        del first, errors

@@ -43,7 +43,10 @@ class Background:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        finally:
+            del task  # it has its failure, which has this frame
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

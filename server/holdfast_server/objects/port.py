@@ -114,8 +114,10 @@ class Body(Protocol):
     """Known length, or None.  Never more bytes than this are yielded."""
     digests: Sequence[Digest]
     """Fed with every stripe, in order, on a worker thread (ETag's md5 is one of them)."""
-    filler: Filler | None
-    """Instead of `chunks`, where the bytes come as they are and their number is known."""
+
+    @property
+    def filler(self) -> Filler | None:
+        """Instead of `chunks`, where the bytes come as they are and their number is known."""
 
     def chunks(self) -> AsyncIterator[bytes | memoryview]:
         """Decoded payload.  May raise anything: the write is then given up and leaves nothing."""

@@ -40,7 +40,7 @@ import xxhash
 from holdfast_server.drives.port import CommitReply, CommitRequest, ComputedHashes, Drive, DriveError, DriveFull
 from holdfast_server.erasure.codec import Codec, Layout
 from holdfast_server.memory.budget import Budget, Hold
-from holdfast_server.objects.asking import ask, bounded, only
+from holdfast_server.objects.asking import ask, bounded, raise_first
 from holdfast_server.objects.background import Background
 from holdfast_server.objects.port import Attributes, Body, Digest, OutOfSpace, TooSlow, Unavailable
 from holdfast_server.objects.record import INLINE_LIMIT_BYTES, STRIPE_SIZE_BYTES
@@ -436,7 +436,7 @@ class ShardWriter:
             done = True
         except BaseExceptionGroup as errors:
             # What the body raised is the caller's own; hand it back as it was.
-            raise only(errors) from None
+            raise_first(errors)
         finally:
             if not done:
                 self._background.spawn(self.discard(drives, data_id))

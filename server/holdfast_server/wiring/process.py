@@ -1,10 +1,11 @@
 """What concerns the process as a whole: its memory allocator, its garbage collector, its open files and its end.
 
-glibc gives every buffer above 128 KiB back to the kernel when it is freed and takes it anew, page fault by
-page fault, which costs up to six times the work on it.  Larger thresholds keep what was used for the next
-use; what is free at the end of the heap beyond the trim threshold goes back.  And it gives each of up to eight
-arenas per core to threads, between which buffers are not shared: one arena for all took a quarter off what a pod
-has resident after work, and no CPU that could be measured, since nearly all threads allocate under the GIL.
+glibc gives every buffer above 128 KiB back to the kernel when it is freed and takes it anew, page fault by page
+fault, which costs up to six times the work on it. Larger thresholds keep what was used for the next use; what is free
+at the end of the heap beyond the trim threshold goes back (all of it at rest: `memory.at_rest`). And it gives each of
+up to eight arenas per core to threads, between which buffers are not shared: one arena for all took a quarter off
+what a pod has resident after work, and no CPU that could be measured, since nearly all threads allocate under the
+GIL.
 
 Python's cycle collector looks at what is young each 700 objects, which a few requests make: 6 % of the CPU of small
 requests.  Hardly anything here is part of a cycle, so it may look seldom; and never at modules, classes and code.

@@ -50,6 +50,7 @@ from holdfast_server.drives.port import DriveError, DriveState
 from holdfast_server.drives.slot import Slot
 from holdfast_server.heal.service import HealService
 from holdfast_server.iam.handler import IamApi
+from holdfast_server.memory.at_rest import give_back_at_rest
 from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
 from holdfast_server.objects.record import object_register
@@ -230,6 +231,7 @@ class StoragePod:
             "configuration": self._follow_inputs,
             "states": self._follow_states,
             "audit": self._audit.run,
+            "memory": give_back_at_rest,
         }
         return [_keep_running(name, run) for name, run in work.items()]
 
