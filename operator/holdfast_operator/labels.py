@@ -17,6 +17,8 @@ SERVICE_PODS = "pods"
 MANIFEST_ANNOTATION = "holdfast.dev/manifest"
 """Hash of the manifest last applied, so that an unchanged one is not applied again."""
 
+NOT_SERVED_ANNOTATION = "holdfast.dev/not-served"
+"""Why nothing answers behind an object that is there."""
 NEW_KEYS_ANNOTATION = "holdfast.dev/new-keys"
 """On a generated Secret, with any value that is not empty: give it new keys.  Taken off again by the operator."""
 

@@ -10,6 +10,11 @@ from holdfast_operator.kube.port import Manifest
 from holdfast_operator.tenant.spec import TenantSpec
 from holdfast_server.contract import names
 
+NO_CONSOLE = (
+    f"There is no web console yet: nothing answers on port {names.CONSOLE_PORT}. "
+    "`holdfast admin` and the Tenant's status show what it would."
+)
+
 
 def render_s3_service(tenant: TenantSpec) -> Manifest:
     """Where clients go; routes to Ready pods only, and a pod is Ready whatever the quorum."""
@@ -30,8 +35,11 @@ def render_s3_service(tenant: TenantSpec) -> Manifest:
 
 
 def render_console_service(tenant: TenantSpec) -> Manifest:
+    """Keeps the name and the port for the console, and says that there is none yet: connections are refused."""
     port = {"name": "console", "port": names.CONSOLE_PORT, "protocol": "TCP", "targetPort": "console"}
-    return _service(tenant, labels.console_service_name(tenant.name), [port], {"type": "ClusterIP"})
+    service = _service(tenant, labels.console_service_name(tenant.name), [port], {"type": "ClusterIP"})
+    add_metadata(service, {}, {labels.NOT_SERVED_ANNOTATION: NO_CONSOLE})
+    return service
 
 
 def render_pods_service(tenant: TenantSpec) -> Manifest:
