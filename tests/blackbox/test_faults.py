@@ -5,6 +5,7 @@ The client remembers what was acknowledged; whatever it remembers must read back
 
 import asyncio
 import hashlib
+import os
 import random
 import shutil
 import threading
@@ -17,6 +18,9 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from holdfast_server.drives.inspection import verify_file
+from holdfast_server.drives.port import ShardCorrupt
+from holdfast_server.objects.record import STRIPE_SIZE_BYTES
 from holdfast_server.testing.pods import PodProcesses
 
 BUCKET = "faults"
@@ -175,6 +179,38 @@ async def test_a_flipped_byte_and_a_deleted_drive_folder_are_read_around(pods: P
     for pod in range(SERVERS):
         await asyncio.to_thread(check_all, client(pods, pod), written)
         assert await asyncio.to_thread(listed, client(pods, pod), "rot") == set(written)
+
+
+@pytest.mark.timeout(300)
+async def test_rot_on_every_drive_is_read_around_and_rebuilt_where_each_stripe_is_left(pods: PodProcesses) -> None:
+    """Of the first four stripes none is whole on all drives, and no drive has all four of them."""
+    size = 8 * STRIPE_SIZE_BYTES
+    await asyncio.to_thread(client(pods, 0).put_object, Bucket=BUCKET, Key="rot", Body=content("rot", size))
+    drives = [(pod, volume) for pod in range(SERVERS) for volume in range(2)]
+    files = [path for drive in drives for path in await shard_files(pods, *drive)]
+    assert len(files) == len(drives)
+    for number, path in enumerate(files):
+        block_bytes = path.stat().st_size // 8
+        with path.open("r+b") as file:
+            file.seek(number % 4 * block_bytes + 1000)
+            byte = file.read(1)[0]
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes((byte ^ 1,)))
+    assert sum(map(is_rotten, files)) == len(files)
+    for pod in range(SERVERS):
+        await asyncio.to_thread(check_all, client(pods, pod), {"rot": size})
+    async with asyncio.timeout(150):
+        while any(map(is_rotten, files)):
+            await asyncio.sleep(0.2)
+    await asyncio.to_thread(check_all, client(pods, 3), {"rot": size})
+
+
+def is_rotten(path: Path) -> bool:
+    try:
+        verify_file(path, bytes.fromhex(path.name))
+    except ShardCorrupt:
+        return True
+    return False
 
 
 @pytest.mark.timeout(300)

@@ -637,6 +637,26 @@ async def test_a_restart_removes_staged_shards_that_no_record_names(bench):
     assert (bench.has_shard(DATA_ID), bench.has_shard(b"another shard id")) == (True, False)
 
 
+async def test_a_shard_that_is_staged_anew_is_read_as_it_was_until_it_is_named_again(bench):
+    """So that a rotten one still gives the blocks that are whole, while it is being replaced."""
+    drive = bench.drive
+    blocks = await stage(drive)
+    await put(drive, 10, data_ids=(DATA_ID,))
+    anew = [b"anew" * 250, b"the end"]
+    hashes = [xxhash.xxh3_128_digest(block) for block in anew]
+    await drive.stage(DATA_ID, 0, anew[:1], hashes[:1])
+    assert (await drive.read_blocks(DATA_ID, 0, 3))[0] == blocks
+    await bench.restart()
+    drive = bench.drive
+    assert (await drive.read_blocks(DATA_ID, 0, 3))[0] == blocks, "half of another does not take its place"
+    await drive.stage(DATA_ID, 0, anew[:1], hashes[:1])
+    await drive.stage(DATA_ID, 1, anew[1:], hashes[1:])
+    await drive.seal(DATA_ID)
+    assert (await drive.read_blocks(DATA_ID, 0, 3))[0] == blocks
+    assert await status(drive, 10, mode=CommitMode.HEAL, data_ids=(DATA_ID,)) is CommitStatus.OK
+    assert (await drive.read_blocks(DATA_ID, 0, 2))[0] == anew
+
+
 # --- reclaim
 
 

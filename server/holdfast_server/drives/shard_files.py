@@ -183,13 +183,17 @@ class ShardFiles:
             return [data_id for data_id in aged_files(self.staging_folder, before) if data_id not in self._staged]
 
     def tidy(self, is_named: Callable[[bytes], bool]) -> None:
-        """At start-up: move what a record names into place, remove everything else that was staged."""
+        """At start-up: move what a record names into place, remove everything else that was staged.
+
+        What was staged under the name of one that is in its place was to replace a rotten one.  It does if it is whole;
+        if not, the rotten one has more: no drive may need to be whole for an object to be (`objects.healing`).
+        """
         for path in list(self.staging_folder.iterdir()):
             data_id = _data_id(path.name)
-            if data_id is not None and is_named(data_id):
-                os.replace(path, self._place_of(data_id))
-            else:
+            if data_id is None or not is_named(data_id) or (self.is_placed(data_id) and not _is_whole(path, data_id)):
                 path.unlink()
+            else:
+                os.replace(path, self._place_of(data_id))
 
     def close(self) -> None:
         with self._lock:
@@ -249,6 +253,14 @@ class ShardFiles:
             return ((place, True),)
         # Twice its place: it may move there between the first two looks.
         return (place, True), (self._staging_path(data_id), False), (place, True)
+
+
+def _is_whole(path: Path, data_id: bytes) -> bool:
+    try:
+        verify_file(path, data_id)
+    except DriveError:
+        return False
+    return True
 
 
 def make_folders(folder: Path) -> None:

@@ -295,8 +295,12 @@ class Healer:
         rotten = await job.find_rotten({p: drives[p] for p in have if p in drives})
         if not rotten:
             return 0
-        healthy = _CopyJob(self._clock, erasure_set, {p: held for p, held in have.items() if p not in rotten})
-        brought = await healthy.bring_shards({p: drives[p] for p in rotten}, replace=True)
+        healthy = {p: held for p, held in have.items() if p not in rotten}
+        if len(healthy) >= job.record.copies_needed:
+            job = _CopyJob(self._clock, erasure_set, healthy)
+        # Else each stripe is taken from those that have it, the rotten among them: until the new shard is named, the
+        # old one is read.
+        brought = await job.bring_shards({p: drives[p] for p in rotten}, replace=True)
         # Named again, the new shard takes the place of the one that is rotten.
         replies = await ask(
             {p: drives[p] for p in brought},
@@ -413,11 +417,11 @@ class _CopyJob:
                 return failed
             count = min(BATCH_STRIPES, stripes - first)
             try:
-                columns = await self._reader.blocks(extent.data_id, first, count, self._codec.data_shards)
+                known = await self._reader.blocks(extent.data_id, first, count, self._codec.data_shards)
             except Unavailable:
                 await self._require_shards(extent.data_id, first, count)
                 raise
-            made = self._rebuild(columns, count, [self.shard_index(p) for p in live])
+            made = self._rebuild(known, [self.shard_index(p) for p in live])
 
             async def stage(position: int, drive: Drive, first: int = first, made: Made = made) -> None:
                 blocks = made[self.shard_index(position)]
@@ -427,13 +431,11 @@ class _CopyJob:
         live = {p: drive for p, drive in targets.items() if p not in failed}
         return failed | set((await ask(live, lambda _, drive: drive.seal(extent.data_id))).errors)
 
-    def _rebuild(self, columns: Mapping[int, list[Block]], count: int, shards: list[int]) -> Made:
+    def _rebuild(self, stripes: Sequence[Mapping[int, Block]], shards: list[int]) -> Made:
         assert self._codec is not None
         made: Made = {shard: [] for shard in shards}
-        missing = [shard for shard in shards if shard not in columns]
-        for offset in range(count):
-            stripe = {shard: column[offset] for shard, column in columns.items()}
-            rebuilt = self._rebuilt(stripe, missing)
+        for stripe in stripes:
+            rebuilt = self._rebuilt(stripe, [shard for shard in shards if shard not in stripe])
             for shard in shards:
                 made[shard].append(rebuilt[shard] if shard in rebuilt else stripe[shard])
         return made
@@ -446,7 +448,7 @@ class _CopyJob:
             raise Unavailable(f"shards {missing} cannot be rebuilt: {error}") from error
 
     async def find_rotten(self, drives: Mapping[int, Drive]) -> set[int]:
-        """Which holders cannot read their own shards back."""
+        """Which holders cannot read their own shards back.  Raises TooFewShards if some stripe is lost by that."""
         rotten: set[int] = set()
         for data_id, first, count in self._batches():
             healthy = {p: drive for p, drive in drives.items() if p not in rotten}
@@ -454,7 +456,6 @@ class _CopyJob:
         if len(self._have) - len(rotten) < self.record.copies_needed:
             for batch in self._batches():
                 await self._require_shards(*batch)
-            raise Unavailable(f"{len(rotten)} of {len(self._have)} shards are rotten or gone, too many to rebuild")
         return rotten
 
     async def _require_shards(self, data_id: bytes, first: int, count: int) -> None:

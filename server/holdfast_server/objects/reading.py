@@ -2,7 +2,8 @@
 
 A batch of stripes is fetched while the one before it is being sent.  For each batch K drives are asked, the best
 first (`sources`); one that fails, answers with bytes that do not match their hash, or does not answer within
-`HEDGE_SECONDS` is replaced at once by another, and comes last in the batches that follow.
+`HEDGE_SECONDS` is replaced at once by another, and comes last in the batches that follow.  A batch of which rot on
+too many drives leaves no K whole is read stripe by stripe: what each needs may be on others.
 A stripe leaves here only after every block that went into it matched the hash the drive keeps, where the drive reads
 it and, if that is on another pod, here again: no byte that fails its checksum reaches the caller.  What is sealed is
 opened then, on a worker thread, only the chunks that are asked for.
@@ -75,27 +76,37 @@ class ShardReader:
 
     async def stripes(self, extent: Extent, first: int, count: int) -> list[list[memoryview]]:
         """`count` stripes, each as consecutive views.  Raises Unavailable."""
-        blocks = await self.blocks(extent.data_id, first, count, self._codec.data_shards)
         out = []
-        for offset in range(count):
-            start = (first + offset) * self._stripe_size_bytes
-            size = min(self._stripe_size_bytes, extent.size_bytes - start)
-            stripe = {shard: column[offset] for shard, column in blocks.items()}
+        for stripe, blocks in enumerate(
+            await self.blocks(extent.data_id, first, count, self._codec.data_shards), first
+        ):
+            size = min(self._stripe_size_bytes, extent.size_bytes - stripe * self._stripe_size_bytes)
             try:
-                out.append(self._codec.join(stripe, size))
+                out.append(self._codec.join(blocks, size))
             except CodingError as error:
-                raise Unavailable(f"stripe {first + offset}: {error}") from error
+                raise Unavailable(f"stripe {stripe}: {error}") from error
         return out
 
-    async def blocks(self, data_id: bytes, first: int, count: int, wanted: int) -> dict[int, list[Block]]:
-        """Verified blocks of `wanted` different shards, by shard index.  Raises Unavailable, Vanished."""
+    async def blocks(self, data_id: bytes, first: int, count: int, wanted: int) -> list[dict[int, Block]]:
+        """Verified blocks of `wanted` different shards, or more, by shard index, of each of `count` stripes.
+
+        Where rot leaves too few drives that have all of these stripes, each is read by itself, from whichever drives
+        have it.  Raises Unavailable, Vanished.
+        """
         errors: dict[int, DriveError] = {}
         for round_ in range(FETCH_ROUNDS):
             if round_:
                 await self._clock.sleep(ROUND_PAUSE_SECONDS * round_)
             found = await self._round(data_id, first, count, wanted, errors)
             if len(found) >= wanted:
-                return found
+                return [{shard: column[offset] for shard, column in found.items()} for offset in range(count)]
+            if count > 1 and any(isinstance(error, ShardCorrupt) for error in errors.values()):
+                del found
+                return [
+                    blocks
+                    for stripe in range(first, first + count)
+                    for blocks in await self.blocks(data_id, stripe, 1, wanted)
+                ]
             gone = [p for p, error in errors.items() if isinstance(error, ShardMissing)]
             if len(self._sources) - len(gone) < wanted:
                 # No waiting brings them back: superseded since the look-up, or lost.

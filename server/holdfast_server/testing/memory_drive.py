@@ -116,6 +116,9 @@ class MemoryDrive:
         self._watermarks = [watermark] * WATERMARK_RANGES
         self._leases: Leases[bytes] = Leases(clock)
         self._shards: dict[bytes, _Shard] = {}
+        self._anew: dict[bytes, _Shard] = {}
+        """Staged under the name of one that a record names: read, and there after a restart, is the old one until the
+        new one is named, too."""
         self._trash: dict[bytes, float] = {}
         """Data id → when no record named it any more, or when it was last read since."""
         self._settled_since: dict[bytes, float] = {}
@@ -136,6 +139,7 @@ class MemoryDrive:
         self._shards = {
             data_id: shard for data_id, shard in self._shards.items() if data_id in named | set(self._trash)
         }
+        self._anew.clear()
         self._trash = dict.fromkeys(self._trash, self._clock.monotonic_seconds())
         self._settled_since = dict.fromkeys(self._settled_since, self._clock.monotonic_seconds())
         self._handed_out.clear()
@@ -207,10 +211,18 @@ class MemoryDrive:
         """What it knows of one register; for looking only."""
         return self._states.get(row) or State()
 
-    def has_healthy(self, data_id: bytes) -> bool:
-        """Whether the shard is here, sealed, and not rotten."""
+    def has_healthy(self, data_id: bytes, block: int | None = None) -> bool:
+        """Whether the shard is here, sealed, and not rotten; with `block`, whether that one of it is not."""
         shard = self._shards.get(data_id)
-        return shard is not None and shard.sealed and all(map(_matches, shard.blocks, shard.hashes))
+        if shard is None or not shard.sealed:
+            return False
+        if block is not None:
+            return block < len(shard.blocks) and _matches(shard.blocks[block], shard.hashes[block])
+        return all(map(_matches, shard.blocks, shard.hashes))
+
+    def block_count(self, data_id: bytes) -> int:
+        """Of a shard that is here."""
+        return len(self._shards[data_id].blocks)
 
     @property
     def healing(self) -> bool:
@@ -238,7 +250,8 @@ class MemoryDrive:
             state = DriveState.BLANK
         else:
             state = DriveState.HEALING if self._healing else DriveState.FULL
-        used = sum(len(block) for shard in self._shards.values() for block in shard.blocks)
+        there = (*self._shards.values(), *self._anew.values())
+        used = sum(len(block) for shard in there for block in shard.blocks)
         return DriveStatus(
             state,
             self._drive_id,
@@ -265,6 +278,8 @@ class MemoryDrive:
         state = self._state(row)
         status, accepted = rules.judge_commit(state, request, self._leases.live(row))
         if not accepted:
+            if status is CommitStatus.OK and request.mode is CommitMode.HEAL:
+                self._replace(request.held.data_ids)
             return CommitReply(status, state.highest)
         if self.full and not request.held.tombstone:
             raise DriveFull("the drive is full")
@@ -272,9 +287,16 @@ class MemoryDrive:
             return CommitReply(CommitStatus.NO_DATA, state.highest)
         rules.accept(state, request.held)
         self._save(row, state)
+        self._replace(request.held.data_ids)
         if request.mode in (CommitMode.PLAIN, CommitMode.CONDITIONAL):
             self._leases.use_up(row)
         return CommitReply(CommitStatus.OK, state.highest)
+
+    def _replace(self, data_ids: Sequence[bytes]) -> None:
+        """Those of them that were staged anew."""
+        for data_id in data_ids:
+            if data_id in self._anew and self._anew[data_id].sealed:
+                self._shards[data_id] = self._anew.pop(data_id)
 
     async def commit_many(self, requests: Sequence[CommitRequest]) -> list[CommitReply | None]:
         return await commit_each(self, requests)
@@ -424,7 +446,7 @@ class MemoryDrive:
 
     def _stage(self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes]) -> None:
         self._answering()
-        shard = self._shards.get(data_id)
+        shard = self._anew.get(data_id) or self._shards.get(data_id)
         repeated = shard is not None and hashes and shard.hashes[index : index + len(hashes)] == list(hashes)
         if shard is not None and repeated and (not shard.sealed or all(map(_matches, shard.blocks, shard.hashes))):
             return
@@ -434,7 +456,8 @@ class MemoryDrive:
             if not _matches(block, digest):
                 raise ShardCorrupt(f"block {index + offset} arrived with another hash")
         if shard is None or index == 0:
-            shard = self._shards[data_id] = _Shard()
+            folder = self._anew if data_id in self.named_shards() else self._shards
+            shard = folder[data_id] = _Shard()
         if shard.sealed or index != len(shard.hashes):
             raise DriveError(f"block {index} is not the next one")
         sizes = [len(block) for block in (*shard.blocks, *blocks)]
@@ -446,12 +469,14 @@ class MemoryDrive:
 
     async def seal(self, data_id: bytes) -> None:
         self._answering()
-        if data_id not in self._shards:
+        shard = self._anew.get(data_id) or self._shards.get(data_id)
+        if shard is None:
             raise ShardMissing("nothing is staged")
-        self._shards[data_id].sealed = True
+        shard.sealed = True
 
     async def discard(self, data_id: bytes) -> None:
         self._answering()
+        self._anew.pop(data_id, None)
         if data_id not in self.named_shards() and data_id not in self._trash:
             self._shards.pop(data_id, None)
 

@@ -39,12 +39,12 @@ def may_lose_drive(quorums: Quorums, drives: Iterable[MemoryDrive], lost: Memory
     return True
 
 
-def may_rot(cluster: Cluster, rotten: MemoryDrive, data_id: bytes) -> bool:
-    """Whether the other drives have enough healthy shards of the same name."""
+def may_rot(cluster: Cluster, rotten: MemoryDrive, data_id: bytes, block: int) -> bool:
+    """Whether enough of the other drives have this block of their shards of the same name, whatever ails the others."""
     others = [drive for drive in cluster.drives if drive is not rotten]
     # It may not be named yet: then the redundancy of what will name it is anybody's guess.
     numbers = cluster.reduced if cluster.plan.reduced else cluster.quorums
-    return sum(drive.has_healthy(data_id) for drive in others) >= numbers.data_shards
+    return sum(drive.has_healthy(data_id, block) for drive in others) >= numbers.data_shards
 
 
 def _holds(drive: MemoryDrive, row: bytes, held: Held) -> bool:

@@ -174,9 +174,11 @@ class Faults:
         if not healthy:
             return
         data_id = self._rng.choice(healthy)
-        if budget.may_rot(self._cluster, drive, data_id):
-            self._history.event(f"drive {drive.position}: shard {data_id.hex()[:6]} rots")
-            drive.rot(data_id)
+        # Of one shard on each drive another block, if there are some.
+        block = (data_id[0] + drive.position) % drive.block_count(data_id)
+        if budget.may_rot(self._cluster, drive, data_id, block):
+            self._history.event(f"drive {drive.position}: block {block} of shard {data_id.hex()[:6]} rots")
+            drive.rot(data_id, block)
 
     async def replace(self, drive: MemoryDrive) -> None:
         """The drive is lost; a blank one is in its place and is adopted when the rules allow it."""

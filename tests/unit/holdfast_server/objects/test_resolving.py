@@ -130,16 +130,6 @@ async def test_a_version_with_too_few_shards_behind_its_records_waits_for_a_pers
     assert await cluster.heal("k"), "nothing of it is left to be repaired"
 
 
-async def test_a_version_whose_drives_have_lost_different_stripes_is_not_stuck(cluster: MemoryCluster) -> None:
-    await cluster.put("k", BIG)
-    await cluster.settle()
-    for stripe, drive in enumerate(cluster.drives[:3]):
-        (data_id,) = drive.shard_ids()
-        drive.rot(data_id, stripe)
-    with pytest.raises(Unavailable):
-        await cluster.store.heal(cluster.set_of("k"), REGISTER, verify=True)
-
-
 async def test_a_version_whose_shards_may_be_on_a_silent_drive_is_not_stuck(cluster: MemoryCluster) -> None:
     await rotted_before_it_was_copied(cluster, gone=False)
     with cluster.away(2), pytest.raises(Unavailable):

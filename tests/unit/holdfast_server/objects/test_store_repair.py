@@ -84,6 +84,47 @@ async def test_vanished_shards_are_read_around_and_rebuilt(cluster: MemoryCluste
     await whole(cluster, BIG)
 
 
+SCATTERED = {
+    "one stripe each": {0: [0], 1: [1], 2: [2]},
+    "all drives": {0: [0, 1], 1: [2, 3], 2: [0, 1], 3: [2, 3]},
+    "the own block of who is rebuilt": {0: [0], 1: [1, 2], 2: [1, 2], 3: [0]},
+    "far apart": {0: [3], 1: [7], 2: [9], 3: [10]},
+}
+
+
+@pytest.mark.parametrize("rotten", SCATTERED.values(), ids=SCATTERED)
+async def test_rot_of_different_stripes_is_read_around_on_however_many_drives(
+    cluster: MemoryCluster, rotten: dict[int, list[int]]
+) -> None:
+    """No drive may be whole, as long as each stripe is on K."""
+    data = random.Random(6).randbytes(11 * STRIPE_SIZE_BYTES)
+    await cluster.put("k", data)
+    await cluster.settle()
+    for position, stripes in rotten.items():
+        for stripe in stripes:
+            rot(cluster, position, block=stripe)
+    began = cluster.clock.monotonic_seconds()
+    assert await cluster.get("k") == data
+    assert cluster.clock.monotonic_seconds() - began < 0.5, "nothing is waited for"
+    await cluster.settle()
+    assert await cluster.heal("k", verify=True)
+    await whole(cluster, data)
+
+
+@pytest.mark.parametrize("lost", [[0, 1, 2], [0, 1, 2, 3]])
+async def test_a_stripe_that_is_lost_keeps_what_is_left_of_the_others(cluster: MemoryCluster, lost: list[int]) -> None:
+    """Nothing is replaced by what cannot be whole."""
+    await cluster.put("k", BIG)
+    await cluster.settle()
+    rot(cluster, *lost, block=1)
+    rot(cluster, 3, block=0)
+    healed = await cluster.store.heal(cluster.set_of("k"), REGISTER, verify=True)
+    assert healed.stuck is not None
+    assert healed.stuck.copies < healed.stuck.copies_needed
+    first = await cluster.get("k", 0, STRIPE_SIZE_BYTES)
+    assert first == BIG[:STRIPE_SIZE_BYTES]
+
+
 async def test_more_rot_than_parity_is_refused(cluster: MemoryCluster) -> None:
     await cluster.put("k", BIG)
     await cluster.settle()
