@@ -207,7 +207,13 @@ class HttpBody:
         """See `objects.port.Filler`; only where `size_bytes` is known, and not beside `pieces`."""
         self._filling = True
         self._full_count, self._go_on = 0, go_on
-        left = deque(targets)
+        try:
+            await self._fill(deque(targets))
+        finally:
+            self._go_on = _nobody  # what it holds holds this body
+        return self._full_count
+
+    async def _fill(self, left: deque[memoryview]) -> None:
         while left and self._ready:
             self._put_ready(left)
         if left:
@@ -226,8 +232,6 @@ class HttpBody:
                 self._targets.clear()
             if self._error:
                 raise S3Error(self._error)
-        self._go_on = _nobody
-        return self._full_count
 
     def _put_ready(self, targets: deque[memoryview]) -> None:
         """Of the next piece that came before it was asked for, what fits into the next target."""
