@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import threading
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -84,3 +86,26 @@ def test_algorithm_and_type_of_an_upload_must_fit(algorithm, kind, result):
 
 def test_an_upload_without_checksum_has_none():
     assert parse_upload_checksum({}) is None
+
+
+@pytest.mark.parametrize("name", ["MD5", "SHA1", "SHA256", "SHA512"])
+def test_digests_are_those_of_the_library_also_on_the_way(name):
+    data = bytes(range(256)) * 300
+    digest, expected = ALGORITHMS[name].new(), hashlib.new(name.lower())
+    for start in range(0, len(data), 1000):
+        digest.update(memoryview(data)[start : start + 1000])
+        expected.update(data[start : start + 1000])
+        assert digest.digest() == expected.digest()
+
+
+@pytest.mark.parametrize("name", ["MD5", "SHA256"])
+def test_others_go_on_while_a_digest_is_computed(name):
+    """It runs on a thread beside the loop; one that kept the interpreter to itself would stop the pod."""
+    data, digest = bytearray(128 << 20), ALGORITHMS[name].new()
+    working = threading.Thread(target=digest.update, args=(data,))
+    turns = 0
+    working.start()
+    while working.is_alive():
+        time.sleep(0.001)
+        turns += 1
+    assert turns >= 5
