@@ -17,6 +17,7 @@ from holdfast_server.testing.whole_pods import FourPods
 
 SMALL_BYTES = 4 << 10
 CHUNK_BYTES = 3 << 19
+PART_BYTES = 16 << 20
 LISTED_KEYS, _AT_ONCE = 1050, 50
 BUCKET, LISTED = "counted", "listed"
 
@@ -42,7 +43,7 @@ class Operation:
 
 def operations() -> list[Operation]:
     small, chunk = b"s" * SMALL_BYTES, bytes(range(256)) * (CHUNK_BYTES // 256)
-    upload = _Upload(chunk)
+    upload, large = _Upload("parts", chunk), _Upload("large-parts", bytes(range(256)) * (PART_BYTES // 256))
     return [
         Operation("PUT 4 KiB", _on("PUT", "put-small", small), SMALL_BYTES),
         Operation("GET 4 KiB", _on("GET", "small"), SMALL_BYTES, _filled("small", small)),
@@ -51,6 +52,7 @@ def operations() -> list[Operation]:
         Operation("PUT 1.5 MiB", _on("PUT", "put-chunk", chunk), CHUNK_BYTES),
         Operation("GET 1.5 MiB", _on("GET", "chunk"), CHUNK_BYTES, _filled("chunk", chunk)),
         Operation("PUT part 1.5 MiB", upload.part, CHUNK_BYTES, upload.begin),
+        Operation("PUT part 16 MiB", large.part, PART_BYTES, large.begin),
         Operation("LIST 1,000", lambda n: Request("GET", f"/{LISTED}", "list-type=2&max-keys=1000"), 0),
     ]
 
@@ -68,18 +70,19 @@ def _filled(prefix: str, body: bytes) -> Callable[[Connection, int], Awaitable[N
 
 
 class _Upload:
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, key: str, body: bytes) -> None:
+        self._path = f"/{BUCKET}/{key}"
         self._body = body
         self._id = ""
 
     async def begin(self, connection: Connection, _: int) -> None:
-        _, begun = await connection.request("POST", f"/{BUCKET}/parts", "uploads=", keep=True)
+        _, begun = await connection.request("POST", self._path, "uploads=", keep=True)
         found = re.search(rb"<UploadId>([^<]+)<", begun)
         assert found is not None, begun
         self._id = found[1].decode()
 
     def part(self, number: int) -> Request:
-        return Request("PUT", f"/{BUCKET}/parts", f"partNumber={number + 1}&uploadId={self._id}", self._body)
+        return Request("PUT", self._path, f"partNumber={number + 1}&uploadId={self._id}", self._body)
 
 
 async def make_buckets(connection: Connection, pods: FourPods) -> None:
