@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -104,3 +105,21 @@ async def test_who_stalls_is_told_though_some_are_full() -> None:
         await filling
     assert told.value.code == "RequestTimeout"
     assert wire.body.target is None
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_who_wanted_it_is_let_go_of(fails: bool) -> None:
+    """It may hold the body; the two would be left to the cycle collector."""
+    wire = Wire([0 if fails else 5000])
+    go_on = after(9)
+    whose = weakref.ref(go_on)
+    filling = asyncio.ensure_future(wire.body.fill(places(3000)[1], go_on))
+    del go_on
+    await asyncio.sleep(0)
+    assert whose() is not None
+    if fails:
+        wire.body.broken()
+    await asyncio.wait([filling])
+    assert (filling.exception() is not None) == fails
+    del filling
+    assert whose() is None
