@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 
 from bench.counts.steady_loop import SteadyLoop
+from holdfast_server.memory.pipes import Piped
 from holdfast_server.peers.connection import Connection
 from holdfast_server.peers.frames import PREFIX
 from holdfast_server.peers.messages import Verb
@@ -70,6 +71,14 @@ class Observer:
             send(connection, header, blobs)
 
         Connection.send = counting_send  # type: ignore[method-assign]
+        send_piped = Connection.send_piped
+
+        def counting_send_piped(connection: Connection, header: bytes, piped: Piped) -> asyncio.Future[None]:
+            if self._on:
+                self._counts["peers_bytes"] += PREFIX.size + len(header) + piped.size_bytes
+            return send_piped(connection, header, piped)
+
+        Connection.send_piped = counting_send_piped  # type: ignore[method-assign]
 
     def begin(self) -> None:
         self._counts = Counter()

@@ -21,7 +21,7 @@ from holdfast_server.drives.slot import Slot, SlotMemory
 from holdfast_server.peers.channel import DialSettings, Target
 from holdfast_server.peers.dispatch import Dispatcher, PeerServices
 from holdfast_server.peers.handshake import PodIdentity
-from holdfast_server.peers.messages import Report
+from holdfast_server.peers.messages import FEATURES, Report
 from holdfast_server.peers.naming import Resolver
 from holdfast_server.peers.remote import RemotePeer
 from holdfast_server.peers.server import PeerServer
@@ -105,7 +105,7 @@ class RemoteBench:
 
     async def connect(self) -> None:
         def report() -> Report:
-            return Report(1, tuple(drive.status() for drive in self._served))
+            return Report(1, tuple(drive.status() for drive in self._served), features=FEATURES)
 
         async def nothing(*_: object) -> None:
             """What this suite does not ask."""

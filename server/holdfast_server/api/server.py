@@ -43,8 +43,8 @@ CUT_SECONDS = 0.5
 LAST_BYTES_SECONDS = 2.0
 """What clients of a closing server get to take the rest of their answers."""
 REQUEST_ID_SIZE_BYTES = 8
-WRITE_SIZE_BYTES = 256 << 10
-"""Of a response, what a client has `write_idle_seconds` to take."""
+WRITE_SIZE_BYTES = 512 << 10
+"""Of a response, what a client has `write_idle_seconds` to take: half a stripe, which then is one call."""
 
 
 @dataclass(slots=True, eq=False)

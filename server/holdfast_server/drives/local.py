@@ -69,7 +69,9 @@ from holdfast_server.drives.port import (
     TombstoneState,
 )
 from holdfast_server.drives.register_verbs import RegisterVerbs
+from holdfast_server.drives.shard_reads import Fetched
 from holdfast_server.drives.slot import Slot, SlotMemory
+from holdfast_server.memory.pipes import Pipes
 
 CHECK_INTERVAL_SECONDS = 1.0
 OPEN_PATIENCE_SECONDS = 10.0
@@ -670,6 +672,12 @@ class LocalDrive:
         # Before the read: reclaim must see it even if it looks while the read is under way.
         parts.trash.recent_reads.add(data_id)
         return await self._on_thread(parts.shard_readers, lambda: parts.shards.read(data_id, first, count))
+
+    async def fetch_blocks(self, data_id: bytes, first: int, count: int, pipes: Pipes | None) -> Fetched:
+        """What `read_blocks` reads, not compared with its hashes: for another pod, which does that."""
+        parts = self._opened()
+        parts.trash.recent_reads.add(data_id)
+        return await self._on_thread(parts.shard_readers, lambda: parts.shards.fetch(data_id, first, count, pipes))
 
     async def _on_thread(self, threads: DiskThreads, work: Callable[[], T], watched: bool = True) -> T:
         try:

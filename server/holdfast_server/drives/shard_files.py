@@ -1,6 +1,6 @@
 """The shard files of one drive: `staging/` for what no record names yet, `shards/xx/` for the rest.
 
-Who may call what: `stage`, `seal_bytes`, `finish_seal`, `discard`, `place`, `unlink` and `read` run on worker
+Who may call what: `stage`, `seal_bytes`, `finish_seal`, `discard`, `place`, `unlink`, `read` and `fetch` run on worker
 threads; `is_staged`, `is_placed` and `claim` also on the committing thread, in the middle of a batch, and
 therefore only look (a `stat` at most).  A commit *claims* the staged shards its record names before the batch
 is written; from then on `discard` leaves them alone.  They are moved into place afterwards, lazily and
@@ -22,9 +22,10 @@ from holdfast_server.clock.port import Clock
 from holdfast_server.drives.faults import NO_ROOM_ERRORS, Fault, kind_of
 from holdfast_server.drives.inspection import aged_files, verify_file
 from holdfast_server.drives.port import Block, DriveError, DriveFaulty, DriveFull, ShardMissing
-from holdfast_server.drives.shard_reads import ShardReads
+from holdfast_server.drives.shard_reads import Fetched, ShardReads
 from holdfast_server.drives.space import Space
 from holdfast_server.drives.staged_shard import Stage, StagedShard, verify
+from holdfast_server.memory.pipes import Pipes
 
 STAGING_FOLDER = "staging"
 SHARDS_FOLDER = "shards"
@@ -163,6 +164,9 @@ class ShardFiles:
 
     def read(self, data_id: bytes, first: int, count: int) -> tuple[list[Block], list[bytes]]:
         return self._reads.read(data_id, first, count)
+
+    def fetch(self, data_id: bytes, first: int, count: int, pipes: Pipes | None) -> Fetched:
+        return self._reads.fetch(data_id, first, count, pipes)
 
     def verify(self, data_id: bytes) -> int:
         """Read a sealed shard from the disk against its hashes; its size.  Raises ShardMissing, ShardCorrupt."""

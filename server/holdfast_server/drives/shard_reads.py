@@ -1,4 +1,5 @@
-"""Reading sealed shard files: every block is checked against its hash before anyone sees it.
+"""Reading sealed shard files: every block is checked against its hash before anyone sees it.  Where it goes to another
+pod it is checked there (`fetch`), and need not even pass through this process's memory.
 
 Open files are kept in a bounded cache with their footers.  A file that is replaced or unlinked while a read
 is under way stays readable through its open descriptor, which is closed when the last reader lets go of it.
@@ -16,16 +17,25 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import xxhash
 
 from holdfast_server.drives import shard_format
 from holdfast_server.drives.port import HASH_SIZE_BYTES, Block, DriveError, ShardCorrupt, ShardMissing
 from holdfast_server.memory.buffers import uncleared_pages
+from holdfast_server.memory.pipes import NoSplice, Piped, Pipes
 
 MAX_OPEN_SHARDS = 128
+PIPED_FROM_BYTES = 256 << 10
+"""Less is copied in less time than it takes to hand it over."""
 PASSED_OVER_BYTES = 4096
 """Of hashes nobody asked for, read along to save a call."""
+
+Fetched = tuple[Piped | list[Block], list[bytes]]
+"""Blocks and their hashes."""
+
+T = TypeVar("T")
 
 
 class _OpenShard:
@@ -54,16 +64,52 @@ class ShardReads:
         self._on_unreadable = on_unreadable
         self._lock = threading.Lock()
         self._open: OrderedDict[bytes, _OpenShard] = OrderedDict()
+        self._splices = True
+        """Until the file system says that it has no such thing."""
 
     def read(self, data_id: bytes, first: int, count: int) -> tuple[list[Block], list[bytes]]:
         """Blocks and their hashes.  Raises ShardMissing, ShardCorrupt, DriveError."""
+        return self._reading(data_id, first, count, lambda shard: _read_blocks(data_id, shard, first, count))
+
+    def fetch(self, data_id: bytes, first: int, count: int, pipes: Pipes | None) -> Fetched:
+        """Blocks as the disk has them, and the hashes they should have: whoever gets them compares.  In pipes, if there
+        are any.  Raises ShardMissing, DriveError, and ShardCorrupt where some cannot be read at all."""
+        return self._reading(data_id, first, count, lambda shard: self._fetch(data_id, shard, first, count, pipes))
+
+    def _fetch(self, data_id: bytes, shard: _OpenShard, first: int, count: int, pipes: Pipes | None) -> Fetched:
+        ranges = [shard.shape.block_range(index) for index in range(first, first + count)]
+        sizes = [size for _, size in ranges]
+        start, size_bytes = ranges[0][0] if ranges else 0, sum(sizes)
+        piped = self._piped(shard, start, sizes, pipes) if pipes is not None and self._splices else None
+        blocks: Piped | list[Block]
+        if piped is not None:
+            blocks, found = piped, piped.size_bytes
+        else:
+            run = uncleared_pages(size_bytes)
+            blocks = [run[at - start :][:size] for at, size in ranges]
+            found = os.preadv(shard.descriptor, [run], start) if ranges else 0
+        hashes = os.pread(shard.descriptor, count * HASH_SIZE_BYTES, shard.shape.hash_offset(first))
+        if found != size_bytes or len(hashes) != count * HASH_SIZE_BYTES:
+            raise ShardCorrupt(f"shard {data_id.hex()}: the file ends in its blocks or the hashes behind them")
+        return blocks, _cut(hashes)
+
+    def _piped(self, shard: _OpenShard, start: int, sizes: list[int], pipes: Pipes) -> Piped | None:
+        if sum(sizes) < PIPED_FROM_BYTES:
+            return None
+        try:
+            return pipes.load(shard.descriptor, start, sizes)
+        except NoSplice:
+            self._splices = False
+            return None
+
+    def _reading(self, data_id: bytes, first: int, count: int, read: Callable[[_OpenShard], T]) -> T:
         try:
             shard = self._shard(data_id)
             if first < 0 or count < 0 or first + count > shard.shape.block_count:
                 raise DriveError(
                     f"shard {data_id.hex()} has {shard.shape.block_count} blocks, not {first} to {first + count - 1}"
                 )
-            return _read_blocks(data_id, shard, first, count)
+            return read(shard)
         except ShardCorrupt:
             # The next read opens it anew: it may have been healed under its old name.
             self.forget(data_id)
@@ -136,8 +182,12 @@ def _read_blocks(data_id: bytes, shard: _OpenShard, first: int, count: int) -> t
         table = run[shape.hash_offset(first) - start :]
     else:
         table = memoryview(os.pread(shard.descriptor, count * HASH_SIZE_BYTES, shape.hash_offset(first)))
-    hashes = [bytes(table[at : at + HASH_SIZE_BYTES]) for at in range(0, count * HASH_SIZE_BYTES, HASH_SIZE_BYTES)]
+    hashes = _cut(table[: count * HASH_SIZE_BYTES])
     for index, (digest, kept) in enumerate(zip(found, hashes, strict=True), first):
         if digest != kept:
             raise ShardCorrupt(f"shard {data_id.hex()}: block {index} does not match its hash")
     return blocks, hashes
+
+
+def _cut(hashes: bytes | memoryview) -> list[bytes]:
+    return [bytes(hashes[at : at + HASH_SIZE_BYTES]) for at in range(0, len(hashes), HASH_SIZE_BYTES)]

@@ -147,8 +147,8 @@ class Codec:
         for index, block in zip(used, known, strict=True):
             _check_header(block, index, size, stripe_size_bytes)
         # One run of memory for each: whoever is given one of them shall not hold the others.
-        made = [uncleared_pages(size) for _ in lost]
         header_size = FRAGMENT_HEADER_SIZE_BYTES
+        made = [uncleared_pages(size - header_size, header_size) for _ in lost]
         self.kernel.recover(
             size - header_size,
             used,

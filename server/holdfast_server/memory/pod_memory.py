@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from holdfast_server.memory.budget import Budget
 from holdfast_server.memory.limits import MemoryLimits
+from holdfast_server.memory.pipes import PIPE_SIZE_BYTES, Pipes
 
 WAIT_SECONDS = 5.0
 """The longest a request waits for its turn before it is told to come again.  Long enough for a burst, and for a
@@ -30,6 +31,8 @@ class PodMemory:
         self.peer_answers = Budget(
             "answers to peers", limits.peer_answer_bytes, wait_seconds, MOST_PEER_ANSWERS_WAITING
         )
+        self.pipes = Pipes(limits.peer_answer_bytes // PIPE_SIZE_BYTES)
+        """What answers to peers are in, as far as they can be: taken from their budget, too."""
 
     def budgets(self) -> list[Budget]:
         """For metrics."""

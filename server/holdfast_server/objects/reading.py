@@ -4,8 +4,9 @@ A batch of stripes is fetched while the one before it is being sent.  For each b
 first (`sources`); one that fails, answers with bytes that do not match their hash, or does not answer within
 `HEDGE_SECONDS` is replaced at once by another, and comes last in the batches that follow.  A batch of which rot on
 too many drives leaves no K whole is read stripe by stripe: what each needs may be on others.
-A stripe leaves here only after every block that went into it matched the hash the drive keeps, where the drive reads
-it and, if that is on another pod, here again: no byte that fails its checksum reaches the caller.  What is sealed is
+A stripe leaves here only after every block that went into it matched the hash the drive keeps, in this pod's memory
+(`drives.shard_reads`, and `peers.calls` for what comes from another pod): no byte that fails its checksum reaches the
+caller.  What is sealed is
 opened then, on a worker thread, only the chunks that are asked for.
 
 Bounds: one batch of `BATCH_STRIPES` stripes in memory per read, taken from the budget of all reads; the one that
@@ -137,7 +138,7 @@ class ShardReader:
                     start()
                     continue
                 source, answer = ended
-                blocks = checked(source, count, answer)
+                blocks = checked(count, answer)
                 if not isinstance(blocks, DriveError):
                     self._doubtful.discard(source.position)
                     found[source.shard_index] = blocks

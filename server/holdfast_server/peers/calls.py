@@ -10,6 +10,8 @@ SWEEP_SECONDS while there are calls, and nothing runs while there are none.
 Bounds: MAX_CALLS calls under way and MAX_BYTES_IN_FLIGHT bytes of blobs sent and unanswered; further callers wait
 inside their deadline, first come, first served.
 
+Blocks are compared with their hashes here, whatever was done where they were read: they may have changed since.
+
 Not here: connections, and what a missed deadline says about a peer (`link`).
 """
 
@@ -17,13 +19,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+from xxhash import xxh3_128_digest
 
+from holdfast_server.drives.port import ShardCorrupt
 from holdfast_server.peers import messages
-from holdfast_server.peers.frames import FrameError, split_blobs
+from holdfast_server.peers.frames import Frame, FrameError, split_blobs
 from holdfast_server.peers.messages import ConnectionClass, Outcome
 from holdfast_server.peers.port import PeerError
 
@@ -71,7 +75,7 @@ class Call(asyncio.Future[Any]):
         if not self.done():
             self.set_exception(self._fail_as(error))
 
-    def answer(self, reply: messages.ReceivedReply, blobs: memoryview, told_by: object) -> None:
+    def answer(self, reply: messages.ReceivedReply, frame: Frame, told_by: object) -> None:
         """It ends with one.  `told_by`: the peer, for people."""
         self._calls.end(self)
         if self.done():
@@ -84,11 +88,26 @@ class Call(asyncio.Future[Any]):
                 return
             result = spec.result.decode(reply.result)
             if spec.blobs:
-                result = split_blobs(blobs, reply.sizes), result
+                result = _whole(split_blobs(frame.blobs, reply.sizes), result, frame.digests), result
+        except ShardCorrupt as error:
+            self.set_exception(ShardCorrupt(f"{told_by}: {error}"))
+            return
         except (msgspec.MsgspecError, FrameError) as error:
             self.set_exception(self._fail_as(PeerError(f"{told_by}: answer cannot be read: {error}")))
             return
         self.set_result(result)
+
+
+def _whole(blocks: list[memoryview], hashes: list[bytes], digests: Sequence[bytes]) -> list[memoryview]:
+    """`digests`: of the blocks, if they were hashed as they came.  Raises ShardCorrupt."""
+    if digests == hashes and len(blocks) == len(hashes):
+        return blocks
+    if len(blocks) != len(hashes):
+        raise ShardCorrupt(f"{len(blocks)} blocks and {len(hashes)} hashes")
+    for index, (block, digest) in enumerate(zip(blocks, hashes, strict=True)):
+        if xxh3_128_digest(block) != digest:
+            raise ShardCorrupt(f"block {index} of {len(blocks)} does not match its hash")
+    return blocks
 
 
 class Calls:

@@ -215,7 +215,7 @@ class Channel:
         call = self._calls.get(reply.id)
         if call is not None:
             self._on_answered(call.volume)
-            call.answer(reply, frame.blobs, self.target)
+            call.answer(reply, frame, self.target)
 
     def _on_lost(self, connection: Connection, reason: str) -> None:
         if connection is not self._connection:
@@ -309,7 +309,7 @@ class Channel:
             self._attempt_timeout = None
         self._connection = connection
         self.turned_away = False
-        connection.start(self._on_frame, lambda reason: self._on_lost(connection, reason))
+        connection.start(self._on_frame, lambda reason: self._on_lost(connection, reason), messages.wish_of_blocks)
         if connection.lost:
             return None
         log.info("peer connected", extra=self._fields())

@@ -4,6 +4,9 @@ Everything that is sent within one turn of the event loop goes out in one system
 the end of the turn): that is what makes a call cost microseconds.  Small frames are joined, blobs are handed
 to the transport as they are.
 
+Blobs in pipes go to the socket from there, past the transport, and only where that has nothing left to send; else they
+are copied, as ever.  What is queued behind them waits until they are out.
+
 Until `start` the frames that arrive wait to be fetched with `receive` (the handshake); afterwards each goes
 straight to the callback, synchronously.  Not here: what the frames mean, deadlines, dialling.
 """
@@ -14,8 +17,11 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
+from holdfast_server.memory.pipes import Piped
+from holdfast_server.peers.bypass import Bypass, bypass_to
 from holdfast_server.peers.frames import (
     MAX_FRAME_SIZE_BYTES,
     Buffer,
@@ -24,6 +30,7 @@ from holdfast_server.peers.frames import (
     FrameReader,
     Wish,
     encode_frame,
+    frame_head,
 )
 
 WRITE_BUFFER_HIGH_BYTES = 4 << 20
@@ -38,6 +45,21 @@ class ConnectionLost(Exception):
     """The connection is gone; the message says why as far as is known."""
 
 
+@dataclass(slots=True)
+class _PipedFrame:
+    before: list[Buffer]
+    """What was queued before it."""
+    before_size_bytes: int
+    head: bytes
+    piped: Piped
+    sent: asyncio.Future[None]
+
+    def end(self) -> None:
+        self.piped.close()
+        if not self.sent.done():
+            self.sent.set_result(None)
+
+
 class Connection(asyncio.BufferedProtocol):
     """A protocol for `loop.create_connection` and `loop.create_server`."""
 
@@ -48,6 +70,9 @@ class Connection(asyncio.BufferedProtocol):
         self._pieces: list[Buffer] = []
         self._pieces_size_bytes = 0
         self._flush_scheduled = False
+        self._piped: deque[_PipedFrame] = deque()
+        """What goes before `_pieces`; the first may be on its way."""
+        self._bypass: Bypass | None = None
         self._lost: str | None = None
         self._lost_event = asyncio.Event()
         self._writable = asyncio.Event()
@@ -76,6 +101,26 @@ class Connection(asyncio.BufferedProtocol):
         if not self._flush_scheduled:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
+
+    @property
+    def takes_pipes(self) -> bool:
+        """Whether `send_piped` may be used."""
+        return self._bypass is not None and self._lost is None
+
+    def send_piped(self, header: bytes, piped: Piped) -> asyncio.Future[None]:
+        """Queue a frame whose blobs are in pipes, which are ours from now on; done once all of it has left them, or the
+        connection is lost.  Raises ConnectionLost, FrameError: then they are the caller's still."""
+        if self._lost is not None:
+            raise ConnectionLost(self._lost)
+        head = frame_head(header, piped.size_bytes)
+        loop = asyncio.get_running_loop()
+        frame = _PipedFrame(self._pieces, self._pieces_size_bytes, head, piped, loop.create_future())
+        self._pieces, self._pieces_size_bytes = [], 0
+        self._piped.append(frame)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            loop.call_soon(self._flush)
+        return frame.sent
 
     @property
     def congested(self) -> bool:
@@ -148,6 +193,8 @@ class Connection(asyncio.BufferedProtocol):
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if not self.secure:
+                self._bypass = bypass_to(sock)
         transport.set_write_buffer_limits(high=WRITE_BUFFER_HIGH_BYTES)
         address = transport.get_extra_info("peername")
         self.peer_address = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)
@@ -190,13 +237,45 @@ class Connection(asyncio.BufferedProtocol):
         self._writable.set()
         self._arrived.set()
         self._pieces.clear()
+        if self._bypass is not None:
+            self._bypass.close()
+        for frame in self._piped:
+            frame.end()
+        self._piped.clear()
         if self._on_lost is not None:
             self._on_lost(reason)
 
     def _flush(self) -> None:
         self._flush_scheduled = False
+        if self._piped and not self._flush_piped():
+            return
         pieces, size = self._pieces, self._pieces_size_bytes
         self._pieces, self._pieces_size_bytes = [], 0
+        self._write(pieces, size)
+
+    def _flush_piped(self) -> bool:
+        """Whether nothing is left of them."""
+        while self._piped:
+            if self._bypass is None or self._bypass.busy:
+                return False  # its end calls `_flush`
+            frame = self._piped[0]
+            self._write(frame.before, frame.before_size_bytes)
+            frame.before = []
+            transport = self._transport
+            if transport is None or transport.is_closing():
+                return False  # `_end` sees to it
+            if transport.get_write_buffer_size():
+                transport.writelines([frame.head, frame.piped.read()])
+            elif not self._bypass.send(frame.head, frame.piped, self._piped_sent, self.abort):
+                return False
+            self._piped.popleft().end()
+        return True
+
+    def _piped_sent(self) -> None:
+        self._piped.popleft().end()
+        self._flush()
+
+    def _write(self, pieces: list[Buffer], size: int) -> None:
         if not pieces or self._transport is None or self._transport.is_closing():
             return
         if len(pieces) == 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from holdfast_server.contract.admin import PodState
 from holdfast_server.drives.port import Block, CommitReply, CommitRequest, ComputedHashes, Drive, DriveError
 from holdfast_server.memory.budget import Hold, Overloaded
+from holdfast_server.memory.pipes import Piped, Pipes
 from holdfast_server.peers import messages
 from holdfast_server.peers.frames import FrameError, split_blobs
 from holdfast_server.peers.messages import MAX_BLOCKS_PER_READ, Outcome, Reply, Report, Verb
@@ -58,17 +60,19 @@ class Dispatcher:
         blobs: memoryview,
         hold: Hold | None = None,
         digests: Sequence[bytes] = (),
-    ) -> tuple[bytes, Sequence[Block]]:
+        pipes: Pipes | None = None,
+    ) -> tuple[bytes, Sequence[Block] | Piped]:
         """The reply's header and blobs.  Never raises, except when cancelled.
 
-        Blocks that are read are taken from `hold`; the caller closes it when they are sent.  `digests`: of the blobs,
-        if they were hashed as they came.
+        Blocks that are read are taken from `hold`; the caller closes it when they are sent.  They may be in `pipes`.
+        `digests`: of the blobs, if they were hashed as they came.
         """
         try:
-            result, out = await self._serve(request, blobs, hold, digests)
+            result, out = await self._serve(request, blobs, hold, digests, pipes)
         except Exception as error:
             return self.failed(request, error), ()
-        return messages.encode(Reply(request.id, Outcome.OK, tuple(map(len, out)), result)), out
+        sizes = out.sizes if isinstance(out, Piped) else map(len, out)
+        return messages.encode(Reply(request.id, Outcome.OK, tuple(sizes), result)), out
 
     def begin(
         self, request: messages.ReceivedRequest, blobs: memoryview, digests: Sequence[bytes] = ()
@@ -103,8 +107,13 @@ class Dispatcher:
         return messages.encode(Reply(request.id, outcome, (), told))
 
     async def _serve(
-        self, request: messages.ReceivedRequest, blobs: memoryview, hold: Hold | None, digests: Sequence[bytes]
-    ) -> tuple[Any, list[Block]]:
+        self,
+        request: messages.ReceivedRequest,
+        blobs: memoryview,
+        hold: Hold | None,
+        digests: Sequence[bytes],
+        pipes: Pipes | None,
+    ) -> tuple[Any, Sequence[Block] | Piped]:
         spec = messages.VERBS.get(request.verb)
         if spec is None:
             raise Refused(f"unknown verb {request.verb}")
@@ -118,7 +127,11 @@ class Dispatcher:
         if begin is not None:
             return await begin(drive, arguments, _Received(split_blobs(blobs, request.sizes), digests)), []
         if request.verb == Verb.READ_BLOCKS:
-            return await _read_blocks(drive, hold, *arguments)
+            return await _read_blocks(drive.read_blocks, hold, *arguments)
+        if request.verb == Verb.FETCH_BLOCKS:
+            fetch = getattr(drive, "fetch_blocks", None)
+            read = drive.read_blocks if fetch is None else partial(fetch, pipes=pipes)
+            return await _read_blocks(read, hold, *arguments)
         method = _DRIVE_METHODS.get(request.verb)
         if method is None:
             raise Refused(f"verb {request.verb} is not a drive's")
@@ -185,18 +198,23 @@ _AT_ONCE: dict[int, Callable[[Drive, Any, _Received], Awaitable[Any]]] = {
 _DRIVE_METHODS: dict[int, str] = {
     verb: verb.name.lower()
     for verb in Verb
-    if verb >= Verb.QUERY and verb not in _AT_ONCE and verb is not Verb.READ_BLOCKS
+    if verb >= Verb.QUERY and verb not in (*_AT_ONCE, Verb.READ_BLOCKS, Verb.FETCH_BLOCKS)
 }
 
 
 async def _read_blocks(
-    drive: Drive, hold: Hold | None, data_id: bytes, first: int, count: int
-) -> tuple[list[bytes], list[Block]]:
+    read: Callable[[bytes, int, int], Awaitable[tuple[list[Block] | Piped, list[bytes]]]],
+    hold: Hold | None,
+    data_id: bytes,
+    first: int,
+    count: int,
+) -> tuple[list[bytes], list[Block] | Piped]:
     if not 0 < count <= MAX_BLOCKS_PER_READ:
         raise Refused(f"{count} blocks asked for; 1 to {MAX_BLOCKS_PER_READ} are given at a time")
     if hold is not None:
         await hold.take(count * EXPECTED_BLOCK_SIZE_BYTES)
-    blocks, hashes = await drive.read_blocks(data_id, first, count)
+    blocks, hashes = await read(data_id, first, count)
     if hold is not None:
-        hold.give(max(0, count * EXPECTED_BLOCK_SIZE_BYTES - sum(map(len, blocks))))
+        size_bytes = blocks.size_bytes if isinstance(blocks, Piped) else sum(map(len, blocks))
+        hold.give(max(0, count * EXPECTED_BLOCK_SIZE_BYTES - size_bytes))
     return hashes, blocks

@@ -63,13 +63,15 @@ class Wish(NamedTuple):
 
 def encode_frame(header: bytes, blobs: Sequence[Buffer] = ()) -> list[Buffer]:
     """The pieces of a frame in the order they go to the wire.  Raises FrameError if it is too large."""
-    size = header_size = len(header)
-    if not blobs and size <= MAX_FRAME_SIZE_BYTES:
-        return [PREFIX.pack(size, size) + header]
-    size += sum(map(len, blobs))
+    return [frame_head(header, sum(map(len, blobs)) if blobs else 0), *blobs]
+
+
+def frame_head(header: bytes, blobs_size_bytes: int) -> bytes:
+    """What goes before the blobs of a frame.  Raises FrameError if it is too large."""
+    size = len(header) + blobs_size_bytes
     if size > MAX_FRAME_SIZE_BYTES:
         raise FrameError(f"frame of {size} bytes; at most {MAX_FRAME_SIZE_BYTES} are sent")
-    return [PREFIX.pack(size, header_size) + header, *blobs]
+    return PREFIX.pack(size, len(header)) + header
 
 
 def split_blobs(blobs: memoryview, sizes: Sequence[int]) -> list[memoryview]:

@@ -56,6 +56,8 @@ OPAQUE_ETAGS_FEATURE = "opaque-etags"
 """It completes an upload though ETags of its parts are no MD5s."""
 COMMIT_SHARD_FEATURE = "commit-shard"
 """It takes a commit with the shard that it names."""
+FETCH_BLOCKS_FEATURE = "fetch-blocks"
+"""Blocks that whoever asks for them compares with their hashes."""
 FEATURES = (
     VERSIONS_FEATURE,
     LOCKS_FEATURE,
@@ -67,6 +69,7 @@ FEATURES = (
     COMMIT_MANY_FEATURE,
     OPAQUE_ETAGS_FEATURE,
     COMMIT_SHARD_FEATURE,
+    FETCH_BLOCKS_FEATURE,
 )
 """Of this release."""
 
@@ -113,6 +116,8 @@ class Verb(IntEnum):
     LIST_REGISTERS = 39
     COMMIT_MANY = 40
     COMMIT_SHARD = 41
+    FETCH_BLOCKS = 42
+    """What READ_BLOCKS reads, but not compared with its hashes."""
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True):
@@ -184,7 +189,7 @@ class VerbSpec(NamedTuple):
     changes: bool
     """Changes something on the drive: once begun it runs to its end, even if the asking pod is gone."""
     blobs: bool = False
-    """The answer has blobs."""
+    """The answer has blobs: blocks, whose hashes are its result."""
 
 
 def _control(arguments: Any, result: Any, changes: bool, timeout_seconds: float = CONTROL_TIMEOUT_SECONDS) -> VerbSpec:
@@ -221,6 +226,7 @@ VERBS: dict[int, VerbSpec] = {
     Verb.SEAL: _bulk(tuple[bytes], None, True),
     Verb.DISCARD: _control(tuple[bytes], None, True),
     Verb.READ_BLOCKS: _bulk(tuple[bytes, int, int], list[bytes], False, blobs=True),
+    Verb.FETCH_BLOCKS: _bulk(tuple[bytes, int, int], list[bytes], False, blobs=True),
     Verb.SCAN: _bulk(tuple[port.ScanRequest], port.ScanPage, False),
     Verb.LIST_REGISTERS: _bulk(tuple[port.ListRequest], port.ListPage, False),
     Verb.REPAIRS: _bulk(tuple[int], list[_Register], False),
@@ -278,6 +284,14 @@ def wish_of_blobs(header: memoryview) -> Wish:
     except msgspec.MsgspecError:
         return Wish()
     return Wish(index * request.sizes[0] % PAGE_SIZE_BYTES, request.sizes)
+
+
+def wish_of_blocks(header: memoryview) -> Wish:
+    """How the blobs of a reply had best be received: hashed."""
+    try:
+        return Wish(0, decode_reply(header).sizes)
+    except msgspec.MsgspecError:
+        return Wish()
 
 
 def decode_reply(header: memoryview) -> ReceivedReply:

@@ -21,6 +21,7 @@ from holdfast_server.peers.link import Link
 from holdfast_server.peers.messages import (
     COMMIT_MANY_FEATURE,
     COMMIT_SHARD_FEATURE,
+    FETCH_BLOCKS_FEATURE,
     LIST_PAGES_FEATURE,
     MAX_BLOCKS_PER_READ,
     STAGE_LAST_FEATURE,
@@ -164,15 +165,20 @@ class RemoteDrive:
 
     def read_blocks(self, data_id: bytes, first: int, count: int) -> Awaitable[tuple[list[Block], list[bytes]]]:
         if 0 < count <= MAX_BLOCKS_PER_READ:
-            return self._call(Verb.READ_BLOCKS, data_id, first, count)
+            return self._fetch(data_id, first, count)
         return self._read_piecemeal(data_id, first, count)
+
+    def _fetch(self, data_id: bytes, first: int, count: int) -> asyncio.Future[tuple[list[Block], list[bytes]]]:
+        """Compared with their hashes when they come (`calls`), so nobody has to do that where they are."""
+        verb = Verb.FETCH_BLOCKS if FETCH_BLOCKS_FEATURE in self._features() else Verb.READ_BLOCKS
+        return self._call(verb, data_id, first, count)
 
     async def _read_piecemeal(self, data_id: bytes, first: int, count: int) -> tuple[list[Block], list[bytes]]:
         blocks: list[Block] = []
         hashes: list[bytes] = []
         for start in range(first, first + count, MAX_BLOCKS_PER_READ):
             wanted = min(MAX_BLOCKS_PER_READ, first + count - start)
-            some, digests = await self._call(Verb.READ_BLOCKS, data_id, start, wanted)
+            some, digests = await self._fetch(data_id, start, wanted)
             blocks += some
             hashes += digests
         return blocks, hashes

@@ -25,6 +25,7 @@ import msgspec
 from holdfast_server.clock.port import Clock
 from holdfast_server.drives.port import Block
 from holdfast_server.memory.budget import Budget
+from holdfast_server.memory.pipes import Piped, Pipes
 from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.peers import messages
 from holdfast_server.peers.channel import HANDSHAKE_TIMEOUT_SECONDS
@@ -81,7 +82,7 @@ class PeerServer:
         self._strangers = 0
         self._sessions: set[_Session] = set()
         memory = memory or PodMemory()
-        self._answers = memory.peer_answers
+        self._answers, self._pipes = memory.peer_answers, memory.pipes
         self._inflow = Inflow(memory.limits.peer_request_bytes)
 
     async def start(self, host: str, port: int) -> int:
@@ -130,8 +131,9 @@ class PeerServer:
         finally:
             self._strangers -= 1
         session = _Session(
-            connection, connection_class, self._dispatcher, self._sessions.discard, self._answers, self._inflow
-        )
+            connection, connection_class, self._dispatcher, self._sessions.discard, self._answers, self._pipes,
+            self._inflow,
+        )  # fmt: skip
         self._sessions.add(session)
         session.start()
         self._on_greeted(peer.pool, peer.ordinal)
@@ -186,9 +188,10 @@ class _Session:
         dispatcher: Dispatcher,
         on_end: Callable[[_Session], None],
         answers: Budget,
+        pipes: Pipes,
         inflow: Inflow,
     ) -> None:
-        self._answers, self._inflow = answers, inflow
+        self._answers, self._pipes, self._inflow = answers, pipes, inflow
         self.connection, self.connection_class = connection, connection_class
         self._dispatcher, self._on_end = dispatcher, on_end
         self._running: dict[asyncio.Future[Any], tuple[bool, int]] = {}
@@ -249,10 +252,25 @@ class _Session:
             self.connection.resume_reading()
 
     async def _serve(self, request: messages.ReceivedRequest, frame: Frame) -> None:
+        pipes = self._pipes if self.connection.takes_pipes else None
         with self._answers.hold() as hold:
-            header, out = await self._dispatcher.answer(request, frame.blobs, hold, frame.digests)
+            header, out = await self._dispatcher.answer(request, frame.blobs, hold, frame.digests, pipes)
             del frame
-            await self._send(request, header, out)
+            if isinstance(out, Piped):
+                await self._send_piped(request, header, out)
+            else:
+                await self._send(request, header, out)
+
+    async def _send_piped(self, request: messages.ReceivedRequest, header: bytes, out: Piped) -> None:
+        connection = self.connection
+        try:
+            await connection.drained()
+            await connection.send_piped(header, out)
+            await connection.drained()
+        except ConnectionLost:
+            pass
+        except FrameError as error:
+            self._put(request, self._dispatcher.failed(request, error), ())
 
     async def _send(self, request: messages.ReceivedRequest, header: bytes, out: Sequence[Block]) -> None:
         connection = self.connection

@@ -96,24 +96,6 @@ def _answering(
     return asked
 
 
-@pytest.mark.parametrize("bad", range(4))
-async def test_a_block_that_changed_on_its_way_reaches_nobody(
-    cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch, bad: int
-) -> None:
-    await cluster.put("k", DATA)
-    await cluster.settle()
-    _distant(cluster, monkeypatch)
-
-    def flipped(position: int, answer: tuple[list[Block], list[bytes]]) -> Any:
-        blocks, hashes = answer
-        if position == bad:
-            blocks = [*blocks[:-1], bytes([blocks[-1][0] ^ 1]) + bytes(blocks[-1][1:])]
-        return blocks, hashes
-
-    _answering(monkeypatch, flipped)
-    assert await cluster.get("k") == DATA
-
-
 @pytest.mark.parametrize("local", [False, True])
 async def test_fewer_blocks_than_asked_for_are_none(
     cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch, local: bool

@@ -30,6 +30,8 @@ class ScriptedDrive:
     """Answers every verb with what `answers` has for it (a value, an exception, or an async function)."""
 
     pool, set_index, position = "main", 0, 0
+    fetch_blocks = None
+    """It has blocks to give only as `read_blocks` gives them."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
