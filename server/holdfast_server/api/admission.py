@@ -13,20 +13,23 @@ Not here: bytes of stripes (`objects` takes them from the same `PodMemory`), wha
 
 from __future__ import annotations
 
-from holdfast_server.memory.budget import Budget, Hold
+from holdfast_server.auth.principal import Principal
+from holdfast_server.memory.budget import Budget, Hold, asker
 from holdfast_server.memory.pod_memory import PodMemory
 
 
 class Ticket:
     """The places and bytes of one request."""
 
-    __slots__ = ("_documents", "_memory", "_place", "_taken")
+    __slots__ = ("_documents", "_memory", "_place", "_taken", "principal")
 
     def __init__(self, memory: PodMemory) -> None:
         self._memory = memory
         self._place: Budget | None = None
         self._taken: list[Budget] = []
         self._documents: Hold | None = None
+        self.principal: Principal | None = None
+        """Who sent the request, once that is known: users take turns where uploads and downloads wait."""
 
     async def enter(self, admin: bool) -> None:
         """Begin.  Raises Overloaded."""
@@ -36,6 +39,9 @@ class Ticket:
         """This many bytes will go through; nothing has to be done for few.  Idempotent.  Raises Overloaded."""
         memory = self._memory
         if size_bytes > memory.limits.streamed_from_bytes and self._place is not memory.streams:
+            if self.principal is not None:
+                # Of whichever key and session: those are had for the asking.
+                asker.set(f"{self.principal.account}/{self.principal.user_name}")
             await self._move_to(memory.streams)
 
     async def copy(self, size_bytes: int) -> None:

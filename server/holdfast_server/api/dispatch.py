@@ -202,6 +202,7 @@ class Dispatcher:
                 )
                 return operation, response
             verified = await self._authenticate(request)
+            ticket.principal = verified.principal
             if trail is not None:
                 trail.authenticated(verified)
             operation = verified.operation.name

@@ -6,6 +6,8 @@ takes next to nothing) is evicted: its task is cancelled, with `Hold.evicted` sa
 a client holds something for nothing adds a `Relief`, which is asked first.  Slow clients are left alone as long as
 nobody wants what they hold.
 
+Who waits is told apart by `asker`: those who ask take turns (`ledger`).
+
 To keep free of deadlocks, nobody may wait for more of a budget while what it holds can only be freed by getting
 it: give back first, or `try_take`.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 
 from holdfast_server.memory.ledger import Claim, Ledger, Verdict
@@ -27,6 +30,9 @@ LOOK_AROUND_SECONDS = 1.0
 Relief = Callable[[float], bool]
 """Somebody has waited for `LOOK_AROUND_SECONDS`: makes one that is slow go, now on the loop's clock being the argument;
 False if nobody is.  Asked once in that time by each that waits."""
+
+asker: ContextVar[str] = ContextVar("asker", default="")
+"""On whose behalf this task waits, where that is known; all others are one."""
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +93,7 @@ class Budget:
         """Raises Overloaded when it cannot be had soon enough."""
         if self.try_take(amount):
             return
-        claim = Claim(amount)
+        claim = Claim(amount, asker.get())
         if self._ledger.ask(claim) is Verdict.REFUSED:
             self.refused += 1
             raise Overloaded(f"{self.name}: {self.waiting} wait already")

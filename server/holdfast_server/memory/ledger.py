@@ -1,15 +1,16 @@
 """Who gets how much of one budget, and who waits: decisions only, no clock, no waiting.
 
-First come, first served, whatever the size: a large claim is not starved by small ones that would still fit,
-and begun work queues behind new work for its next piece, so that a few long downloads do not keep everybody
-else out.  A claim larger than the whole budget is cut down to it and goes alone.
+Those who ask take turns, however many claims each has: who keeps others waiting with many requests waits for them
+itself.  Among the claims of one it is first come, first served, whatever the size: a large claim is not starved by
+small ones that would still fit, and begun work queues behind new work for its next piece, so that a few long downloads
+do not keep everybody else out.  A claim larger than the whole budget is cut down to it and goes alone.
 
 Invariant: the sum of what is granted never exceeds the capacity.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from enum import Enum
 
 
@@ -21,12 +22,13 @@ class Verdict(Enum):
 
 
 class Claim:
-    """An amount somebody asks for; `granted` once it is theirs."""
+    """An amount somebody asks for, `asker` by name; `granted` once it is theirs."""
 
-    __slots__ = ("amount", "granted")
+    __slots__ = ("amount", "asker", "granted")
 
-    def __init__(self, amount: int) -> None:
+    def __init__(self, amount: int, asker: str = "") -> None:
         self.amount = amount
+        self.asker = asker
         self.granted = False
 
 
@@ -37,11 +39,10 @@ class Ledger:
         self.capacity = capacity
         self.used = 0
         self._most_waiting = most_waiting
-        self._waiting: deque[Claim] = deque()
-
-    @property
-    def waiting(self) -> int:
-        return len(self._waiting)
+        self._waiting: OrderedDict[str, deque[Claim]] = OrderedDict()
+        """By asker, whose turn is next first; none of them empty."""
+        self.waiting = 0
+        """Claims."""
 
     def fits(self, amount: int) -> bool:
         """Whether it could be granted now without overtaking anybody."""
@@ -53,9 +54,10 @@ class Ledger:
             self.used += claim.amount
             claim.granted = True
             return Verdict.GRANTED
-        if len(self._waiting) >= self._most_waiting:
+        if self.waiting >= self._most_waiting:
             return Verdict.REFUSED
-        self._waiting.append(claim)
+        self._waiting.setdefault(claim.asker, deque()).append(claim)
+        self.waiting += 1
         return Verdict.WAIT
 
     def give(self, amount: int) -> list[Claim]:
@@ -69,14 +71,26 @@ class Ledger:
         if claim.granted:
             claim.granted = False
             return self.give(claim.amount)
-        self._waiting.remove(claim)
+        self._waiting[claim.asker].remove(claim)
+        self._forget(claim)
         return self._grant()
 
     def _grant(self) -> list[Claim]:
         granted = []
-        while self._waiting and self.used + self._waiting[0].amount <= self.capacity:
-            claim = self._waiting.popleft()
+        while self._waiting:
+            claim = next(iter(self._waiting.values()))[0]
+            if self.used + claim.amount > self.capacity:
+                break
+            self._waiting[claim.asker].popleft()
+            self._waiting.move_to_end(claim.asker)
+            self._forget(claim)
             self.used += claim.amount
             claim.granted = True
             granted.append(claim)
         return granted
+
+    def _forget(self, claim: Claim) -> None:
+        """It waits no more."""
+        self.waiting -= 1
+        if not self._waiting[claim.asker]:
+            del self._waiting[claim.asker]

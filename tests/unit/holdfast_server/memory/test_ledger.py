@@ -48,6 +48,57 @@ def test_who_gives_up_waiting_lets_those_behind_in() -> None:
     assert ledger.used == 8
 
 
+def test_those_who_ask_take_turns_however_many_claims_each_has() -> None:
+    ledger = Ledger(1, most_waiting=9)
+    ledger.ask(Claim(1))
+    many = [Claim(1, "many") for _ in range(4)]
+    few = [Claim(1, "few") for _ in range(2)]
+    for claim in (*many, *few):
+        assert ledger.ask(claim) is Verdict.WAIT
+    served = [ledger.give(1) for _ in range(6)]
+    assert served == [[claim] for claim in (many[0], few[0], many[1], few[1], many[2], many[3])]
+    assert (ledger.waiting, ledger.give(1)) == (0, [])
+
+
+def test_who_gives_up_its_only_claim_is_passed_over() -> None:
+    ledger = Ledger(1, most_waiting=9)
+    ledger.ask(Claim(1))
+    gone, left = Claim(1, "gone"), Claim(1, "left")
+    ledger.ask(gone)
+    ledger.ask(left)
+    assert ledger.withdraw(gone) == []
+    assert ledger.give(1) == [left]
+    assert ledger.waiting == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 15), st.sampled_from("abc")), max_size=80))
+def test_whoever_asks_nobody_waits_for_nothing_and_no_more_is_granted_than_there_is(
+    steps: list[tuple[int, int, str]],
+) -> None:
+    ledger = Ledger(10, most_waiting=9)
+    granted: list[Claim] = []
+    waiting: list[Claim] = []
+    for action, amount, name in steps:
+        woken: list[Claim] = []
+        if action == 0:
+            claim = Claim(amount, name)
+            verdict = ledger.ask(claim)
+            if verdict is not Verdict.REFUSED:
+                (granted if verdict is Verdict.GRANTED else waiting).append(claim)
+        elif action == 1 and granted:
+            woken = ledger.give(granted.pop(amount % len(granted)).amount)
+        elif action == 2 and waiting:
+            woken = ledger.withdraw(waiting.pop(amount % len(waiting)))
+        for claim in woken:
+            # Of one asker: first come, first served.
+            assert claim is next(one for one in waiting if one.asker == claim.asker)
+            waiting.remove(claim)
+        granted += woken
+        assert ledger.used == sum(claim.amount for claim in granted) <= ledger.capacity
+        assert ledger.waiting == len(waiting)
+        assert not waiting or any(ledger.used + claim.amount > ledger.capacity for claim in waiting)
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 15)), max_size=80))
 def test_never_more_is_granted_than_there_is_and_nobody_waits_for_nothing(steps: list[tuple[int, int]]) -> None:
     ledger = Ledger(10, most_waiting=4)
