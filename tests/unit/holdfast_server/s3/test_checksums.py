@@ -101,11 +101,17 @@ def test_digests_are_those_of_the_library_also_on_the_way(name):
 @pytest.mark.parametrize("name", ["MD5", "SHA256"])
 def test_others_go_on_while_a_digest_is_computed(name):
     """It runs on a thread beside the loop; one that kept the interpreter to itself would stop the pod."""
-    data, digest = bytearray(128 << 20), ALGORITHMS[name].new()
-    working = threading.Thread(target=digest.update, args=(data,))
+    digest, data = ALGORITHMS[name].new(), bytearray(64 << 20)
+    # A busy machine may let nobody else run for long; with the interpreter kept there is hardly one turn, ever.
+    assert any(_turns_beside(digest.update, data) >= 5 for _ in range(20))
+
+
+def _turns_beside(work, data):
+    """How often another thread could do something meanwhile."""
+    working = threading.Thread(target=work, args=(data,))
     turns = 0
     working.start()
     while working.is_alive():
         time.sleep(0.001)
         turns += 1
-    assert turns >= 5
+    return turns
