@@ -80,6 +80,13 @@ ssize_t preadv64v2(int file, const struct iovec *into, int count, off64_t at, in
     NEXT("preadv64v2", ssize_t, int, const struct iovec *, int, off64_t, int);
     return told(READ, real(file, into, count, at, flags));
 }
+/* From a file, to what goes to another pod; from a pipe there is no place to read at. */
+ssize_t splice(int file, off64_t *at, int into, off64_t *to, size_t size, unsigned flags)
+{
+    NEXT("splice", ssize_t, int, off64_t *, int, off64_t *, size_t, unsigned);
+    ssize_t moved = real(file, at, into, to, size, flags);
+    return at ? told(READ, moved) : moved;
+}
 
 static mode_t mode_of(int flags, va_list *more)
 { return (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(*more, mode_t) : 0; }

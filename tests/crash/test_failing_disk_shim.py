@@ -13,10 +13,13 @@ import pytest
 from holdfast_server.testing.faults.failing_disk import FailingDisk, NoCompiler
 
 CALLS = {
-    "read": ["os.read(d, 1)", "os.pread(d, 1, 0)", "os.readv(d, [bytearray(1)])", "os.preadv(d, [bytearray(1)], 0)"],
+    "read": [
+        "os.read(d, 1)", "os.pread(d, 1, 0)", "os.readv(d, [bytearray(1)])", "os.preadv(d, [bytearray(1)], 0)",
+        "os.splice(d, os.pipe()[1], 1, offset_src=0)",
+    ],
     "write": ["os.write(d, b'x')", "os.pwrite(d, b'x', 0)", "os.writev(d, [b'x'])", "os.pwritev(d, [b'x'], 0)"],
     "sync": ["os.fsync(d)", "os.fdatasync(d)"],
-}
+}  # fmt: skip
 PROGRAM = """
 import json, os, sys
 def outcome(call, path):

@@ -86,3 +86,5 @@ WRAP("write", ssize_t, pwritev2, (int fd, const struct iovec *v, int c, off_t o,
 WRAP("write", ssize_t, pwritev64v2, (int fd, const struct iovec *v, int c, off64_t o, int f), (int, const struct iovec *, int, off64_t, int), (fd, v, c, o, f))
 WRAP("read", ssize_t, preadv, (int fd, const struct iovec *v, int c, off_t o), (int, const struct iovec *, int, off_t), (fd, v, c, o))
 WRAP("read", ssize_t, preadv64, (int fd, const struct iovec *v, int c, off64_t o), (int, const struct iovec *, int, off64_t), (fd, v, c, o))
+/* What goes to other pods; `fd` is what is read from. */
+WRAP("read", ssize_t, splice, (int fd, off64_t *i, int o, off64_t *p, size_t n, unsigned f), (int, off64_t *, int, off64_t *, size_t, unsigned), (fd, i, o, p, n, f))
