@@ -10,10 +10,18 @@ Not here: deadlines.  A peer that takes nothing is missed by its pings, like one
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 
 from holdfast_server.memory.pipes import AVAILABLE, Piped
+
+
+class _OwnSocket(socket.socket):
+    """Closed with whoever has it, be it that its connection was never told of its end: then the loop has gone first."""
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class Bypass:
@@ -90,6 +98,7 @@ def bypass_to(transport_socket: socket.socket) -> Bypass | None:
     if not AVAILABLE:
         return None
     try:
-        return Bypass(socket.fromfd(transport_socket.fileno(), transport_socket.family, transport_socket.type))
+        descriptor = os.dup(transport_socket.fileno())
     except OSError:
         return None
+    return Bypass(_OwnSocket(transport_socket.family, transport_socket.type, fileno=descriptor))
