@@ -168,14 +168,11 @@ class _Received(NamedTuple):
         return ComputedHashes(hashes) if self.digests == hashes else hashes
 
 
-def _stage(drive: Drive, arguments: tuple[bytes, int, list[bytes]], received: _Received) -> Awaitable[None]:
+def _stage(
+    drive: Drive, arguments: tuple[bytes, int, list[bytes]], received: _Received, last: bool = False
+) -> Awaitable[None]:
     data_id, index, hashes = arguments
-    return drive.stage(data_id, index, received.blocks, received.judged(hashes), False)
-
-
-def _stage_last(drive: Drive, arguments: tuple[bytes, int, list[bytes]], received: _Received) -> Awaitable[None]:
-    data_id, index, hashes = arguments
-    return drive.stage(data_id, index, received.blocks, received.judged(hashes), True)
+    return drive.stage(data_id, index, received.blocks, received.judged(hashes), last)
 
 
 def _commit_shard(
@@ -191,7 +188,7 @@ _AT_ONCE: dict[int, Callable[[Drive, Any, _Received], Awaitable[Any]]] = {
     Verb.COMMIT_MANY: lambda drive, arguments, _: drive.commit_many(*arguments),
     Verb.NOTE: lambda drive, arguments, _: drive.note_many(*arguments),
     Verb.STAGE: _stage,
-    Verb.STAGE_LAST: _stage_last,
+    Verb.STAGE_LAST: partial(_stage, last=True),
     Verb.COMMIT_SHARD: _commit_shard,
 }
 

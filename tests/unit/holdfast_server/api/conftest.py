@@ -16,7 +16,7 @@ from holdfast_operator.tls.values import SubjectNames
 from holdfast_server.api import bucket_record
 from holdfast_server.api.admission import Ticket
 from holdfast_server.api.dispatch import Dispatcher
-from holdfast_server.api.services import Limits
+from holdfast_server.api.services import IncomingBody, Limits
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.s3.request import Request, Response
 from holdfast_server.s3.signing import KeyPair, sign_headers
@@ -61,7 +61,11 @@ class Api:
         self.services = memory_services(clock=self.clock)
 
     async def ask(self, method: str, path: str, body: bytes = b"", query: str = "", **headers: str) -> Response:
-        named = {"host": "x", "content-length": str(len(body)), **headers}
+        return await self.send(method, path, GivenBody(body), query, **headers)
+
+    async def send(self, method: str, path: str, body: IncomingBody, query: str = "", **headers: str) -> Response:
+        """`ask` with a body that comes as it will."""
+        named = {"host": "x", "content-length": str(body.size_bytes), **headers}
         now_ms = self.clock.now_ms()
         signed = sign_headers(KeyPair(ROOT_USER, ROOT_PASSWORD), method, path, query, named, now_ms)
         request = Request(
@@ -69,7 +73,7 @@ class Api:
         )
         ticket = Ticket(self.services.memory)
         try:
-            return (await Dispatcher(self.services).answer(request, GivenBody(body), "REQUEST", ticket))[1]
+            return (await Dispatcher(self.services).answer(request, body, "REQUEST", ticket))[1]
         finally:
             ticket.leave()
 

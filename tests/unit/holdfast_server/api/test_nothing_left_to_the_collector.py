@@ -17,15 +17,12 @@ from typing import Any, cast
 
 import pytest
 
-from holdfast_server.api.admission import Ticket
-from holdfast_server.api.dispatch import Dispatcher
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.drives.port import DriveOffline
 from holdfast_server.s3.errors import S3Error
-from holdfast_server.s3.request import Request, Response
-from holdfast_server.s3.signing import KeyPair, sign_headers
+from holdfast_server.s3.request import Response
 from holdfast_server.testing.memory_cluster import MemoryCluster
-from holdfast_server.testing.memory_services import ROOT_PASSWORD, ROOT_USER, memory_services
+from holdfast_server.testing.memory_services import memory_services
 
 MIB = 1 << 20
 SMALL, WHOLE, STREAMED = b"x" * 100, os.urandom(3 * MIB // 2), os.urandom(5 * MIB)
@@ -59,28 +56,19 @@ class Wire:
 
 
 class Store:
-    """Asks the dispatcher, signed as root; behind it the real object store over drives in memory."""
+    """Asks the dispatcher; behind it the real object store over drives in memory."""
 
-    def __init__(self) -> None:
-        self.clock = SystemClock()
-        self.cluster = MemoryCluster(self.clock)
-        self.services = memory_services(objects=self.cluster.store, clock=self.clock)
-        self.dispatcher = Dispatcher(self.services)
+    def __init__(self, api: Any) -> None:
+        self.cluster = MemoryCluster(SystemClock())
+        api.services = memory_services(objects=self.cluster.store, clock=api.clock)
+        self._send = api.send
 
     async def ask(
         self, method: str, path: str, data: bytes = b"", query: str = "", breaks_off: bool = False, **more: str
     ) -> Response:
-        named = {"host": "x", "content-length": str(len(data))} | {n.replace("_", "-"): v for n, v in more.items()}
-        now_ms = self.clock.now_ms()
-        signed = sign_headers(KeyPair(ROOT_USER, ROOT_PASSWORD), method, path, query, named, now_ms)
-        request = Request(
-            method=method, raw_path=path, raw_query=query, headers=signed, remote="", received_ms=now_ms, secure=False
-        )
-        ticket = Ticket(self.services.memory)
-        try:
-            return (await self.dispatcher.answer(request, Wire(data, breaks_off), "REQUEST", ticket))[1]
-        finally:
-            ticket.leave()
+        headers = {name.replace("_", "-"): value for name, value in more.items()}
+        response: Response = await self._send(method, path, Wire(data, breaks_off), query, **headers)
+        return response
 
     async def get(self, key: str, breaks_off: bool) -> int:
         response = await self.ask("GET", f"/b01/{key}")
@@ -121,8 +109,8 @@ CASES = {
 
 
 @pytest.fixture
-async def store() -> AsyncIterator[Store]:
-    store = Store()
+async def store(unserved_api: Any) -> AsyncIterator[Store]:
+    store = Store(unserved_api)
     assert (await store.ask("PUT", "/b01")).status == 200
     assert (await store.ask("PUT", "/b01/whole", WHOLE)).status == 200
     yield store

@@ -79,16 +79,7 @@ def test_whoever_asks_nobody_waits_for_nothing_and_no_more_is_granted_than_there
     granted: list[Claim] = []
     waiting: list[Claim] = []
     for action, amount, name in steps:
-        woken: list[Claim] = []
-        if action == 0:
-            claim = Claim(amount, name)
-            verdict = ledger.ask(claim)
-            if verdict is not Verdict.REFUSED:
-                (granted if verdict is Verdict.GRANTED else waiting).append(claim)
-        elif action == 1 and granted:
-            woken = ledger.give(granted.pop(amount % len(granted)).amount)
-        elif action == 2 and waiting:
-            woken = ledger.withdraw(waiting.pop(amount % len(waiting)))
+        woken = _step(ledger, granted, waiting, action, amount, name)
         for claim in woken:
             # Of one asker: first come, first served.
             assert claim is next(one for one in waiting if one.asker == claim.asker)
@@ -105,16 +96,7 @@ def test_never_more_is_granted_than_there_is_and_nobody_waits_for_nothing(steps:
     granted: list[Claim] = []
     waiting: list[Claim] = []
     for action, amount in steps:
-        woken: list[Claim] = []
-        if action == 0:
-            claim = Claim(amount)
-            verdict = ledger.ask(claim)
-            if verdict is not Verdict.REFUSED:
-                (granted if verdict is Verdict.GRANTED else waiting).append(claim)
-        elif action == 1 and granted:
-            woken = ledger.give(granted.pop(amount % len(granted)).amount)
-        elif action == 2 and waiting:
-            woken = ledger.withdraw(waiting.pop(amount % len(waiting)))
+        woken = _step(ledger, granted, waiting, action, amount)
         assert woken == waiting[: len(woken)]  # first come, first served
         granted += waiting[: len(woken)]
         del waiting[: len(woken)]
@@ -127,3 +109,19 @@ def test_never_more_is_granted_than_there_is_and_nobody_waits_for_nothing(steps:
 def test_a_pod_of_two_drives_stays_within_what_is_documented() -> None:
     assert MemoryLimits().bound_bytes(drives=2) <= 514 * MIB
     assert MemoryLimits().bound_bytes(drives=2, tls=True) <= 648 * MIB
+
+
+def _step(
+    ledger: Ledger, granted: list[Claim], waiting: list[Claim], action: int, amount: int, name: str = ""
+) -> list[Claim]:
+    """Ask (0), give back (1), withdraw (2); whose turn has come by that.  Keeps the lists but for those."""
+    if action == 0:
+        claim = Claim(amount, name)
+        verdict = ledger.ask(claim)
+        if verdict is not Verdict.REFUSED:
+            (granted if verdict is Verdict.GRANTED else waiting).append(claim)
+    elif action == 1 and granted:
+        return ledger.give(granted.pop(amount % len(granted)).amount)
+    elif action == 2 and waiting:
+        return ledger.withdraw(waiting.pop(amount % len(waiting)))
+    return []
