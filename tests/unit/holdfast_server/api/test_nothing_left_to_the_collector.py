@@ -25,7 +25,8 @@ from holdfast_server.testing.memory_cluster import MemoryCluster
 from holdfast_server.testing.memory_services import memory_services
 
 MIB = 1 << 20
-SMALL, WHOLE, STREAMED = b"x" * 100, os.urandom(3 * MIB // 2), os.urandom(5 * MIB)
+SMALL, WHOLE, STREAMED = b"x" * 100, os.urandom(3 * MIB // 2), os.urandom(12 * MIB)
+"""The last is more than one batch, so that some of it is with the drives when the rest does not come."""
 LARGE_BYTES = 32 << 10
 
 
