@@ -158,7 +158,7 @@ class Controller:
                 delay = await self._reconcile(key)
         except (KubeError, TimeoutError) as error:
             outcome = "timed_out" if isinstance(error, TimeoutError) else "failed"
-            logger.warning("pass failed: %s", error or type(error).__name__, extra={"fields": fields})
+            logger.warning("pass failed: %s", str(error) or type(error).__name__, extra={"fields": fields})
         except Exception:
             # Our own mistake in one Tenant's pass must not end the passes of the others.
             logger.exception("pass failed unexpectedly", extra={"fields": fields})

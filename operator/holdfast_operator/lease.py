@@ -78,7 +78,10 @@ class Lease:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._keep())
-                    group.create_task(work())
+                    # Waited for here, not by the group: until Python 3.13 a group whose task fails while the group
+                    # itself waits leaves this task with a cancellation counted that nobody asked for, and until 3.11.3
+                    # each later time limit that runs out then ends the task, as if it had been cancelled.
+                    await work()
             except* _LeaseLost:
                 logger.warning("the lease is lost; standing by", extra={"fields": self._fields})
             finally:
@@ -98,7 +101,7 @@ class Lease:
                     holder = await self._try()
             except (KubeError, TimeoutError) as error:
                 holder = "nobody knows whom"
-                trouble = f"the lease cannot be had: {error or 'no answer'}"
+                trouble = f"the lease cannot be had: {str(error) or 'no answer'}"
                 if isinstance(error, KubeForbidden):
                     trouble += "; the operator needs get, create and patch on it"
                 logger.warning(trouble, extra={"fields": self._fields})
@@ -148,7 +151,9 @@ class Lease:
                     if not await self._renew():
                         break
             except (KubeError, TimeoutError) as error:
-                logger.warning("the lease is not renewed: %s", error or "no answer", extra={"fields": self._fields})
+                logger.warning(
+                    "the lease is not renewed: %s", str(error) or "no answer", extra={"fields": self._fields}
+                )
                 continue
             self._held_until = began + DEADLINE_SECONDS
         self._held_until = float("-inf")

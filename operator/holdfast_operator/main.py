@@ -35,6 +35,7 @@ from holdfast_operator.metrics import OperatorMetrics, serve_metrics
 from holdfast_operator.migration import command as convert_minio_tenant
 from holdfast_operator.minting import system_mint
 from holdfast_operator.observe.health import HttpHealthProbe
+from holdfast_operator.parts import Parts
 from holdfast_operator.provision.client import HttpStoreClient
 from holdfast_operator.reconcile import Ports, Reconciler
 from holdfast_operator.settings import OperatorSettings, parse_settings
@@ -106,18 +107,22 @@ async def run(settings: OperatorSettings) -> None:
         logger.info("starting", extra={"fields": {"namespaces": settings.namespaces or "all"}})
         async with asyncio.TaskGroup() as group:
             work = controller.run() if lease is None else lease.work_while_held(controller.run)
-            passes = [group.create_task(work, name="passes"), group.create_task(kube.run(), name="mirrors")]
-            # kopf handles the signals, stops the passes and returns; if the passes break, the group ends kopf.
-            await kopf.operator(
-                registry=build_registry(configuration, on_tenant, lambda: [task.cancel() for task in passes]),
-                settings=build_settings(clusterwide),
-                # Left out, kopf asks for the user's name and ends where /etc/passwd has none, as in most containers.
-                identity=cast(Any, IDENTITY),
-                standalone=True,
-                clusterwide=clusterwide,
-                namespaces=settings.namespaces,
-                liveness_endpoint=f"http://0.0.0.0:{liveness}/healthz" if liveness else None,
-            )
+            parts = Parts(group, passes=work, mirrors=kube.run())
+            # kopf handles the signals, stops the parts and returns; if one of them breaks, the group ends kopf.
+            try:
+                await kopf.operator(
+                    registry=build_registry(configuration, on_tenant, parts.stop),
+                    settings=build_settings(clusterwide),
+                    # Left out, kopf asks for the user's name and ends where /etc/passwd has none, as in most
+                    # containers.
+                    identity=cast(Any, IDENTITY),
+                    standalone=True,
+                    clusterwide=clusterwide,
+                    namespaces=settings.namespaces,
+                    liveness_endpoint=f"http://0.0.0.0:{liveness}/healthz" if liveness else None,
+                )
+            finally:
+                parts.stop()
     logger.info("stopped")
 
 

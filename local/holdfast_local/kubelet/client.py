@@ -103,7 +103,7 @@ class ApiClient:
                 text = await response.text()
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            raise ApiUnavailable(f"{method} {path}: {error or type(error).__name__}") from error
+            raise ApiUnavailable(f"{method} {path}: {str(error) or type(error).__name__}") from error
         answer = _parse(text)
         if status >= 400:
             raise ApiError(
@@ -184,7 +184,7 @@ class ApiClient:
                         raise ApiError(status.get("code", 500), status.get("reason", ""), status.get("message", ""))
                     yield WatchEvent(event["type"], event["object"])
         except (aiohttp.ClientError, TimeoutError, ConnectionError, ValueError) as error:
-            raise ApiUnavailable(f"watch {path}: {error or type(error).__name__}") from error
+            raise ApiUnavailable(f"watch {path}: {str(error) or type(error).__name__}") from error
 
 
 @asynccontextmanager

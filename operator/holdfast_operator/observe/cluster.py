@@ -60,6 +60,8 @@ async def _together(calls: Sequence[Coroutine[Any, Any, list[Manifest]]]) -> lis
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(call) for call in calls]
+            # Within the group, as in `lease`: after a failure no cancellation of this task may stay counted.
+            found = [await task for task in tasks]
     except* Exception as failures:
         raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
+    return found

@@ -26,7 +26,7 @@ def to_s3_error(error: BaseException) -> S3Error:
     if isinstance(error, BaseExceptionGroup):
         return _of_group(error)
     if isinstance(error, Unavailable | TimeoutError | asyncio.TimeoutError):
-        log.warning("answered SlowDown: %s", error or type(error).__name__)
+        log.warning("answered SlowDown: %s", str(error) or type(error).__name__)
         return S3Error("SlowDown", "Too few drives answered in time. Nothing wrong was answered; please retry.")
     if isinstance(error, Overloaded):
         return S3Error("SlowDown", "The server has more to do than it can. Please reduce your request rate.")

@@ -192,7 +192,10 @@ async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one) for one in work]
-        return [task.result() for task in tasks]
+            # Not left to the group: until Python 3.13 one whose task fails while the group itself waits leaves the
+            # caller with a cancellation counted that nobody asked for, and until 3.11.3 each later time limit of the
+            # caller that runs out then ends it as if it had been cancelled: a healer would stop for good.
+            return [await task for task in tasks]
     except BaseExceptionGroup as errors:
         raise_first(errors)
     finally:

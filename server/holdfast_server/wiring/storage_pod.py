@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +82,7 @@ from holdfast_server.pod.users_wait import UsersWait
 from holdfast_server.wiring import lifecycle
 from holdfast_server.wiring.drive_table import DriveTable
 from holdfast_server.wiring.inputs import PodInputs
+from holdfast_server.wiring.kept_running import Work, kept_running
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,6 @@ STATE_POLL_SECONDS = 0.25
 """How late peers hear that a drive of this pod has changed its state."""
 ANNOUNCE_TIMEOUT_SECONDS = 5.0
 FENCE_TIMEOUT_SECONDS = 15.0
-RESTART_WORK_SECONDS = 5.0
 CLOSE_DRIVE_TIMEOUT_SECONDS = 10.0
 """A drive whose disk hangs closes when the disk lets go of it."""
 LAST_CLOSE_TIMEOUT_SECONDS = 60.0
@@ -207,23 +207,20 @@ class StoragePod:
             await pod.local.settle_once()
             front = await pod._listen_to_clients()
             try:
-                async with asyncio.TaskGroup() as background:
-                    tasks = [background.create_task(work) for work in pod._background()]
+                async with kept_running(pod._background()):
                     pod._opened = True
                     yield pod
                     log.info("stopping", extra={"drain_seconds": settings.drain_seconds})
                     await pod._drain(front)
                     await front.close(GRACE_SECONDS)
                     await pod._audit.close()
-                    for task in tasks:
-                        task.cancel()
             finally:
                 await front.close(0)
         finally:
             await pod._close()
 
-    def _background(self) -> list[Coroutine[Any, Any, None]]:
-        work = {
+    def _background(self) -> dict[str, Work]:
+        return {
             "drives": self.local.run,
             "healing": self._heal.run,
             "usage": self._quotas.run,
@@ -233,7 +230,6 @@ class StoragePod:
             "audit": self._audit.run,
             "memory": give_back_at_rest,
         }
-        return [_keep_running(name, run) for name, run in work.items()]
 
     async def _listen_to_peers(self) -> None:
         if self._inputs.has_peers:
@@ -554,16 +550,6 @@ class StoragePod:
             return True
 
         return all(await asyncio.gather(*(fence(peer) for peer in self._network.peers)))
-
-
-async def _keep_running(name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """A fault in background work must not take down a pod that serves: it is logged, and the work begun anew."""
-    while True:
-        try:
-            await run()
-        except Exception:
-            log.exception("background work failed and is begun anew", extra={"work": name})
-        await asyncio.sleep(RESTART_WORK_SECONDS)
 
 
 async def serve(inputs: PodInputs, settings: PodSettings, stop: asyncio.Event) -> None:

@@ -170,6 +170,22 @@ def test_one_that_cannot_renew_stops_before_another_may_begin() -> None:
     scene(1, play)
 
 
+def test_one_that_lost_it_again_and_again_waits_for_an_api_server_that_hangs() -> None:
+    """With a cancellation left counted, the time limit on the next call would end the task (before Python 3.11.3)."""
+
+    async def play(operators: Operators) -> None:
+        operators.start(0)
+        for _ in range(3):
+            await operators.until(lambda: operators.working == {0}, 10)
+            operators.lines[0].delay_seconds = 600.0
+            await operators.until(lambda: not operators.working, 60)
+            await asyncio.sleep(30)
+            assert operators.tasks[0].cancelling() == 0
+            operators.lines[0].delay_seconds = 0.0
+
+    scene(1, play)
+
+
 def test_a_short_cut_is_nothing() -> None:
     async def play(operators: Operators) -> None:
         operators.start(0)

@@ -157,6 +157,24 @@ async def test_together_raises_the_first_failure_as_it_is_and_stops_the_rest() -
     assert done == [0, 1, 1]
 
 
+async def test_together_leaves_no_cancellation_counted() -> None:
+    """One left would make a later time limit of the task, when it runs out, end the task (before Python 3.11.3)."""
+
+    async def work(number: int) -> None:
+        await asyncio.sleep(0.01 * number)
+        raise DriveFaulty(str(number))
+
+    task = asyncio.current_task()
+    assert task is not None
+    for slowest in range(3):
+        with pytest.raises(DriveFaulty):
+            await together(map(work, range(slowest, -1, -1)))
+        assert task.cancelling() == 0
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await asyncio.sleep(60)
+
+
 MAX_TASKS = 1000
 
 
