@@ -20,6 +20,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from holdfast_server.transport.tls import HANDSHAKE_SECONDS
@@ -97,16 +98,22 @@ class Listener:
     async def _accept_for_ever(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            # Not `sock_accept`: what it has accepted when its caller is cancelled belongs to nobody.
+            await _readable(listening)
             try:
-                accepted, address = await loop.sock_accept(listening)
+                accepted, address = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                continue  # who was there has left
             except OSError as error:
                 log.error("no connection can be accepted", extra={"reason": str(error)})
                 await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
                 continue
-            self._arriving.add(loop.create_task(self._take(accepted, str(address[0]))))
+            task = loop.create_task(self._take(accepted, str(address[0])))
+            task.add_done_callback(partial(_close_if_cancelled, accepted))
+            self._arriving.add(task)
 
     async def _take(self, accepted: socket.socket, address: str) -> None:
-        """Give the connection to a protocol, or close it."""
+        """Give the connection to a protocol, or close it; who is cancelled need not."""
         loop = asyncio.get_running_loop()
         try:
             accepted.setblocking(False)
@@ -126,9 +133,6 @@ class Listener:
         except (OSError, TimeoutError) as error:
             log.info("a connection came to nothing", extra={"address": address, "reason": str(error) or "too slow"})
             accepted.close()
-        except asyncio.CancelledError:
-            accepted.close()
-            raise
 
     async def _shake_hands(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
         """Raises OSError, TimeoutError."""
@@ -217,6 +221,12 @@ def _bound(family: int, kind: int, protocol: int, address: tuple[object, ...]) -
     return listening
 
 
+def _close_if_cancelled(accepted: socket.socket, task: asyncio.Task[None]) -> None:
+    """A task that is cancelled before its first step could not close anything itself."""
+    if task.cancelled():
+        accepted.close()
+
+
 async def _begins_with_tls(accepted: socket.socket) -> bool:
     """Raises ConnectionError where the other end leaves without a word."""
     # To be woken once, whoever sends byte by byte.
@@ -247,14 +257,14 @@ def _peek(accepted: socket.socket) -> bytes | None:
     return first
 
 
-async def _readable(accepted: socket.socket) -> None:
+async def _readable(sock: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(accepted.fileno(), _wake, ready)
+    loop.add_reader(sock.fileno(), _wake, ready)
     try:
         await ready
     finally:
-        loop.remove_reader(accepted.fileno())
+        loop.remove_reader(sock.fileno())
 
 
 def _wake(ready: asyncio.Future[None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import socket
 import ssl
@@ -224,3 +225,16 @@ def require_files(count: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, hard), hard))
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_who_arrives_while_it_closes_is_let_go(steps: int) -> None:
+    """A socket that is left to the collector is a ResourceWarning, which fails the test."""
+    listener = Listener(Echo, Admission())
+    port = await listener.start("127.0.0.1", 0)
+    await asyncio.sleep(0.01)
+    with socket.create_connection(("127.0.0.1", port)):
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await listener.close()
+        gc.collect()
