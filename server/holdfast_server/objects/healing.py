@@ -38,12 +38,12 @@ from holdfast_server.drives.port import (
 from holdfast_server.erasure.codec import Codec, CodingError, codec
 from holdfast_server.objects import quorum, record
 from holdfast_server.objects.asking import Answers, ask, bounded
+from holdfast_server.objects.coding import hash_blocks
 from holdfast_server.objects.erasure_set import ErasureSet
 from holdfast_server.objects.port import Unavailable
 from holdfast_server.objects.reading import BATCH_STRIPES, ShardReader
 from holdfast_server.objects.record import Extent, Record
 from holdfast_server.objects.sources import order_sources
-from holdfast_server.objects.writing import hash_blocks
 
 CommitCall = Awaitable[CommitReply]
 Made = dict[int, list[Block]]

@@ -12,7 +12,7 @@ Not here: S3 (`api`), background repair (`heal`), who the peers are (`wiring` ha
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -77,13 +77,14 @@ class ObjectStore:
         drives: Callable[[str, int], list[Drive]],
         clock: Clock,
         stamps: HybridClock,
-        coding_threads: int = CODING_THREADS,
+        coding: Executor | None = None,
         memory: PodMemory | None = None,
         bounds: TimeBounds | None = None,
     ) -> None:
         """`drives(pool, set index)` gives the N drives of a set in position order, local and remote alike.
-        `memory` is what reads and writes take their bytes from; by default one with the usual limits.  By `bounds`
-        locks end; by default the pod's own clock is the only one."""
+        `coding` are the threads that code, ended by `close`; by default it makes its own.  `memory` is what reads and
+        writes take their bytes from; by default one with the usual limits.  By `bounds` locks end; by default the pod's
+        own clock is the only one."""
         self.memory = memory or PodMemory()
         self.clock = clock
         self.bounds = bounds or TimeBounds(clock)
@@ -91,7 +92,7 @@ class ObjectStore:
         self.background = Background(self.memory.limits.background_tasks)
         self._drives = drives
         self._stamps = stamps
-        self._executor = ThreadPoolExecutor(coding_threads, "coding")
+        self._executor = coding or ThreadPoolExecutor(CODING_THREADS, "coding")
         self.healer = Healer(clock, self._executor)
         self.foreground = Foreground()
         self.read_repair = ReadRepair(self.background)

@@ -44,6 +44,10 @@ class Room(Protocol):
         """One more of them is there."""
 
 
+Came = Callable[[Layout, int], None]
+"""The stripe of that number is in its place; called on the loop, in order."""
+
+
 class Stripes(Protocol):
     """What is left of a body."""
 
@@ -56,9 +60,10 @@ class Stripes(Protocol):
     def upcoming_bytes(self) -> int:
         """What the next stripe will have, at most."""
 
-    async def take(self, most: int, room: Room, seconds: float | None = None) -> Batch:
+    async def take(self, most: int, room: Room, came: Came, seconds: float | None = None) -> Batch:
         """The next stripes, at most so many, as far as there is room, and no more of them after so many seconds.
-        Empty if there is no room or no more.  Raises what the body raises."""
+        Empty if there is no room or no more.  Each that comes where it will be coded is told of at once.
+        Raises what the body raises."""
 
 
 def stripes_of(body: Body, codec: Codec, size_bytes: int, filler: Filler | None) -> Stripes:
@@ -94,7 +99,7 @@ class _InPlace:
     def upcoming_bytes(self) -> int:
         return min(self._left_bytes, self._stripe_size_bytes)
 
-    async def take(self, most: int, room: Room, seconds: float | None = None) -> Batch:
+    async def take(self, most: int, room: Room, came: Came, seconds: float | None = None) -> Batch:
         patience = _Patience(seconds)
         sizes = self._sizes(most, room.take)
         if not sizes:
@@ -109,6 +114,7 @@ class _InPlace:
             pieces += 1
             if pieces not in last_pieces:
                 return True
+            came(layout, filled)
             filled += 1
             room.came()
             return not patience.ended
@@ -150,7 +156,7 @@ class _InPieces:
             return 0
         return self._size_bytes if self._left_bytes is None else min(self._size_bytes, self._left_bytes)
 
-    async def take(self, most: int, room: Room, seconds: float | None = None) -> Batch:
+    async def take(self, most: int, room: Room, came: Came, seconds: float | None = None) -> Batch:
         patience = _Patience(seconds)
         batch = Batch([], [])
         while len(batch.sizes) < most and not self.ended and not (batch.sizes and patience.ended):

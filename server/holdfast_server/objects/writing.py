@@ -1,10 +1,9 @@
-"""From a body to shards on drives: cut into stripes, feed the digests, encode, hash, stage, seal.
+"""From a body to shards on drives: receive, have it coded, stage, seal.
 
 Small bodies (up to `INLINE_LIMIT_BYTES`) become one stripe whose shards travel inside the record.  Those of up to
-`WHOLE_LIMIT_BYTES` are received to their end, coded at once on a thread, and sent to each drive in one call that
-seals them, too, and where the caller can do so commits the record: what a Loki chunk costs is hand-overs between
-threads and pods, not bytes.  Larger ones are streamed: a few stripes at a time a worker thread feeds the digests and
-encodes, and each drive's lane sends its blocks in order.
+`WHOLE_LIMIT_BYTES` are sent to each drive in one call that seals them, too, and where the caller can do so commits the
+record: what a Loki chunk costs is hand-overs between threads and pods, not bytes.  Larger ones are streamed: a few
+stripes at a time each drive's lane sends its blocks in order.  Stripes are coded (`coding`) while the next ones come.
 Nothing is visible until the caller commits a record that names the `Staged` data; whatever ends before that (a refusal
 by `Body.finish`, a lost client, too few drives) discards what was staged.
 
@@ -24,31 +23,29 @@ quorum can still be met.
 
 What is to be encrypted is sealed between digests and coding: digests see what the client sent, drives what was sealed.
 
-Not here: records, commits, ETags, keys.
+Not here: coding, records, commits, ETags, keys.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import xxhash
-
-from holdfast_server.drives.port import CommitReply, CommitRequest, ComputedHashes, Drive, DriveError, DriveFull
-from holdfast_server.erasure.codec import Codec, Layout
+from holdfast_server.drives.port import CommitReply, CommitRequest, Drive, DriveError, DriveFull
+from holdfast_server.erasure.codec import Codec
 from holdfast_server.memory.budget import Budget, Hold
 from holdfast_server.objects.asking import ask, bounded, raise_first
 from holdfast_server.objects.background import Background
-from holdfast_server.objects.port import Attributes, Body, Digest, OutOfSpace, TooSlow, Unavailable
+from holdfast_server.objects.coding import Coder, Column
+from holdfast_server.objects.port import Attributes, Body, OutOfSpace, TooSlow, Unavailable
 from holdfast_server.objects.record import INLINE_LIMIT_BYTES, STRIPE_SIZE_BYTES
 from holdfast_server.objects.stripes import Batch, Stripes, stripes_of
 from holdfast_server.sealing.chunks import ChunkSealer, sealed_size, stripe_payload
 
 BATCH_STRIPES = 4
-"""Coded and sent at a time: a hand-over between threads or pods costs more than what it carries."""
+"""Sent at a time: a hand-over between pods costs more than what it carries."""
 LARGE_BATCH_STRIPES = 8
 """Half the messages and turns of the loop, for a write that is nearly alone: others have at most `ALONE_BYTES`."""
 ALONE_BYTES = 8 << 20
@@ -65,15 +62,6 @@ NEXT_STRIPE_WAIT_SECONDS = 60.0
 CARRIED_ROOM_BYTES = 2 << 30
 CARRIED_ROOM_FRACTION = 0.02
 """Left on every drive, both together, above what it keeps for deletes: what peers tell of it is a second or two old."""
-ON_LOOP_LIMIT_BYTES = 16 * 1024
-"""Below this, coding takes less time than handing it to a thread."""
-
-
-class Column(NamedTuple):
-    """Consecutive blocks of one shard."""
-
-    blocks: list[memoryview]
-    hashes: ComputedHashes
 
 
 class Carried:
@@ -112,88 +100,6 @@ class Staged:
     """Drives that have their shard, or are to get it."""
     carried: Carried | None = None
     """Which they get with their commits."""
-
-
-class Encoder:
-    """Stripes of one write: digests, sealing and coding, on a worker thread where that pays."""
-
-    def __init__(
-        self, codec: Codec, digests: Sequence[Digest], executor: Executor, sealer: ChunkSealer | None = None
-    ) -> None:
-        self._codec = codec
-        self._digests = digests
-        self._executor = executor
-        self._sealer = sealer
-        self._before_bytes = 0
-        """Of each shard, of the stripes that were laid out here."""
-
-    async def encode(self, chunks: list[bytes | memoryview], size_bytes: int) -> list[bytes]:
-        """A body of one stripe."""
-        if size_bytes <= ON_LOOP_LIMIT_BYTES:
-            return self._work(chunks, True)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._work, chunks, True)
-
-    async def encode_and_hash(self, batch: Batch, last: bool) -> list[Column]:
-        """The next stripes, in order, by shard; `last`: there are no more."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._work_and_hash, batch, last)
-
-    def _work(self, chunks: list[bytes | memoryview], last: bool) -> list[bytes]:
-        stripe = self._digested_and_sealed(chunks, last)
-        return self._codec.encode(stripe) if stripe else []
-
-    def _digested_and_sealed(self, chunks: list[bytes | memoryview], last: bool) -> bytes:
-        stripe = b"".join(chunks)
-        for digest in self._digests:
-            digest.update(stripe)
-        return stripe if self._sealer is None else self._sealer.seal(stripe, last)
-
-    def _work_and_hash(self, batch: Batch, last: bool) -> list[Column]:
-        """All that is done with a stripe is done while it is in the processor's cache; what comes from memory again
-        takes four times as long to hash."""
-        if not batch.sizes:
-            return []
-        pieces, digests = batch.pieces, self._digests
-        if self._sealer is not None:
-            end = len(pieces) - 1
-            stripes = enumerate(pieces)
-            pieces = [[self._digested_and_sealed(chunks, last and index == end)] for index, chunks in stripes]
-            digests = ()
-        layout = batch.layout or self._layout_for(pieces)
-        blocks: list[list[memoryview]] = [[] for _ in range(self._codec.shards)]
-        hashes: list[list[bytes]] = [[] for _ in range(self._codec.shards)]
-        for index in range(layout.stripes):
-            if pieces:
-                layout.fill(index, pieces[index])
-            for shard, block in enumerate(self._coded(layout, index, digests)):
-                blocks[shard].append(block)
-                hashes[shard].append(hash_block(block))
-        return [Column(some, ComputedHashes(theirs)) for some, theirs in zip(blocks, hashes, strict=True)]
-
-    def _coded(self, layout: Layout, index: int, digests: Sequence[Digest]) -> Iterator[memoryview]:
-        """The blocks of a stripe, in order, each as soon as it is made."""
-        data = layout.stripe(index)
-        for shard, block in enumerate(layout.blocks(index)):
-            if shard < len(data):
-                for digest in digests:
-                    digest.update(data[shard])
-            elif shard == self._codec.data_shards:
-                layout.add_parity(index)
-            yield block
-
-    def _layout_for(self, stripes: Sequence[Sequence[bytes | memoryview]]) -> Layout:
-        sizes = [sum(map(len, pieces)) for pieces in stripes]
-        layout = Layout(self._codec, sizes, self._before_bytes)
-        self._before_bytes += sum(map(self._codec.block_size_bytes, sizes))
-        return layout
-
-
-def hash_block(block: bytes | memoryview) -> bytes:
-    digest: bytes = xxhash.xxh3_128_digest(block)
-    return digest
-
-
-def hash_blocks(blocks: Iterable[bytes | memoryview]) -> ComputedHashes:
-    return ComputedHashes(map(hash_block, blocks))
 
 
 class _Taken:
@@ -333,7 +239,7 @@ class ShardWriter:
         may_carry: Callable[[Attributes], bool],
         hold: Hold,
     ) -> Staged:
-        encoder = Encoder(self._codec, body.digests, self._executor, self._sealer)
+        coder = Coder(self._codec, body.digests, self._executor, self._sealer)
         size_bytes = body.size_bytes
         filler = body.filler if self._sealer is None else None
         if size_bytes is None or size_bytes <= max(inline_limit_bytes, INLINE_LIMIT_BYTES):
@@ -342,14 +248,18 @@ class ShardWriter:
         stripes = stripes_of(body, self._codec, stripe_size, filler)
         if size_bytes is not None and inline_limit_bytes < size_bytes <= WHOLE_LIMIT_BYTES:
             await hold.take(self._held_bytes(size_bytes, stripes))
-            return await self._whole(encoder, body, stripes, drives, rotation, data_id, may_carry, hold)
+            return await self._whole(coder, body, stripes, drives, rotation, data_id, may_carry, hold)
         if self._held_bytes(stripes.upcoming_bytes, stripes):
             await hold.take(self._held_bytes(stripes.upcoming_bytes, stripes))
-        first = await self._receive(stripes, hold, first_taken=True)
-        size = sum(first.sizes)
-        if size <= inline_limit_bytes and stripes.ended:
-            return await self._inline(encoder, body, first, size, drives)
-        return await self._stream(encoder, body, stripes, first, drives, rotation, data_id, hold)
+        try:
+            first = await self._receive(coder, stripes, hold, first_taken=True)
+            size = sum(first.sizes)
+            if size <= inline_limit_bytes and stripes.ended:
+                return await self._inline(coder, body, first, size, drives)
+            return await self._stream(coder, body, stripes, first, drives, rotation, data_id, hold)
+        except BaseException:
+            await coder.stop()
+            raise
 
     def _held_bytes(self, stripe_size_bytes: int, stripes: Stripes) -> int:
         """What a stripe takes of the budget: its shards, itself in pieces where it comes in such, and where it is
@@ -368,19 +278,19 @@ class ShardWriter:
 
     async def _inline(
         self,
-        encoder: Encoder,
+        coder: Coder,
         body: Body,
         batch: Batch,
         size_bytes: int,
         drives: dict[int, Drive],
     ) -> Staged:
-        blocks = await encoder.encode([chunk for chunks in batch.pieces for chunk in chunks], size_bytes)
+        blocks = await coder.encode([chunk for chunks in batch.pieces for chunk in chunks], size_bytes)
         coded_size_bytes = self._coded_size(size_bytes)
         return Staged(body.finish(), size_bytes, coded_size_bytes, b"", tuple(blocks), frozenset(drives))
 
     async def _whole(
         self,
-        encoder: Encoder,
+        coder: Coder,
         body: Body,
         stripes: Stripes,
         drives: dict[int, Drive],
@@ -389,10 +299,14 @@ class ShardWriter:
         may_carry: Callable[[Attributes], bool],
         hold: Hold,
     ) -> Staged:
-        batch = await stripes.take(WHOLE_STRIPES, _Taken(hold))
-        size = sum(batch.sizes)
-        columns = await _coded(encoder.encode_and_hash(batch, True))
-        del batch
+        try:
+            batch = await stripes.take(WHOLE_STRIPES, _Taken(hold), coder.came)
+            size = sum(batch.sizes)
+            columns = await coder.finish(batch, True)
+            del batch
+        except BaseException:
+            await coder.stop()
+            raise
         attributes = body.finish()
         by_position = {position: columns[(position + rotation) % self._codec.shards] for position in drives}
         if may_carry(attributes) and all(map(_has_room, drives.values())):
@@ -416,7 +330,7 @@ class ShardWriter:
 
     async def _stream(
         self,
-        encoder: Encoder,
+        coder: Coder,
         body: Body,
         stripes: Stripes,
         first: Batch,
@@ -431,7 +345,7 @@ class ShardWriter:
             async with asyncio.TaskGroup() as group:
                 for lane in lanes.values():
                     group.create_task(lane.run())
-                size, attributes = await self._feed(encoder, body, stripes, first, lanes, rotation, hold)
+                size, attributes = await self._feed(group, coder, body, stripes, first, lanes, rotation, hold)
             self._require_quorum(len(lanes), _errors(lanes))
             done = True
         except BaseExceptionGroup as errors:
@@ -448,7 +362,8 @@ class ShardWriter:
 
     async def _feed(
         self,
-        encoder: Encoder,
+        group: asyncio.TaskGroup,
+        coder: Coder,
         body: Body,
         stripes: Stripes,
         batch: Batch,
@@ -456,40 +371,44 @@ class ShardWriter:
         rotation: int,
         hold: Hold,
     ) -> tuple[int, Attributes]:
-        """Encode one batch of stripes while the next is being received; returns the size of the whole, and what the
-        body says of itself, which it is asked before the drives seal anything."""
+        """Code one batch of stripes and pass it on while the next is being received; returns the size of the whole, and
+        what the body says of itself, which it is asked before the drives seal anything."""
         size = index = 0
         while True:
             sizes = batch.sizes
             size += sum(sizes)
             last = stripes.ended
-            coding = asyncio.ensure_future(encoder.encode_and_hash(batch, last))
+            coding = coder.finish(batch, last)
             del batch
-            try:
-                # Without room for the next stripe, this one must be out of the way before its turn is waited for.
-                upcoming = None if last else await self._receive(stripes, hold)
-            except BaseException:
-                await _settled(coding)
-                raise
-            columns = await _coded(coding)
+            receiving = None if last else group.create_task(self._receive(coder, stripes, hold))
+            columns = await coding
             self._require_quorum(len(lanes), _errors(lanes))
-            held = [self._held_bytes(taken, stripes) for taken in sizes]
-            shard_bytes = sum(self._shard_bytes(taken) for taken, had in zip(sizes, held, strict=True) if had)
-            share = Share(hold, sum(held) - shard_bytes, shard_bytes, len(lanes))
-            share.encoded()
+            share = self._share(sizes, stripes, hold, len(lanes))
             attributes = body.finish() if last else None
             for position, lane in lanes.items():
                 await lane.put(index, columns[(position + rotation) % self._codec.shards], share, last)
-            del columns
+            del coding, columns
             if attributes is not None:
                 return size, attributes
             index += len(sizes)
-            if upcoming is None or not upcoming.sizes:
+            try:
+                batch = await receiving if receiving else Batch([], [])
+            finally:
+                del receiving  # it may have its failure, which has this frame
+            if not batch.sizes:
+                # There was no room for the next stripe; now nothing is kept back while its turn is waited for.
                 await hold.take(self._held_bytes(stripes.upcoming_bytes, stripes), NEXT_STRIPE_WAIT_SECONDS)
-                upcoming = await stripes.take(1, _Taken(hold))
-            batch, upcoming = upcoming, None
+                batch = await stripes.take(1, _Taken(hold), coder.came)
 
-    async def _receive(self, stripes: Stripes, hold: Hold, first_taken: bool = False) -> Batch:
+    def _share(self, sizes: list[int], stripes: Stripes, hold: Hold, lanes: int) -> Share:
+        """Of stripes that are coded."""
+        held = [self._held_bytes(size, stripes) for size in sizes]
+        shard_bytes = sum(self._shard_bytes(size) for size, had in zip(sizes, held, strict=True) if had)
+        share = Share(hold, sum(held) - shard_bytes, shard_bytes, lanes)
+        share.encoded()
+        return share
+
+    async def _receive(self, coder: Coder, stripes: Stripes, hold: Hold, first_taken: bool = False) -> Batch:
         """The next stripes, as many as there is room for and soon come; none if there is no room.
 
         `first_taken`: these are the first, and room for one was waited for: it is all that who is not nearly alone may
@@ -497,7 +416,7 @@ class ShardWriter:
         room = _Room(hold, lambda size_bytes: self._held_bytes(size_bytes, stripes), first_taken)
         alone = not self._budget.waiting and self._budget.used - hold.held <= ALONE_BYTES
         most = LARGE_BATCH_STRIPES if alone else 1 if first_taken else BATCH_STRIPES
-        return await stripes.take(most, room, BATCH_SECONDS)
+        return await stripes.take(most, room, coder.came, BATCH_SECONDS)
 
     def _require_quorum(self, drives: int, errors: list[DriveError]) -> None:
         if drives - len(errors) >= self._write_quorum:
@@ -519,17 +438,3 @@ def _has_room(drive: Drive) -> bool:
 
 def _errors(lanes: dict[int, Lane]) -> list[DriveError]:
     return [lane.error for lane in lanes.values() if lane.error is not None]
-
-
-async def _coded(coding: Awaitable[list[Column]]) -> list[Column]:
-    """The digests are in use on a thread; it ends before they are looked at or dropped."""
-    task = asyncio.ensure_future(coding)
-    try:
-        return await asyncio.shield(task)
-    except BaseException:
-        await _settled(task)
-        raise
-
-
-async def _settled(task: asyncio.Future[list[Column]]) -> None:
-    await asyncio.wait([task])

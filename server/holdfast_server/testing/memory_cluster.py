@@ -24,6 +24,7 @@ from holdfast_server.objects.record import object_register
 from holdfast_server.objects.store import ObjectStore
 from holdfast_server.placement.map import PoolMap
 from holdfast_server.testing.memory_drive import MemoryDrive
+from holdfast_server.testing.virtual_time import AtOnce
 
 BUCKET = b"the bucket's id."
 
@@ -162,7 +163,7 @@ class MemoryCluster:
     def new_store(self) -> ObjectStore:
         """Another coordinator over the same drives."""
         node = len(self._stores)
-        store = ObjectStore(self.pools, lambda _, index: self._hooked[index], self.clock, HybridClock(node), 1)
+        store = ObjectStore(self.pools, lambda _, index: self._hooked[index], self.clock, HybridClock(node), AtOnce())
         self._stores.append(store)
         return store
 

@@ -2,7 +2,8 @@
 
 The loop never waits: where a real one would sleep until the next timer, this one moves its clock there.  With
 no timer and nothing ready, a real loop would wait for ever; this one raises `Deadlock`.  Work given to an
-executor runs at once on the loop's own thread, so that one seed gives one history.
+executor (to any by the loop, to `AtOnce` without it) runs at once on the loop's own thread, so that one seed gives
+one history.
 
 Not here: sockets and subprocesses; a simulation has neither.
 """
@@ -13,6 +14,7 @@ import asyncio
 import random
 import selectors
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -32,7 +34,7 @@ class _NeverWaits(selectors.SelectSelector):
             raise Deadlock(f"{len(asyncio.all_tasks(self.loop))} tasks wait for each other")
         if timeout > 0:
             self.loop.elapsed_seconds += timeout
-        return super().select(0)
+        return []  # nothing is ever to be read: there are neither sockets nor threads, which would wake the loop
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -50,6 +52,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future = self.create_future()
         try:
             future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class AtOnce(Executor):
+    """Does what it is given before it returns, as the loop does."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
         except Exception as error:
             future.set_exception(error)
         return future

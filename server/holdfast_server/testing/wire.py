@@ -101,7 +101,7 @@ def outcome(status: int, headers: dict[str, str], body: bytes) -> str:
     """Success, or being told to slow down in the form that is promised; anything else fails."""
     if status == 200:
         return "200"
-    assert status == 503
+    assert status == 503, (status, body)
     assert headers["retry-after"] == "1"
     return re.search(rb"<Code>(\w+)</Code>", body)[1].decode()  # type: ignore[index]
 

@@ -31,7 +31,7 @@ from holdfast_server.testing.memory_drive import MemoryDrive
 from holdfast_server.testing.sim.history import Operation
 from holdfast_server.testing.sim.plan import Plan
 from holdfast_server.testing.unreliable_network import CrashSwitch, Network, UnreliableDrive
-from holdfast_server.testing.virtual_time import VirtualClock
+from holdfast_server.testing.virtual_time import AtOnce, VirtualClock
 
 SET = SetId("main", 0)
 
@@ -110,7 +110,7 @@ class Coordinator:
         self.drives = cast(list[Drive], reached)
         self.store: ObjectStore = MixingStore(
             cluster.next_redundancy,
-            *(cluster.pools, lambda _pool, _index: self.drives, self.clock, self.stamps, 1),
+            *(cluster.pools, lambda _pool, _index: self.drives, self.clock, self.stamps, AtOnce()),
         )
         own: list[OwnDrive] = [drive for drive in reached if drive.position % cluster.plan.coordinators == node]
         self.heal_service = HealService(self.store, lambda: own, self.clock, SETTINGS)

@@ -38,7 +38,7 @@ from holdfast_server.testing.sim.plan import Plan, draw
 from holdfast_server.testing.sim.simulation import Outcome
 from holdfast_server.testing.sim.workload import BUCKET, Workload
 from holdfast_server.testing.unreliable_network import MAX_DELAY_SECONDS, CrashSwitch, Network, UnreliableDrive
-from holdfast_server.testing.virtual_time import VirtualClock
+from holdfast_server.testing.virtual_time import AtOnce, VirtualClock
 
 OLD, NEW = SetId("main", 0), SetId("more", 0)
 FIRST_EPOCH, LAST_EPOCH = 1, 3
@@ -91,7 +91,7 @@ class JoiningCoordinator(Coordinator):
             for set_id, first in ((OLD, 0), (NEW, cluster.plan.size))
         }
         self.drives = [*by_set[OLD.pool], *by_set[NEW.pool]]
-        self.store = ObjectStore(cluster.maps[epoch], lambda pool, _: by_set[pool], self.clock, self.stamps, 1)
+        self.store = ObjectStore(cluster.maps[epoch], lambda pool, _: by_set[pool], self.clock, self.stamps, AtOnce())
         if reported < epoch:
             self.store.epochs.had_former_life(reported)
         self.reported = reported

@@ -1,4 +1,4 @@
-"""Every asynchronous test here runs in virtual time, over drives in memory."""
+"""Every asynchronous test here runs in virtual time, over drives in memory; but for those of threads."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import pytest
 from holdfast_server.testing.memory_cluster import MemoryCluster
 from holdfast_server.testing.virtual_time import VirtualClock, VirtualLoop
 
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
-def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, type[VirtualLoop]]:
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, LoopFactory]:
+    if item.get_closest_marker("real_threads"):
+        return {"real": asyncio.new_event_loop}
     return {"virtual": VirtualLoop}
 
 

@@ -21,7 +21,7 @@ from holdfast_server.testing.memory_cluster import BUCKET, BytesBody
 from holdfast_server.testing.memory_drive import MemoryDrive
 from holdfast_server.testing.sim.joining import NEW, OLD, pool_maps
 from holdfast_server.testing.unreliable_network import CrashSwitch, Network, UnreliableDrive, Weather
-from holdfast_server.testing.virtual_time import VirtualClock
+from holdfast_server.testing.virtual_time import AtOnce, VirtualClock
 
 MAPS = pool_maps(4, 2)
 BIG = bytes(range(256)) * 1000
@@ -55,7 +55,7 @@ class Tenant:
             for pool, drives in self.by_pool.items()
         }
         return ObjectStore(
-            MAPS[epoch], lambda pool, _: drives[pool], VirtualClock(epoch, skew_ms), HybridClock(epoch), 1
+            MAPS[epoch], lambda pool, _: drives[pool], VirtualClock(epoch, skew_ms), HybridClock(epoch), AtOnce()
         )
 
     async def settle(self) -> None:

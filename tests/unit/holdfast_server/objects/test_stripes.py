@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 
-from holdfast_server.erasure.codec import codec
+from holdfast_server.erasure.codec import Layout, codec
 from holdfast_server.objects.stripes import Batch, stripes_of
 from holdfast_server.testing.memory_cluster import BytesBody
 
@@ -48,6 +48,18 @@ class Room:
         self.came_count += 1
 
 
+class Arrivals:
+    """What is told of each stripe, at the moment when it is told."""
+
+    def __init__(self) -> None:
+        self.indexes: list[int] = []
+        self.data = b""
+
+    def __call__(self, layout: Layout, index: int) -> None:
+        self.indexes.append(index)
+        self.data += b"".join(map(bytes, layout.stripe(index)))
+
+
 def data_of(batch: Batch) -> bytes:
     layout = batch.layout
     assert layout is not None
@@ -58,23 +70,26 @@ def data_of(batch: Batch) -> bytes:
 async def test_who_is_slow_is_not_waited_for_with_what_has_come() -> None:
     body = BytesBody(DATA, fills=True)
     stripes = stripes_of(body, codec(2, 2), STRIPE_BYTES, SlowFiller(0.02))
-    room = Room(1 << 20)
+    room, came = Room(1 << 20), Arrivals()
     taken: list[Batch] = []
     while not stripes.ended:
-        taken.append(await stripes.take(4, room, seconds=0.05))
+        taken.append(await stripes.take(4, room, came, seconds=0.05))
     assert [len(batch.sizes) for batch in taken] == [2, 2, 2, 2]  # two pieces each, and more than 0.05 s after four
     assert b"".join(map(data_of, taken)) == DATA
     assert (1 << 20) - room.left_bytes == len(DATA)  # what was laid out for more was given back
     assert room.came_count == 8
+    assert came.indexes == [0, 1] * 4
+    assert came.data == DATA  # each was told of when it was all there
 
 
 async def test_no_more_are_received_than_there_is_room_for() -> None:
     body = BytesBody(DATA, fills=True)
     stripes = stripes_of(body, codec(2, 2), STRIPE_BYTES, body)
-    first = await stripes.take(8, Room(3 * STRIPE_BYTES + 5), seconds=1.0)
+    came = Arrivals()
+    first = await stripes.take(8, Room(3 * STRIPE_BYTES + 5), came, seconds=1.0)
     assert first.sizes == [STRIPE_BYTES] * 3
-    assert (await stripes.take(8, Room(0), seconds=1.0)).sizes == []
-    rest = await stripes.take(8, Room(1 << 20), seconds=1.0)
+    assert (await stripes.take(8, Room(0), came, seconds=1.0)).sizes == []
+    rest = await stripes.take(8, Room(1 << 20), came, seconds=1.0)
     assert rest.sizes == [STRIPE_BYTES] * 4 + [1]
     assert stripes.ended
-    assert data_of(first) + data_of(rest) == DATA
+    assert data_of(first) + data_of(rest) == came.data == DATA

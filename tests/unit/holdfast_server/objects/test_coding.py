@@ -1,0 +1,94 @@
+"""What becomes of stripes on their way to drives: the same, whether they come in place or in pieces, and whenever."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import xxhash
+
+from holdfast_server.erasure.codec import Layout, codec
+from holdfast_server.objects.coding import Coder, Column
+from holdfast_server.objects.stripes import Batch
+
+pytestmark = pytest.mark.real_threads
+
+STRIPE_BYTES = 100_000
+CODE = codec(2, 2)
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(3) as pool:
+        yield pool
+
+
+def stripes_of(data: bytes) -> list[bytes]:
+    return [data[at : at + STRIPE_BYTES] for at in range(0, len(data), STRIPE_BYTES)]
+
+
+def decoded(columns: list[Column], sizes: Sequence[int], shards: tuple[int, int]) -> bytes:
+    data = b""
+    for index, size in enumerate(sizes):
+        blocks = {shard: columns[shard].blocks[index] for shard in shards}
+        for shard, block in blocks.items():
+            assert xxhash.xxh3_128_digest(block) == columns[shard].hashes[index]
+        data += b"".join(map(bytes, CODE.join(blocks, size)))
+    return data
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+async def test_batches_become_columns_and_digests(threads: ThreadPoolExecutor, in_place: bool) -> None:
+    data = random.Random(5).randbytes(5 * STRIPE_BYTES + 17)
+    digests = [hashlib.md5(), hashlib.sha256()]
+    coder = Coder(CODE, digests, threads)
+    coding = []
+    before = 0
+    for stripes in (stripes_of(data)[:2], stripes_of(data)[2:]):
+        sizes = list(map(len, stripes))
+        if in_place:
+            layout = Layout(CODE, sizes, before)
+            before += sum(map(CODE.block_size_bytes, sizes))
+            for index, stripe in enumerate(stripes):
+                layout.fill(index, [stripe])
+                coder.came(layout, index)
+                await asyncio.sleep(0.001)  # the thread may have ended
+            batch = Batch(sizes, [], layout)
+        else:
+            batch = Batch(sizes, [[stripe[:7], stripe[7:]] for stripe in stripes])
+        coding.append((sizes, coder.finish(batch, len(stripes) > 2)))  # the next one comes meanwhile
+    for shards in ((0, 1), (1, 3), (2, 3)):
+        assert b"".join([decoded(await columns, sizes, shards) for sizes, columns in coding]) == data
+    assert [digest.digest() for digest in digests] == [hashlib.md5(data).digest(), hashlib.sha256(data).digest()]
+
+
+class Digest:
+    """One that does what it is told to."""
+
+    def __init__(self, update: Callable[[], None]) -> None:
+        self._update = update
+
+    def update(self, data: object) -> None:
+        self._update()
+
+
+def raise_error() -> None:
+    raise MemoryError("no room")
+
+
+async def test_what_fails_on_the_thread_is_raised_once_and_nothing_is_done_after_it(
+    threads: ThreadPoolExecutor,
+) -> None:
+    after = list[str]()
+    coder = Coder(CODE, [Digest(raise_error)], threads)
+    with pytest.raises(MemoryError):
+        await coder.finish(Batch([3], [[b"abc"]]), False)
+    coder._digests = [Digest(lambda: after.append("digested"))]
+    with pytest.raises(MemoryError):
+        await coder.finish(Batch([3], [[b"abc"]]), True)
+    assert after == []
+    await coder.stop()
