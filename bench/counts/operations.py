@@ -54,6 +54,7 @@ def operations() -> list[Operation]:
         Operation("PUT part 1.5 MiB", upload.part, CHUNK_BYTES, upload.begin),
         Operation("PUT part 16 MiB", large.part, PART_BYTES, large.begin),
         Operation("LIST 1,000", lambda n: Request("GET", f"/{LISTED}", "list-type=2&max-keys=1000"), 0),
+        Operation("LIST 100 prefixes", lambda n: Request("GET", f"/{LISTED}", "delimiter=%2F&max-keys=100"), 0),
     ]
 
 
@@ -85,6 +86,11 @@ class _Upload:
         return Request("PUT", self._path, f"partNumber={number + 1}&uploadId={self._id}", self._body)
 
 
+def _listed(number: int) -> str:
+    """Ten keys to a group."""
+    return f"{number // 10:02x}/{number % 10}"
+
+
 async def make_buckets(connection: Connection, pods: FourPods) -> None:
     """One that is empty, and one of `LISTED_KEYS` keys."""
     for name in (BUCKET, LISTED):
@@ -95,4 +101,4 @@ async def make_buckets(connection: Connection, pods: FourPods) -> None:
     bucket_id = bucket_record.decode(found.body).id
     for first in range(0, LISTED_KEYS, _AT_ONCE):
         some = range(first, first + _AT_ONCE)
-        await asyncio.gather(*(store.put_object(bucket_id, f"{number:04d}", BytesBody(b"x")) for number in some))
+        await asyncio.gather(*(store.put_object(bucket_id, _listed(number), BytesBody(b"x")) for number in some))

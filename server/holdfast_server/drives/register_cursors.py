@@ -8,13 +8,12 @@ A row that fails its checksum is left out of the walk and named in `rotten`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from heapq import merge
 from operator import itemgetter
 
 from holdfast_server.drives import keys, rows
 from holdfast_server.drives.engine import Cursor
-from holdfast_server.drives.scanning import Registers, Shown
+from holdfast_server.drives.scanning import Registers, Walk
 
 _RECORDS = keys.RECORDS[0]
 
@@ -23,11 +22,11 @@ def live_registers(table: Cursor, space: bytes, rotten: list[bytes]) -> Register
     """All but the settled tombstones: joins the two neighbouring rows of each register."""
     place = keys.REGISTER + keys.space_start(space)
 
-    def walk(start: bytes) -> Iterator[Shown]:
+    def walk(start: bytes) -> Walk:
         # Once per row of every listing: names that are at hand.
-        key_at, value, advance, behind = table.unchecked_key, table.value, table.next, len(place)
+        key_at, value, advance, seek, behind = table.unchecked_key, table.value, table.next, table.seek, len(place)
         from_bytes = int.from_bytes
-        table.seek(place + start)
+        seek(place + start)
         key = key_at()
         while key is not None:
             try:
@@ -38,13 +37,17 @@ def live_registers(table: Cursor, space: bytes, rotten: list[bytes]) -> Register
             advance()
             following = key_at()
             if records is not None:  # else it is a mark that was left alone
-                if following is not None and following[-1] != _RECORDS and following[:-1] == key[:-1]:
-                    yield key[behind:-1], records, from_bytes(value(), "big")
-                    # Not before: whoever has met a group goes on elsewhere.
-                    advance()
-                    following = key_at()
+                row = key[:-1]
+                if following is not None and following[-1] != _RECORDS and following[:-1] == row:
+                    elsewhere = yield row[behind:], records, from_bytes(value(), "big")
+                    if elsewhere is None:
+                        advance()
+                        following = key_at()
                 else:
-                    yield key[behind:-1], records, 0
+                    elsewhere = yield row[behind:], records, 0
+                if elsewhere is not None:
+                    seek(place + elsewhere)
+                    following = key_at()
             key = following
         table.check()
 
@@ -55,20 +58,34 @@ def settled_tombstones(table: Cursor, space: bytes, rotten: list[bytes]) -> Regi
     """The settled tombstones alone, one row each."""
     place = keys.SETTLED + keys.space_start(space)
 
-    def walk(start: bytes) -> Iterator[Shown]:
+    def walk(start: bytes) -> Walk:
         table.seek(place + start)
         while (key := table.key()) is not None:
+            elsewhere = None
             try:
                 record = rows.decode_settled(table.value()).record
             except rows.RowCorrupt:
                 rotten.append(key[1:])
             else:
-                yield key[len(place) :], (record,), record.stamp
-            table.next()
+                elsewhere = yield key[len(place) :], (record,), record.stamp
+            if elsewhere is None:
+                table.next()
+            else:
+                table.seek(place + elsewhere)
 
     return walk
 
 
 def all_registers(live: Registers, settled: Registers) -> Registers:
     """Both, in one order.  No register is in both places."""
-    return lambda start: merge(live(start), settled(start), key=itemgetter(0))
+
+    def walk(start: bytes) -> Walk:
+        elsewhere: bytes | None = start
+        while elsewhere is not None:
+            merged, elsewhere = merge(live(elsewhere), settled(elsewhere), key=itemgetter(0)), None
+            for shown in merged:
+                elsewhere = yield shown
+                if elsewhere is not None:
+                    break
+
+    return walk

@@ -1,7 +1,7 @@
 """One page of an ordered walk over a space.  Pure: the caller provides the registers from any place on.
 
-The cost follows the answer: with a delimiter the walk begins anew past a group as soon as one live key of it is
-found, so a bucket of a million keys under ten "folders" costs ten seeks.  What can still be long is a run of
+The cost follows the answer: with a delimiter the walk goes on past a group as soon as one live key of it is found,
+so a bucket of a million keys under ten "folders" costs ten seeks.  What can still be long is a run of
 registers that yield no entry (tombstones, fences), or records that are large; so a page ends after `MAX_STEPS`
 rows or `MAX_PAGE_BYTES`, however few entries it has, and says where to go on.
 
@@ -11,7 +11,7 @@ Two kinds of page: `scan_page` shows all that is known of each register, for who
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
 from holdfast_server.drives import keys, names
@@ -54,8 +54,11 @@ class Kept(Protocol):
 Shown = tuple[bytes, Sequence[Kept], int]
 """A register's name, its records newest first (none where there is only a fence), its mark."""
 
-Registers = Callable[[bytes], Iterator[Shown]]
-"""Those of one space in order, from a start on (`names`)."""
+Walk = Generator[Shown, bytes | None, None]
+"""Registers in order; who sends it a start (`names`) goes on there."""
+
+Registers = Callable[[bytes], Walk]
+"""Those of one space, from a start on."""
 
 
 class _Question:
@@ -69,114 +72,120 @@ class _Question:
         self.limit = max(1, min(request.limit, MAX_SCAN_ENTRIES))
         self.max_steps = max_steps
 
-    def group(self, name: bytes) -> bytes:
-        """The escaped common prefix that stands for the register; empty for none."""
+    def end_of_group(self, name: bytes) -> int:
+        """Of the escaped common prefix that stands for the register; 0 for none."""
         at = name.find(self.delimiter, len(self.prefix))
         end = at + len(self.delimiter)
         # What was found may be in the version, or the end of it in the terminator.
-        return name[:end] if at >= 0 and end <= names.end_of_key(name) else b""
+        return end if at >= 0 and end <= names.end_of_key(name) else 0
 
     def absent(self, record: Kept) -> bool:
         return record.tombstone or (record.shard_index == HIDDEN_INDEX and not self.hidden)
 
-    def wanted(self, records: Sequence[Kept], mark: int, group: bytes) -> bool:
+    def wanted(self, records: Sequence[Kept], mark: int, grouped: bool) -> bool:
         """Of a register whose newest version is absent."""
-        if group:
+        if grouped:
             # An undecided delete over a version that lives: the group may well exist, so the doubt is shown.
             return records[0].stamp != mark and any(not self.absent(record) for record in records)
         return self.tombstones or records[0].stamp != mark
 
 
 def list_page(registers: Registers, request: ListRequest, healing: bool, max_steps: int = MAX_STEPS) -> ListPage:
-    page = _Listing(_Question(request, max_steps), request.records)
-    start: bytes | None = max(request.start, page.question.prefix)
-    while start is not None and not page.full:
-        start = page.take(registers(start))
-    return ListPage(page.names, page.stamps, bytes(page.signs), page.firsts, page.records, start, healing)
+    question = _Question(request, max_steps)
+    page = _Listing(question, request.records)
+    following = page.take(registers(max(request.start, question.prefix)))
+    return ListPage(page.names, page.stamps, bytes(page.signs), page.firsts, page.records, following, healing)
 
 
 class _Listing:
     """A page that is being filled."""
 
     def __init__(self, question: _Question, with_records: bool) -> None:
-        self.question = question
         self.names: list[bytes] = []
         self.stamps: list[int] = []
         self.signs = bytearray()
         self.firsts: list[bytes] = []
         self.records: list[bytes] = []
-        self.full = False
+        self._question = question
         self._with_records = with_records
-        self._steps = 0
-        self._size_bytes = 0
 
-    def take(self, run: Iterator[Shown]) -> bytes | None:
-        """As many as there is room for, up to a group; where to go on, None at the end."""
+    def take(self, walk: Walk) -> bytes | None:
+        """As many as there is room for; where the next page goes on, None at the end."""
         # This is once per key and drive of every listing: no calls that can be saved.
-        question = self.question
-        prefix, limit, grouped = question.prefix, question.limit, bool(question.delimiter)
-        for name, records, mark in run:
-            if not name.startswith(prefix):
-                return None
-            if len(self.names) >= limit or self._steps >= question.max_steps or self._size_bytes >= MAX_PAGE_BYTES:
-                self.full = True
-                return name
-            self._steps += 1
-            if not records:
-                continue
-            newest = records[0]
-            group = question.group(name) if grouped else b""
-            sign = _MARKED if newest.stamp == mark else 0
-            if (newest.tombstone or newest.shard_index == HIDDEN_INDEX) and question.absent(newest):
-                if not question.wanted(records, mark, group):
+        question, with_records = self._question, self._with_records
+        prefix, limit, max_steps, delimiter = question.prefix, question.limit, question.max_steps, question.delimiter
+        names, stamps, signs, firsts, advance = self.names, self.stamps, self.signs, self.firsts, walk.send
+        steps = size_bytes = end = 0
+        behind: bytes | None = None
+        try:
+            while True:
+                name, records, mark = advance(behind)
+                behind = None
+                if not name.startswith(prefix):
+                    return None
+                if len(names) >= limit or steps >= max_steps or size_bytes >= MAX_PAGE_BYTES:
+                    return name
+                steps += 1
+                if not records:
                     continue
-                sign |= _ABSENT
-            self.stamps.append(newest.stamp)
-            if group:
-                return self._take_group(group, name, sign)
-            self.names.append(name)
-            self.signs.append(sign)
-            if grouped:
-                self.firsts.append(b"")
-            if self._with_records:
-                self.records.append(newest.record)
-                self._size_bytes += len(newest.record)
-        return None
-
-    def _take_group(self, group: bytes, first: bytes, sign: int) -> bytes | None:
-        self.names.append(group)
-        self.signs.append(sign | _GROUP)
-        self.firsts.append(first)
-        if self._with_records:
-            self.records.append(b"")
-        return keys.successor(group)
+                newest = records[0]
+                if delimiter:
+                    end = question.end_of_group(name)
+                sign = _MARKED if newest.stamp == mark else 0
+                if (newest.tombstone or newest.shard_index == HIDDEN_INDEX) and question.absent(newest):
+                    if not question.wanted(records, mark, end > 0):
+                        continue
+                    sign |= _ABSENT
+                stamps.append(newest.stamp)
+                if end:
+                    group = name[:end]
+                    names.append(group)
+                    signs.append(sign | _GROUP)
+                    firsts.append(name)
+                    if with_records:
+                        self.records.append(b"")
+                    behind = keys.successor(group)
+                    continue
+                names.append(name)
+                signs.append(sign)
+                if delimiter:
+                    firsts.append(b"")
+                if with_records:
+                    self.records.append(newest.record)
+                    size_bytes += len(newest.record)
+        except StopIteration:
+            return None
 
 
 def scan_page(registers: Registers, request: ScanRequest, healing: bool, max_steps: int = MAX_STEPS) -> ScanPage:
     question = _Question(request, max_steps)
     entries: list[ScanEntry] = []
-    start: bytes | None = max(names.start_at(request.start, request.start_version), question.prefix)
     steps, size = 0, 0
-    while start is not None:
-        run, start = registers(start), None
-        for name, records, mark in run:
-            if not name.startswith(question.prefix):
-                break
-            key, version = names.parse(name)
-            if len(entries) >= question.limit or steps >= max_steps or size >= MAX_PAGE_BYTES:
-                return ScanPage(tuple(entries), key.encode(), healing, version)
-            steps += 1
-            group = question.group(name) if question.delimiter else b""
-            if not records or (question.absent(records[0]) and not question.wanted(records, mark, group)):
-                continue
+    walk = registers(max(names.start_at(request.start, request.start_version), question.prefix))
+    shown = next(walk, None)
+    while shown is not None:
+        name, records, mark = shown
+        if not name.startswith(question.prefix):
+            break
+        key, version = names.parse(name)
+        if len(entries) >= question.limit or steps >= max_steps or size >= MAX_PAGE_BYTES:
+            return ScanPage(tuple(entries), key.encode(), healing, version)
+        steps += 1
+        end = question.end_of_group(name) if question.delimiter else 0
+        behind = None
+        if records and (not question.absent(records[0]) or question.wanted(records, mark, end > 0)):
             newest = _held(records[0])
             settled = len(records) == 1 and newest.stamp == mark
-            register = Register(request.space, key, version)
-            entries.append(ScanEntry(register, newest, mark, settled, names.unescape(group)))
+            group = name[:end]
+            entries.append(
+                ScanEntry(Register(request.space, key, version), newest, mark, settled, names.unescape(group))
+            )
             size += len(newest.record)
-            if group:
-                start = keys.successor(group)
-                break
+            behind = keys.successor(group) if end else None
+        try:
+            shown = walk.send(behind)
+        except StopIteration:
+            break
     return ScanPage(tuple(entries), None, healing)
 
 

@@ -219,12 +219,14 @@ class SetWalk:
             registers = names.registers(space, some)
             records = map(record.decode, page.records[lane.index : stop])
             return list(map(Found, some, registers, records))
+        firsts = page.firsts[lane.index : stop] or some  # there are none without a delimiter
+        registers = names.registers(space, [first or name for first, name in zip(firsts, some, strict=True)])
         run: Run = []
-        for at, (name, sign) in enumerate(zip(some, signs, strict=True), lane.index):
+        for at, (name, register, sign) in enumerate(zip(some, registers, signs, strict=True), lane.index):
             if sign & _GROUP:
-                run.append(Found(name, _register(space, page.firsts[at]), None, names.unescape(name)))
+                run.append(Found(name, register, None, names.unescape(name)))
             elif not sign & _ABSENT or self._walk.tombstones:
-                run.append(Found(name, _register(space, name), record.decode(page.records[at])))
+                run.append(Found(name, register, record.decode(page.records[at])))
         return run
 
     async def _resolve(self, doubt: _Doubt) -> Found | None:

@@ -173,7 +173,7 @@ def _page_xml(page: ObjectPage, head: str) -> str:
             f"<ETag>&quot;{etag}&quot;</ETag>{checksum}<Size>{listed.size_bytes}</Size>{shown}"
             f"<StorageClass>{listed.storage_class}</StorageClass></Contents>"
         )
-    parts += [_prefix_xml(prefix, encode) for prefix in page.common_prefixes]
+    parts += _prefixes_xml(page.common_prefixes, encode)
     return "".join(parts)
 
 
@@ -183,8 +183,9 @@ def _checksum_kind_xml(algorithm: str, kind: str) -> str:
     return f"<ChecksumAlgorithm>{algorithm}</ChecksumAlgorithm>{_optional('ChecksumType', kind)}"
 
 
-def _prefix_xml(prefix: str, encoding_type: str) -> str:
-    return f"<CommonPrefixes><Prefix>{escape(encode_name(prefix, encoding_type))}</Prefix></CommonPrefixes>"
+def _prefixes_xml(prefixes: Sequence[str], encoding_type: str) -> list[str]:
+    encoded = [encode_name(prefix, encoding_type) for prefix in prefixes] if encoding_type else prefixes
+    return [f"<CommonPrefixes><Prefix>{prefix}</Prefix></CommonPrefixes>" for prefix in escape_all(encoded)]
 
 
 def copy_object_xml(etag: str, modified_ms: int, checksums: Mapping[str, str] = _NO_CHECKSUMS) -> bytes:
@@ -312,7 +313,7 @@ def list_multipart_uploads_xml(
         f"<Prefix>{escape(encode_name(prefix, encoding_type))}</Prefix>"
         f"{_optional('Delimiter', encode_name(delimiter, encoding_type))}<MaxUploads>{max_uploads}</MaxUploads>"
         f"{_optional('EncodingType', encoding_type)}<IsTruncated>{_bool(is_truncated)}</IsTruncated>{rows}"
-        + "".join([_prefix_xml(name, encoding_type) for name in common_prefixes]),
+        + "".join(_prefixes_xml(common_prefixes, encoding_type)),
     )
 
 

@@ -13,7 +13,7 @@ Not here: slowness, lost messages; a simulation wraps those around it.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import xxhash
@@ -55,7 +55,7 @@ from holdfast_server.drives.port import (
     TombstoneState,
 )
 from holdfast_server.drives.rules import RegisterState
-from holdfast_server.drives.scanning import Registers, Shown, list_page, scan_page
+from holdfast_server.drives.scanning import Registers, Walk, list_page, scan_page
 
 State = RegisterState[Held]
 
@@ -397,12 +397,12 @@ class MemoryDrive:
     def _walk(self, space: bytes) -> Registers:
         place = keys.space_start(space)
 
-        def walk(start: bytes) -> Iterator[Shown]:
-            for row in self._order[bisect_left(self._order, place + start) :]:
-                if not row.startswith(place):
-                    return
+        def walk(start: bytes) -> Walk:
+            at = bisect_left(self._order, place + start)
+            while at < len(self._order) and (row := self._order[at]).startswith(place):
                 state = self._states[row]
-                yield row[len(place) :], state.records, state.mark
+                elsewhere = yield row[len(place) :], state.records, state.mark
+                at = at + 1 if elsewhere is None else bisect_left(self._order, place + elsewhere)
 
         return walk
 
