@@ -60,6 +60,9 @@ class KeyRingStore:
 
     async def refresh(self, config: EncryptionConfig | None) -> None:
         """Look once."""
+        if config is None or not config.keys_folder:
+            self._take(KeyRing({}))  # no files, so no thread: a hand-over is a tenth of what a pod at rest does
+            return
         try:
             fresh = await asyncio.to_thread(self._read, config)
             if fresh != self.current and fresh != await asyncio.to_thread(self._read, config):

@@ -74,7 +74,8 @@ class TlsStore:
 
     async def refresh(self, config: TlsConfig | None) -> None:
         """Look at the files once, and go by this configuration from now on."""
-        self._take(config, await asyncio.to_thread(self._attempt, config))
+        # Without TLS there are no files, and a hand-over is a tenth of what a pod at rest does.
+        self._take(config, _Found((), None) if config is None else await asyncio.to_thread(self._attempt, config))
 
     def look(self, config: TlsConfig | None) -> None:
         """The same before the loop runs."""
