@@ -53,7 +53,8 @@ stop:
 clean: stop
 	@rm -rf .holdfast .bench
 
-# More than there are processors: half of the time tests wait, for pods and for what comes by itself.
+# More than there are processors: half of the time tests wait, for pods and for what comes by itself.  The end-to-end
+# tests are one worker's: tests/conftest.py.
 TEST_WORKERS ?= 4
 ## make test    all tests that need no cluster; TEST_WORKERS=4 of them at once
 test: $(STAMP) $(CLIENTS)
@@ -66,13 +67,15 @@ lint: $(STAMP)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-## make soak    the long tests: SOAK_MINUTES=30 of mixed faults, CRASH_ROUNDS=200 of kill -9, FUZZ_MINUTES=60, HOLDFAST_LOKI=binary
+## make soak    the long tests: SOAK_MINUTES=30 of mixed faults, CRASH_ROUNDS=200 of kill -9, FUZZ_MINUTES=60, SIM_SEEDS=40, HOLDFAST_LOKI=binary
 CRASH_ROUNDS ?= 200
 FUZZ_MINUTES ?= 60
+SIM_SEEDS ?= 40
 soak: $(STAMP)
 	@$(BIN)/pytest tests/soak/soak_pods.py -v -s --log-cli-level INFO
 	@SOAK_MINUTES=10 SOAK_FAULTS="read-only,full disk,hanging disk,failing disk,cut off,kill one,empty drive" \
 	  $(BIN)/pytest tests/soak/soak_pods.py -v -s --log-cli-level INFO
+	@HOLDFAST_SIM_SEEDS=$(SIM_SEEDS) $(BIN)/pytest tests/sim/test_simulation.py tests/sim/test_adding_pools.py -v
 	@HOLDFAST_CRASH_ROUNDS=$(CRASH_ROUNDS) $(BIN)/pytest tests/crash -v -s --log-cli-level INFO
 	@HOLDFAST_KILL_EVERY=1 $(BIN)/pytest tests/unit/holdfast_operator/test_killed_anywhere.py --timeout 3600 -v
 	@HOLDFAST_LOAD_TENANTS=200 HOLDFAST_LOAD_OUTAGE_SECONDS=60 HOLDFAST_LOAD_KILLS=100 HOLDFAST_LOAD_FREEZE=1 \

@@ -69,6 +69,7 @@ def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PodProcesses]:
 async def begin(pods: PodProcesses) -> None:
     await pods.start_all()
     assert await put(pods, f"/{BUCKET}", 0) == "200"
+    assert await put(pods, f"/{BUCKET}/o", MIB) == "200"
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +92,6 @@ def resident_bytes(pods: PodProcesses) -> int:
 async def test_connections_that_stay_after_uploads_and_downloads_keep_little(pods: PodProcesses) -> None:
     """An event loop's own TLS keeps half a megabyte of each."""
     count, at_once, size = 200, 10, MIB
-    assert await put(pods, f"/{BUCKET}/o", size) == "200"
     wires: list[Wire] = []
 
     async def use(number: int) -> None:

@@ -20,7 +20,7 @@ import pytest
 from botocore.config import Config
 
 from holdfast_server.drives.disk_threads import HANG_SECONDS, WATCH_INTERVAL_SECONDS
-from holdfast_server.testing.faults.failing_disk import FailingDisk, NoCompiler
+from holdfast_server.testing.faults.failing_disk import FailingDisk
 from holdfast_server.testing.pods import PodProcesses
 
 BUCKET = "faults"
@@ -72,14 +72,6 @@ class Client:
     async def listed(self) -> tuple[set[str], float]:
         answer, seconds = await self._timed(self._s3.list_objects_v2)
         return {entry["Key"] for entry in answer.get("Contents", [])}, seconds
-
-
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> FailingDisk:
-    try:
-        return FailingDisk(tmp_path_factory.mktemp("disk"))
-    except NoCompiler as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

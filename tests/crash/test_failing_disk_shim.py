@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast_server.testing.faults.failing_disk import FailingDisk, NoCompiler
+from holdfast_server.testing.faults.failing_disk import FailingDisk
 
 CALLS = {
     "read": [
@@ -32,14 +32,6 @@ def outcome(call, path):
 calls = json.loads(sys.argv[1])
 print(json.dumps([{call: outcome(call, path) for call in calls} for path in sys.argv[2:]]))
 """
-
-
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> FailingDisk:
-    try:
-        return FailingDisk(tmp_path_factory.mktemp("disk"))
-    except NoCompiler as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("kind", CALLS)

@@ -22,7 +22,7 @@ from holdfast_server.testing.sim.simulation import Failed
 FIRST = int(os.environ.get("HOLDFAST_SIM_FIRST", "0"))
 SEEDS = int(os.environ.get("HOLDFAST_SIM_SEEDS", "0"))
 USUAL_SEEDS = {"hot": 2, "races": 3}
-OTHER_SEEDS = 5
+OTHER_SEEDS = 3
 PROFILES = ("any", "conditions", "hot", "races", "shadows", "torn", "uploads")
 
 

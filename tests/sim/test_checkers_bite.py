@@ -55,6 +55,20 @@ QUICK = {
     "13 superseded shards go at once": ("large",),
     "- commits are not synced": ("power",),
 }
+FIRST = {
+    "10 what is gone leaves high watermarks": 7,
+    "12 fences do not wait for confirmed writes": 7,
+    "13 reads do not start again": 7,
+    "13 superseded shards go at once": 6,
+    "4 one denial suffices": 28,
+    "6 old stamps are taken": 7,
+    "8 reduced versions need the set's denials": 9,
+    "- commits are not synced": 6,
+}
+"""Of those that more than five runs pass over: where to begin, so that these are not made each time.  A change of what
+pods send makes other histories of the same seeds; then it takes longer again.  Where a number of seeds is asked for,
+all begin with the first."""
+
 AT_RANDOM = {
     "3 an empty replacement votes": ("lost_drives",),
     "4 undecided is served": ("torn",),
@@ -70,32 +84,34 @@ AT_RANDOM = {
 def test_every_breakage_has_its_place() -> None:
     assert set(QUICK) == set(BREAKAGES)
     assert set(AT_RANDOM) <= set(QUICK)
+    assert set(FIRST) <= set(QUICK)
     assert not set(COVERED) & set(BREAKAGES)
 
 
 @pytest.mark.timeout(24 * 3600 if SEEDS else 600)
 @pytest.mark.parametrize("breakage", sorted(QUICK))
 def test_it_is_noticed(breakage: str) -> None:
-    _must_be_noticed(breakage, QUICK[breakage], SEEDS or USUAL_SEEDS)
+    seeds = range(SEEDS) if SEEDS else range(FIRST.get(breakage, 0), FIRST.get(breakage, 0) + USUAL_SEEDS)
+    _must_be_noticed(breakage, QUICK[breakage], seeds)
 
 
 @pytest.mark.skipif(not SEEDS, reason="takes long: say for how many seeds with HOLDFAST_SIM_SEEDS")
 @pytest.mark.timeout(24 * 3600)
 @pytest.mark.parametrize("breakage", sorted(AT_RANDOM))
 def test_it_is_noticed_in_the_end_without_a_script(breakage: str) -> None:
-    _must_be_noticed(breakage, AT_RANDOM[breakage], SEEDS)
+    _must_be_noticed(breakage, AT_RANDOM[breakage], range(SEEDS))
 
 
-def _must_be_noticed(breakage: str, profiles: tuple[str, ...], seeds: int) -> None:
+def _must_be_noticed(breakage: str, profiles: tuple[str, ...], seeds: range) -> None:
     with BREAKAGES[breakage]():
         failure = _first_failure(profiles, seeds)
-    assert failure is not None, f"nobody noticed within {seeds} seeds: {breakage}"
+    assert failure is not None, f"nobody noticed within {len(seeds)} seeds: {breakage}"
     print(f"{breakage}: {failure.profile} {failure.seed}, {failure.reason}")
     assert failure.promise_broken, f"the server failed by itself: {failure}"
 
 
-def _first_failure(profiles: tuple[str, ...], seeds: int) -> Failed | None:
-    for seed in range(seeds):
+def _first_failure(profiles: tuple[str, ...], seeds: range) -> Failed | None:
+    for seed in seeds:
         for profile in profiles:
             try:
                 replay(seed, profile)

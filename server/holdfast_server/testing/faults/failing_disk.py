@@ -78,6 +78,14 @@ class ErringFileSystem:
     def mount(self) -> None:
         _mount(["-o", "loop", str(self._image), str(self.folder)])
 
+    def mount_anew(self) -> None:
+        """What has been unmounted, from a copy: pods of a stand-in cluster that other tests run may have it in mount
+        namespaces of their own, and while they do, the kernel gives the same read-only file system again."""
+        former, self._image = self._image, self._image.with_suffix(".copy")
+        copy = ["cp", "--sparse=always", str(former), str(self._image)]
+        subprocess.run(copy, check=True, timeout=TIMEOUT_SECONDS)
+        self.mount()
+
     def turn_read_only(self) -> None:
         _mount(["-o", "remount,abort", str(self.folder)])
 

@@ -19,6 +19,8 @@ OPERATOR_RULES = ROOT / "charts" / "holdfast-operator" / "files" / "alerts.yaml"
 RULE_FILES = {"tenant": ROOT / "examples" / "monitoring" / "rules.yaml", "operator": OPERATOR_RULES}
 
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+pytestmark = pytest.mark.timeout(600)
+"""promtool calculates for ten seconds, which on a busy machine have taken two minutes."""
 
 POD = 'namespace="loki",tenant="logs",instance="a"'
 SET = f'{POD},pool="main",set="0"'
@@ -227,8 +229,9 @@ def test_each_alert_fires_in_its_story_and_no_other(tmp_path: Path) -> None:
 
 @needs_promtool
 def test_a_healthy_store_is_silent(tmp_path: Path) -> None:
-    tests = [test_of_story("", {}, minute, set()) for minute in (2, 90, MINUTES - 1)]
-    done = run_promtool(tmp_path, tests)
+    told = [test_of_story("", {}, minute, set()) for minute in (2, 90, MINUTES - 1)]
+    checks = [check for test in told for check in test["promql_expr_test"]]
+    done = run_promtool(tmp_path, [{**told[-1], "promql_expr_test": checks}])
     assert done.returncode == 0, done.stdout + done.stderr
 
 

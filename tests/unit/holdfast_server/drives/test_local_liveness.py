@@ -41,6 +41,9 @@ ssize_t pread64(int fd, void *b, size_t n, off64_t o) {
     stall("pread"); return ((ssize_t (*)(int, void *, size_t, off64_t))dlsym(RTLD_NEXT, "pread64"))(fd, b, n, o); }
 """
 
+STALL_SECONDS = 0.4
+ATTEMPTS = 6
+
 PROGRAM = r"""
 import asyncio, os, sys, time
 from pathlib import Path
@@ -91,23 +94,39 @@ asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2])))
 """
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler for the library that stalls")
-def test_the_loop_stays_live_while_sync_and_reads_stall(tmp_path: Path) -> None:
-    (tmp_path / "shim.c").write_text(SHIM)
-    library = tmp_path / "shim.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "shim.c", "-ldl"], check=True, timeout=60)
+Measured = dict[str, tuple[float, float]]
+"""What was held up: how long the loop stood still at most, and how long the work took."""
+
+
+def measure(library: Path, folder: Path) -> Measured:
     for name in ("drive", "stalls"):
-        (tmp_path / name).mkdir()
+        (folder / name).mkdir(parents=True)
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, tmp_path / "drive", tmp_path / "stalls"],
-        env={**os.environ, "LD_PRELOAD": str(library), "STALL_FOLDER": str(tmp_path / "stalls")},
+        [sys.executable, "-c", PROGRAM, folder / "drive", folder / "stalls"],
+        env={**os.environ, "LD_PRELOAD": str(library), "STALL_FOLDER": str(folder / "stalls")},
         capture_output=True,
         text=True,
         timeout=90,
     )
     assert result.returncode == 0, result.stderr
-    measured = {line.split()[0]: tuple(map(float, line.split()[1:])) for line in result.stdout.splitlines()}
-    for what in ("sync", "query", "shard"):
-        gap, took = measured[what]
-        assert took >= 0.4, f"{what}: nothing was held up, so nothing was tested"
-        assert gap < 0.2, f"{what}: the loop stood still for {gap:.3f} s"
+    rows = (line.split() for line in result.stdout.splitlines())
+    return {what: (float(gap), float(took)) for what, gap, took in rows}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler for the library that stalls")
+def test_the_loop_stays_live_while_sync_and_reads_stall(tmp_path: Path) -> None:
+    """A busy machine may keep the loop waiting once or twice; code that holds the GIL does so each time."""
+    (tmp_path / "shim.c").write_text(SHIM)
+    library = tmp_path / "shim.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "shim.c", "-ldl"], check=True, timeout=60)
+    best: dict[str, float] = {}
+    for attempt in range(ATTEMPTS):
+        measured = measure(library, tmp_path / str(attempt))
+        assert set(measured) == {"sync", "query", "shard"}
+        for what, (gap, took) in measured.items():
+            assert took >= STALL_SECONDS, f"{what}: nothing was held up, so nothing was tested"
+            best[what] = min(gap, best.get(what, gap))
+        if max(best.values()) < STALL_SECONDS / 2:
+            return
+    raise AssertionError(f"the loop stood still for as many seconds, each of {ATTEMPTS} times: {best}")

@@ -309,7 +309,7 @@ async def test_a_file_system_that_turns_read_only_sets_the_drive_aside_until_it_
             await goes_on_without(pod)
             await until(disk.unmount)
             # In between there is nothing but the empty mount point, which is not taken for a replacement at once.
-            disk.mount()
+            await asyncio.to_thread(disk.mount_anew)
             await survives_without_the_others(pod, 1, "before", "missed", "meanwhile")
     finally:
         disk.give_up()
