@@ -25,6 +25,9 @@ from holdfast_server.testing.pods import PodProcesses
 Geometry = tuple[int, int, int]
 """Servers, drives of each, parity shards."""
 
+SETTLE_SECONDS = 25.0
+"""After the last request: stores tidy up, and give memory back, when nobody asks anything."""
+
 
 def geometry(text: str) -> Geometry:
     """`4x1:2`.  Raises ValueError."""
@@ -92,7 +95,8 @@ async def measure(targets: list[Target], options: argparse.Namespace) -> AsyncIt
 
 
 async def rest(targets: list[Target], seconds: float) -> list[report.Row]:
-    """What they cost while nobody asks anything; all at the same time."""
+    """What they cost while nobody asks anything; all at the same time, once they have come to rest."""
+    await asyncio.sleep(SETTLE_SECONDS)
     cpu, began = [target.cpu_seconds() for target in targets], time.monotonic()
     await asyncio.sleep(seconds)
     rows = []

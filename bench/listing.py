@@ -29,6 +29,10 @@ from holdfast_server.testing.bulk_load import Load, key_of
 from holdfast_server.testing.pods import PodProcesses
 
 SERVERS, PARITY = 4, 2
+CALM_CPU = 0.1
+"""Of a core, all pods together: what was laid there is looked through when they start, and that is no listing's."""
+CALM_SECONDS = 5.0
+MAX_CALMING_SECONDS = 600.0
 PAGE_KEYS = 1000
 VERSIONED, KEY = "versioned", "key"
 
@@ -97,6 +101,18 @@ async def fill(pods: PodProcesses, sizes: list[int], versions: int = 0) -> Load 
     return kept
 
 
+async def calm(target: Target) -> None:
+    """Wait until the pods have done what they do after a start.  Raises TimeoutError."""
+    began = time.monotonic()
+    async with asyncio.timeout(MAX_CALMING_SECONDS):
+        share = 1.0
+        while share > CALM_CPU:
+            before, since = target.cpu_seconds(), time.monotonic()
+            await asyncio.sleep(CALM_SECONDS)
+            share = (target.cpu_seconds() - before) / (time.monotonic() - since)
+    print(f"at rest {time.monotonic() - began:.0f} s after they were ready", flush=True)
+
+
 async def measure(target: Target, sizes: list[int], options: argparse.Namespace) -> list[report.Row]:
     """Buckets in turn, so that the machine's drift meets all alike."""
     rows = []
@@ -135,6 +151,7 @@ async def run(options: argparse.Namespace) -> list[report.Row]:
     try:
         kept = await fill(pods, sizes, options.versions)
         target = of_pods("Holdfast", pods)
+        await calm(target)
         rows = await measure(target, sizes, options)
         return rows + (await measure_versions(target, kept, options) if kept is not None else [])
     finally:
