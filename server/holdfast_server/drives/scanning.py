@@ -64,13 +64,12 @@ Registers = Callable[[bytes], Walk]
 class _Question:
     """What of the registers is wanted: the same for both kinds of page."""
 
-    def __init__(self, request: ScanRequest | ListRequest, max_steps: int) -> None:
+    def __init__(self, request: ScanRequest | ListRequest) -> None:
         self.prefix = names.escape(request.prefix)
         self.delimiter = names.escape(request.delimiter)
         self.tombstones = request.tombstones
         self.hidden = request.hidden
         self.limit = max(1, min(request.limit, MAX_SCAN_ENTRIES))
-        self.max_steps = max_steps
 
     def end_of_group(self, name: bytes) -> int:
         """Of the escaped common prefix that stands for the register; 0 for none."""
@@ -91,74 +90,62 @@ class _Question:
 
 
 def list_page(registers: Registers, request: ListRequest, healing: bool, max_steps: int = MAX_STEPS) -> ListPage:
-    question = _Question(request, max_steps)
-    page = _Listing(question, request.records)
-    following = page.take(registers(max(request.start, question.prefix)))
-    return ListPage(page.names, page.stamps, bytes(page.signs), page.firsts, page.records, following, healing)
-
-
-class _Listing:
-    """A page that is being filled."""
-
-    def __init__(self, question: _Question, with_records: bool) -> None:
-        self.names: list[bytes] = []
-        self.stamps: list[int] = []
-        self.signs = bytearray()
-        self.firsts: list[bytes] = []
-        self.records: list[bytes] = []
-        self._question = question
-        self._with_records = with_records
-
-    def take(self, walk: Walk) -> bytes | None:
-        """As many as there is room for; where the next page goes on, None at the end."""
-        # This is once per key and drive of every listing: no calls that can be saved.
-        question, with_records = self._question, self._with_records
-        prefix, limit, max_steps, delimiter = question.prefix, question.limit, question.max_steps, question.delimiter
-        names, stamps, signs, firsts, advance = self.names, self.stamps, self.signs, self.firsts, walk.send
-        steps = size_bytes = end = 0
-        behind: bytes | None = None
-        try:
-            while True:
-                name, records, mark = advance(behind)
-                behind = None
-                if not name.startswith(prefix):
-                    return None
-                if len(names) >= limit or steps >= max_steps or size_bytes >= MAX_PAGE_BYTES:
-                    return name
-                steps += 1
-                if not records:
+    # The loop is once per key and drive of every listing: no calls that can be saved.
+    question, with_records = _Question(request), request.records
+    prefix, limit, delimiter = question.prefix, question.limit, question.delimiter
+    found: list[bytes] = []
+    stamps: list[int] = []
+    signs = bytearray()
+    firsts: list[bytes] = []
+    records: list[bytes] = []
+    steps = size_bytes = end = 0
+    behind: bytes | None = None
+    following: bytes | None = None
+    advance = registers(max(request.start, prefix)).send
+    try:
+        while True:
+            name, versions, mark = advance(behind)
+            behind = None
+            if not name.startswith(prefix):
+                break
+            if len(found) >= limit or steps >= max_steps or size_bytes >= MAX_PAGE_BYTES:
+                following = name
+                break
+            steps += 1
+            if not versions:
+                continue
+            newest = versions[0]
+            if delimiter:
+                end = question.end_of_group(name)
+            sign = _MARKED if newest.stamp == mark else 0
+            if (newest.tombstone or newest.shard_index == HIDDEN_INDEX) and question.absent(newest):
+                if not question.wanted(versions, mark, end > 0):
                     continue
-                newest = records[0]
-                if delimiter:
-                    end = question.end_of_group(name)
-                sign = _MARKED if newest.stamp == mark else 0
-                if (newest.tombstone or newest.shard_index == HIDDEN_INDEX) and question.absent(newest):
-                    if not question.wanted(records, mark, end > 0):
-                        continue
-                    sign |= _ABSENT
-                stamps.append(newest.stamp)
-                if end:
-                    group = name[:end]
-                    names.append(group)
-                    signs.append(sign | _GROUP)
-                    firsts.append(name)
-                    if with_records:
-                        self.records.append(b"")
-                    behind = keys.successor(group)
-                    continue
-                names.append(name)
-                signs.append(sign)
-                if delimiter:
-                    firsts.append(b"")
+                sign |= _ABSENT
+            stamps.append(newest.stamp)
+            if end:
+                group = name[:end]
+                found.append(group)
+                signs.append(sign | _GROUP)
+                firsts.append(name)
                 if with_records:
-                    self.records.append(newest.record)
-                    size_bytes += len(newest.record)
-        except StopIteration:
-            return None
+                    records.append(b"")
+                behind = keys.successor(group)
+                continue
+            found.append(name)
+            signs.append(sign)
+            if delimiter:
+                firsts.append(b"")
+            if with_records:
+                records.append(newest.record)
+                size_bytes += len(newest.record)
+    except StopIteration:
+        pass  # the end of the space
+    return ListPage(found, stamps, bytes(signs), firsts, records, following, healing)
 
 
 def scan_page(registers: Registers, request: ScanRequest, healing: bool, max_steps: int = MAX_STEPS) -> ScanPage:
-    question = _Question(request, max_steps)
+    question = _Question(request)
     entries: list[ScanEntry] = []
     steps, size = 0, 0
     walk = registers(max(names.start_at(request.start, request.start_version), question.prefix))

@@ -246,12 +246,14 @@ class ShardWriter:
             filler = None
         stripe_size = stripe_payload(STRIPE_SIZE_BYTES) if self._sealer else STRIPE_SIZE_BYTES
         stripes = stripes_of(body, self._codec, stripe_size, filler)
-        if size_bytes is not None and inline_limit_bytes < size_bytes <= WHOLE_LIMIT_BYTES:
-            await hold.take(self._held_bytes(size_bytes, stripes))
-            return await self._whole(coder, body, stripes, drives, rotation, data_id, may_carry, hold)
-        if self._held_bytes(stripes.upcoming_bytes, stripes):
-            await hold.take(self._held_bytes(stripes.upcoming_bytes, stripes))
+        known_bytes = size_bytes or 0
+        whole = inline_limit_bytes < known_bytes <= WHOLE_LIMIT_BYTES
+        held_bytes = self._held_bytes(known_bytes if whole else stripes.upcoming_bytes, stripes)
+        if held_bytes:
+            await hold.take(held_bytes)
         try:
+            if whole:
+                return await self._whole(coder, body, stripes, drives, rotation, data_id, may_carry, hold)
             first = await self._receive(coder, stripes, hold, first_taken=True)
             size = sum(first.sizes)
             if size <= inline_limit_bytes and stripes.ended:
@@ -299,14 +301,10 @@ class ShardWriter:
         may_carry: Callable[[Attributes], bool],
         hold: Hold,
     ) -> Staged:
-        try:
-            batch = await stripes.take(WHOLE_STRIPES, _Taken(hold), coder.came)
-            size = sum(batch.sizes)
-            columns = await coder.finish(batch, True)
-            del batch
-        except BaseException:
-            await coder.stop()
-            raise
+        batch = await stripes.take(WHOLE_STRIPES, _Taken(hold), coder.came)
+        size = sum(batch.sizes)
+        columns = await coder.finish(batch, True)
+        del batch
         attributes = body.finish()
         by_position = {position: columns[(position + rotation) % self._codec.shards] for position in drives}
         if may_carry(attributes) and all(map(_has_room, drives.values())):

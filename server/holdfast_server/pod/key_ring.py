@@ -45,6 +45,11 @@ def read_ring(folder: Path, shown: str) -> KeyRing:
         raise ConfigError("\n".join(f"{shown}: {line}" for line in str(error).splitlines())) from error
 
 
+def _folder(config: EncryptionConfig | None) -> str:
+    """Empty where there is none."""
+    return config.keys_folder if config is not None else ""
+
+
 class KeyRingStore:
     """The ring in force."""
 
@@ -60,8 +65,8 @@ class KeyRingStore:
 
     async def refresh(self, config: EncryptionConfig | None) -> None:
         """Look once."""
-        if config is None or not config.keys_folder:
-            self._take(KeyRing({}))  # no files, so no thread: a hand-over is a tenth of what a pod at rest does
+        if not _folder(config):
+            self._take(self._read(config))  # no files, so no thread: a hand-over is a tenth of what a pod at rest does
             return
         try:
             fresh = await asyncio.to_thread(self._read, config)
@@ -73,9 +78,8 @@ class KeyRingStore:
         self._take(fresh)
 
     def _read(self, config: EncryptionConfig | None) -> KeyRing:
-        if config is None or not config.keys_folder:
-            return KeyRing({})
-        return read_ring(under_prefix(config.keys_folder, self._root_prefix), f"{_FIELD}: {config.keys_folder}")
+        folder = _folder(config)
+        return read_ring(under_prefix(folder, self._root_prefix), f"{_FIELD}: {folder}") if folder else KeyRing({})
 
     def _take(self, fresh: KeyRing) -> None:
         self.fault = ""

@@ -74,8 +74,10 @@ class TlsStore:
 
     async def refresh(self, config: TlsConfig | None) -> None:
         """Look at the files once, and go by this configuration from now on."""
-        # Without TLS there are no files, and a hand-over is a tenth of what a pod at rest does.
-        self._take(config, _Found((), None) if config is None else await asyncio.to_thread(self._attempt, config))
+        if config is None:
+            self.look(None)  # no files, so no thread: a hand-over is a tenth of what a pod at rest does
+            return
+        self._take(config, await asyncio.to_thread(self._attempt, config))
 
     def look(self, config: TlsConfig | None) -> None:
         """The same before the loop runs."""

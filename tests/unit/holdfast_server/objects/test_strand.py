@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -20,6 +20,20 @@ WAIT_SECONDS = 60.0
 def threads() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(4) as pool:
         yield pool
+
+
+async def held_up(strand: Strand, then: Callable[[], None] = lambda: None) -> threading.Event:
+    """A first job is being done; it ends, with what is given, once the event is set."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def first() -> None:
+        begun.set()
+        assert go_on.wait(WAIT_SECONDS)
+        then()
+
+    strand.add(first)
+    await asyncio.to_thread(begun.wait, WAIT_SECONDS)
+    return go_on
 
 
 async def test_jobs_are_done_in_order_and_never_two_at_once(threads: ThreadPoolExecutor) -> None:
@@ -52,15 +66,8 @@ async def test_who_has_nothing_to_do_keeps_no_thread() -> None:
 async def test_who_has_much_to_do_lets_others_have_their_turn() -> None:
     with ThreadPoolExecutor(1) as threads:
         greedy, modest, done = Strand(threads), Strand(threads), list[str]()
-        begun, go_on = threading.Event(), threading.Event()
         last: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def first() -> None:
-            begun.set()
-            assert go_on.wait(WAIT_SECONDS)
-
-        greedy.add(first)
-        await asyncio.to_thread(begun.wait, WAIT_SECONDS)
+        go_on = await held_up(greedy)
         for _ in range(10 * TURN_JOBS):
             greedy.add(lambda: done.append("greedy"))
         greedy.add(lambda: settle(last, None))
@@ -72,15 +79,9 @@ async def test_who_has_much_to_do_lets_others_have_their_turn() -> None:
 
 
 async def test_what_was_added_is_done_though_the_threads_end(threads: ThreadPoolExecutor) -> None:
-    strand, begun, go_on, done = Strand(threads), threading.Event(), threading.Event(), list[int]()
+    strand, done = Strand(threads), list[int]()
     last: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def first() -> None:
-        begun.set()
-        assert go_on.wait(WAIT_SECONDS)
-
-    strand.add(first)
-    await asyncio.to_thread(begun.wait, WAIT_SECONDS)
+    go_on = await held_up(strand)
     for number in range(5 * TURN_JOBS):
         strand.add(lambda number=number: done.append(number))  # type: ignore[misc]
     strand.add(lambda: settle(last, None))
@@ -91,16 +92,9 @@ async def test_what_was_added_is_done_though_the_threads_end(threads: ThreadPool
 
 
 async def test_stopping_waits_for_what_is_being_done_and_drops_the_rest(threads: ThreadPoolExecutor) -> None:
-    strand, begun, go_on, done = Strand(threads), threading.Event(), threading.Event(), list[str]()
-
-    def first() -> None:
-        begun.set()
-        assert go_on.wait(WAIT_SECONDS)
-        done.append("first")
-
-    strand.add(first)
+    strand, done = Strand(threads), list[str]()
+    go_on = await held_up(strand, lambda: done.append("first"))
     strand.add(lambda: done.append("second"))
-    await asyncio.to_thread(begun.wait, WAIT_SECONDS)
     stopping = asyncio.ensure_future(strand.stop())
     await asyncio.sleep(0.01)
     assert not stopping.done()
