@@ -23,27 +23,36 @@ CALL = cast(
 )
 
 
-async def work(seconds: float, error: Exception | None = None) -> Response:
-    await asyncio.sleep(seconds)
+async def work(may_end: asyncio.Event, error: Exception | None = None) -> Response:
+    await may_end.wait()
     if error is not None:
         raise error
     return Response(status=200, body=copy_object_xml("etag", 1000))
 
 
-async def taken(answer: Response) -> bytes:
+async def taken(answer: Response, may_end: asyncio.Event) -> bytes:
+    """The work may end once the declaration and two blanks have come."""
     assert isinstance(answer.body, BodyStream)
-    return b"".join([bytes(piece) async for piece in answer.body.pieces])
+    pieces: list[bytes] = []
+    async for piece in answer.body.pieces:
+        pieces.append(bytes(piece))
+        if len(pieces) == 3:
+            may_end.set()
+    return b"".join(pieces)
 
 
 async def test_what_ends_soon_has_its_own_status() -> None:
-    assert isinstance((await answer_patiently(CALL, work(0), 5)).body, bytes)
+    at_once = asyncio.Event()
+    at_once.set()
+    assert isinstance((await answer_patiently(CALL, work(at_once), 60)).body, bytes)
     with pytest.raises(S3Error):
-        await answer_patiently(CALL, work(0, S3Error("NoSuchKey")), 5)
+        await answer_patiently(CALL, work(at_once, S3Error("NoSuchKey")), 60)
 
 
 @pytest.mark.parametrize(("error", "root"), [(None, "CopyObjectResult"), (Unavailable("x"), "Error")])
 async def test_what_takes_long_is_blanks_and_then_one_whole_document(error: Any, root: str) -> None:
-    body = await taken(await answer_patiently(CALL, work(0.1, error), 0.02))
+    may_end = asyncio.Event()
+    body = await taken(await answer_patiently(CALL, work(may_end, error), 0.02), may_end)
     assert b"  " in body
     assert parse(body, 10_000).name == root
 
