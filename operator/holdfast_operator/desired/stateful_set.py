@@ -132,7 +132,8 @@ def _container(request: RenderRequest, pool: PoolSpec) -> dict[str, Any]:
         },
         "startupProbe": _probe(names.HEALTH_LIVE_PATH, period=2, failures=STARTUP_FAILURES, timeout=2),
         "livenessProbe": _probe(names.HEALTH_LIVE_PATH, period=10, failures=6, timeout=5),
-        "readinessProbe": _probe(names.HEALTH_READY_PATH, period=2, failures=2, timeout=2),
+        # Patient: pods of a busy node miss their probes together, and a Service without endpoints refuses everybody.
+        "readinessProbe": _probe(names.HEALTH_READY_PATH, period=2, failures=3, timeout=5),
     }
     if pool.pods.resources:
         container["resources"] = dict(pool.pods.resources)
