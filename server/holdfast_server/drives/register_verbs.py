@@ -225,8 +225,9 @@ class RegisterVerbs:
         return self.greatest_stamp
 
     def _has_shards(self, data_ids: tuple[bytes, ...]) -> bool:
+        # What is condemned is unlinked wherever it is, so one that was staged anew will not do either.
         return all(
-            self._shards.is_staged(data_id) or (not self._trash.condemned(data_id) and self._shards.is_placed(data_id))
+            not self._trash.condemned(data_id) and (self._shards.is_staged(data_id) or self._shards.is_placed(data_id))
             for data_id in data_ids
         )
 

@@ -6,6 +6,10 @@ therefore only look (a `stat` at most).  A commit *claims* the staged shards its
 is written; from then on `discard` leaves them alone.  They are moved into place afterwards, lazily and
 unsynced: a crash before the move leaves a staged file with a reference row, and start-up moves it.
 
+Locks: a shard's own, then this one's, never the other way round.  A shard that is being removed is GONE and keeps its
+place among the staged until its file has been unlinked: whoever found it there before finds nothing to write to, and
+whoever begins it anew waits, or the unlinking would take away the new file.
+
 A disk that is full spoils the one shard (its file is removed, DriveFull); any other failure to write may have
 lost what the kernel held, and sets the drive aside.
 """
@@ -90,6 +94,8 @@ class ShardFiles:
                 return False
             raise ShardMissing(f"nothing is staged as shard {data_id.hex()}")
         with shard.lock:
+            if shard.stage is Stage.GONE:
+                raise ShardMissing(f"shard {data_id.hex()} was discarded meanwhile")
             if shard.stage is Stage.OPEN:
                 try:
                     shard.write_footer()
@@ -107,13 +113,15 @@ class ShardFiles:
                 shard.stage = Stage.SEALED
 
     def discard(self, data_id: bytes) -> None:
-        with self._lock:
-            shard = self._staged.get(data_id)
-            if shard is None or shard.stage is Stage.CLAIMED:
-                return
-            del self._staged[data_id]
+        shard = self._get(data_id)
+        if shard is None:
+            return
         with shard.lock:
-            shard.remove()
+            with self._lock:
+                if shard.stage in (Stage.CLAIMED, Stage.GONE) or self._staged.get(data_id) is not shard:
+                    return
+                shard.stage = Stage.GONE
+            self._remove(shard)
         self._reads.forget(data_id)
 
     def discard_idle(self) -> None:
@@ -157,8 +165,12 @@ class ShardFiles:
     def unlink(self, data_id: bytes) -> None:
         """Remove a shard no record names any more, wherever it is."""
         with self._lock:
-            self._staged.pop(data_id, None)
-        self._staging_path(data_id).unlink(missing_ok=True)
+            shard = self._staged.get(data_id)
+            if shard is None:
+                self._staging_path(data_id).unlink(missing_ok=True)
+        if shard is not None:
+            with shard.lock:
+                self._remove(shard)
         self._place_of(data_id).unlink(missing_ok=True)
         self._reads.forget(data_id)
 
@@ -226,14 +238,23 @@ class ShardFiles:
             return shard
 
     def _spoilt(self, shard: StagedShard, error: OSError) -> Exception:
-        with self._lock:
-            if self._staged.get(shard.data_id) is shard:
-                del self._staged[shard.data_id]
         try:
-            shard.remove()
+            self._remove(shard)
         except OSError as second:
             log.warning("could not remove %s: %s", shard.path, second)
         return self._translate(error)
+
+    def _remove(self, shard: StagedShard) -> None:
+        """Under its lock.  Raises OSError; then it is gone from here all the same."""
+        try:
+            with self._lock:
+                is_ours = self._staged.get(shard.data_id) is shard
+            if is_ours:
+                shard.remove()
+        finally:
+            with self._lock:
+                if self._staged.get(shard.data_id) is shard:
+                    del self._staged[shard.data_id]
 
     def _translate(self, error: OSError) -> Exception:
         if error.errno in NO_ROOM_ERRORS:

@@ -31,6 +31,8 @@ class Stage(Enum):
     SEALED = 3
     CLAIMED = 4
     """A record names it; it is only waiting to be moved into its place."""
+    GONE = 5
+    """Removed: its descriptor, which may be another file's by now, is not to be used."""
 
 
 class StagedShard:
@@ -50,6 +52,8 @@ class StagedShard:
 
     def has(self, index: int, hashes: Sequence[bytes]) -> bool:
         """Whether these very blocks are there already."""
+        if self.stage is Stage.GONE:
+            return False
         return bool(hashes) and self._hashes[index : index + len(hashes)] == list(hashes)
 
     def append(self, index: int, blocks: Sequence[Block], hashes: Sequence[bytes], last: bool = False) -> None:
@@ -76,7 +80,7 @@ class StagedShard:
             self._complete()
 
     def write_footer(self) -> None:
-        """Make the bytes complete and durable (the name is not yet).  Raises OSError."""
+        """Make the bytes complete and durable (the name is not yet).  OPEN; raises OSError."""
         self._appends.append((), self._ending())
         self._complete()
 
@@ -95,7 +99,8 @@ class StagedShard:
             self._descriptor = -1
 
     def remove(self) -> None:
-        """Close and unlink, whatever state it is in."""
+        """Close and unlink, whatever state it is in; for good."""
+        self.stage = Stage.GONE
         self.close()
         self.path.unlink(missing_ok=True)
 

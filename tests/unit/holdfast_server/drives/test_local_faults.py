@@ -246,3 +246,34 @@ async def test_a_forgotten_staged_shard_is_removed_in_time(open_drive, tmp_path)
     await drive.reap()
     assert list((tmp_path / "staging").iterdir()) == []
     assert await put(drive, 10, data_ids=(DATA_ID,)) is CommitStatus.NO_DATA
+
+
+async def test_a_shard_that_is_being_unlinked_is_named_by_no_record_though_it_is_staged_anew(open_drive, monkeypatch):
+    drive = await open_drive()
+    await stage(drive)
+    assert await put(drive, 10, data_ids=(DATA_ID,)) is CommitStatus.OK
+    assert await put(drive, 20, tombstone=True) is CommitStatus.OK
+    await drive.note(REGISTER, 20, True)
+    drive._clock.advance(100)
+    shards = drive._parts.shards
+    begun, go_on = threading.Event(), threading.Event()
+    real = shards.unlink
+
+    def unlink(data_id):
+        begun.set()
+        assert go_on.wait(30)
+        real(data_id)
+
+    monkeypatch.setattr(shards, "unlink", unlink)
+    reaping = asyncio.ensure_future(drive.reap())
+    assert await asyncio.to_thread(begun.wait, 30)
+    other = Register(SPACE, "another that names it")
+    await stage(drive)
+    request = CommitRequest(other, Held(30, False, b"r", 0, None, (DATA_ID,)), CommitMode.PLAIN)
+    status = (await drive.commit(request)).status
+    go_on.set()
+    await reaping
+    assert status is CommitStatus.NO_DATA
+    await stage(drive)
+    assert (await drive.commit(request)).status is CommitStatus.OK
+    assert await drive.read_blocks(DATA_ID, 0, 3) == (BLOCKS, HASHES)
