@@ -240,7 +240,7 @@ def _range(oldest: int, newest: int) -> str:
 def _expect(payload: memoryview, kind: type[_M]) -> _M:
     try:
         message = _decoder.decode(payload)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise HandshakeError("sent something that is no handshake message") from error
     if isinstance(message, Refusal):
         refused = NotAMember if message.not_a_member else HandshakeError
@@ -253,7 +253,7 @@ def _expect(payload: memoryview, kind: type[_M]) -> _M:
 def _decode_report(body: bytes) -> Report:
     try:
         return _report_decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise HandshakeError("sent a report that cannot be read") from error
 
 

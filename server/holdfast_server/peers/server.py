@@ -128,6 +128,9 @@ class PeerServer:
             log.warning("peer handshake failed", extra={"address": connection.peer_address, "reason": reason})
             connection.abort(reason)
             return
+        except BaseException:
+            connection.abort("the handshake failed")  # or a stranger would be left connected, and counted no more
+            raise
         finally:
             self._strangers -= 1
         session = _Session(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from typing import Any
@@ -14,9 +15,10 @@ import xxhash
 from holdfast_server.drives import names, port
 from holdfast_server.drives.port import DriveState, Register
 from holdfast_server.peers import calls as under_way
-from holdfast_server.peers import channel, link, messages
+from holdfast_server.peers import channel, frames, link, messages
 from holdfast_server.peers.connection import Connection
 from holdfast_server.peers.dispatch import Dispatcher
+from holdfast_server.peers.handshake import Dialler
 from holdfast_server.peers.messages import Verb
 from holdfast_server.peers.port import PeerError
 from holdfast_server.peers.server import MAX_STRANGERS
@@ -443,6 +445,35 @@ async def test_many_silent_strangers_do_not_grow_without_bound(pod: Any) -> None
     assert pod.server._strangers == MAX_STRANGERS
     for writer in writers:
         writer.close()
+
+
+async def test_a_stranger_whose_words_cannot_even_be_read_is_not_left_connected(pod: Any) -> None:
+    """What has no place in a message is read over, as deep as it goes: deeper than Python counts."""
+    hello = Dialler(pod.identity, "main", 1, messages.ConnectionClass.BULK, [b"k"], bytes(32)).hello()
+    assert hello[0] & 0xF0 == 0x90
+    deep = bytes([hello[0] + 1]) + hello[1:] + b"\x91" * 15_000 + b"\xc0"
+    reader, writer = await asyncio.open_connection("127.0.0.1", pod.port)
+    writer.writelines(frames.encode_frame(deep))
+    async with asyncio.timeout(2.0):
+        await reader.read()
+    writer.close()
+    assert pod.server._strangers == 0
+
+
+async def test_a_mistake_of_our_own_in_a_handshake_leaves_no_stranger_connected(
+    pod: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistaken(*arguments: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(pod.server, "_is_member", mistaken)
+    hello = Dialler(pod.identity._replace(ordinal=0), "main", 1, messages.ConnectionClass.BULK, [b"k"], bytes(32))
+    reader, writer = await asyncio.open_connection("127.0.0.1", pod.port)
+    writer.writelines(frames.encode_frame(hello.hello()))
+    async with asyncio.timeout(2.0):
+        with contextlib.suppress(ConnectionResetError):
+            await reader.read()
+    writer.close()
 
 
 async def test_a_pod_tells_its_state_and_is_told_to_scan(pod: Any, connect: Any) -> None:
