@@ -141,7 +141,13 @@ class DiskThreads:
         job = _Job(work, self._loop.create_future(), watched)
         self._add(job)
         assert job.future is not None
-        return await job.future
+        try:
+            return await job.future
+        except asyncio.CancelledError:
+            if job in self._waiting:
+                # Nobody counts what it holds any more, and it takes the place of one that is waited for.
+                self._waiting.remove(job)
+            raise
 
     def post(self, work: Callable[[], object]) -> None:
         """Do it when its turn comes; nobody waits for it and it may be dropped."""

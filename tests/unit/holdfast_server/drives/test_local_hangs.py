@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+import weakref
 
 import pytest
 import xxhash
@@ -187,6 +188,19 @@ async def test_a_drive_that_comes_back_only_to_hang_again_is_not_used(open_drive
     await until(lambda: drive.status().state is DriveState.FULL)
 
 
+async def test_a_drive_that_met_a_full_disk_comes_back_from_a_hang_and_is_read(open_drive, monkeypatch):
+    drive = await open_drive()
+    await commit(drive, "before")
+    drive._parts.commits.no_room = "no space left for the table"
+    hold = Hold(monkeypatch, drive._parts.shards, "read")
+    with pytest.raises(DriveOffline):
+        await drive.read_blocks(DATA_ID, 0, 1)
+    hold.release()
+    await until(lambda: drive.status().state is DriveState.FULL)
+    assert drive.status().full
+    assert (await drive.query(Register(SPACE, "before"), True)).records[0].stamp == 10
+
+
 async def test_a_drive_that_is_slow_to_open_holds_up_nobody(tmp_path, open_drive, monkeypatch):
     await (await open_drive()).close()
     monkeypatch.setattr(local, "OPEN_PATIENCE_SECONDS", 0.05)
@@ -233,4 +247,39 @@ async def test_what_waits_for_threads_is_bounded_and_first_come_first_served(mon
     await asyncio.gather(running, *waiting, return_exceptions=True)
     await threads.drained()
     assert done == [0, 2]
+    threads.shutdown()
+
+
+async def test_what_was_to_be_done_for_somebody_who_has_left_is_let_go_of_at_once(monkeypatch):
+    monkeypatch.setattr(disk_threads, "MAX_WAITING_JOBS", 3)
+    threads = DiskThreads("test", 1, Watch(), asyncio.get_running_loop())
+    release = threading.Event()
+    running = asyncio.create_task(threads.run(lambda: release.wait(20)))
+    await asyncio.sleep(0)
+
+    class Blocks:
+        pass
+
+    def work(blocks):
+        return lambda: blocks
+
+    left, kept = [], []
+    for _ in range(3):
+        blocks = Blocks()
+        kept.append(weakref.ref(blocks))
+        left.append(asyncio.create_task(threads.run(work(blocks))))
+        del blocks
+    await asyncio.sleep(0)
+    for task in left:
+        task.cancel()
+    await asyncio.wait(left)
+    left.clear()
+    del task
+    assert [ref() for ref in kept] == [None] * 3
+    behind = [asyncio.create_task(threads.run(lambda: "done")) for _ in range(3)]
+    await asyncio.sleep(0)
+    release.set()
+    assert await asyncio.gather(*behind) == ["done"] * 3
+    await running
+    await threads.drained()
     threads.shutdown()
