@@ -21,6 +21,8 @@ from holdfast_server.sealing.envelope import Seal
 
 THREADED_DECODE_SIZE_BYTES = 16 * 1024
 """Signed chunks are hashed while they are decoded; pieces from this size on are worth a thread."""
+MAX_VIEWS = 16
+"""Of one piece of the wire; where small chunks make more of them, they are copied: each view takes more than that."""
 
 
 class WireBody:
@@ -68,6 +70,8 @@ class WireBody:
                 views = await asyncio.to_thread(self._payload.decode, piece)
             else:
                 views = self._payload.decode(piece)
+            if len(views) > MAX_VIEWS:
+                views = [memoryview(b"".join(views))]
             for view in views:
                 yield view
         await self._lease.renew()

@@ -20,6 +20,9 @@ from typing import Protocol
 from holdfast_server.erasure.codec import Codec, Layout
 from holdfast_server.objects.port import Body, Filler
 
+JOINED_BELOW_BYTES = 4 << 10
+"""Smaller pieces are joined: a view of two bytes takes a hundred times as much, and what it is a view of stays."""
+
 
 @dataclass(slots=True)
 class Batch:
@@ -179,6 +182,7 @@ class _InPieces:
 
     async def _chunks_of_next(self) -> list[bytes | memoryview]:
         taken: list[bytes | memoryview] = []
+        small: bytearray | None = None
         room = self._size_bytes
         while room and not self.ended:
             view = self._rest
@@ -189,7 +193,14 @@ class _InPieces:
                 except StopAsyncIteration:
                     self.ended = True
                     break
-            taken.append(view[:room])
+            piece = view[:room]
+            if len(piece) >= JOINED_BELOW_BYTES:
+                taken.append(piece)
+                small = None
+            elif small is not None:
+                small += piece
+            else:
+                taken.append(small := bytearray(piece))
             if len(view) > room:
                 self._rest = view[room:]
             room -= min(room, len(view))

@@ -25,6 +25,8 @@ from holdfast_server.s3.errors import S3Error
 
 HIGH_BYTES = 128 << 10
 """Come and not taken: no more is read then, beyond the one read that brought so much."""
+JOINED_BELOW_BYTES = 4 << 10
+"""What came in smaller pieces is kept as one: each takes far more than the bytes in it."""
 DRAINED_SIZE_BYTES = 64 << 10
 """A rest of a body up to this size is read so that the connection can be kept."""
 DRAIN_SECONDS = 0.5
@@ -147,7 +149,11 @@ class HttpBody:
 
     def _keep(self, piece: bytes) -> None:
         if piece:
-            self._ready.append(piece)
+            ready = self._ready
+            if ready and len(piece) < JOINED_BELOW_BYTES and len(ready[-1]) < JOINED_BELOW_BYTES:
+                ready[-1] += piece
+            else:
+                ready.append(piece)
             self._ready_bytes += len(piece)
 
     def broken(self) -> None:

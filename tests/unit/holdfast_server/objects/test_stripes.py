@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from holdfast_server.erasure.codec import Layout, codec
 from holdfast_server.objects.stripes import Batch, stripes_of
@@ -93,3 +94,27 @@ async def test_no_more_are_received_than_there_is_room_for() -> None:
     assert rest.sizes == [STRIPE_BYTES] * 4 + [1]
     assert stripes.ended
     assert data_of(first) + data_of(rest) == came.data == DATA
+
+
+class CutBody(BytesBody):
+    """In views of two bytes each, as many small chunks on the wire make them."""
+
+    async def chunks(self) -> AsyncIterator[bytes | memoryview]:
+        for at in range(0, len(self._data), 2):
+            yield memoryview(self._data)[at : at + 2]
+
+
+async def test_what_comes_in_tiny_pieces_takes_no_more_memory_than_it_has() -> None:
+    data = random.Random(4).randbytes((1 << 16) + 7)
+    stripes = stripes_of(CutBody(data), codec(2, 2), 1 << 16, None)
+    tracemalloc.start()
+    try:
+        batch = await stripes.take(1, Room(1 << 21), Arrivals())
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert batch.sizes == [1 << 16]
+    assert b"".join(batch.pieces[0]) == data[: 1 << 16]
+    assert held_bytes < 2 << 16
+    rest = await stripes.take(1, Room(1 << 21), Arrivals())
+    assert b"".join(rest.pieces[0]) == data[1 << 16 :]

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import tracemalloc
 
 import pytest
 
@@ -140,3 +141,17 @@ def test_small_documents_are_verified_at_once():
         verify_small_body({}, UNSIGNED, b"<a/>" * 100, 100)
     headers = {"x-amz-decoded-content-length": "4"}
     assert verify_small_body(headers, SigningContext(TRAILER_MODE), b"4\r\n<a/>\r\n0\r\n\r\n", 9) == b"<a/>"
+
+
+def test_a_small_document_in_tiny_chunks_takes_no_more_memory_than_it_has():
+    document = b"ab" * 30_000
+    wire = b"2\r\nab\r\n" * 30_000 + b"0\r\n\r\n"
+    headers = {"x-amz-decoded-content-length": str(len(document))}
+    tracemalloc.start()
+    try:
+        decoded = verify_small_body(headers, SigningContext(TRAILER_MODE), wire, len(document))
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert decoded == document
+    assert most_bytes < 3 << 20

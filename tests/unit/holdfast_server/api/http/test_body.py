@@ -124,3 +124,16 @@ async def test_who_wanted_it_is_let_go_of(fails: bool) -> None:
     del filling
     await asyncio.sleep(0)
     assert (failed, whose()) == (fails, None)
+
+
+async def test_small_pieces_that_nobody_has_taken_yet_are_kept_as_one() -> None:
+    head = HeadReader(1 << 13, 64).read(b"PUT /b/k HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+    body = HttpBody(Wire([]), head, Overdue(asyncio.get_running_loop(), 60.0, HttpBody.stalled))
+    payload = b"ab" * 5000
+    wire = b"2\r\nab\r\n" * 5000 + b"0\r\n\r\n"
+    for at in range(0, len(wire), 3000):
+        assert body.arrived(wire[at : at + 3000]) == b""
+    pieces = [piece async for piece in body.pieces()]
+    assert b"".join(pieces) == payload
+    assert len(pieces) <= 3
+    assert body.received_bytes == len(payload)
