@@ -182,7 +182,7 @@ class _InPieces:
 
     async def _chunks_of_next(self) -> list[bytes | memoryview]:
         taken: list[bytes | memoryview] = []
-        small: bytearray | None = None
+        small = bytearray()
         room = self._size_bytes
         while room and not self.ended:
             view = self._rest
@@ -194,16 +194,18 @@ class _InPieces:
                     self.ended = True
                     break
             piece = view[:room]
-            if len(piece) >= JOINED_BELOW_BYTES:
-                taken.append(piece)
-                small = None
-            elif small is not None:
+            if len(piece) < JOINED_BELOW_BYTES:
                 small += piece
             else:
-                taken.append(small := bytearray(piece))
+                if small:
+                    taken.append(memoryview(small))
+                    small = bytearray()
+                taken.append(piece)
             if len(view) > room:
                 self._rest = view[room:]
             room -= min(room, len(view))
+        if small:
+            taken.append(memoryview(small))
         if not room and self._rest is None and not self.ended:
             await self._look_ahead()
         return taken
