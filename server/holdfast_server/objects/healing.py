@@ -257,8 +257,8 @@ class Healer:
         if mode is CommitMode.HEAL:
             overtaken = {p: targets[p] for p, reply in answers.items() if reply.status is CommitStatus.REFUSED}
             answers.update(await self._heal_again(erasure_set, register, stamp, made, overtaken))
-        # Overwritten meanwhile, or not brought whole: nobody will name these shards.
-        await job.discard({p: targets[p] for p in without if p not in refilled or _refused(answers.get(p))})
+        # Overwritten meanwhile: nobody will name these shards.
+        await job.discard({p: targets[p] for p in refilled if _refused(answers.get(p))})
         return {p for p, reply in answers.items() if reply.status is CommitStatus.OK}
 
     async def _heal_again(
@@ -389,15 +389,21 @@ class _CopyJob:
         }
 
     async def bring_shards(self, targets: Mapping[int, Drive], replace: bool = False) -> set[int]:
-        """Stage and seal every extent on the targets that lack it; returns those that now have all."""
+        """Stage and seal every extent on the targets that lack it; returns those that now have all.  Nothing stays
+        staged on others, whatever it raises."""
         good = set(targets)
-        for extent in self.record.extents:
-            if not extent.data_id:
-                continue
-            lacking = {p: targets[p] for p in good}
-            if not replace:
-                lacking = {p: drive for p, drive in lacking.items() if not await _has(drive, extent)}
-            good -= await self._bring_extent(extent, lacking)
+        try:
+            for extent in self.record.extents:
+                if not extent.data_id:
+                    continue
+                lacking = {p: targets[p] for p in good}
+                if not replace:
+                    lacking = {p: drive for p, drive in lacking.items() if not await _has(drive, extent)}
+                good -= await self._bring_extent(extent, lacking)
+        except Exception:
+            await self.discard(targets)
+            raise
+        await self.discard({p: drive for p, drive in targets.items() if p not in good})
         return good
 
     async def discard(self, targets: Mapping[int, Drive]) -> None:

@@ -469,3 +469,19 @@ async def test_a_repair_overtaken_by_a_write_leaves_no_shards(cluster: MemoryClu
     assert await cluster.get("k") == SMALL
     await cluster.settle()
     assert cluster.unnamed_shards() == set()
+
+
+async def test_a_repair_that_fails_midway_leaves_nothing_staged(cluster: MemoryCluster) -> None:
+    data = random.Random(2).randbytes(6 * STRIPE_SIZE_BYTES)
+    with cluster.away(3):
+        await cluster.put("k", data)
+        await cluster.settle()
+    rot(cluster, 0, 1, block=5)  # what comes before can be rebuilt
+    assert not await cluster.heal("k")
+    await cluster.settle()
+    assert cluster.drives[3].shard_ids() == set()
+    with cluster.away(2):  # nobody knows whether it has stripe 5
+        with pytest.raises(Unavailable):
+            await cluster.heal("k")
+        await cluster.settle()
+    assert cluster.drives[3].shard_ids() == set()
