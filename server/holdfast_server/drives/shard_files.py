@@ -127,8 +127,10 @@ class ShardFiles:
     def discard_idle(self) -> None:
         limit = self._clock.monotonic_seconds() - STAGING_LIFETIME_SECONDS
         with self._lock:
-            idle = [shard.data_id for shard in self._staged.values() if shard.touched_seconds < limit]
-        for data_id in idle:
+            idle = {shard.data_id: shard.stage for shard in self._staged.values() if shard.touched_seconds < limit}
+        # What was to move them was dropped while the drive hung, or failed.
+        self.place([data_id for data_id, stage in idle.items() if stage is Stage.CLAIMED])
+        for data_id in (data_id for data_id, stage in idle.items() if stage is not Stage.CLAIMED):
             log.warning("removing shard %s, staged and forgotten", data_id.hex())
             self.discard(data_id)
 

@@ -13,7 +13,7 @@ import xxhash
 
 from holdfast_server.drives.faults import Fault
 from holdfast_server.drives.port import DriveError, ShardMissing
-from holdfast_server.drives.shard_files import ShardFiles, make_folders
+from holdfast_server.drives.shard_files import STAGING_LIFETIME_SECONDS, ShardFiles, make_folders
 from holdfast_server.drives.space import Space
 from holdfast_server.drives.staged_shard import StagedShard
 from holdfast_server.testing.manual_clock import ManualClock
@@ -116,3 +116,19 @@ def test_what_is_begun_anew_outlives_the_removal_of_what_was_there(
     files.claim((DATA_ID,))
     files.place((DATA_ID,))
     assert files.read(DATA_ID, 0, 1) == ([BLOCK], [HASH])
+
+
+def test_what_a_record_names_and_was_never_moved_is_moved_in_time_and_not_told_of_as_forgotten(
+    files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    files.stage(DATA_ID, 0, [BLOCK], [HASH], True)
+    files.seal_bytes(DATA_ID)
+    files.finish_seal(DATA_ID)
+    files.claim((DATA_ID,))
+    files.discard_idle()
+    assert not files.is_placed(DATA_ID)
+    files._clock.advance(STAGING_LIFETIME_SECONDS + 1)  # type: ignore[attr-defined]
+    files.discard_idle()
+    assert files.is_placed(DATA_ID)
+    assert files.read(DATA_ID, 0, 1) == ([BLOCK], [HASH])
+    assert "forgotten" not in caplog.text
