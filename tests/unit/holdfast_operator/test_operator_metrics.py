@@ -27,6 +27,7 @@ def value(metrics: OperatorMetrics, sample: str, **labels: str) -> float | None:
     return found[0] if found else None
 
 
+@pytest.mark.virtual_time
 async def test_passes_are_counted_by_what_became_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(controller_module, "FIRST_RETRY_SECONDS", 0.01)
     monkeypatch.setattr(controller_module, "PASS_TIMEOUT_SECONDS", 0.02)
@@ -62,6 +63,7 @@ async def test_passes_are_counted_by_what_became_of_them(monkeypatch: pytest.Mon
     assert value(metrics, "holdfast_operator_queue_length") == 0
 
 
+@pytest.mark.virtual_time
 async def test_a_listing_that_fails_is_counted() -> None:
     kube, metrics = MemoryKubeClient(), OperatorMetrics("1")
     kube.fail_on = lambda verb, kind, name: KubeUnavailable("down") if verb == "list" else None

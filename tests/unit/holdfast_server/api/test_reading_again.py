@@ -12,12 +12,14 @@ import pytest
 from holdfast_server.api.admission import Ticket
 from holdfast_server.api.bucket_record import decode
 from holdfast_server.api.dispatch import Dispatcher
-from holdfast_server.clock.system import SystemClock
 from holdfast_server.objects.record import STRIPE_SIZE_BYTES
 from holdfast_server.s3.request import BodyStream, Request, Response
 from holdfast_server.s3.signing import KeyPair, sign_headers
 from holdfast_server.testing.memory_cluster import BytesBody, MemoryCluster
 from holdfast_server.testing.memory_services import ROOT_PASSWORD, ROOT_USER, memory_services
+from holdfast_server.testing.virtual_time import VirtualClock
+
+pytestmark = pytest.mark.virtual_time
 
 OLD = random.Random(1).randbytes(STRIPE_SIZE_BYTES + 5)
 NEW = random.Random(2).randbytes(2 * STRIPE_SIZE_BYTES + 9)
@@ -36,7 +38,7 @@ class Store:
     """The API over four memory drives that take superseded shards back at once."""
 
     def __init__(self) -> None:
-        self.clock = SystemClock()
+        self.clock = VirtualClock()
         self.cluster = MemoryCluster(self.clock)
         for drive in self.cluster.drives:
             drive._reclaim_delay_seconds = 0.0

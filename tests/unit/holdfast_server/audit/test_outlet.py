@@ -11,6 +11,8 @@ import pytest
 from holdfast_server.audit import outlet as outlet_module
 from holdfast_server.audit.outlet import LINE_OVERHEAD_BYTES, DeliveryError, Outlet, OutletCounts
 
+pytestmark = pytest.mark.virtual_time
+
 
 class Kept:
     """A sink in memory that can refuse or hang."""

@@ -9,6 +9,8 @@ import pytest
 from holdfast_server.memory import budget as budget_module
 from holdfast_server.memory.budget import Budget, Overloaded
 
+pytestmark = pytest.mark.virtual_time
+
 
 async def test_what_is_held_comes_back_whatever_happens() -> None:
     budget = Budget("bytes", 10, wait_seconds=5, most_waiting=9)
