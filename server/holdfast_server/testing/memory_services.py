@@ -37,7 +37,7 @@ from holdfast_server.transport.listener import Admission
 ROOT_USER = "holdfast-root"
 ROOT_PASSWORD = "holdfast-root-password"
 PEER_KEY = b"a peer key for tests, of any length"
-START_TIMEOUT_SECONDS = 10
+START_TIMEOUT_SECONDS = 60
 
 
 async def announce_nowhere(topic: str, changed: Sequence[str]) -> None:
@@ -121,9 +121,11 @@ def served(
     view: TenantView | None = None,
     decide: Decide = nothing_stuck,
     tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
+    grace_seconds: float = 2.0,
 ) -> Iterator[Endpoint]:
     """Serve from a thread with its own loop (uvloop, as pods do), so that blocking clients can be used.  `tls`: the
-    server's context and the clients', for a port that takes TLS, too."""
+    server's context and the clients', for a port that takes TLS, too.  `grace_seconds`: what requests under way get at
+    the end."""
     admission = Admission() if tls is None else Admission(tls=lambda: tls[0])
     ready = threading.Event()
     bound: list[int] = []
@@ -138,7 +140,7 @@ def served(
         bound.append(front_end.port)
         ready.set()
         await stop.wait()
-        await front_end.close(grace_seconds=2)
+        await front_end.close(grace_seconds)
 
     thread = threading.Thread(target=lambda: uvloop.run(serve()), name="served API")
     thread.start()

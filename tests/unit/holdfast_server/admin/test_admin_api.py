@@ -41,7 +41,7 @@ def ask(endpoint: Endpoint, pair: KeyPair | None, method: str, path: str, value:
     headers = {"host": f"{endpoint.host}:{endpoint.port}", "content-length": str(len(body))}
     if pair is not None:
         headers = sign_headers(pair, method, raw_path, "", headers, int(time.time() * 1000))
-    connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=10)
+    connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=60)
     connection.request(method, raw_path, body, headers)
     response = connection.getresponse()
     text = response.read()

@@ -1,11 +1,15 @@
-"""A served API with short patience, and a client that says exactly what a test wants on the wire."""
+"""A served API, and a client that says exactly what a test wants on the wire.
+
+The API is as patient as it is by default: a busy machine may keep a client, or the API itself, from going on for a
+while.  Tests of its impatience serve one of their own.
+"""
 
 from __future__ import annotations
 
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -16,14 +20,14 @@ from holdfast_operator.tls.values import SubjectNames
 from holdfast_server.api import bucket_record
 from holdfast_server.api.admission import Ticket
 from holdfast_server.api.dispatch import Dispatcher
-from holdfast_server.api.services import IncomingBody, Limits
+from holdfast_server.api.services import IncomingBody
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.s3.request import Request, Response
 from holdfast_server.s3.signing import KeyPair, sign_headers
 from holdfast_server.testing.memory_services import ROOT_PASSWORD, ROOT_USER, Endpoint, memory_services, served
 from holdfast_server.transport.tls import client_facing_context
 
-IDLE_SECONDS = 0.5
+WAIT_SECONDS = 60.0
 
 
 class SkippingClock(SystemClock):
@@ -104,7 +108,7 @@ class Wire:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.socket = socket.create_connection((endpoint.host, endpoint.port), timeout=10)
+        self.socket = socket.create_connection((endpoint.host, endpoint.port), timeout=WAIT_SECONDS)
         if endpoint.trust is not None:
             self.socket = endpoint.trust.wrap_socket(self.socket, server_hostname=endpoint.host)
         self.reader = self.socket.makefile("rb")
@@ -136,7 +140,7 @@ class Wire:
         socket.socket.shutdown(self.socket, socket.SHUT_WR)
 
     def closed(self) -> bool:
-        """Whether the server ends the connection (waits for it, at most ten seconds)."""
+        """Whether the server ends the connection (waits for it)."""
         try:
             return self.reader.read(1) == b""
         except ConnectionResetError:
@@ -174,7 +178,7 @@ class Wire:
 
 @pytest.fixture(scope="module")
 def services():
-    return memory_services(limits=Limits(read_idle_seconds=IDLE_SECONDS, write_idle_seconds=IDLE_SECONDS))
+    return memory_services()
 
 
 @pytest.fixture(scope="session")
@@ -206,6 +210,19 @@ def wire(endpoint: Endpoint) -> Iterator[Wire]:
 @pytest.fixture
 def connect(endpoint: Endpoint):
     return lambda: Wire(endpoint)
+
+
+@pytest.fixture(scope="session")
+def until():
+    """Waits for what comes about in the server's thread."""
+
+    def wait(condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, "it does not come to that"
+            time.sleep(0.005)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

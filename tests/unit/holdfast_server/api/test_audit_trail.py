@@ -15,6 +15,7 @@ from botocore.config import Config
 from holdfast_server.audit.log import AuditLog
 from holdfast_server.testing.memory_services import ROOT_PASSWORD, ROOT_USER, Endpoint, memory_services, served
 
+WAIT_SECONDS = 60.0
 SSE_KEY = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I="
 
 
@@ -31,7 +32,7 @@ class KeptLines(AuditLog):
 
     def wait_for(self, count: int) -> list[dict[str, Any]]:
         """A line is made when its answer has been sent: the client may be a moment ahead."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + WAIT_SECONDS
         while len(self.raw) < count and time.monotonic() < deadline:
             time.sleep(0.005)
         lines = [json.loads(line) for line in self.raw]

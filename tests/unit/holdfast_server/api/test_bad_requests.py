@@ -4,6 +4,7 @@ pod alive."""
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import time
 from collections.abc import Iterator
@@ -12,19 +13,27 @@ import pytest
 
 from holdfast_server.api.services import Limits
 from holdfast_server.s3.canonical import UNSIGNED_PAYLOAD
-from holdfast_server.testing.memory_services import Endpoint, memory_services, served
+from holdfast_server.testing.memory_services import Endpoint, served
 
 IDLE_SECONDS = 0.5
 PUT = ("PUT", "/bucket/key")
 
 
 @pytest.fixture(scope="module", params=["plain", "TLS"])
-def endpoint(make_wire, tls_contexts, request: pytest.FixtureRequest) -> Iterator[Endpoint]:
-    services = memory_services(limits=Limits(read_idle_seconds=IDLE_SECONDS, write_idle_seconds=IDLE_SECONDS))
+def endpoint(services, make_wire, tls_contexts, request: pytest.FixtureRequest) -> Iterator[Endpoint]:
+    """Patient, as it is by default; see `impatient`."""
     with served(services, tls=tls_contexts if request.param == "TLS" else None) as endpoint:
         with make_wire(endpoint) as wire:
             assert wire.ask("PUT", "/bucket").status == 200
         yield endpoint
+
+
+@pytest.fixture
+def impatient(services, endpoint: Endpoint, tls_contexts) -> Iterator[Endpoint]:
+    """Another server of the same objects."""
+    limits = Limits(read_idle_seconds=IDLE_SECONDS, write_idle_seconds=IDLE_SECONDS)
+    with served(dataclasses.replace(services, limits=limits), tls=tls_contexts if endpoint.trust else None) as found:
+        yield found
 
 
 @pytest.fixture(autouse=True)
@@ -126,10 +135,10 @@ def test_a_client_that_vanishes_leaves_nothing(connect) -> None:
         wire.send(wire.head(*PUT, {"content-length": "1000000"}) + bytes(400_000))
 
 
-def test_a_client_that_takes_nothing_is_cut_off(connect) -> None:
+def test_a_client_that_takes_nothing_is_cut_off(connect, impatient: Endpoint, make_wire) -> None:
     size = 32 << 20
-    with connect() as wire, connect() as other:
-        assert wire.ask("PUT", "/bucket/large", bytes(size)).status == 200
+    with make_wire(impatient) as wire, connect() as other:
+        assert other.ask("PUT", "/bucket/large", bytes(size)).status == 200
         wire.send(wire.head("GET", "/bucket/large"))
         assert b" 200 " in wire.reader.readline()
         while in_flight(other):
@@ -149,9 +158,10 @@ def in_flight(wire) -> bool:
     return b"\nholdfast_s3_requests_in_flight 0.0\n" not in wire.read().body
 
 
-def test_a_client_that_stalls_is_told_and_cut(wire) -> None:
-    wire.send(wire.head(*PUT, {"content-length": "1000"}) + bytes(400))
-    answer = wire.read()
+def test_a_client_that_stalls_is_told_and_cut(impatient: Endpoint, make_wire) -> None:
+    with make_wire(impatient) as wire:
+        wire.send(wire.head(*PUT, {"content-length": "1000"}) + bytes(400))
+        answer = wire.read()
     assert (answer.status, answer.code) == (400, "RequestTimeout")
     assert answer.headers["connection"] == "close"
 

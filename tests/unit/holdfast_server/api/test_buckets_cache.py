@@ -14,6 +14,7 @@ from holdfast_server.clock.system import SystemClock
 from holdfast_server.objects.port import Unavailable
 from holdfast_server.testing.memory_objects import MemoryObjects
 
+WAIT_SECONDS = 60.0
 BUCKET = BucketRecord(id=b"0" * 16, name="b", owner="root", region="us-east-1", created_ms=1)
 
 
@@ -98,7 +99,7 @@ async def test_a_fence_waits_for_writes_that_are_confirmed(fixture: Fixture) -> 
         fence = asyncio.create_task(fixture.cache.fence(BUCKET.id))
         await asyncio.sleep(0.01)
         assert not fence.done()
-    await asyncio.wait_for(fence, 1)
+    await asyncio.wait_for(fence, WAIT_SECONDS)
 
 
 async def test_a_read_that_a_fence_overtook_confirms_nothing(fixture: Fixture) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from holdfast_server.audit import webhook_sink
+from holdfast_server.audit import outlet, webhook_sink
 from holdfast_server.audit.file_sink import FileSink
 from holdfast_server.audit.log import AuditLog, sink_maker
 from holdfast_server.audit.outlet import DeliveryError
@@ -190,7 +190,8 @@ async def test_a_webhook_that_hangs_or_is_away_fails_in_time(monkeypatch: pytest
     await sink.close()
 
 
-async def test_a_log_follows_its_configuration(tmp_path: Path) -> None:
+async def test_a_log_follows_its_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlet, "FLUSH_SECONDS", 60.0)  # how long is another test's: here all must get away
     endpoint = Endpoint()
     log = AuditLog(sink_maker(lambda path: tmp_path / path.lstrip("/")))
     work = asyncio.create_task(log.run())
