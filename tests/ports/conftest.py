@@ -134,7 +134,7 @@ class RemoteBench:
         await self._reported()
 
     async def _reported(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while self.drive.status() != self._local.drive.status():
                 await asyncio.sleep(0.005)
 

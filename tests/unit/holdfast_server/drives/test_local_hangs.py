@@ -7,6 +7,7 @@ import os
 import threading
 import time
 import weakref
+from typing import ClassVar
 
 import pytest
 import xxhash
@@ -34,8 +35,13 @@ HASH = xxhash.xxh3_128_digest(BLOCK)
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
+    """Of what is held up, and of nothing else: a busy disk takes as long for an fsync."""
     monkeypatch.setattr(local, "HANG_SECONDS", 0.3)
     monkeypatch.setattr(local, "WATCH_INTERVAL_SECONDS", 0.02)
+    longest = Watch.longest
+    monkeypatch.setattr(Watch, "longest", lambda watch: longest(watch) if Hold.in_force else (0.0, ""))
+    yield
+    Hold.in_force.clear()
 
 
 def commit(drive, key: str, stamp: int = 10):
@@ -43,27 +49,43 @@ def commit(drive, key: str, stamp: int = 10):
 
 
 async def until(condition) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 
 
+async def is_offline_at_once(call) -> None:
+    """Without waiting for anything, be it a disk or a deadline."""
+    task = asyncio.ensure_future(call)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert task.done()
+    with pytest.raises(DriveOffline):
+        await task
+
+
 class Hold:
     """Holds up a method until it is released."""
+
+    in_force: ClassVar[set] = set()
+    """Those that hold something up."""
 
     def __init__(self, monkeypatch, target, name: str) -> None:
         self.begun, self._release = threading.Event(), threading.Event()
         real = getattr(target, name)
 
         def held(*arguments):
+            self.in_force.add(self)
             self.begun.set()
-            assert self._release.wait(30)
+            assert self._release.wait(100)
+            self.in_force.discard(self)
             return real(*arguments)
 
         monkeypatch.setattr(target, name, held)
 
     def release(self) -> None:
         self._release.set()
+        self.in_force.discard(self)
 
 
 async def test_a_hung_fsync_lets_everybody_go_and_the_drive_comes_back(open_drive, monkeypatch):
@@ -72,13 +94,11 @@ async def test_a_hung_fsync_lets_everybody_go_and_the_drive_comes_back(open_driv
     hold = Hold(monkeypatch, drive._parts.engine, "flush")
     try:
         first = asyncio.ensure_future(commit(drive, "first"))
-        await asyncio.to_thread(hold.begun.wait, 20)
+        await asyncio.to_thread(hold.begun.wait, 60)
         behind = [asyncio.ensure_future(commit(drive, f"behind{number}")) for number in range(20)]
-        began = time.monotonic()
         for task in (first, *behind):
             with pytest.raises(DriveOffline, match="does not answer since"):
                 await task
-        assert time.monotonic() - began < 5
         status = drive.status()
         assert status.state is DriveState.OFFLINE
         assert "a batch of commits has been under way" in status.message
@@ -88,10 +108,7 @@ async def test_a_hung_fsync_lets_everybody_go_and_the_drive_comes_back(open_driv
             drive.query(Register(SPACE, "before"), True),
             drive.scan(ScanRequest(SPACE)),
         ):
-            began = time.monotonic()
-            with pytest.raises(DriveOffline):
-                await call
-            assert time.monotonic() - began < 0.2
+            await is_offline_at_once(call)
         assert drive._parts.commits._queue.qsize() == 0
     finally:
         hold.release()
@@ -177,7 +194,7 @@ async def test_a_drive_that_comes_back_only_to_hang_again_is_not_used(open_drive
         await first
     again = Hold(monkeypatch, drive._parts.engine, "flush")
     hold.release()
-    await asyncio.to_thread(again.begun.wait, 20)
+    await asyncio.to_thread(again.begun.wait, 60)
     deadline = time.monotonic() + 1.0
     while time.monotonic() < deadline:
         assert drive.status().state is DriveState.OFFLINE
@@ -221,7 +238,7 @@ async def test_closing_a_hung_drive_ends_with_the_hang(open_drive, monkeypatch):
     drive = await open_drive()
     hold = Hold(monkeypatch, drive._parts.engine, "flush")
     first = asyncio.ensure_future(commit(drive, "first"))
-    await asyncio.to_thread(hold.begun.wait, 20)
+    await asyncio.to_thread(hold.begun.wait, 60)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
             await drive.close()

@@ -106,20 +106,19 @@ def measure(library: Path, folder: Path) -> Measured:
         env={**os.environ, "LD_PRELOAD": str(library), "STALL_FOLDER": str(folder / "stalls")},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr
     rows = (line.split() for line in result.stdout.splitlines())
     return {what: (float(gap), float(took)) for what, gap, took in rows}
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler for the library that stalls")
 def test_the_loop_stays_live_while_sync_and_reads_stall(tmp_path: Path) -> None:
     """A busy machine may keep the loop waiting once or twice; code that holds the GIL does so each time."""
     (tmp_path / "shim.c").write_text(SHIM)
     library = tmp_path / "shim.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "shim.c", "-ldl"], check=True, timeout=60)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "shim.c", "-ldl"], check=True, timeout=300)
     best: dict[str, float] = {}
     for attempt in range(ATTEMPTS):
         measured = measure(library, tmp_path / str(attempt))

@@ -1,4 +1,7 @@
-"""Two pods in one process, talking over real loopback sockets, with drives that do as the test says."""
+"""Two pods in one process, talking over real loopback sockets, with drives that do as the test says.
+
+A busy machine may let nobody answer for seconds: all deadlines are far off but those that a test sets.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import pytest
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.contract.admin import PodState
 from holdfast_server.drives.port import DriveState, DriveStatus
+from holdfast_server.peers import channel, messages, server
 from holdfast_server.peers.channel import DialSettings, Target
 from holdfast_server.peers.dispatch import Dispatcher, PeerServices
 from holdfast_server.peers.handshake import PodIdentity
@@ -22,6 +26,7 @@ from holdfast_server.peers.remote import RemotePeer
 from holdfast_server.peers.server import PeerServer
 
 KEY = b"the tenant's peer key"
+PATIENT_SECONDS = 90.0
 ME = PodIdentity("tenant-1", "main", 1, "pod-1")
 REPORT = Report(1, (DriveStatus(DriveState.FULL, b"d" * 16, 7),), features=FEATURES)
 
@@ -114,6 +119,14 @@ class Pod:
         await self.server.close()
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (channel, server):
+        monkeypatch.setattr(module, "HANDSHAKE_TIMEOUT_SECONDS", PATIENT_SECONDS)
+    for verb, spec in messages.VERBS.items():
+        monkeypatch.setitem(messages.VERBS, verb, spec._replace(timeout_seconds=PATIENT_SECONDS))
+
+
 @pytest.fixture
 async def pod() -> AsyncIterator[Pod]:
     pod = Pod()
@@ -147,7 +160,7 @@ async def connect(pod: Pod) -> AsyncIterator[Connect]:
     resolver.close()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)

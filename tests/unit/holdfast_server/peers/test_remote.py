@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from typing import Any
 
 import msgspec
@@ -19,10 +18,12 @@ from holdfast_server.peers import channel, frames, link, messages
 from holdfast_server.peers.connection import Connection
 from holdfast_server.peers.dispatch import Dispatcher
 from holdfast_server.peers.handshake import Dialler
-from holdfast_server.peers.messages import Verb
+from holdfast_server.peers.messages import ConnectionClass, Verb
 from holdfast_server.peers.port import PeerError
 from holdfast_server.peers.server import MAX_STRANGERS
 
+PATIENT_SECONDS = 90.0
+"""Of calls: `conftest`."""
 REGISTER = Register(b"o" + b"b" * 16, "some/key", b"")
 HELD = port.Held(5, False, b"record", 2, b"inline", (b"i" * 16,))
 
@@ -173,22 +174,24 @@ async def test_big_payloads_both_ways_while_small_calls_go_on(pod: Any, connect:
     pod.drive.answers["read_blocks"] = lambda *_: _value(([block] * 8, [digest] * 8))
     pod.drive.answers["query"] = port.QueryReply((), 0, 0, 0, False)
 
-    async def quick() -> float:
-        worst = 0.0
+    async def quick() -> None:
         for _ in range(50):
-            began = time.perf_counter()
             await drive.query(REGISTER, False)
-            worst = max(worst, time.perf_counter() - began)
-        return worst
 
-    results = await asyncio.gather(
-        drive.read_blocks(b"i" * 16, 0, 16), drive.stage(b"i" * 16, 0, [block] * 20, [b"h" * 16] * 20), quick()
+    (stuck,) = (one.connection for one in pod.server._sessions if one.connection_class is ConnectionClass.BULK)
+    stuck.pause_reading()
+    big = (
+        asyncio.ensure_future(drive.read_blocks(b"i" * 16, 0, 16)),
+        asyncio.ensure_future(drive.stage(b"i" * 16, 0, [block] * 20, [b"h" * 16] * 20)),
     )
+    await quick()
+    assert not any(call.done() for call in big)
+    stuck.resume_reading()
+    results = await asyncio.gather(*big, quick())
     assert results[0] == ([block] * 16, [digest] * 16)
     staged = [arguments for verb, arguments in pod.drive.calls if verb == "stage"]
     assert [index for _, index, _, _, _ in staged] == [0, 5, 10, 15]
     assert all(piece == block for _, _, blocks, _, _ in staged for piece in blocks)
-    assert results[2] < 2.0
 
 
 @pytest.mark.parametrize("features", [messages.FEATURES, ()])
@@ -248,12 +251,19 @@ async def test_a_call_that_gets_no_turn_fails_at_its_deadline(
 ) -> None:
     monkeypatch.setitem(under_way.MAX_CALLS, messages.ConnectionClass.CONTROL, 2)
     monkeypatch.setitem(messages.VERBS, Verb.FENCE, messages.VERBS[Verb.FENCE]._replace(timeout_seconds=0.1))
-    pod.drive.answers["query"] = lambda *_: asyncio.sleep(1.0, port.QueryReply((), 0, 0, 0, False))
+    go_on = asyncio.Event()
+
+    async def slow(*_: Any) -> port.QueryReply:
+        await go_on.wait()
+        return port.QueryReply((), 0, 0, 0, False)
+
+    pod.drive.answers["query"] = slow
     drive = (await connect()).drives()[0]
     calls = [asyncio.ensure_future(drive.query(REGISTER, False)) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(port.DriveOffline, match="too many calls"):
         await drive.fence(REGISTER, 5)
+    go_on.set()
     await asyncio.gather(*calls)
 
 
@@ -273,6 +283,16 @@ async def test_calls_of_one_turn_share_a_write(pod: Any, connect: Any, monkeypat
     assert flushes < 20
 
 
+async def _is_offline_at_once(drive: Any) -> None:
+    """Without waiting for anything, be it a message or a deadline."""
+    call = asyncio.ensure_future(drive.query(REGISTER, False))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert call.done()
+    with pytest.raises(port.DriveOffline):
+        await call
+
+
 async def test_a_killed_peer_fails_pending_calls_at_once_and_is_dialled_again(
     pod: Any, connect: Any, until: Any
 ) -> None:
@@ -284,10 +304,9 @@ async def test_a_killed_peer_fails_pending_calls_at_once_and_is_dialled_again(
     await until(lambda: pod.drive.calls)
     for session in list(pod.server._sessions):
         session.connection.abort("killed")
-    began = time.perf_counter()
-    with pytest.raises(port.DriveOffline):
-        await call
-    assert time.perf_counter() - began < 1.0
+    with pytest.raises(port.DriveOffline, match=r"closed|lost|reset|refused"):
+        async with asyncio.timeout(PATIENT_SECONDS / 2):  # long before its deadline
+            await call
     assert drive.status().state in (DriveState.OFFLINE, DriveState.FULL)
     await until(lambda: pod.drive.cancelled == ["query"])
     pod.drive.answers["query"] = port.QueryReply((), 0, 0, 0, False)
@@ -295,7 +314,17 @@ async def test_a_killed_peer_fails_pending_calls_at_once_and_is_dialled_again(
     assert (await drive.query(REGISTER, False)).records == ()
 
 
-async def test_a_peer_that_is_down_is_offline_at_once_and_back_soon(pod: Any, connect: Any, until: Any) -> None:
+async def test_a_peer_that_is_down_is_offline_at_once_and_back_soon(
+    pod: Any, connect: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    pause = channel.Channel._pause
+
+    async def counted(self: channel.Channel, seconds: float) -> None:
+        pauses.append(seconds)
+        await pause(self, seconds)
+
+    monkeypatch.setattr(channel.Channel, "_pause", counted)
     peer = await connect()
     drive = peer.drives()[0]
     await pod.stop()
@@ -304,12 +333,10 @@ async def test_a_peer_that_is_down_is_offline_at_once_and_back_soon(pod: Any, co
     assert status.state is DriveState.OFFLINE
     assert status.drive_id == b"d" * 16
     assert "127.0.0.1" in status.message
-    began = time.perf_counter()
-    with pytest.raises(port.DriveOffline):
-        await drive.query(REGISTER, False)
-    assert time.perf_counter() - began < 0.1
+    await _is_offline_at_once(drive)
     await pod.start()
-    await until(lambda: peer.online, 3.0)
+    await until(lambda: peer.online)
+    assert 0 < max(pauses) <= 1.0
     assert drive.status().state is DriveState.FULL
 
 
@@ -338,20 +365,16 @@ async def test_a_hung_drive_costs_one_deadline_and_is_then_skipped(
     pod: Any, connect: Any, until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(messages.VERBS, Verb.QUERY, messages.VERBS[Verb.QUERY]._replace(timeout_seconds=0.2))
+    monkeypatch.setattr(link, "_FIRST_HOLD_OFF_SECONDS", 2.0)
     peer = await connect()
     drive = peer.drives()[0]
     hang = asyncio.Event()
     pod.drive.answers["query"] = lambda *_: hang.wait()
-    began = time.perf_counter()
     with pytest.raises(port.DriveOffline, match="no answer in time"):
         await drive.query(REGISTER, False)
-    assert time.perf_counter() - began < 1.0
     assert drive.status().state is DriveState.OFFLINE
-    began = time.perf_counter()
     for _ in range(10):
-        with pytest.raises(port.DriveOffline):
-            await drive.query(REGISTER, False)
-    assert time.perf_counter() - began < 0.1
+        await _is_offline_at_once(drive)
     # The pod itself answers pings, so it is not suspect for long; the drive is left alone a little longer.
     await until(lambda: peer.online)
     assert peer.link.skipped(0)
@@ -373,10 +396,8 @@ async def test_a_pod_that_hangs_is_suspected_dropped_and_dialled_again(
     await until(lambda: pod.drive.calls)
     for session in pod.server._sessions:
         session.connection.pause_reading()
-    began = time.perf_counter()
     with pytest.raises(port.DriveOffline, match="does not answer pings"):
         await under_way
-    assert time.perf_counter() - began < 2.0
     assert not peer.online
     with pytest.raises(port.DriveOffline, match="missed a deadline"):
         await peer.drives()[0].query(REGISTER, False)
@@ -402,11 +423,12 @@ async def test_who_is_woken_again_while_an_attempt_ends_dials_anew(
     silent.close()
 
 
-async def test_a_changed_report_is_pushed(pod: Any, connect: Any, until: Any) -> None:
+async def test_a_changed_report_is_pushed(pod: Any, connect: Any, until: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "PING_INTERVAL_SECONDS", 3600.0)
     peer = await connect()
     pod.report = messages.Report(2, (port.DriveStatus(DriveState.HEALING, b"e" * 16, 9),))
     pod.server.push_report()
-    await until(lambda: peer.epoch == 2, link.PING_INTERVAL_SECONDS / 2)
+    await until(lambda: peer.epoch == 2)
     assert peer.drives()[0].status().state is DriveState.HEALING
 
 
@@ -439,11 +461,11 @@ async def test_noise_and_silence_do_not_disturb_the_server(pod: Any, connect: An
     silent[1].close()
 
 
-async def test_many_silent_strangers_do_not_grow_without_bound(pod: Any) -> None:
-    writers = [(await asyncio.open_connection("127.0.0.1", pod.port))[1] for _ in range(MAX_STRANGERS + 10)]
-    await asyncio.sleep(0.1)
+async def test_many_silent_strangers_do_not_grow_without_bound(pod: Any, until: Any) -> None:
+    strangers = [await asyncio.open_connection("127.0.0.1", pod.port) for _ in range(MAX_STRANGERS + 10)]
+    await until(lambda: sum(reader.at_eof() or reader.exception() is not None for reader, _ in strangers) == 10)
     assert pod.server._strangers == MAX_STRANGERS
-    for writer in writers:
+    for _, writer in strangers:
         writer.close()
 
 

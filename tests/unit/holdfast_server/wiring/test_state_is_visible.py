@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from holdfast_server.admin import overview
 from holdfast_server.admin.client import AdminClient
 from holdfast_server.contract.admin import HealStatus
 from holdfast_server.s3.signing import KeyPair
@@ -33,7 +34,7 @@ class Tenant(FourPods):
 
     async def get(self, i: int, path: str) -> str:
         def fetch() -> str:
-            with urllib.request.urlopen(self.endpoint(i) + path, timeout=10) as answer:
+            with urllib.request.urlopen(self.endpoint(i) + path, timeout=60) as answer:
                 return str(answer.read().decode())
 
         return await asyncio.to_thread(fetch)
@@ -47,14 +48,15 @@ class Tenant(FourPods):
         return found
 
 
-async def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not await condition():
             await asyncio.sleep(0.05)
 
 
 @pytest.fixture
-async def tenant(tmp_path: Path) -> AsyncIterator[Tenant]:
+async def tenant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Tenant]:
+    monkeypatch.setattr(overview, "ASK_TIMEOUT_SECONDS", 60.0)
     tenant = Tenant(tmp_path, "127.0.23.")
     tenant.version = "9.9"
     tenant.publish()

@@ -17,13 +17,11 @@ import yaml
 
 from holdfast_operator.tls.minting import mint_authority, mint_leaf
 from holdfast_operator.tls.values import KeyCertificate, SubjectNames
-from holdfast_server.peers import channel, messages, server
 from holdfast_server.testing.whole_pods import PODS, FourPods, get, put, until
 from holdfast_server.wiring import storage_pod
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
-PATIENT_SECONDS = 60.0
 AUTHORITY = mint_authority("logs", NOW, 10 * DAY)
 TLS = {
     "certificateFile": "/tls/tls.crt", "keyFile": "/tls/tls.key",
@@ -75,11 +73,6 @@ class Tenant(FourPods):
 @pytest.fixture
 async def tenant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Tenant]:
     monkeypatch.setattr(storage_pod, "CONFIG_POLL_SECONDS", 0.1)
-    # Four pods share one loop: on a busy machine they would take each other for hanging.  TLS fails otherwise.
-    for module in (channel, server):
-        monkeypatch.setattr(module, "HANDSHAKE_TIMEOUT_SECONDS", PATIENT_SECONDS)
-    for verb, spec in messages.VERBS.items():
-        monkeypatch.setitem(messages.VERBS, verb, spec._replace(timeout_seconds=PATIENT_SECONDS))
     tenant = Tenant(tmp_path)
     try:
         await tenant.start()
