@@ -22,6 +22,8 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import stream
 
+from holdfast_operator.testing.processes import free_port
+
 WAIT_SECONDS = 180.0
 CONNECT_TIMEOUT_SECONDS = 2.0
 COMMAND_TIMEOUT_SECONDS = 240.0
@@ -200,7 +202,7 @@ class Cluster:
         """What the pod answers on port 9000: asked directly, or through the API server where no route leads to it."""
         address = self.core.read_namespaced_pod(pod, namespace).status.pod_ip
         if _connects(address, 9000):
-            with urllib.request.urlopen(f"http://{address}:9000{path}", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://{address}:9000{path}", timeout=60) as answer:
                 return str(answer.read().decode())
         page = self.core.connect_get_namespaced_pod_proxy_with_path(
             f"{pod}:9000", namespace, path.lstrip("/"), _preload_content=False
@@ -239,11 +241,11 @@ class Cluster:
         if _connects(address, 9000):
             yield f"http://{address}:9000"
             return
-        port = _free_port()
+        port = free_port()
         command = ["kubectl", "--kubeconfig", str(self.kubeconfig), "-n", namespace, "port-forward"]
         forward = subprocess.Popen([*command, f"service/{service}", f"{port}:9000"], stdout=subprocess.DEVNULL)
         try:
-            wait_for("the port-forward", lambda: _connects("127.0.0.1", port), 30)
+            wait_for("the port-forward", lambda: _connects("127.0.0.1", port))
             yield f"http://127.0.0.1:{port}"
         finally:
             forward.terminate()
@@ -260,9 +262,3 @@ def _connects(address: str, port: int) -> bool:
             return True
     except OSError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -9,14 +9,14 @@ Not here: pods as processes, which can be killed (`pods`), and drives that lie (
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from holdfast_server.testing.free_ports import free_port
 from holdfast_server.testing.memory_cluster import BytesBody
 from holdfast_server.wiring.inputs import TenantInputs
 from holdfast_server.wiring.storage_pod import PodSettings, StoragePod
@@ -25,7 +25,7 @@ BUCKET = b"b" * 16
 ACCESS_KEY = "admin"
 SECRET_KEY = "password1"
 PODS = 4
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 120.0
 LOOK_SECONDS = 0.02
 
 
@@ -34,13 +34,6 @@ async def until(condition: Callable[[], bool], seconds: float = WAIT_SECONDS) ->
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(LOOK_SECONDS)
-
-
-def free_port(address: str = "127.0.0.1") -> int:
-    """One that nobody listens on at this moment."""
-    with closing(socket.socket()) as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
 
 
 async def put(pod: StoragePod, key: str, data: bytes) -> None:

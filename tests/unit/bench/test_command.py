@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from holdfast_server.testing.free_ports import free_port
+
 ROOT = Path(__file__).resolve().parents[3]
 LIMIT_SECONDS = 500.0
 
@@ -22,9 +24,7 @@ pytestmark = pytest.mark.timeout(1200)
 @pytest.fixture
 def peer() -> Iterator[tuple[int, int]]:
     """Port and pid of an endpoint."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "bench.nothing", "127.0.0.1", str(port)], cwd=ROOT)
     try:
         end = time.monotonic() + LIMIT_SECONDS

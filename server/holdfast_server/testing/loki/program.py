@@ -12,7 +12,6 @@ import contextlib
 import json
 import re
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -25,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from holdfast_server.testing.free_ports import free_port
 from holdfast_server.testing.loki.chart_values import merged
 from holdfast_server.testing.loki.lines import NANOSECONDS, Ledger, Line, labels
 
@@ -119,7 +119,7 @@ class Loki:
     def start(self) -> None:
         """Returns when Loki says that it is ready.  Raises RuntimeError with the end of its log."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        port, grpc_port = _free_port(), _free_port()
+        port, grpc_port = free_port(), free_port()
         self._url = f"http://127.0.0.1:{port}"
         path = self.directory.with_suffix(".yaml")
         path.write_text(yaml.safe_dump(single_process(self.configuration, self.directory, port, grpc_port)))
@@ -256,10 +256,3 @@ class Loki:
 def seconds_ago(seconds: float) -> int:
     """In ns since 1970."""
     return time.time_ns() - int(seconds * NANOSECONDS)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -15,6 +15,7 @@ import pytest
 from holdfast_local.kubelet import splice
 from holdfast_local.kubelet.proxy import ServiceProxy
 from holdfast_local.kubelet.service_routes import Backend
+from holdfast_server.testing.free_ports import free_port
 
 BODY = bytes(range(256)) * 40_000
 
@@ -32,9 +33,7 @@ async def running_proxy() -> AsyncIterator[ServiceProxy]:
 
 
 def free_address() -> Backend:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return Backend("127.0.0.1", trial.getsockname()[1])
+    return Backend("127.0.0.1", free_port())
 
 
 @asynccontextmanager
@@ -54,7 +53,7 @@ async def echo_server(name: bytes) -> AsyncIterator[Backend]:
 
 
 async def talk(address: Backend, body: bytes = b"") -> bytes:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         reader, writer = await asyncio.open_connection(*address)
         try:
             writer.write(body)
@@ -123,7 +122,7 @@ async def test_a_backend_that_breaks_off_does_not_look_like_a_complete_answer() 
         try:
             writer.write(b"x")
             with pytest.raises(ConnectionError):
-                await asyncio.wait_for(reader.read(), 10)
+                await asyncio.wait_for(reader.read(), 60)
         finally:
             await hang_up(writer)
 

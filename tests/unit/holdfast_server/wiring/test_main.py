@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from holdfast_server.main import run
-from holdfast_server.testing.whole_pods import free_port
+from holdfast_server.testing.free_ports import free_port
 from holdfast_server.wiring.process import tune_allocator
 
 KEYS = {"HOLDFAST_ROOT_USER": "admin", "HOLDFAST_ROOT_PASSWORD": "password1"}
@@ -64,13 +64,13 @@ def test_a_pod_by_hand_serves_and_ends_cleanly(tmp_path: Path, processes: list[s
     (tmp_path / "c").mkdir()
     second = begin([*arguments[:1], str(tmp_path / "c"), *arguments[3:]], KEYS)
     processes.append(second)
-    _, said = second.communicate(timeout=20)
+    _, said = second.communicate(timeout=60)
     assert second.returncode == 1
     assert f"{port}" in said.splitlines()[-1]
     assert "in use" in said.splitlines()[-1]
     assert "--address" in said.splitlines()[-1]
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "event=stopped" in said
     assert "password1" not in said
