@@ -76,7 +76,6 @@ def client(pods: PodProcesses, **config: Any) -> Any:
     )  # fmt: skip
 
 
-@pytest.mark.timeout(240)
 async def test_five_hundred_uploads_and_downloads_at_once_are_served_or_told_to_slow_down(pods: PodProcesses) -> None:
     written = await counted(put(pods, f"/{BUCKET}/burst/{number}", CHUNK_BYTES) for number in range(500))
     print(f"written: {written}")
@@ -89,7 +88,6 @@ async def test_five_hundred_uploads_and_downloads_at_once_are_served_or_told_to_
     assert read["200"]
 
 
-@pytest.mark.timeout(240)
 async def test_with_ordinary_retries_every_request_of_a_burst_succeeds(pods: PodProcesses) -> None:
     s3 = client(pods, max_pool_connections=150)
 
@@ -189,7 +187,6 @@ async def test_slow_uploads_do_not_keep_small_requests_out(pods: PodProcesses) -
             task.cancel()
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("size", "sent", "at_once"),
     [

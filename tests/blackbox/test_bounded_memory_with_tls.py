@@ -30,7 +30,6 @@ from holdfast_server.testing.pods import (
 from holdfast_server.testing.wire import Wire, counted, get, in_flight, peak_bytes, put, staged
 from holdfast_server.transport.listener import MAX_SHAKING_HANDS
 
-pytestmark = pytest.mark.timeout(400)
 BUCKET = "memory"
 SERVERS = 2
 VOLUMES = 2

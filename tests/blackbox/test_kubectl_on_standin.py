@@ -21,7 +21,7 @@ from holdfast_server.testing.commands import Result, run_command, start_command
 KUBECTL = shutil.which("kubectl")
 pytestmark = pytest.mark.skipif(KUBECTL is None, reason="kubectl is not installed")
 
-COMMAND_TIMEOUT_SECONDS = 40
+COMMAND_TIMEOUT_SECONDS = 120
 ROOT = Path(__file__).parents[2]
 TOKENS = {
     "admin-token": ("admin", ("system:masters",)),
@@ -244,11 +244,11 @@ async def test_logs_are_read_tailed_and_followed(kubectl: Kubectl, tmp_path: Pat
 
 async def test_wait_and_delete_follow_the_object(kubectl: Kubectl) -> None:
     await kubectl("apply", "-f", "-", stdin=POD)
-    waiting = asyncio.create_task(kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=20s"))
+    waiting = asyncio.create_task(kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=100s"))
     await kubectl("patch", "pod", "p", "--subresource=status", "--type=merge", "-p", json.dumps(RUNNING))
     assert "condition met" in await waiting
-    deleting = asyncio.create_task(kubectl("delete", "pod", "p", "--timeout=20s"))
-    await kubectl("wait", "--for=jsonpath={.metadata.deletionGracePeriodSeconds}=30", "pod/p", "--timeout=20s")
+    deleting = asyncio.create_task(kubectl("delete", "pod", "p", "--timeout=100s"))
+    await kubectl("wait", "--for=jsonpath={.metadata.deletionGracePeriodSeconds}=30", "pod/p", "--timeout=100s")
     assert not deleting.done()
     await kubectl("delete", "pod", "p", "--force", "--grace-period=0")
     assert '"p" deleted' in await deleting
@@ -257,13 +257,13 @@ async def test_wait_and_delete_follow_the_object(kubectl: Kubectl) -> None:
 async def test_a_namespace_goes_with_all_it_holds(kubectl: Kubectl) -> None:
     await kubectl("create", "namespace", "demo")
     await kubectl("apply", "-n", "demo", "-f", "-", stdin=WORKLOAD)
-    assert 'namespace "demo" deleted' in await kubectl("delete", "namespace", "demo", "--timeout=20s")
+    assert 'namespace "demo" deleted' in await kubectl("delete", "namespace", "demo", "--timeout=100s")
     assert (await kubectl.run("get", "all", "-n", "demo")).out == ""
 
 
 async def test_the_tenant_kind_is_explained_listed_and_checked(kubectl: Kubectl) -> None:
     await kubectl("apply", "-f", str(ROOT / "crds"))
-    await kubectl("wait", "--for=condition=Established", "crd/tenants.holdfast.dev", "--timeout=20s")
+    await kubectl("wait", "--for=condition=Established", "crd/tenants.holdfast.dev", "--timeout=100s")
     assert "pools" in await kubectl("explain", "tenant.spec")
     assert "tenants" in await kubectl("api-resources", "--api-group=holdfast.dev")
     await kubectl("apply", "-f", str(ROOT / "examples/smallest.yaml"))
@@ -277,7 +277,7 @@ async def test_the_tenant_kind_is_explained_listed_and_checked(kubectl: Kubectl)
     result = await kubectl.run(*arguments)
     assert result.code == 1
     assert "spec.pools[0].servers" in result.err
-    await kubectl("delete", "tenant", name, "-n", namespace, "--timeout=20s")
+    await kubectl("delete", "tenant", name, "-n", namespace, "--timeout=100s")
 
 
 async def test_a_user_without_grants_is_told_so(kubectl: Kubectl, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from holdfast_server.testing.pods import PodProcesses
@@ -72,7 +71,6 @@ def test_a_lock_and_a_deletion_through_different_pods_have_an_order(clients: lis
         assert {s3.get_object_legal_hold(**named)["LegalHold"]["Status"] for s3 in clients} == {"ON"}
 
 
-@pytest.mark.timeout(600)
 def test_versions_and_locks_go_through_a_roll_and_an_emptied_drive(pods: PodProcesses, clients: list[Any]) -> None:
     clients[0].create_bucket(Bucket="rolled", ObjectLockEnabledForBucket=True)
     written: dict[tuple[str, str], bytes] = {}

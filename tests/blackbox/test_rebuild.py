@@ -115,7 +115,7 @@ async def real(tmp_path: Path) -> AsyncIterator[RealDrives]:
 async def settle(real: RealDrives) -> None:
     """Until the shards of commits are where they belong: they are moved there soon."""
     await real.store.background.drained()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while any(real.staged_files(position) for position in range(len(real.drives))):
             await asyncio.sleep(0.02)
 

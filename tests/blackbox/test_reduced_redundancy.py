@@ -77,7 +77,6 @@ async def write_reduced(pods: PodProcesses, full_bytes: int) -> None:
         shares.append(full_bytes / (stored_bytes(pods) - before))
 
 
-@pytest.mark.timeout(600)
 async def test_objects_bear_the_losses_that_they_were_cut_for(pods: PodProcesses) -> None:
     everybody = [client(pods, pod) for pod in range(SERVERS)]
     await asyncio.to_thread(write, everybody[0], "STANDARD")
@@ -108,7 +107,6 @@ async def test_objects_bear_the_losses_that_they_were_cut_for(pods: PodProcesses
     assert findings.missing == []
 
 
-@pytest.mark.timeout(600)
 async def test_a_drive_that_was_emptied_is_given_its_shards_again(pods: PodProcesses) -> None:
     await asyncio.to_thread(write, client(pods, 0), CLASS)
     pods.kill(1)

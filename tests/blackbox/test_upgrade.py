@@ -79,7 +79,6 @@ def body(key: str, version: int) -> bytes:
     return (f"{key} {version} ".encode() * size)[:size]
 
 
-@pytest.mark.timeout(300)
 async def test_pods_are_rolled_to_a_next_release_and_back_under_traffic(tmp_path: Path) -> None:
     pods = PodProcesses(tmp_path / "tenant", servers=3, parity=1)
     try:
@@ -254,7 +253,6 @@ def outcome(call: Callable[..., Any], **arguments: Any) -> tuple[int, str]:
         return 200, ""
 
 
-@pytest.mark.timeout(300)
 async def test_a_former_release_refuses_what_it_cannot_read_and_loses_nothing(tmp_path: Path) -> None:
     mixed = Mixed(tmp_path / "tenant")
     try:

@@ -14,7 +14,7 @@ from holdfast_operator.testing.cluster import Cluster, wait_for
 from holdfast_operator.testing.traffic import s3
 from holdfast_server.testing.repeating import Repeating
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.cluster]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.cluster]
 
 BODY_SIZE_BYTES = 200_000
 OLD_KEYS = 60

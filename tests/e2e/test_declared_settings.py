@@ -22,7 +22,7 @@ from holdfast_server.contract.accounts import canonical_id
 from holdfast_server.contract.buckets import BucketQuota
 from holdfast_server.s3.signing import KeyPair
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.cluster]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.cluster]
 
 DAY = timedelta(days=1)
 OF_LONG_AGO = {"id": "rule", "filter": {"prefix": "old/"}, "expiration": {"date": "2020-01-01"}}

@@ -9,7 +9,7 @@ import pytest
 from holdfast_operator.testing.cluster import Cluster, wait_for
 from holdfast_operator.testing.traffic import s3
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.cluster]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.cluster]
 
 SECRET = "store-encryption"
 BODY = b"what is to be encrypted " * 10_000

@@ -25,7 +25,7 @@ from holdfast_operator.testing.processes import free_port
 from holdfast_server.testing.standin import StandIn
 
 pytestmark = [
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
     pytest.mark.cluster,
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed"),
 ]

@@ -9,7 +9,7 @@ from kubernetes.client.exceptions import ApiException
 from holdfast_operator.testing.cluster import Cluster, wait_for
 from holdfast_operator.testing.traffic import s3
 
-pytestmark = [pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.timeout(1200)]
 
 
 def create(cluster: Cluster, tenant: dict[str, Any]) -> str:

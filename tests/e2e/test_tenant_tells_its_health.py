@@ -21,7 +21,7 @@ from holdfast_operator.testing.cluster import Cluster, wait_for
 from holdfast_operator.testing.traffic import s3
 from holdfast_server.testing.standin import StandIn
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.cluster]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.cluster]
 OBJECTS = 400
 ATTEMPTS = 20
 

@@ -12,7 +12,7 @@ from holdfast_operator.testing.cluster import Cluster, wait_for
 from holdfast_operator.testing.traffic import Traffic, s3, traffic
 from holdfast_operator.tls.reading import read_certificate
 
-pytestmark = [pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.timeout(1200)]
 
 CONNECTIONS_THAT_MEET_EVERY_POD = 40
 

@@ -10,7 +10,7 @@ from kubernetes.client.exceptions import ApiException
 from holdfast_operator.testing.cluster import Cluster, wait_for
 from holdfast_operator.testing.traffic import s3
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.cluster]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.cluster]
 
 NOWHERE = "registry.invalid/holdfast:mistyped"
 

@@ -42,7 +42,6 @@ def records_forget_their_seals() -> AbstractContextManager[Any]:
     return mock.patch.object(record, "encode", lambda one: plain(msgspec.structs.replace(one, sealing=None)))
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("breakage", [conditions_are_passed_over, records_forget_their_seals])
 def test_it_is_noticed(breakage: Any) -> None:
     with breakage(), pytest.raises(Failed) as failed:

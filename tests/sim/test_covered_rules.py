@@ -20,7 +20,6 @@ AIMED = {
     "11 replacements have no watermark": "predecessor",
 }
 RUNS = 3
-pytestmark = pytest.mark.timeout(600)
 STAMPS = (1, 2)
 
 

@@ -116,7 +116,6 @@ def _first_failure(breakage: Breakage, profile: str, seeds: int) -> Failed | Non
     return None
 
 
-@pytest.mark.timeout(300)
 def test_it_is_noticed_that_versions_are_not_kept() -> None:
     failure = _first_failure(versioning.nothing_comes_to_rest, "versions", QUICK_SEEDS)
     assert failure is not None

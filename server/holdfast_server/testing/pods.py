@@ -46,10 +46,10 @@ from holdfast_server.contract.config import (
     to_builtins,
 )
 
-START_TIMEOUT_SECONDS = 180.0
+START_TIMEOUT_SECONDS = 300.0
 """Of all pods at once, on a machine that has more to do than time for it; they take seconds on one that is idle."""
-STOP_TIMEOUT_SECONDS = 15.0
-PLACED_SECONDS = 60.0
+STOP_TIMEOUT_SECONDS = 60.0
+PLACED_SECONDS = 180.0
 CERTIFICATE, KEY, PEERS_CERTIFICATE, PEERS_KEY, PEERS_AUTHORITY = (
     "tls.crt", "tls.key", "peer.crt", "peer.key", "peer-ca.crt",
 )  # fmt: skip

@@ -19,7 +19,7 @@ from holdfast_server.testing.faults.power_loss import NoCompiler, build_shim
 __all__ = ["CannotMount", "ErringFileSystem", "FailingDisk", "NoCompiler", "fill_up", "small_file_system"]
 
 SOURCE = Path(__file__).with_name("failing_disk_shim.c")
-TIMEOUT_SECONDS = 30
+TIMEOUT_SECONDS = 120
 
 
 class FailingDisk:

@@ -18,7 +18,7 @@ from holdfast_server.contract.names import PEER_PORT
 from holdfast_server.testing.pods import PodProcesses
 
 FIRST_GROUP = 42_000
-TIMEOUT_SECONDS = 30
+TIMEOUT_SECONDS = 120
 _CLONE_NEWNET = 0x40000000
 
 

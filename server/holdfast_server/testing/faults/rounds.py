@@ -34,10 +34,10 @@ BUCKET = "crash"
 KEYS = 40
 WORKERS = 12
 MAX_TRAFFIC_SECONDS = 0.5
-STAGING_EMPTY_SECONDS = 60.0
-WHOLE_TIMEOUT_SECONDS = 150.0
+STAGING_EMPTY_SECONDS = 180.0
+WHOLE_TIMEOUT_SECONDS = 300.0
 """After the last fault: an undecided write is left alone for 30 s before healing may decide it."""
-START_TIMEOUT_SECONDS = 180.0
+START_TIMEOUT_SECONDS = 300.0
 PROGRESS_ROUNDS = 20
 FIRST_OPERATIONS = 80
 """Before the first round, so that there are versions."""

@@ -30,7 +30,7 @@ async def watching(api: Any, path: str = MAPS, **query: str) -> AsyncIterator[An
         assert response.status == 200
 
         async def following() -> dict[str, Any]:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 event: dict[str, Any] = json.loads(await response.content.readline())
             return event
 
@@ -86,7 +86,7 @@ async def test_a_watch_in_one_namespace_sees_no_other(api: Any) -> None:
 
 async def test_a_watch_ends_after_its_timeout(api: Any) -> None:
     query = {"watch": "true", "timeoutSeconds": "1", "resourceVersion": "1000000"}
-    async with asyncio.timeout(30), api.session.get(MAPS, params=query) as response:
+    async with asyncio.timeout(60), api.session.get(MAPS, params=query) as response:
         assert await response.read() == b""
 
 
@@ -151,6 +151,6 @@ async def test_closing_the_server_ends_watches_at_once(tmp_path: Path, connect: 
     async with connect(running) as api:
         revision = (await api.get(MAPS))["metadata"]["resourceVersion"]
         query = {"watch": "true", "resourceVersion": revision}
-        async with api.session.get(MAPS, params=query) as response, asyncio.timeout(15):
+        async with api.session.get(MAPS, params=query) as response, asyncio.timeout(60):
             await running.close()
             assert await response.read() == b""

@@ -19,7 +19,6 @@ OPERATOR_RULES = ROOT / "charts" / "holdfast-operator" / "files" / "alerts.yaml"
 RULE_FILES = {"tenant": ROOT / "examples" / "monitoring" / "rules.yaml", "operator": OPERATOR_RULES}
 
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-pytestmark = pytest.mark.timeout(600)
 """promtool calculates for ten seconds, which on a busy machine have taken two minutes."""
 
 POD = 'namespace="loki",tenant="logs",instance="a"'
