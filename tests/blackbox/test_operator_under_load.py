@@ -102,7 +102,7 @@ class Scene:
         try:
             async with self.session.get(f"http://127.0.0.1:{self.ports[process.pid]}/metrics") as answer:
                 lines = (await answer.text()).splitlines()
-        except aiohttp.ClientError:
+        except (aiohttp.ClientError, TimeoutError):
             return -1.0
         tags = [f'{key}="{value}"' for key, value in wanted.items()]
         return sum(
@@ -180,7 +180,7 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
         kube = await stack.enter_async_context(HttpKubeClient(await load_configuration(str(api.kubeconfig))))
         node = await stack.enter_async_context(HollowNode.running(api.kubeconfig))
         operators = await stack.enter_async_context(OperatorProcesses(kubeconfig, tmp_path))
-        session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)))
+        session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)))
         for number in range(NAMESPACES):
             await node.make_namespace(f"load-{number}")
         yield Scene(api, line, PatientKube(kube), node, operators, session)

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-START_SECONDS = 60.0
-STOP_SECONDS = 30.0
+START_SECONDS = 240.0
+STOP_SECONDS = 60.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_SIZE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _PROGRAMS = Path(sys.executable).parent
