@@ -31,6 +31,7 @@ import pytest
 import websocket
 
 from holdfast_operator.testing.processes import free_port
+from holdfast_server.testing.answers import answers
 from holdfast_server.testing.standin import StandIn, parse_exports
 
 ROOT = Path(__file__).parents[2]
@@ -175,11 +176,7 @@ def back_end(kind: str, standin: StandIn, log_file: Path) -> Iterator[int]:
 
     def up() -> bool:
         assert process.poll() is None, log_file.read_text()
-        try:
-            with urllib.request.urlopen(f"http://localhost:{port}/api/about", timeout=5) as answer:
-                return answer.status == 200
-        except OSError:
-            return False
+        return answers(f"http://localhost:{port}/api/about", timeout_seconds=5)
 
     try:
         wait_for("the back end", up)

@@ -127,5 +127,6 @@ def used_bytes(endpoint: str, pool: str) -> int:
         with urllib.request.urlopen(f"{endpoint}/health/cluster", timeout=10) as answer:
             drives = json.load(answer)["drives"]
     except urllib.error.HTTPError as error:
-        raise AssertionError(f"{error.code}: {error.read().decode()}") from error
+        with error:
+            raise AssertionError(f"{error.code}: {error.read().decode()}") from error
     return sum(drive["usedBytes"] for drive in drives if drive["pool"] == pool)

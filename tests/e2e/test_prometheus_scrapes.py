@@ -22,6 +22,7 @@ from kubernetes import client, config
 
 from holdfast_operator.testing.cluster import Cluster, wait_for
 from holdfast_operator.testing.processes import free_port
+from holdfast_server.testing.answers import answers
 from holdfast_server.testing.standin import StandIn
 
 pytestmark = [
@@ -120,19 +121,11 @@ def prometheus(folder: Path, settings: dict[str, Any]) -> Iterator[str]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        wait_for("Prometheus", lambda: answers(f"http://{address}/-/ready"))
+        wait_for("Prometheus", lambda: answers(f"http://{address}/-/ready", timeout_seconds=30))
         yield f"http://{address}"
     finally:
         process.terminate()
         process.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=30):
-            return True
-    except OSError:
-        return False
 
 
 def query(url: str, expression: str) -> list[tuple[dict[str, str], float]]:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +98,9 @@ class StandIn:
             url = f"{endpoint}{names.HEALTH_CLUSTER_PATH}"
             with urllib.request.urlopen(url, timeout=5) as answer:
                 drives = json.load(answer)["drives"]
+        except urllib.error.HTTPError as error:
+            error.close()
+            return False
         except (OSError, ValueError):
             return False
         return bool(drives) and all(drive["state"] == "ok" for drive in drives)

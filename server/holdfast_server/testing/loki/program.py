@@ -24,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from holdfast_server.testing.answers import answers
 from holdfast_server.testing.free_ports import free_port
 from holdfast_server.testing.loki.chart_values import merged
 from holdfast_server.testing.loki.lines import NANOSECONDS, Ledger, Line, labels
@@ -243,14 +244,11 @@ class Loki:
                 content: bytes = answer.read()
                 return content
         except urllib.error.HTTPError as error:
-            raise RuntimeError(f"{method} {path}: {error.code} {error.read().decode(errors='replace')}") from error
+            with error:
+                raise RuntimeError(f"{method} {path}: {error.code} {error.read().decode(errors='replace')}") from error
 
     def _is_ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self._url}/ready", timeout=5):
-                return True
-        except OSError:
-            return False
+        return answers(f"{self._url}/ready", timeout_seconds=5)
 
 
 def seconds_ago(seconds: float) -> int:

@@ -8,8 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from holdfast_server.main import run
+from holdfast_server.testing.answers import answers
 from holdfast_server.testing.free_ports import free_port
 from holdfast_server.wiring.process import tune_allocator
 
@@ -34,11 +33,9 @@ def begin(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen
 def wait_ready(port: int, process: subprocess.Popen[str], host: str = "127.0.0.1") -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"http://{host}:{port}/health/ready", timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.05)
+        if answers(f"http://{host}:{port}/health/ready", timeout_seconds=2):
+            return
+        time.sleep(0.05)
     raise AssertionError(f"not ready: {process.poll()}")
 
 
