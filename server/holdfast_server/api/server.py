@@ -82,6 +82,7 @@ class FrontEnd:
         memory = services.memory
         for budget in (memory.requests, memory.streams, memory.writes, memory.documents):
             budget.add_relief(self._site.relieve)
+        memory.documents.add_relief(self._site.relieve_of_answers)
 
     async def listen(self, host: str, port: int, admission: Admission) -> None:
         listener = Listener(lambda: Connection(self._site), admission)
@@ -99,6 +100,7 @@ class FrontEnd:
         self._closing = True
         await self._listener.close()
         self._site.close_resting()
+        self._site.leave_answers()
         await self._end_requests(grace_seconds)
         self._site.close_all()
         await self._site.see_off(LAST_BYTES_SECONDS)
@@ -136,10 +138,12 @@ class FrontEnd:
         keep_alive = False
         try:
             keep_alive = await self._answer_and_send(exchange)
+            if not connection.takes and not self._closing:
+                await self._see_it_taken(connection)
         except asyncio.CancelledError:
             connection.cut()
             raise
-        except (ConnectionError, TimeoutError) as error:
+        except (ConnectionError, TimeoutError, Overloaded) as error:
             log.info("client %s went away or took nothing: %s", connection.remote, error)
             connection.cut()
         except Exception as error:
@@ -153,6 +157,13 @@ class FrontEnd:
         finally:
             del self._tasks[exchange]
             connection.finish(keep_alive)
+
+    async def _see_it_taken(self, connection: Connection) -> None:
+        """An answer that was written as a whole, and that the socket has not taken, is in memory yet, though its
+        request has given back all it had: it counts as a document.  Raises as `drained` does, and Overloaded."""
+        with self._services.memory.documents.hold() as hold:
+            await hold.take(connection.unsent_bytes)
+            await self._site.taken(connection)
 
     async def _answer_and_send(self, exchange: Exchange) -> bool:
         """Whether the connection goes on.  Raises ConnectionError, TimeoutError, and mistakes of our own."""
@@ -245,7 +256,7 @@ class FrontEnd:
     async def _send(self, exchange: Exchange, response: Response, keep_alive: bool, trail: Trail | None) -> bool:
         """Whether the connection goes on.  Raises ConnectionError, TimeoutError, and what a stream's pieces raise.
 
-        A body that is there as a whole is left to the connection, which takes no other request before it is out.
+        A body that is there as a whole is left to the connection (`_see_it_taken`).
         """
         asked, body = exchange.head, response.body
         size_bytes = len(body) if isinstance(body, bytes) else body.size_bytes

@@ -267,6 +267,15 @@ class Connection(asyncio.BufferedProtocol):
         """Whether `drained` would not wait."""
         return self._takes
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Of what was written, what the socket has not taken."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def leave_the_rest(self) -> None:
+        """Nobody need wait for the client to take it."""
+        self._wake_writer(None)
+
     async def drained(self) -> None:
         """Until the socket takes more.  Raises ConnectionResetError, or TimeoutError where it never does."""
         if self._transport is None:

@@ -81,6 +81,8 @@ class Site:
         self.write_waits: Overdue[Connection] = Overdue(loop, bounds.write_idle_seconds, _give_up_writing)
         self._slow: dict[HttpBody, float] = {}
         """Of what was waited for when somebody last looked: since when its client is known to be slow."""
+        self._untaken: dict[Connection, float] = {}
+        """Whose answers were written as a whole and are not taken; since when, the oldest first."""
         self._nobody = asyncio.Event()
         self._nobody.set()
 
@@ -139,6 +141,29 @@ class Site:
                 body.stalled()
                 return True
         return False
+
+    async def taken(self, connection: Connection) -> None:
+        """Until the client has taken its answer, or has to go for others.  Raises as `Connection.drained` does."""
+        self._untaken[connection] = self.loop.time()
+        try:
+            await connection.drained()
+        finally:
+            del self._untaken[connection]
+
+    def relieve_of_answers(self, now: float) -> bool:
+        """Others wait for room: give up on the answer that has been left longest, unless all are young."""
+        for connection, since in self._untaken.items():
+            if now - since < GRACE_SECONDS:
+                return False
+            if not connection.takes:
+                connection.give_up_writing()
+                return True
+        return False
+
+    def leave_answers(self) -> None:
+        """Nobody waits any longer for clients to take them."""
+        for connection in list(self._untaken):
+            connection.leave_the_rest()
 
     def close_resting(self) -> None:
         for connection in list(self._resting):

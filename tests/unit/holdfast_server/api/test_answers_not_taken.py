@@ -6,6 +6,7 @@ import asyncio
 import select
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,55 @@ def test_who_takes_nothing_of_an_answer_is_cut(services: Services, make_wire: An
         assert sink.rest_size() < LEAST_SIZE
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("take_seconds", [60.0], indirect=True)
+async def test_what_is_not_taken_counts_and_goes_for_others(services: Services, make_wire: Any) -> None:
+    front = await start(services, "127.0.0.1", 0)
+    assert front._listener is not None
+    for listening in front._listener._sockets:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # else the kernel takes all of it
+    documents = services.memory.documents
+    sinks = [await asyncio.to_thread(Sink, make_wire, front.port) for _ in range(3)]
+    await until(lambda: len(front._site._untaken) == 3)
+    assert documents.used > LEAST_SIZE, "what three of them have not taken"
+    assert services.memory.requests.used == 0
+    others = documents.hold()
+    await others.take(documents.capacity - documents.used + 1, WAIT_SECONDS)
+    assert len(front._site._untaken) < 3
+    others.close()
+    await front.close(0)
+    assert documents.used == 0
+    for sink in sinks:
+        assert await asyncio.to_thread(sink.rest_size) < LEAST_SIZE
+
+
+@pytest.mark.parametrize("take_seconds", [60.0], indirect=True)
+async def test_who_takes_it_late_goes_on_with_the_connection(services: Services, make_wire: Any) -> None:
+    front = await start(services, "127.0.0.1", 0)
+    assert front._listener is not None
+    for listening in front._listener._sockets:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    sink = await asyncio.to_thread(Sink, make_wire, front.port)
+    await until(lambda: len(front._site._untaken) == 1)
+    sink.wire.send(sink.wire.head("HEAD", "/bucket"))
+
+    def take_all() -> bytes:
+        taken = b""
+        while taken.count(b"HTTP/1.1 200") < 2 or not taken.endswith(b"\r\n\r\n"):
+            taken += sink.wire.socket.recv(1 << 20)
+        return taken
+
+    assert len(await asyncio.to_thread(take_all)) > LEAST_SIZE
+    await until(lambda: services.memory.documents.used == 0)
+    sink.wire.__exit__()
+    await front.close(0)
+
+
 @pytest.mark.parametrize("take_seconds", [60.0], indirect=True)
 async def test_a_server_that_closes_waits_for_no_client_for_long(services: Services, make_wire: Any) -> None:
     front = await start(services, "127.0.0.1", 0)
@@ -86,6 +136,8 @@ async def test_a_server_that_closes_waits_for_no_client_for_long(services: Servi
     for listening in front._listener._sockets:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # else the kernel takes all of it
     sink = await asyncio.to_thread(Sink, make_wire, front.port)
-    await front.close(0)
+    began = time.monotonic()
+    await front.close(30.0)
+    assert time.monotonic() - began < 15, "nobody waits for the rest"
     # The loop goes on: what is still open would be served as the client reads.
     assert await asyncio.to_thread(sink.rest_size) < LEAST_SIZE
