@@ -109,6 +109,8 @@ class ShardFiles:
         if shard is None:
             raise ShardMissing(f"shard {data_id.hex()} was discarded meanwhile")
         with shard.lock:
+            if shard.stage is Stage.GONE:
+                raise ShardMissing(f"shard {data_id.hex()} was discarded meanwhile")
             if shard.stage is Stage.COMPLETE:
                 shard.stage = Stage.SEALED
 

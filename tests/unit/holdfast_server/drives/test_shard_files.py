@@ -81,6 +81,15 @@ def test_what_is_sealed_is_never_sealed_in_another_file(
 
 
 @pytest.mark.parametrize("remove", ["discard", "unlink"])
+def test_what_is_removed_before_its_name_is_durable_is_not_sealed(files: Files, remove: str) -> None:
+    files.stage(DATA_ID, 0, [BLOCK], [HASH], True)
+    assert files.seal_bytes(DATA_ID)
+    files.meanwhile = lambda: getattr(files, remove)(DATA_ID)
+    with pytest.raises(ShardMissing):
+        files.finish_seal(DATA_ID)
+
+
+@pytest.mark.parametrize("remove", ["discard", "unlink"])
 def test_what_is_removed_leaves_no_descriptor(files: Files, remove: str) -> None:
     before = len(os.listdir("/proc/self/fd"))
     files.stage(DATA_ID, 0, [BLOCK], [HASH])
