@@ -213,5 +213,9 @@ async def _read_blocks(
     blocks, hashes = await read(data_id, first, count)
     if hold is not None:
         size_bytes = blocks.size_bytes if isinstance(blocks, Piped) else sum(map(len, blocks))
-        hold.give(max(0, count * EXPECTED_BLOCK_SIZE_BYTES - size_bytes))
+        more_bytes = size_bytes - count * EXPECTED_BLOCK_SIZE_BYTES
+        if more_bytes <= 0:
+            hold.give(-more_bytes)
+        else:
+            hold.try_take(more_bytes)  # it is there already: only who comes next can wait
     return hashes, blocks

@@ -18,6 +18,7 @@ from holdfast_server.drives.local import DriveSettings, LocalDrive
 from holdfast_server.drives.port import DriveOffline, ShardCorrupt, ShardMissing
 from holdfast_server.drives.slot import Slot
 from holdfast_server.memory.pipes import Piped
+from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.peers import dispatch, messages
 from holdfast_server.peers.messages import Verb
 
@@ -208,3 +209,17 @@ async def test_a_drive_that_hangs_is_told_and_its_pipes_come_back(
                 return
             except DriveOffline:
                 await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("block_bytes", [1 << 20, 300])
+async def test_what_was_read_for_a_peer_counts_with_its_size(block_bytes: int) -> None:
+    """Of sets of two drives a block is a whole stripe."""
+    budget = PodMemory().peer_answers
+
+    async def read(data_id: bytes, first: int, count: int) -> tuple[list[bytes], list[bytes]]:
+        return [bytes(block_bytes)] * count, [b"h" * 16] * count
+
+    with budget.hold() as hold:
+        await dispatch._read_blocks(read, hold, DATA_ID, 0, 8)  # type: ignore[arg-type]
+        assert budget.used == 8 * block_bytes
+    assert budget.used == 0
