@@ -6,10 +6,16 @@ answered for as a healing drive answers: its silence, promise and fence do not c
 accepted on it is a heal, which brings a version that the other drives have judged committed; that ends it.  What
 may have been held or fenced is at most the greatest stamp the drive had seen by then, and counts as fenced.
 
+It ends when the heal is durable and not before: until then a reader finds neither the new row nor the old one.  And who
+reads looks here twice, before and after: a register that was damaged at either moment may have been so when its row
+was read.
+
 Changed by the committing thread, looked at from any.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from holdfast_server.drives import keys, register_rows
 from holdfast_server.drives.engine import Engine
@@ -27,9 +33,13 @@ class DamagedRegisters:
         """The greatest stamp that the damaged register may have held or fenced; None if it is not damaged."""
         return self._bounds.get(row) if self._bounds else None
 
-    def within(self, lower: bytes, upper: bytes | None) -> bool:
-        """Whether a register from `lower` up to, not including, `upper` is damaged."""
-        return any(lower <= row and (upper is None or row < upper) for row in tuple(self._bounds))
+    def rows(self) -> tuple[bytes, ...]:
+        """Of all that are damaged now."""
+        return tuple(self._bounds) if self._bounds else ()
+
+    def within(self, lower: bytes, upper: bytes | None, besides: Iterable[bytes] = ()) -> bool:
+        """Whether a register from `lower` up to, not including, `upper` is damaged, or is one of those `besides`."""
+        return any(lower <= row and (upper is None or row < upper) for row in (*self.rows(), *besides))
 
     def add(self, transaction: Transaction, row: bytes, bound: int) -> None:
         self._bounds[row] = bound
@@ -38,5 +48,9 @@ class DamagedRegisters:
             transaction.delete(key)
 
     def clear(self, transaction: Transaction, row: bytes) -> None:
-        if self._bounds.pop(row, None) is not None:
+        if row in self._bounds:
             transaction.delete(keys.DAMAGED + row)
+            transaction.afterwards.append(lambda: self._end(row))
+
+    def _end(self, row: bytes) -> None:
+        self._bounds.pop(row, None)

@@ -62,6 +62,9 @@ class Transaction:
         """Set: changes are refused, with this reason."""
         self.durable = False
         """Set by an operation whose answer promises that its changes, and all before them, are durable."""
+        self.afterwards: list[Callable[[], None]] = []
+        """Called once the batch is durable (as far as it has to be): what is kept in memory and must not run ahead of
+        the table.  Not if it fails."""
         self._pending: dict[bytes, bytes | None] = {}
         self._read: dict[bytes, bytes | None] = {}
 
@@ -87,11 +90,15 @@ class Transaction:
     def run(self, apply: Callable[[Transaction], T]) -> T:
         """One operation, all or nothing: its changes count only if it returns."""
         self._pending = {}
+        before = len(self.afterwards)
         try:
             result = apply(self)
             if self.no_room is not None and self._pending:
                 raise DriveFull(self.no_room)
             self.changes.update(self._pending)
+        except BaseException:
+            del self.afterwards[before:]
+            raise
         finally:
             self._pending = {}
         return result
@@ -409,6 +416,8 @@ class GroupCommit:
             self._engine.flush()
             self.reached = self._engine.reached
         self._check_identity()
+        for call in transaction.afterwards:
+            call()
         with self._visibility:
             self._unsettled = set()
         for operation in batch:

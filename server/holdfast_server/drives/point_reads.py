@@ -104,7 +104,7 @@ class PointReads:
         writes = self._commits.writes
         wanted = register_rows.wanted(query.row)
         values = self._engine.peek(wanted)
-        state = self._state(query.row, values) if values is not None else None
+        state = self._state(query.row, values, self._verbs.healing) if values is not None else None
         if state is None:
             return None
         apart = _apart(query, state)
@@ -117,10 +117,13 @@ class PointReads:
 
     def _read(self, batch: list[_Query]) -> list[QueryReply | None]:
         """Answers, None where one must go behind the flush."""
+        # Before the read, too: a register that is healed meanwhile, or a drive that becomes full, was a hole when it
+        # was looked at, and that must not be told as the word of a full drive.
+        healing, damaged = self._verbs.healing, frozenset(self._verbs.damaged.rows())
         wanted = [key for query in batch for key in register_rows.wanted(query.row)]
         values = self._engine.get(wanted)
         states = [
-            self._state(query.row, found)
+            self._state(query.row, found, healing) if query.row not in damaged else None
             for query, *found in zip(batch, values[::3], values[1::3], values[2::3], strict=True)
         ]
         apart = [
@@ -134,12 +137,12 @@ class PointReads:
             for query, state, is_settled in zip(batch, states, settled, strict=True)
         ]
 
-    def _state(self, row: bytes, values: list[bytes | None]) -> register_rows.State | None:
+    def _state(self, row: bytes, values: list[bytes | None], healing: bool) -> register_rows.State | None:
         """None where the rows are damaged: the committing thread sees to it."""
         if self._verbs.damaged.bound(row) is not None:
             return None
         try:
-            return register_rows.state_from(row, values, self._verbs.watermarks, self._verbs.healing)
+            return register_rows.state_from(row, values, self._verbs.watermarks, healing)
         except RowCorrupt:
             return None
 

@@ -43,23 +43,26 @@ class TableWalk:
         self._walker = walker
 
     async def scan_page(self, request: ScanRequest, healing: bool) -> ScanPage:
-        page = await self._walk(request, lambda registers: scanning.scan_page(registers, request, healing))
+        damaged = self._verbs.damaged.rows()
+        page, rotten = await self._walk(request, lambda registers: scanning.scan_page(registers, request, healing))
         start = names.start_at(max(request.start, request.prefix))
         following = None if page.next_start is None else names.start_at(page.next_start, page.next_version)
-        if not page.healing and self._passed_damage(request.space, start, following):
-            # What is damaged was left out, and nobody may take that for an absence.
+        if not page.healing and self._passed_damage(request.space, start, following, (*damaged, *rotten)):
+            # What is damaged, or was when the walk began, was left out, and nobody may take that for an absence.
             page = msgspec.structs.replace(page, healing=True)
         return page
 
     async def list_page(self, request: ListRequest, healing: bool) -> ListPage:
-        page = await self._walk(request, lambda registers: scanning.list_page(registers, request, healing))
+        damaged = self._verbs.damaged.rows()
+        page, rotten = await self._walk(request, lambda registers: scanning.list_page(registers, request, healing))
         start = max(request.start, names.escape(request.prefix))
-        if not page.healing and self._passed_damage(request.space, start, page.following):
+        if not page.healing and self._passed_damage(request.space, start, page.following, (*damaged, *rotten)):
             page = msgspec.structs.replace(page, healing=True)  # as above
         return page
 
-    async def _walk(self, request: ScanRequest | ListRequest, work: Callable[[Registers], T]) -> T:
-        """`work` over the registers asked for, on a thread; what fails its checksum there is seen to."""
+    async def _walk(self, request: ScanRequest | ListRequest, work: Callable[[Registers], T]) -> tuple[T, list[bytes]]:
+        """`work` over the registers asked for, on a thread; and the rows that fail their checksums there, which are
+        seen to."""
 
         def registers() -> tuple[Registers, list[bytes]]:
             return _registers(self._engine, request)
@@ -76,12 +79,12 @@ class TableWalk:
         result, rotten = done
         for row in rotten:
             await self._commits.submit((), partial(_examine, self._verbs, row))
-        return result
+        return result, rotten
 
-    def _passed_damage(self, space: bytes, start: bytes, following: bytes | None) -> bool:
+    def _passed_damage(self, space: bytes, start: bytes, following: bytes | None, besides: tuple[bytes, ...]) -> bool:
         place = keys.space_start(space)
         behind = keys.successor(place) if following is None else place + following
-        return self._verbs.damaged.within(place + start, behind)
+        return self._verbs.damaged.within(place + start, behind, besides)
 
     async def spaces(self, after: bytes, limit: int) -> list[bytes]:
         """The spaces above `after`, by seeking from one to the next."""

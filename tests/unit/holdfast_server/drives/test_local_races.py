@@ -1,0 +1,204 @@
+"""Two things at once on one drive: what one of them saw must not be undone, or misread, by the other."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+import xxhash
+
+from holdfast_server.drives import keys, register_rows
+from holdfast_server.drives.disk_threads import DiskThreads, Watch
+from holdfast_server.drives.port import (
+    CommitMode,
+    CommitRequest,
+    CommitStatus,
+    DriveError,
+    Held,
+    ListRequest,
+    Register,
+    ScanRequest,
+)
+
+SPACE = b"o" + bytes(16)
+REGISTER = Register(SPACE, "key")
+DATA_ID = bytes(range(16))
+BLOCK = b"a" * 5000
+HASH = xxhash.xxh3_128_digest(BLOCK)
+
+
+async def stage(drive) -> None:
+    await drive.stage(DATA_ID, 0, [BLOCK], [HASH], last=True)
+
+
+async def put(drive, stamp: int, mode=CommitMode.PLAIN, data_ids=(), **facts) -> CommitStatus:
+    held = Held(stamp, facts.pop("tombstone", False), b"r", 0, None, data_ids)
+    return (await drive.commit(CommitRequest(REGISTER, held, mode, **facts))).status
+
+
+async def test_a_shard_that_is_being_reclaimed_is_not_named_by_a_record(open_drive, monkeypatch):
+    """Healed in the very moment in which its former copy is unlinked, it would be unlinked with it."""
+    drive = await open_drive()
+    await stage(drive)
+    await put(drive, 10, data_ids=(DATA_ID,))
+    await put(drive, 20, tombstone=True)
+    await drive.note(REGISTER, 20, True)
+    drive._clock.advance(100)
+    unlink = drive._parts.shards.unlink
+    condemned, go_on = threading.Event(), threading.Event()
+
+    def slow_unlink(data_id: bytes) -> None:
+        condemned.set()
+        assert go_on.wait(20)
+        unlink(data_id)
+
+    monkeypatch.setattr(drive._parts.shards, "unlink", slow_unlink)
+    reaping = asyncio.create_task(drive.reap())
+    await asyncio.to_thread(condemned.wait, 20)
+    await stage(drive)
+    status = await put(drive, 30, CommitMode.HEAL, (DATA_ID,))
+    go_on.set()
+    assert await reaping == 1
+    if status is CommitStatus.NO_DATA:
+        await stage(drive)
+        status = await put(drive, 30, CommitMode.HEAL, (DATA_ID,))
+    assert status is CommitStatus.OK
+    assert await drive.read_blocks(DATA_ID, 0, 1) == ([BLOCK], [HASH])
+
+
+def rot(drive) -> None:
+    """The row fails its checksum."""
+    row = keys.records_key(keys.row_key(REGISTER))
+    stored = bytearray(drive._parts.engine.get([row])[0])
+    stored[-1] ^= 0x55
+    drive._parts.engine.write([(row, bytes(stored))])
+
+
+@pytest.mark.parametrize("ask", ["query", "scan", "list"])
+async def test_a_read_that_began_on_a_damaged_register_denies_nothing_though_it_is_healed_meanwhile(
+    open_drive, monkeypatch, ask
+):
+    """What it saw was a hole.  Told as the word of a full drive, it would be a vote that the record never was."""
+    drive = await open_drive()
+    await put(drive, 10)
+    await drive.note(REGISTER, 10, True)
+    rot(drive)
+    assert (await drive.query(REGISTER, False)).healing
+    engine, walk, commits = drive._parts.engine, drive._parts.walk, drive._parts.commits
+    looked, go_on = threading.Event(), threading.Event()
+
+    def hold(real):
+        def held(*arguments, **facts):
+            found = real(*arguments, **facts)
+            if threading.current_thread().name.startswith(str(drive.path)) and not go_on.is_set():
+                looked.set()
+                assert go_on.wait(20)
+            return found
+
+        return held
+
+    monkeypatch.setattr(engine, "peek", lambda _: None)  # the table has grown out of memory
+    if ask == "query":
+        real_get = engine.get
+        wanted = list(register_rows.wanted(keys.row_key(REGISTER)))
+
+        def slow_get(some):
+            found = real_get(some)
+            if list(some) == wanted and "query" in threading.current_thread().name and not go_on.is_set():
+                looked.set()
+                assert go_on.wait(20)
+            return found
+
+        monkeypatch.setattr(engine, "get", slow_get)
+        asking = asyncio.ensure_future(drive.query(REGISTER, False))
+    elif ask == "scan":
+        monkeypatch.setattr(commits, "if_settled", hold(commits.if_settled))
+        asking = asyncio.ensure_future(drive.scan(ScanRequest(SPACE)))
+    else:
+        monkeypatch.setattr(commits, "if_settled", hold(commits.if_settled))
+        asking = asyncio.ensure_future(drive.list_registers(ListRequest(SPACE)))
+    await asyncio.to_thread(looked.wait, 20)
+    assert await put(drive, 10, CommitMode.HEAL) is CommitStatus.OK
+    go_on.set()
+    answer = await asking
+    told = answer.records if ask == "query" else answer.entries if ask == "scan" else answer.stamps
+    assert answer.healing or told, "a full drive says that it never had it"
+    assert walk is drive._parts.walk
+    later = await drive.query(REGISTER, False)
+    assert (later.healing, [held.stamp for held in later.records]) == (False, [10])
+
+
+async def test_a_register_is_damaged_until_what_heals_it_is_durable(open_drive, monkeypatch):
+    drive = await open_drive()
+    await put(drive, 10)
+    rot(drive)
+    assert (await drive.query(REGISTER, False)).healing
+    accepted, go_on = threading.Event(), threading.Event()
+    saw = drive._parts.verbs._saw
+
+    def slow_saw(transaction, stamp) -> None:
+        """The last step of a commit; nothing is written yet."""
+        accepted.set()
+        assert go_on.wait(20)
+        saw(transaction, stamp)
+
+    monkeypatch.setattr(drive._parts.verbs, "_saw", slow_saw)
+    healing = asyncio.create_task(put(drive, 10, CommitMode.HEAL))
+    await asyncio.to_thread(accepted.wait, 20)
+    asking = asyncio.ensure_future(drive.query(REGISTER, False))
+    await asyncio.wait((asking,), timeout=0.2)
+    go_on.set()
+    assert await healing is CommitStatus.OK
+    answer = await asking
+    assert answer.healing or answer.records
+
+
+async def test_a_read_that_began_on_a_drive_being_filled_denies_nothing_though_it_is_full_meanwhile(
+    open_drive, monkeypatch
+):
+    drive = await open_drive(form=False)
+    await drive.adopt(b"drive id 16 byte", 7, 5)
+    engine = drive._parts.engine
+    monkeypatch.setattr(engine, "peek", lambda _: None)
+    looked, go_on = threading.Event(), threading.Event()
+    get = engine.get
+
+    def slow_get(some):
+        found = get(some)
+        if "query" in threading.current_thread().name and not go_on.is_set():
+            looked.set()
+            assert go_on.wait(20)
+        return found
+
+    monkeypatch.setattr(engine, "get", slow_get)
+    asking = asyncio.ensure_future(drive.query(REGISTER, False))
+    await asyncio.to_thread(looked.wait, 20)
+    assert await put(drive, 10, CommitMode.HEAL) is CommitStatus.OK
+    await drive.finish_healing(7)
+    go_on.set()
+    answer = await asking
+    assert answer.healing or answer.records, "a full drive says that it never had it"
+
+
+async def test_threads_that_ended_take_nothing_more_and_leave_nobody_waiting():
+    """Work that came one after the other: the next piece comes in the moment in which the last has ended."""
+    threads = DiskThreads("test", 1, Watch(), asyncio.get_running_loop())
+    done = []
+
+    async def pieces() -> None:
+        for number in range(5):
+            await threads.run(lambda number=number: done.append(number))
+
+    working = asyncio.create_task(pieces())
+    await asyncio.sleep(0)
+    await threads.drained()
+    await asyncio.to_thread(threads.shutdown)
+    async with asyncio.timeout(5):
+        try:
+            await working
+        except DriveError:
+            pass
+    with pytest.raises(DriveError, match="closed"):
+        async with asyncio.timeout(5):
+            await threads.run(lambda: None)
