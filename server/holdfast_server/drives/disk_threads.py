@@ -126,6 +126,7 @@ class DiskThreads:
         self._waiting: deque[_Job[Any]] = deque()
         self._running: set[_Job[Any]] = set()
         self._stuck: str | None = None
+        self._ended = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -136,6 +137,8 @@ class DiskThreads:
         """
         if self._stuck is not None:
             raise DriveOffline(self._stuck)
+        if self._ended:
+            raise DriveError(f"the drive is closed ({self._name})")
         if len(self._waiting) >= MAX_WAITING_JOBS:
             raise DriveError(f"{MAX_WAITING_JOBS} calls are waiting for this drive ({self._name})")
         job = _Job(work, self._loop.create_future(), watched)
@@ -165,8 +168,13 @@ class DiskThreads:
         self._stuck = None
 
     async def drained(self) -> None:
-        """Until nothing is under way or waiting."""
-        await self._idle.wait()
+        """Until nothing is under way or waiting; nothing more is taken then.
+
+        Who waited for the last piece goes on first, and may have brought the next one.
+        """
+        while not self._idle.is_set():
+            await self._idle.wait()
+        self._ended = True
 
     def shutdown(self) -> None:
         """Once drained; from any thread.  Waits for the threads."""
@@ -176,7 +184,7 @@ class DiskThreads:
             thread.join()
 
     def _add(self, job: _Job[Any]) -> None:
-        if self._stuck is None or job.future is not None:
+        if not self._ended and (self._stuck is None or job.future is not None):
             self._waiting.append(job)
             self._idle.clear()
             self._start()
