@@ -29,9 +29,9 @@ def ballast_size(total_bytes: int) -> int:
 
 
 def lay(folder: Path, size_bytes: int) -> None:
-    """Allocate it, unless it is there.  A file system that cannot is no fault."""
+    """Allocate it, unless it is there, and whole: a crash may leave it empty.  A file system that cannot is no fault."""
     path = folder / BALLAST_FILE
-    if size_bytes <= 0 or path.exists():
+    if size_bytes <= 0 or (path.exists() and path.stat().st_size >= size_bytes):
         return
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)

@@ -63,6 +63,9 @@ def find_identity(folder: Path, slot: Slot) -> Identity | None:
     identity = read_identity(folder)
     if identity is not None:
         check_place(identity, slot)
+        # Whatever has an identity is complete.  Left lying by a crash, the marker would say that all beside it is
+        # worthless on the day on which the identity is lost.
+        _remove_forming(folder)
         return identity
     if (folder / FORMING_FILE).exists():
         _wipe(folder)
@@ -179,8 +182,17 @@ def form(folder: Path, identity: Identity, watermark: int) -> Engine:
     write_identity(folder, identity)
     if kept:
         _keep_note(folder)
-    (folder / FORMING_FILE).unlink()
+    _remove_forming(folder)
     return engine
+
+
+def _remove_forming(folder: Path) -> None:
+    """Durably."""
+    try:
+        (folder / FORMING_FILE).unlink()
+    except FileNotFoundError:
+        return
+    fsync_folder(folder)
 
 
 def _keep_note(folder: Path) -> None:

@@ -259,6 +259,10 @@ class LocalDrive:
             step()
         except (OSError, IdentityError, EngineError, FolderLocked, DriveError, ValueError) as error:
             self._set_fault(Fault(kind_of(error), str(error)))
+        except Exception as error:
+            # Nobody thought of it and nobody awaits it: without a fault the drive would be "being opened" for ever.
+            log.exception("%s: an error that should not be", self.path)
+            self._set_fault(Fault(kind_of(error), repr(error)))
 
     def _set_fault(self, fault: Fault) -> None:
         """From any thread; the first reason stays."""

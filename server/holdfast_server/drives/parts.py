@@ -19,7 +19,7 @@ from holdfast_server.drives import ballast, folder_layout, keys
 from holdfast_server.drives.disk_threads import DiskThreads, Watch
 from holdfast_server.drives.durable_files import FolderSync
 from holdfast_server.drives.engine import Engine, EngineError
-from holdfast_server.drives.faults import Fault, FaultKind
+from holdfast_server.drives.faults import NO_ROOM_ERRORS, Fault, FaultKind
 from holdfast_server.drives.group_commit import GroupCommit
 from holdfast_server.drives.identity import IdentityGuard
 from holdfast_server.drives.placing import Placing
@@ -134,8 +134,13 @@ class Parts:
             return
         reached = self.commits.reached
         if reached > self._witnessed:
-            write_witness(folder, self.guard.identity.id_bytes, reached)
-            self._witnessed = reached
+            try:
+                write_witness(folder, self.guard.identity.id_bytes, reached)
+                self._witnessed = reached
+            except OSError as error:
+                if error.errno not in NO_ROOM_ERRORS:
+                    raise
+                # It proves less for a while; what a full disk can do goes on.
         size = self._around.settings.ballast_bytes
         size = ballast.ballast_size(room.total_bytes) if size is None else size
         if self.commits.no_room is not None:

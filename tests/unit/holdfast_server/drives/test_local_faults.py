@@ -277,3 +277,31 @@ async def test_a_shard_that_is_being_unlinked_is_named_by_no_record_though_it_is
     await stage(drive)
     assert (await drive.commit(request)).status is CommitStatus.OK
     assert await drive.read_blocks(DATA_ID, 0, 3) == (BLOCKS, HASHES)
+
+
+async def test_ballast_that_a_crash_left_empty_is_laid(open_drive, tmp_path):
+    """Made and not yet allocated when the power failed: it would be there in name, and free nothing when it counts."""
+    size = 1 << 20
+    (tmp_path / "holdfast.ballast").write_bytes(b"")
+    drive = await open_drive(settings=DriveSettings(reap_interval_seconds=None, reserve_bytes=0, ballast_bytes=size))
+    drive._check()
+    facts = (tmp_path / "holdfast.ballast").stat()
+    assert (facts.st_size, facts.st_blocks * 512 >= size) == (size, True)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+async def test_a_witness_for_which_there_is_no_room_sets_no_drive_aside(open_drive, monkeypatch, number):
+    """It proves less then; a full disk serves reads and deletes."""
+    drive = await open_drive()
+    await put(drive, 10)
+
+    def fail(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("holdfast_server.drives.parts.write_witness", fail)
+    await drive._on_thread(drive._parts.point_readers, drive._check)
+    assert drive.status().state is DriveState.FULL
+    assert (await drive.query(REGISTER, False)).records[0].stamp == 10
+    monkeypatch.undo()
+    await drive._on_thread(drive._parts.point_readers, drive._check)
+    assert (drive.path / "holdfast.reached").exists()

@@ -14,6 +14,7 @@ import xxhash
 
 from holdfast_server.drives import disk_threads, durable_files, local
 from holdfast_server.drives.disk_threads import DiskThreads, Watch
+from holdfast_server.drives.faults import FaultKind
 from holdfast_server.drives.port import (
     CommitMode,
     CommitRequest,
@@ -300,3 +301,17 @@ async def test_what_was_to_be_done_for_somebody_who_has_left_is_let_go_of_at_onc
     await running
     await threads.drained()
     threads.shutdown()
+
+
+async def test_a_drive_that_fails_to_open_in_a_way_nobody_thought_of_says_so(tmp_path, open_drive, monkeypatch):
+    """And is opened again like any other: a task that nobody awaits must not leave it "being opened" for ever."""
+    await (await open_drive()).close()
+    with monkeypatch.context() as patch:
+        patch.setattr(local.folder_layout, "open_engine", lambda *_: {}["nobody thought of this"])
+        drive = await open_drive(form=False)
+    status = drive.status()
+    assert status.state is DriveState.FAULTY
+    assert "nobody thought of this" in status.message
+    assert drive.fault_kind is FaultKind.MEDIUM
+    await drive.close()
+    assert (await open_drive(form=False)).status().state is DriveState.FULL

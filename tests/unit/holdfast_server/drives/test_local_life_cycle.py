@@ -214,3 +214,18 @@ def test_a_folder_deleted_under_its_mount_is_not_blank(tmp_path):
             folder_layout.check_folder(Path(f"/proc/self/fd/{held}"))
     finally:
         os.close(held)
+
+
+async def test_a_marker_of_forming_that_a_crash_left_costs_no_data_when_the_identity_is_lost(open_drive, tmp_path):
+    """A power cut brings the marker back, or keeps it: its removal is the last step, and not synced.  Years later the
+    identity file is lost."""
+    drive = await open_drive()
+    await put(drive, 10)
+    await drive.close()
+    (tmp_path / folder_layout.FORMING_FILE).write_bytes(b"")
+    await (await open_drive(form=False)).close()
+    (tmp_path / "holdfast.json").unlink()
+    drive = await open_drive(form=False)
+    assert drive.status().state is DriveState.FAULTY
+    assert "will not be formatted" in drive.status().message
+    assert (tmp_path / "records" / "CURRENT").exists()
