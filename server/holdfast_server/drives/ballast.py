@@ -29,7 +29,7 @@ def ballast_size(total_bytes: int) -> int:
 
 
 def lay(folder: Path, size_bytes: int) -> None:
-    """Allocate it, unless it is there, and whole: a crash may leave it empty.  A file system that cannot is no fault."""
+    """Allocate it, unless it is there and whole: a crash may leave it empty.  A file system that cannot is no fault."""
     path = folder / BALLAST_FILE
     if size_bytes <= 0 or (path.exists() and path.stat().st_size >= size_bytes):
         return
