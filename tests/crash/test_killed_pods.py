@@ -18,6 +18,8 @@ from holdfast_server.testing.pods import PodProcesses
 ROUNDS = int(os.environ.get("HOLDFAST_CRASH_ROUNDS", "0"))
 SEED = int(os.environ.get("HOLDFAST_CRASH_SEED", "11"))
 SECONDS_PER_ROUND = 20
+LEAST_ACKNOWLEDGED = 15
+"""In a round of a few."""
 FEW = ("kill all", "kill one", "kill while healing", "kill some", "kill while starting")
 
 
@@ -27,6 +29,7 @@ async def run_rounds(directory: Path, rounds: int, kinds: tuple[str, ...], versi
         await pods.start_all()
         async with S3Session(pods.access_key, pods.secret_key) as session:
             crash = CrashRounds(pods, session, SEED, versioned=versioned)
+            crash.least_acknowledged = 0 if ROUNDS else LEAST_ACKNOWLEDGED
             await crash.run(rounds, kinds)
             findings = await crash.finish()
             print(f"\n{crash.summary()}\n{findings}")

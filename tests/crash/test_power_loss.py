@@ -20,6 +20,8 @@ from holdfast_server.testing.pods import PodProcesses
 ROUNDS = int(os.environ.get("HOLDFAST_CRASH_ROUNDS", "0"))
 SEED = int(os.environ.get("HOLDFAST_CRASH_SEED", "12"))
 SECONDS_PER_ROUND = 20
+LEAST_ACKNOWLEDGED = 15
+"""In a round of a few."""
 FEW = 3
 CUTS = ("kill all", "kill while starting", "kill while healing", "kill all", "kill some")
 LONG = pytest.mark.skipif(ROUNDS == 0, reason="HOLDFAST_CRASH_ROUNDS gives the number of rounds")
@@ -40,6 +42,7 @@ async def run_cuts(
             impatient.setattr("holdfast_server.testing.faults.traffic.READ_ATTEMPT_SECONDS", 5.0)
         async with S3Session(pods.access_key, pods.secret_key) as session:
             crash = CrashRounds(pods, session, SEED, power, versioned)
+            crash.least_acknowledged = 0 if ROUNDS else LEAST_ACKNOWLEDGED
             await crash.run(rounds, kinds)
             if finish:
                 print(f"\n{await crash.finish()}")

@@ -79,6 +79,9 @@ class CrashRounds:
         self.traffic = Traffic(session, endpoints, BUCKET, keys, seed, VERSIONED_MIX if versioned else None)
         self.tally = Tally()
         self.story: list[str] = []
+        self.least_acknowledged = 0
+        """Before all pods or one are killed in the middle of traffic: where rounds are few, each has to have something
+        to lose, and a busy machine acknowledges nothing in a moment."""
 
     async def run(self, rounds: int, kinds: tuple[str, ...] = ()) -> None:
         """Raises PromiseBroken, with seed, round and story."""
@@ -138,8 +141,8 @@ class CrashRounds:
     # --- the kinds of round
     async def kill_all(self, chance: random.Random) -> None:
         """Every pod at once, in the middle of traffic."""
-        async with self._traffic():
-            await self._wait(chance, MAX_TRAFFIC_SECONDS)
+        async with self._traffic() as traffic:
+            await self._some_traffic(traffic, chance)
             self._kill(range(self.pods.servers))
         self._power_cut(chance)
         await self._come_up()
@@ -147,8 +150,8 @@ class CrashRounds:
 
     async def kill_one(self, chance: random.Random) -> None:
         """One pod; traffic goes on without it."""
-        async with self._traffic():
-            await self._wait(chance, MAX_TRAFFIC_SECONDS)
+        async with self._traffic() as traffic:
+            await self._some_traffic(traffic, chance)
             self._kill([chance.randrange(self.pods.servers)])
             await self._wait(chance, MAX_TRAFFIC_SECONDS)
 
@@ -177,8 +180,8 @@ class CrashRounds:
 
     async def kill_starting(self, chance: random.Random) -> None:
         """All at once, and again while they start."""
-        async with self._traffic():
-            await self._wait(chance, MAX_TRAFFIC_SECONDS)
+        async with self._traffic() as traffic:
+            await self._some_traffic(traffic, chance)
             self._kill(range(self.pods.servers))
         await self._start_missing()
         await self._wait(chance, 1.2)
@@ -243,6 +246,13 @@ class CrashRounds:
     # --- pieces
     def _traffic(self, workers: int = WORKERS) -> _Running:
         return _Running(self.traffic, workers)
+
+    async def _some_traffic(self, traffic: _Running, chance: random.Random) -> None:
+        """While every pod is up."""
+        wanted = self.traffic.ledger.acknowledged + self.least_acknowledged
+        await self._wait(chance, MAX_TRAFFIC_SECONDS)
+        while self.traffic.ledger.acknowledged < wanted and not traffic.is_over:
+            await asyncio.sleep(0.01)
 
     async def _wait(self, chance: random.Random, most_seconds: float) -> None:
         seconds = chance.uniform(0, most_seconds)
@@ -322,8 +332,14 @@ class _Running:
     def __init__(self, traffic: Traffic, workers: int) -> None:
         self._traffic, self._workers = traffic, workers
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> _Running:
         self._task = asyncio.create_task(self._traffic.run(self._workers))
+        return self
+
+    @property
+    def is_over(self) -> bool:
+        """By itself: a promise was broken."""
+        return self._task.done()
 
     async def __aexit__(self, *_: object) -> None:
         self._traffic.stop()
