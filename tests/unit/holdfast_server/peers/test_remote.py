@@ -388,7 +388,7 @@ async def test_a_pod_that_hangs_is_suspected_dropped_and_dialled_again(
 ) -> None:
     monkeypatch.setitem(messages.VERBS, Verb.PING, messages.VERBS[Verb.PING]._replace(timeout_seconds=0.2))
     monkeypatch.setattr(link, "PING_INTERVAL_SECONDS", 0.1)
-    monkeypatch.setattr(link, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(link, "SILENT_SECONDS", 3600.0)
     peer = await connect()
     hang = asyncio.Event()
     pod.drive.answers["query"] = lambda *_: hang.wait()
@@ -401,6 +401,7 @@ async def test_a_pod_that_hangs_is_suspected_dropped_and_dialled_again(
     assert not peer.online
     with pytest.raises(port.DriveOffline, match="missed a deadline"):
         await peer.drives()[0].query(REGISTER, False)
+    monkeypatch.setattr(link, "SILENT_SECONDS", 0.5)
     await until(lambda: peer.online)
 
 
