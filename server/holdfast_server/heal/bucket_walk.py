@@ -248,7 +248,7 @@ class BucketWalk:
     async def _look_through(
         self, state: WalkState, bucket_id: bytes, bucket: WalkedBucket, entries: list[ScanEntry]
     ) -> None:
-        records = [(entry, record.decode(entry.newest.record)) for entry in entries if not entry.newest.tombstone]
+        records = [(entry, found) for entry in entries if (found := _read(entry)) is not None]
         if state.counting is not None:
             for entry, found in records:
                 count(state.counting, entry, found)
@@ -314,6 +314,17 @@ class BucketWalk:
         if state.present is None:
             return [], 0
         return [told(bucket_id, one) for bucket_id, one in state.present.usage.items()], state.present.last_ended_ms
+
+
+def _read(entry: ScanEntry) -> Record | None:
+    """None of a tombstone, and of what cannot be read: a later release may have written it."""
+    if entry.newest.tombstone:
+        return None
+    try:
+        return record.decode(entry.newest.record)
+    except record.RecordCorrupt as error:
+        log.warning("the record of %r is neither counted nor expired: %s", entry.register.key, error)
+        return None
 
 
 def leads(drive: OwnDrive, erasure_set: ErasureSet) -> bool:

@@ -26,7 +26,7 @@ import msgspec
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import stamp_ms
 from holdfast_server.contract.healing import ScannerProgress
-from holdfast_server.drives.port import Register, ScanEntry, ShardCorrupt, ShardMissing
+from holdfast_server.drives.port import DriveError, Held, Register, ScanEntry, ShardCorrupt, ShardMissing
 from holdfast_server.heal.comparing import Place, compare
 from holdfast_server.heal.own_drive import ORPHAN_FOLDERS, OwnDrive
 from holdfast_server.heal.registers import RegisterHealing
@@ -34,10 +34,13 @@ from holdfast_server.heal.settings import HealSettings
 from holdfast_server.objects import record
 from holdfast_server.objects.asking import bounded
 from holdfast_server.objects.erasure_set import ErasureSet
+from holdfast_server.objects.port import ObjectError
 
 UNIT_BYTES = 8 << 20
 """Of shards verified in one unit, about: the last of them may be larger."""
 VERIFY_TIMEOUT_SECONDS = 60.0
+SLOWEST_BYTES_PER_SECOND = 4 << 20
+"""A shard has so much longer to be verified: gigabytes take minutes, and a pass must not end at one for ever."""
 LEAST_BYTES_PER_SECOND = 4 << 20
 BYTES_SHARE = 0.8
 FOLDERS_SHARE = 0.1
@@ -105,7 +108,8 @@ class Scanner:
             state.hurry = False
             assert state.present is not None
             left = state.present.last_began_ms / 1000 + self._settings.scan_pass_seconds - self._clock.now_ms() / 1000
-            rest = max(left, self._settings.interval_seconds)
+            # By clocks that were set meanwhile, what is left may be anything.
+            rest = max(min(left, self._settings.scan_pass_seconds), self._settings.interval_seconds)
         state.due_at = self._clock.monotonic_seconds() + rest
         return state.hurry
 
@@ -180,9 +184,11 @@ class Scanner:
 
     async def _verify_entry(self, drive: OwnDrive, entry: ScanEntry) -> tuple[int, bool]:
         size = 0
+        sizes = _shard_sizes(entry.newest) if entry.newest.data_ids else {}
         for data_id in entry.newest.data_ids:
+            seconds = VERIFY_TIMEOUT_SECONDS + sizes.get(data_id, 0) / SLOWEST_BYTES_PER_SECOND
             try:
-                size += await bounded(drive.verify_shard(data_id), VERIFY_TIMEOUT_SECONDS)
+                size += await bounded(drive.verify_shard(data_id), seconds)
             except (ShardMissing, ShardCorrupt):
                 return size, False
         return size, True
@@ -200,12 +206,20 @@ class Scanner:
                 continue
             upload = (part.key, part.version[:-2])
             if upload not in ended:
-                ended[upload] = await self._healing.upload_has_ended(part)
+                ended[upload] = await self._has_surely_ended(part)
             if ended[upload]:
                 leaked.append(part)
         if leaked:
             await self._healing.heal(erasure_set, leaked)
             state.parts += len(leaked)
+
+    async def _has_surely_ended(self, part: Register) -> bool:
+        """One that cannot be told now may stay so until a person decides; the pass goes on."""
+        try:
+            return await self._healing.upload_has_ended(part)
+        except (DriveError, ObjectError, record.RecordCorrupt) as error:
+            log.info("whether the upload of %r has ended cannot be told now: %s", part.key, error)
+            return False
 
     # ---------------------------------------------------------------- folders
 
@@ -263,3 +277,14 @@ class Scanner:
             orphans_removed=state.orphans,
             parts_removed=state.parts,
         )
+
+
+def _shard_sizes(held: Held) -> dict[bytes, int]:
+    """About how large each shard of a version is, by data id."""
+    try:
+        found = record.decode(held.record)
+    except record.RecordCorrupt:
+        return {}
+    if found.geometry is None:
+        return {}
+    return {extent.data_id: extent.size_bytes // found.geometry.data_shards for extent in found.extents}

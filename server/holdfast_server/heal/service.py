@@ -54,6 +54,8 @@ class DriveWork:
     walk: WalkState = field(default_factory=WalkState)
     look_again_at: float = float("-inf")
     """At what is stuck."""
+    failed: dict[Unit, float] = field(default_factory=dict)
+    """Until when a kind of work is left alone that ended in an error that should not be."""
 
 
 Unit = Callable[[OwnDrive, ErasureSet, DriveWork], Awaitable[bool]]
@@ -138,11 +140,18 @@ class HealService:
         return any(await together(self._guarded(unit, volume, drive) for volume, drive in serving))
 
     async def _guarded(self, unit: Unit, volume: int, drive: OwnDrive) -> bool:
+        work = self.work_of(volume)
+        if self._clock.monotonic_seconds() < work.failed.get(unit, float("-inf")):
+            return False
         try:
-            return await unit(drive, self.set_of(drive), self.work_of(volume))
+            return await unit(drive, self.set_of(drive), work)
         except (DriveError, ObjectError) as error:
             log.info("drive %d: healing will go on later: %s", volume, error)
-            return False
+        except Exception:
+            # It must not take the others with it: begun anew together, they would all be cut off at the same place.
+            log.exception("drive %d: one kind of healing failed and is tried again later", volume)
+            work.failed[unit] = self._clock.monotonic_seconds() + self.settings.retry_seconds
+        return False
 
     async def _work_off(self, drive: OwnDrive, erasure_set: ErasureSet, work: DriveWork) -> bool:
         now = self._clock.monotonic_seconds()

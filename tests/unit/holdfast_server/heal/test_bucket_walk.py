@@ -13,7 +13,7 @@ from holdfast_server.api.bucket_record import ENABLED, SUSPENDED, VERSIONED_FORM
 from holdfast_server.api.deleted_buckets import SETTLED_MS, remember_deleted
 from holdfast_server.api.expiring import LifecycleKeeper
 from holdfast_server.contract.healing import BucketWalkProgress
-from holdfast_server.drives.port import DriveOffline, Register
+from holdfast_server.drives.port import CommitMode, CommitRequest, CommitStatus, DriveOffline, Held, Register
 from holdfast_server.heal.bucket_walk import leads
 from holdfast_server.heal.service import HealService
 from holdfast_server.heal.settings import HealSettings
@@ -357,3 +357,20 @@ async def test_a_bucket_whose_deletion_was_given_up_keeps_its_objects(cluster: M
     await cluster.clock.sleep(SETTLED_MS / 1000)
     await pod.walk()
     assert await keys(cluster) == ["k"]
+
+
+async def test_a_record_that_cannot_be_read_holds_up_nothing_else(cluster: MemoryCluster) -> None:
+    """A later release wrote it, say, and this one came back."""
+    await make_bucket(cluster, rule(days=1))
+    await cluster.put("a", b"x")
+    await cluster.put("c", b"x")
+    held = Held(
+        cluster.store.set_of(object_register(BUCKET, "b")).next_stamp(), False, b"HfO\x7f of a later release", -1, None
+    )
+    request = CommitRequest(object_register(BUCKET, "b"), held, CommitMode.PLAIN)
+    assert (await cluster.drives[0].commit(request)).status is CommitStatus.OK
+    await cluster.clock.sleep(DAY_SECONDS)
+    pod = Pod(cluster)
+    await pod.walk()
+    assert pod.told.expired["expired"] == 2
+    assert pod.told.last_pass_ended_ms

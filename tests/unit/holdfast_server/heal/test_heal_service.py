@@ -63,3 +63,35 @@ async def test_the_smallest_sets_have_their_passes_too(
     assert all(service.work_of(0).filling.done for service in services)
     assert await cluster.get("k") == b"data"
     await cluster.close()
+
+
+async def test_an_error_nobody_thought_of_in_one_kind_of_work_stops_no_other(
+    cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Begun anew all together, they would all be cut off again by the same bad page, at the same place."""
+    with cluster.away(2):
+        for key in KEYS:
+            await cluster.put(key, b"data")
+        await cluster.settle()
+    services = [
+        HealService(cluster.new_store(), only(drive), cluster.clock) for drive in cluster.set_of("k").drives().values()
+    ]
+    failed = 0
+
+    async def fail(*_: object) -> bool:
+        nonlocal failed
+        failed += 1
+        raise KeyError("nobody thought of this")
+
+    for one in services:
+        monkeypatch.setattr(one.scanner, "step", fail)
+    running = [asyncio.create_task(one.run()) for one in services]
+    await cluster.clock.sleep(ENOUGH_SECONDS)
+    assert not any(task.done() for task in running)
+    for task in running:
+        task.cancel()
+    await asyncio.wait(running)
+    await cluster.settle()
+    assert [drive.repair_queue_length for drive in cluster.drives] == [0, 0, 0, 0]
+    assert len(services) < failed <= len(services) * 4, "tried again, and not all the time"
+    assert "nobody thought of this" in caplog.text

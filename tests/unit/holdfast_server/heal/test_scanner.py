@@ -233,3 +233,59 @@ async def test_a_pass_is_spread_over_its_time(cluster: MemoryCluster) -> None:
     while healing.report().drives[0].scanner.last_pass_ended_ms == ended:
         await healing.heal_once()
     assert cluster.clock.monotonic_seconds() - began < 10, "asked for, it does not wait"
+
+
+async def test_a_shard_that_takes_long_to_read_is_no_end_of_the_scan(
+    cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of five gigabytes takes longer than any fixed time from a slow disk: the pass would stand there for ever."""
+    monkeypatch.setattr(scanner, "VERIFY_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(scanner, "SLOWEST_BYTES_PER_SECOND", 4096, raising=False)
+    for number in range(3):
+        await cluster.put(f"k{number}", BIG)
+    await cluster.settle()
+
+    async def slow(position: int, verb: str, _: Any) -> None:
+        if verb == "verify_shard":
+            await cluster.clock.sleep(100.0)
+
+    cluster.hook = slow
+    healing = service(cluster, 0)
+    await scan_once(healing, cluster)
+    assert healing.report().drives[0].scanner.last_pass_ended_ms
+
+
+async def test_an_upload_that_cannot_be_decided_is_no_end_of_the_scan(cluster: MemoryCluster) -> None:
+    """It may stay so until a person decides; what comes behind its parts is looked at all the same."""
+    await upload_with_parts(cluster, "k")
+    await cluster.put("k", BIG)
+    await cluster.settle()
+    await cluster.clock.sleep(2 * HOUR_SECONDS)
+
+    async def undecided(position: int, verb: str, arguments: tuple[Any, ...]) -> None:
+        if verb == "query" and arguments[0].space[:1] == record.UPLOAD_SPACE:
+            raise DriveOffline("stuck")
+
+    cluster.hook = undecided
+    healing = service(cluster, 0)
+    await scan_once(healing, cluster)
+    told = healing.report().drives[0].scanner
+    assert told.last_pass_ended_ms
+    assert told.parts_removed == 0
+
+
+async def test_a_pass_that_began_by_a_clock_that_was_ahead_does_not_put_off_the_next_for_long(
+    cluster: MemoryCluster,
+) -> None:
+    await cluster.put("k", b"x")
+    await cluster.settle()
+    healing = service(cluster, 0)
+    (drive,) = healing._local_drives()
+    state = healing.work_of(0).scan
+    year_ms = 365 * 24 * 3_600_000
+    state.present = scanner.ScanPass(drive.status().drive_id, cluster.clock.now_ms() + year_ms)
+    state.hurry = True
+    while await healing.scanner.step(drive, healing.set_of(drive), state):
+        pass
+    assert healing.report().drives[0].scanner.last_pass_ended_ms
+    assert state.due_at - cluster.clock.monotonic_seconds() <= SETTINGS.scan_pass_seconds
