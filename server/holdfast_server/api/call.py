@@ -91,13 +91,15 @@ class Call(msgspec.Struct, frozen=True):
         """In another bucket."""
         return is_allowed(self.verified, action, bucket.name, "", bucket_facts(bucket, self.services.policies))
 
-    def require_of(self, bucket: BucketRecord, record: Record | None, action: str, key: str) -> None:
+    def require_of(
+        self, bucket: BucketRecord, record: Record | None, action: str, key: str, extra: Values | None = None
+    ) -> None:
         """A permission on an object of any bucket, which was looked up.  Raises AccessDenied."""
         facts = bucket_facts(bucket, self.services.policies)
         thing = None
         if record is not None and looks_at_object(self.verified.principal, action, facts):
             thing = object_facts(bucket, record)
-        authorize(self.verified, bucket.name, key, facts, thing, action)
+        authorize(self.verified, bucket.name, key, facts, thing, action, extra)
 
     async def small_body(self, max_size_bytes: int, *, checksum_is_the_objects: bool = False) -> bytes:
         """A request document, decoded and verified.  Raises MaxMessageLengthExceeded and what payloads raise.

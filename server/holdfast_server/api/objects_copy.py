@@ -126,7 +126,8 @@ async def _open_source(call: Call, source: CopySource) -> Reader:
     check_expected_owner(call.headers.get("x-amz-source-expected-bucket-owner"), bucket)
     reader = await call.objects.open_object(bucket.id, source.key, version)
     found = reader.record if reader is not None and reader.record.live else None
-    call.require_of(bucket, found, "s3:GetObject" if version is None else "s3:GetObjectVersion", source.key)
+    named = {"s3:versionid": (source.version_id,) if source.version_id else ()}  # and not what the query names
+    call.require_of(bucket, found, "s3:GetObject" if version is None else "s3:GetObjectVersion", source.key, named)
     if reader is not None and reader.record.marker and version is not None:
         raise S3Error("InvalidRequest", _MARKER)
     present(reader.record if reader is not None else None, source.key, version)

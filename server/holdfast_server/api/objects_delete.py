@@ -122,7 +122,9 @@ async def _delete_one(
 ) -> DeletedObject | DeleteFailure:
     async with slots:
         try:
-            call.require(_action(entry), call.bucket_name, entry.key)
+            # Of the entry, and not of the request's query, which is about no key.
+            named = {"s3:versionid": (entry.version_id,) if entry.version_id else ()}
+            call.require(_action(entry), call.bucket_name, entry.key, named)
             version = parse_version_id(entry.version_id) if entry.version_id else None
             deleted = await _delete(call, lease, entry.key, version, entry.condition)
         except Exception as error:

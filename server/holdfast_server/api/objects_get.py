@@ -20,7 +20,7 @@ from holdfast_server.s3.conditions import check_read
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.headers import response_overrides
 from holdfast_server.s3.names import parse_part_number
-from holdfast_server.s3.ranges import ByteRange, parse_range
+from holdfast_server.s3.ranges import ByteRange, parse_range, still_meant
 from holdfast_server.s3.request import BodyStream, Response
 
 WHOLE_SIZE_BYTES = 64 * 1024
@@ -142,7 +142,8 @@ def _answer(call: Call, record: Record, bucket: BucketRecord) -> Response | tupl
         elif checked:
             headers.update(checksum_headers(record.checksums))
     else:
-        span = parse_range(call.headers.get("range"), record.size_bytes)
+        meant = still_meant(call.headers.get("if-range"), record.etag, record.modified_ms)
+        span = parse_range(call.headers.get("range"), record.size_bytes) if meant else None
     if span is None:
         if call.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED":
             headers.update(checksum_headers(record.checksums))

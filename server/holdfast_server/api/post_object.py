@@ -204,6 +204,12 @@ def _key(fields: Mapping[str, str], file_name: str) -> str:
             ArgumentName="key",
             ArgumentValue="",
         )
+    try:
+        whole = "\0" not in key and key.encode()
+    except UnicodeEncodeError:  # a file name may come in an encoding of the client's choice
+        whole = b""
+    if not whole:
+        raise S3Error("InvalidArgument", "A key is UTF-8 without NUL.", ArgumentName="key")
     return check_key(key)
 
 

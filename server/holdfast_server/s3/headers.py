@@ -6,6 +6,7 @@ Values are kept as they came; bytes beyond ASCII are kept too (HTTP hands them o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -40,6 +41,9 @@ _OVERRIDES = {
     "response-content-disposition": "content-disposition",
     "response-content-encoding": "content-encoding",
 }
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+"""What HTTP lets a header be called.  Names come from forms and from parameters of presigned URLs, too, which may hold
+anything; sent back as they are, they would end a header, or all of them, for whoever reads the object."""
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -47,7 +51,8 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 def object_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers to keep with an object, in lower case: content headers and `x-amz-meta-*`.
 
-    Raises MetadataTooLarge, InvalidRedirectLocation, and InvalidArgument for control characters.
+    Raises MetadataTooLarge, InvalidRedirectLocation, and InvalidArgument for control characters and names that no
+    header can have.
     """
     kept = {"content-type": headers.get("content-type") or DEFAULT_CONTENT_TYPE}
     for name in _KEPT[1:]:
@@ -68,7 +73,9 @@ def object_headers(headers: Mapping[str, str]) -> dict[str, str]:
     if metadata_size_bytes > MAX_METADATA_SIZE_BYTES:
         raise S3Error("MetadataTooLarge", Size=metadata_size_bytes, MaxSizeAllowed=MAX_METADATA_SIZE_BYTES)
     for name, value in kept.items():
-        if not value.isprintable() and any(ord(char) < 32 and char != "\t" for char in value):
+        if not _NAME(name):
+            raise S3Error("InvalidArgument", "Not the name of a header", ArgumentName=name)
+        if not value.isprintable() and any((ord(char) < 32 and char != "\t") or char == "\x7f" for char in value):
             raise S3Error("InvalidArgument", "Control characters in a header", ArgumentName=name)
     return kept
 

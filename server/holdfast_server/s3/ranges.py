@@ -1,4 +1,4 @@
-"""The Range header of a GET or HEAD (RFC 9110, section 14), for one range.
+"""The Range header of a GET or HEAD (RFC 9110, section 14), for one range, and the If-Range that it hangs on.
 
 Several ranges, another unit or bad syntax are ignored, as the RFC allows and S3 does: the whole object is
 sent.  Only a well-formed range that begins behind the end is refused.
@@ -11,7 +11,9 @@ import re
 import msgspec
 
 from holdfast_server.s3.errors import S3Error
+from holdfast_server.s3.headers import parse_http_date
 
+_ETAG = re.compile(r'"[^"]*"').fullmatch
 _RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.IGNORECASE | re.ASCII)
 
 
@@ -48,6 +50,19 @@ def parse_range(text: str | None, size_bytes: int) -> ByteRange | None:
     if start >= size_bytes:
         raise S3Error("InvalidRange", RangeRequested=text, ActualObjectSize=size_bytes)
     return ByteRange(start, end - start + 1)
+
+
+def still_meant(if_range: str | None, etag: str, modified_ms: int) -> bool:
+    """Whether a Range counts: If-Range names the object that the client has a part of, by its ETag or its date.
+
+    Sent the rest of another object, the client would put two of them together.  A weak ETag never names bytes.
+    """
+    if if_range is None:
+        return True
+    if _ETAG(if_range):
+        return if_range[1:-1] == etag
+    since_ms = None if if_range.startswith("W/") else parse_http_date(if_range)
+    return since_ms is not None and since_ms == modified_ms // 1000 * 1000
 
 
 def parse_copy_range(text: str, size_bytes: int) -> ByteRange:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -191,6 +192,48 @@ def test_delete_objects_tells_of_versions_and_markers(s3: Any, bucket: str) -> N
         {"Key": "k", "VersionId": marker, "DeleteMarker": True, "DeleteMarkerVersionId": marker}
     ]
     assert shown(s3) == [("k", first, True, False)]
+
+
+def _deny(s3: Any, action: str, version: str) -> None:
+    row = {
+        "Effect": "Deny", "Principal": "*", "Action": action, "Resource": f"arn:aws:s3:::{BUCKET}/*",
+        "Condition": {"StringEquals": {"s3:VersionId": version}},
+    }  # fmt: skip
+    s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": [row]}))
+
+
+def test_a_policy_about_a_version_holds_where_many_are_deleted(s3: Any, bucket: str) -> None:
+    first, second = put(s3, b"first"), put(s3, b"second")
+    _deny(s3, "s3:DeleteObjectVersion", first)
+    objects = [{"Key": "k", "VersionId": first}, {"Key": "k", "VersionId": second}]
+    # What the query says is about none of them.
+    s3.meta.events.register("before-sign.s3.DeleteObjects", _name_a_version_in_the_query)
+    answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects})
+    assert [(row["VersionId"], row["Code"]) for row in answer["Errors"]] == [(first, "AccessDenied")]
+    assert get(s3) == (first, b"first")
+
+
+def _name_a_version_in_the_query(request: Any, **_: Any) -> None:
+    request.url += "&versionId=0123456789abcdef"
+
+
+def test_a_policy_about_a_version_holds_where_it_is_copied(s3: Any, bucket: str) -> None:
+    first, second = put(s3, b"first"), put(s3, b"second")
+    _deny(s3, "s3:GetObjectVersion", first)
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="parts")["UploadId"]
+    part = {"Bucket": bucket, "Key": "parts", "UploadId": upload, "PartNumber": 1}
+    for version, allowed in ((first, False), (second, True)):
+        source = {"Bucket": bucket, "Key": "k", "VersionId": version}
+        for work in (
+            lambda s=source: s3.copy_object(Bucket=bucket, Key="copy", CopySource=s),
+            lambda s=source: s3.upload_part_copy(**part, CopySource=s),
+        ):
+            if allowed:
+                work()
+                continue
+            with pytest.raises(ClientError) as error:
+                work()
+            assert refusal(error)[:2] == (403, "AccessDenied")
 
 
 def test_a_completed_upload_is_a_version(s3: Any, bucket: str) -> None:

@@ -12,7 +12,7 @@ from holdfast_server.s3.conditions import (
 )
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.headers import http_date
-from holdfast_server.s3.ranges import ByteRange, parse_copy_range, parse_range
+from holdfast_server.s3.ranges import ByteRange, parse_copy_range, parse_range, still_meant
 
 ETAG = "d41d8cd98f00b204e9800998ecf8427e"
 MODIFIED_MS = 1_763_676_000_999
@@ -162,3 +162,22 @@ def test_copy_ranges_must_lie_within_the_source():
     assert parse_copy_range("bytes=0-9", 10) == ByteRange(0, 10)
     for text in ("bytes=0-10", "bytes=5-", "bytes=-5", "0-1", "bytes=3-2"):
         assert code_of(parse_copy_range, text, 10) == "InvalidArgument"
+
+
+@pytest.mark.parametrize(
+    ("if_range", "meant"),
+    [
+        (None, True),
+        (f'"{ETAG}"', True),
+        ('"x"', False),
+        (f'W/"{ETAG}"', False),
+        (ETAG, False),
+        (SAME, True),
+        (EARLIER, False),
+        (LATER, False),
+        ("", False),
+        ("W/soon", False),
+    ],
+)
+def test_a_range_counts_for_the_object_that_if_range_names(if_range: str | None, meant: bool) -> None:
+    assert still_meant(if_range, ETAG, MODIFIED_MS) is meant

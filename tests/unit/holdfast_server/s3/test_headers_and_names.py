@@ -50,6 +50,17 @@ def test_metadata_is_bounded_in_bytes():
     assert code_of(headers.object_headers, {"x-amz-meta-a": "日本\udcff"}) == "ok"
 
 
+@pytest.mark.parametrize("name", ["a b", "a: b", "a\nset-cookie", "a\r\nset-cookie", "ü", "a\x00", "a(b)"])
+def test_metadata_has_names_that_headers_can_have(name: str) -> None:
+    """Fields of forms and parameters of links may be called anything."""
+    assert code_of(headers.object_headers, {f"x-amz-meta-{name}": "v"}) == "InvalidArgument"
+
+
+def test_metadata_has_values_that_headers_can_have() -> None:
+    assert code_of(headers.object_headers, {"x-amz-meta-a": "v\x7f"}) == "InvalidArgument"
+    assert code_of(headers.object_headers, {"x-amz-meta-a.b_c~1!#$%&'*+^`|": "v\tw"}) == "ok"
+
+
 def test_a_redirect_leads_to_somewhere() -> None:
     redirect = "x-amz-website-redirect-location"
     for good in ("/there", "http://example.com/", "https://example.com/"):
