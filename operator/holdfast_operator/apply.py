@@ -113,11 +113,9 @@ def check_ownership(existing: Manifest, tenant: TenantSpec) -> None:
     name = f"{existing['kind']} {existing['metadata']['name']}"
     if not labels.is_labelled_for(existing, tenant.name):
         raise ApplyRefused(f"{name} exists but does not belong to tenant {tenant.name}; it is left alone")
-    for owner in existing["metadata"].get("ownerReferences") or []:
-        if owner.get("controller") and owner.get("uid") != tenant.uid:
-            raise ApplyRefused(
-                f"{name} still belongs to {owner.get('kind')} {owner.get('name')} (uid {owner.get('uid')})"
-            )
+    owner = labels.other_controller(existing, tenant.uid)
+    if owner is not None:
+        raise ApplyRefused(f"{name} still belongs to {owner.get('kind')} {owner.get('name')} (uid {owner.get('uid')})")
     if existing["metadata"].get("deletionTimestamp"):
         raise ApplyRefused(f"{name} is being deleted; it is made again once it is gone")
 

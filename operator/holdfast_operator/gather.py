@@ -266,16 +266,26 @@ class _Gathering:
         return pair
 
     async def _own_secret(self, name: str) -> Manifest | None:
-        if name in self._own:
-            return self._own[name]
-        # Not among those that carry our labels; it may still exist without them.
-        secret = await self._kube.get(SECRET, self._tenant.namespace, name)
-        if secret is not None and not labels.is_labelled_for(secret, self._tenant.name):
+        """Raises CredentialsFault for one of somebody else's, or of a former Tenant's that is about to go with it."""
+        secret = self._own.get(name)
+        if secret is None:
+            # Not among those that carry our labels; it may still exist without them.
+            secret = await self._kube.get(SECRET, self._tenant.namespace, name)
+        if secret is None:
+            return None
+        if not labels.is_labelled_for(secret, self._tenant.name):
             raise CredentialsFault(
                 "SecretNotOurs", f"Secret {name} exists but does not belong to tenant {self._tenant.name}"
             )
-        if secret is not None:
-            self._own[name] = secret
+        self._own[name] = secret
+        former = labels.other_controller(secret, self._tenant.uid)
+        if former is not None:
+            # What it says must not be taken up: its data go too, or its users' keys are to end.
+            raise CredentialsFault(
+                "SecretNotOurs",
+                f"Secret {name} still belongs to {former.get('kind')} {former.get('name')} (uid {former.get('uid')}); "
+                "it goes with that, and is waited for",
+            )
         return secret
 
 

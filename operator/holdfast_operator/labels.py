@@ -52,6 +52,12 @@ def is_labelled_for(manifest: Mapping[str, Any], tenant_name: str) -> bool:
     return all(labels.get(key) == value for key, value in tenant_labels(tenant_name).items())
 
 
+def other_controller(manifest: Mapping[str, Any], uid: str) -> Mapping[str, Any] | None:
+    """The owner that controls it, where that is another than the one with this uid."""
+    owners = (manifest.get("metadata") or {}).get("ownerReferences") or []
+    return next((owner for owner in owners if owner.get("controller") and owner.get("uid") != uid), None)
+
+
 def wants_new_keys(manifest: Mapping[str, Any]) -> bool:
     annotations = (manifest.get("metadata") or {}).get("annotations") or {}
     return bool(annotations.get(NEW_KEYS_ANNOTATION))
