@@ -30,6 +30,9 @@ HEAD_READ_SIZE_BYTES = 32 << 10
 """What is read at a time while a head is expected: what follows it is all that a request which waits may hold."""
 GRACE_SECONDS = 2.0
 """What a client has to come up with something after it was found slow: it may be this pod that lay still."""
+UNTAKEN_SECONDS = 4.0
+"""How long an answer may be left where others wait for the room it takes: less than they wait, and as much as a slow
+line needs for most."""
 LINGER_SECONDS = 2.0
 """How long a refused client may go on sending into nothing before the connection is cut."""
 
@@ -153,7 +156,7 @@ class Site:
     def relieve_of_answers(self, now: float) -> bool:
         """Others wait for room: give up on the answer that has been left longest, unless all are young."""
         for connection, since in self._untaken.items():
-            if now - since < GRACE_SECONDS:
+            if now - since < UNTAKEN_SECONDS:
                 return False
             if not connection.takes:
                 connection.give_up_writing()
