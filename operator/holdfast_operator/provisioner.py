@@ -63,14 +63,18 @@ class Provisioner:
         write: Write,
         *,
         writable: bool,
+        recorded: bool,
     ) -> Provisioned:
-        """Raises KubeError where the ledger cannot be written."""
+        """`recorded`: keys and ledger are on record; what is made without that could not be taken back, and would be
+        made in another form in the next pass.  Raises KubeError where the ledger cannot be written."""
         self.drift = ()
         plan = plan_provisioning(tenant, credentials, ledger)
         fingerprint = _fingerprint(credentials, tenant, plan)
         known = self._known if self._known and self._known.fingerprint == fingerprint else None
-        if known and (not writable or not await self._is_due(known, plan, store)):
+        if known and (not writable or not recorded or not await self._is_due(known, plan, store)):
             return known.outcome
+        if not recorded:
+            return pending(plan, "waiting for the record of keys to be written")
         if not writable:
             return pending(plan, "waiting for the write quorum")
         outcome = await execute(plan, store)

@@ -69,6 +69,7 @@ from holdfast_operator.plan import (
 from holdfast_operator.provision.client import StoreClient
 from holdfast_operator.provision.plan import note_intentions
 from holdfast_operator.provisioner import Provisioner
+from holdfast_operator.sameness import covers
 from holdfast_operator.status.conditions import Finding
 from holdfast_operator.status.derive import (
     PassFindings,
@@ -312,7 +313,10 @@ class Reconciler:
                 live.by_key[place] = await self._ports.kube.apply(at_version_of(manifest, live.by_key.get(place)))
 
         provisioner = self._provisioners[key]
-        provisioned = await provisioner.run(tenant, credentials, ledger, store, write, writable=serving.writable)
+        recorded = _is_recorded(live, render_peer_secret(tenant, credentials.tenant_id, credentials.book, ledger))
+        provisioned = await provisioner.run(
+            tenant, credentials, ledger, store, write, writable=serving.writable, recorded=recorded
+        )
         secured = tls.finding(ledger, views)
         return PassFindings(
             tenant=tenant,
@@ -435,6 +439,12 @@ def _own_sets(live: LiveObjects, tenant: TenantSpec) -> dict[str, Manifest]:
         for manifest in live.of_kind(STATEFUL_SET)
         if is_owned_by(manifest, tenant.uid)
     }
+
+
+def _is_recorded(live: LiveObjects, record: Manifest) -> bool:
+    """Whether the Secret holds what the record says; where applying was refused it may not."""
+    found = live.by_key.get((SECRET.kind, record["metadata"]["name"]))
+    return found is not None and covers(found.get("data"), record["data"])
 
 
 def _record(live: LiveObjects, tenant: TenantSpec) -> list[Manifest]:

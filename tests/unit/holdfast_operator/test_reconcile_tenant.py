@@ -532,6 +532,24 @@ async def test_a_refused_apply_is_a_condition(world: Any, error: Exception) -> N
     assert str(error) in world.condition("PoolsReady")["message"]
 
 
+@pytest.mark.parametrize("name", ["logs-accepted-spec", "logs-peer-copy", "logs-peer"])
+async def test_no_key_is_made_in_the_store_that_is_not_on_record(world: Any, name: str) -> None:
+    """Else each pass, with the operator's rights on Secrets gone, would leave another valid key in the store."""
+    await world.start()
+    world.kube.fail_on = lambda verb, kind, at: KubeForbidden("no") if (verb, at) == ("apply", name) else None
+    users = [*world.body()["spec"]["users"], {"name": "new", "buckets": [{"name": "loki-chunks"}]}]
+    world.change_spec(users=users)
+    world.store.calls.clear()
+    await world.run_passes(3)
+    assert world.store.calls == []
+    assert "waiting for the record of keys" in world.condition("UsersReady")["message"]
+    world.kube.fail_on = lambda verb, kind, at: None
+    await world.run_passes()
+    announced = {secret_values(world, f"logs-user-{user}")["accessKey"] for user in ("loki", "new")}
+    assert set(world.store.users) == announced
+    assert world.condition("Ready")["status"] == "True"
+
+
 async def test_every_write_may_fail_once_and_the_tenant_still_becomes_ready(world: Any) -> None:
     """The n-th write fails, over every n, with an outcome nobody knows."""
     for n in range(60):
