@@ -12,6 +12,7 @@ from holdfast_server.api.admission import Ticket
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.buckets_cache import WriteLease
 from holdfast_server.api.services import IncomingBody, Services
+from holdfast_server.api.version_ids import asked_version
 from holdfast_server.auth.access import BucketFacts, authorize, is_allowed, looks_at_object
 from holdfast_server.auth.conditions import Values
 from holdfast_server.auth.principal import account_name, canonical_id
@@ -86,6 +87,16 @@ class Call(msgspec.Struct, frozen=True):
         """A second permission in the request's own bucket, beside that of the operation.  Raises AccessDenied."""
         assert bucket == self.bucket_name
         authorize(self.verified, bucket, key, self.facts, action=action, extra=extra)
+
+    async def require_operation(self, bucket: BucketRecord | None) -> None:
+        """The operation's own permission; `bucket`: that of the address.  Raises AccessDenied, Unavailable."""
+        action = self.verified.operation.action_for(self.query)
+        asker = self.verified.principal
+        if bucket is None or self.facts is None or not looks_at_object(asker, action, self.facts):
+            self.require(action, self.bucket_name, self.key)
+        else:
+            record = await self.objects.head_object(bucket.id, self.key, asked_version(self.query))
+            self.require_of(bucket, record, action, self.key)
 
     def may_in(self, bucket: BucketRecord, action: str) -> bool:
         """In another bucket."""

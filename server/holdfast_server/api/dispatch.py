@@ -43,7 +43,6 @@ from holdfast_server.api.call import Call
 from holdfast_server.api.failures import RETRY_AFTER_SECONDS, to_s3_error
 from holdfast_server.api.services import IncomingBody, Services
 from holdfast_server.api.version_ids import asked_version
-from holdfast_server.auth.access import looks_at_object
 from holdfast_server.auth.verified import Authenticator, Identity, VerifiedRequest
 from holdfast_server.objects.port import Conflict, ObjectError
 from holdfast_server.s3.errors import S3Error, error_xml
@@ -130,9 +129,9 @@ HANDLERS: Mapping[str, Handler] = {
 """Operation → handler; a test holds it against the table of operations."""
 
 _AUTHORIZED_PER_ITEM = frozenset(
-    {"DeleteObjects", "ListBuckets", "PostObject", "PutObjectRetention", "PutObjectLegalHold"}
+    {"DeleteObjects", "ListBuckets", "PostObject", "PutObjectRetention", "PutObjectLegalHold", "PutObjectTagging"}
 )
-"""Their handlers ask for every key, show each caller what it may see, or learn from the body who asks."""
+"""Their handlers ask for every key, show each caller what it may see, or learn from the body who asks or for what."""
 
 _READS = frozenset({"GetObject", "HeadObject", "GetObjectTagging", "GetObjectAttributes", "GetObjectAcl"})
 _CHANGES_OF_BUCKETS = (
@@ -241,21 +240,11 @@ class Dispatcher:
                 raise S3Error("AccessDenied")  # before its document is taken
             return call
         try:
-            await self._require_operation(call, bucket)
+            await call.require_operation(bucket)
         except S3Error as error:
             await self._tell_absence(call, bucket, error)
             raise
         return call
-
-    async def _require_operation(self, call: Call, bucket: BucketRecord | None) -> None:
-        """The operation's own permission.  Raises AccessDenied, Unavailable."""
-        action = call.verified.operation.action_for(call.query)
-        asker = call.verified.principal
-        if bucket is None or call.facts is None or not looks_at_object(asker, action, call.facts):
-            call.require(action, call.bucket_name, call.key)
-        else:
-            record = await call.objects.head_object(bucket.id, call.key, asked_version(call.query))
-            call.require_of(bucket, record, action, call.key)
 
     async def _tell_absence(self, call: Call, bucket: BucketRecord | None, error: S3Error) -> None:
         """Who may not read an object, but may list it, is told where it is not there.  Raises NoSuchKey."""

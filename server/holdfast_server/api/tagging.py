@@ -31,6 +31,9 @@ async def get_object_tagging(call: Call) -> Response:
 
 async def put_object_tagging(call: Call) -> Response:
     tags = parse_tagging(await call.small_body(MAX_TAGGING_SIZE_BYTES), MAX_OBJECT_TAGS)
+    # Policies may ask which tags: those of the document, whatever a header says.
+    asked = msgspec.structs.replace(call, verified=msgspec.structs.replace(call.verified, request_tags=tags))
+    await asked.require_operation(await call.bucket())
     return Response(status=200, headers=await _tag_object(call, tags))
 
 

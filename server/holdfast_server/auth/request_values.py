@@ -111,6 +111,8 @@ def _header_lock_values(verified: VerifiedRequest) -> dict[str, tuple[str, ...]]
 def _request_tags(verified: VerifiedRequest) -> Mapping[str, str]:
     if verified.request_tags is not None:
         return verified.request_tags
+    if verified.operation.name == "CopyObject" and verified.headers.get("x-amz-tagging-directive") != "REPLACE":
+        return {}  # the header is passed over: the tags are the source's
     try:
         return parse_tagging_header(verified.headers.get(TAGGING_HEADER, ""))
     except S3Error:

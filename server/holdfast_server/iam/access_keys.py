@@ -43,7 +43,8 @@ async def create_access_key(call: IamCall) -> Result:
         secret=call.identities.secrets.seal(access_key, secret),
         name=user.name,
         account=user.account,
-        account_root=any(key.account_root for key in keys),
+        # Never for one that clients made, though a root of the account be declared under its name.
+        account_root=user.declared and any(key.account_root for key in keys),
         identity=user.id,
         changed_ms=now_ms,
         created_ms=now_ms,

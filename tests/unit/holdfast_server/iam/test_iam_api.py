@@ -87,6 +87,67 @@ def test_a_user_gets_keys_and_may_what_its_policies_and_groups_allow(endpoint: E
     assert iam.list_users()["Users"] == []
 
 
+def test_a_user_does_not_become_root_by_its_name(endpoint: Endpoint) -> None:
+    """Declared later under the name of a user that clients made: the two stay two."""
+    root = client(endpoint, "iam", "main-root-key")
+    root.create_user(UserName="ann")
+    key = root.create_access_key(UserName="ann")["AccessKey"]
+    root.put_user_policy(UserName="ann", PolicyName="keys", PolicyDocument=allow("iam:CreateAccessKey"))
+    admin = AdminClient(endpoint.url, KeyPair(endpoint.access_key, endpoint.secret_key))
+    admin.put_user("second-root-key", UserSpec(secret_key=SECRET, name="ann", account="main", account_root=True))
+    ann = client(endpoint, "iam", key["AccessKeyId"], key["SecretAccessKey"])
+    more = ann.create_access_key(UserName="ann")["AccessKey"]
+    assert code_of(client(endpoint, "iam", more["AccessKeyId"], more["SecretAccessKey"]).list_users) == "AccessDenied"
+
+
+def test_policies_see_the_tags_that_are_put(endpoint: Endpoint) -> None:
+    root, main = client(endpoint, "iam", "main-root-key"), client(endpoint, "s3", "main-root-key")
+    main.create_bucket(Bucket="tagged")
+    main.put_object(Bucket="tagged", Key="k", Body=b"")
+    root.create_user(UserName="ann")
+    key = root.create_access_key(UserName="ann")["AccessKey"]
+    wanted = {"StringEquals": {"s3:RequestObjectTag/kind": "public"}, "Null": {"s3:RequestObjectTagKeys": "false"}}
+    row = {"Effect": "Allow", "Action": "s3:PutObjectTagging", "Resource": "*", "Condition": wanted}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [row]})
+    root.put_user_policy(UserName="ann", PolicyName="tag", PolicyDocument=document)
+    ann = client(endpoint, "s3", key["AccessKeyId"], key["SecretAccessKey"])
+
+    def tagging(kind: str) -> dict[str, Any]:
+        return {"Bucket": "tagged", "Key": "k", "Tagging": {"TagSet": [{"Key": "kind", "Value": kind}]}}
+
+    ann.put_object_tagging(**tagging("public"))
+    assert code_of(ann.put_object_tagging, **tagging("secret")) == "AccessDenied"
+    ann.meta.events.register("before-call.s3.PutObjectTagging", _say_otherwise)
+    assert code_of(ann.put_object_tagging, **tagging("secret")) == "AccessDenied"
+    assert main.get_object_tagging(Bucket="tagged", Key="k")["TagSet"] == [{"Key": "kind", "Value": "public"}]
+
+
+def test_policies_see_no_tags_where_a_copy_takes_those_of_its_source(endpoint: Endpoint) -> None:
+    """The header says nothing without the directive REPLACE."""
+    root, main = client(endpoint, "iam", "main-root-key"), client(endpoint, "s3", "main-root-key")
+    main.create_bucket(Bucket="tagged")
+    main.put_object(Bucket="tagged", Key="k", Body=b"", Tagging="kind=secret")
+    root.create_user(UserName="ann")
+    key = root.create_access_key(UserName="ann")["AccessKey"]
+    reads = ["s3:GetObject", "s3:GetObjectTagging", "s3:PutObject"]
+    wanted = {"StringEquals": {"s3:RequestObjectTag/kind": "public"}}
+    rows = [
+        {"Effect": "Allow", "Action": reads, "Resource": "*"},
+        {"Effect": "Allow", "Action": "s3:PutObjectTagging", "Resource": "*", "Condition": wanted},
+    ]
+    document = json.dumps({"Version": "2012-10-17", "Statement": rows})
+    root.put_user_policy(UserName="ann", PolicyName="tag", PolicyDocument=document)
+    ann = client(endpoint, "s3", key["AccessKeyId"], key["SecretAccessKey"])
+    copy = {"Bucket": "tagged", "Key": "copy", "CopySource": "tagged/k", "Tagging": "kind=public"}
+    assert code_of(ann.copy_object, **copy) == "AccessDenied"
+    ann.copy_object(**copy, TaggingDirective="REPLACE")
+    assert main.get_object_tagging(Bucket="tagged", Key="copy")["TagSet"] == [{"Key": "kind", "Value": "public"}]
+
+
+def _say_otherwise(params: dict[str, Any], **_: Any) -> None:
+    params["headers"]["x-amz-tagging"] = "kind=public"
+
+
 def test_buckets_are_listed_to_who_may_list_them(endpoint: Endpoint) -> None:
     root = client(endpoint, "iam", "main-root-key")
     client(endpoint, "s3", "main-root-key").create_bucket(Bucket="of-main")
