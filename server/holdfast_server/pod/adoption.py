@@ -6,7 +6,7 @@ outvote the drives that still know (rule 11 of `docs/quorum.md`).
 
 It is taken for new only while the operator permits formatting for the pool, and every other pod of the pool
 has answered, and none of them, nor a drive of this pod, remembers a drive in that place.  A drive that cannot
-be opened may be the one that remembers, so none of the pool's may be faulty.
+be opened, or has not been yet, may be the one that remembers, so none of the pool's may be faulty or silent.
 
 A replacement is adopted once at least N − P drives of its set are known to be full (so that at most P are
 empty, healing or unknown), and not before the operations of its predecessor's time have died.  Else the drive
@@ -39,8 +39,8 @@ class BlankDrive:
     """Pods of the pool that have not answered or still open their drives."""
     remembered: bool
     """Some pod that answered remembers a drive in this place."""
-    faulty_drives: int = 0
-    """Drives of the pool that cannot be opened or were set aside."""
+    silent_drives: int = 0
+    """Drives of the pool that cannot be opened, were set aside, or are being opened still."""
     set_size: int
     parity: int
     others: Sequence[DriveState]
@@ -61,8 +61,10 @@ def decide(facts: BlankDrive) -> Decision:
     if facts.formatting and not facts.remembered:
         if facts.silent_pods:
             return Decision(Action.WAIT, f"not formatted before every pod answers; missing: {_names(facts)}")
-        if facts.faulty_drives:
-            return Decision(Action.WAIT, f"not formatted while {facts.faulty_drives} drives of the pool are faulty")
+        if facts.silent_drives:
+            return Decision(
+                Action.WAIT, f"not formatted while {facts.silent_drives} drives of the pool are faulty or do not answer"
+            )
         return Decision(Action.FORMAT)
     full = sum(1 for state in facts.others if state is DriveState.FULL)
     needed = facts.set_size - facts.parity

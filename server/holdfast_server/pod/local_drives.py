@@ -118,6 +118,8 @@ class LocalDrives:
         """By volume, the drives whose memories have been taken over."""
         self._unannounced: set[int] = set()
         self._asked: set[tuple[str, int]] = set()
+        self._told_all: set[tuple[str, int]] = set()
+        """Of those asked, the ones that had opened all their drives by then."""
         self._wake = asyncio.Event()
 
     # --- what others see
@@ -136,6 +138,8 @@ class LocalDrives:
         return Report(epoch, tuple(self.status(volume) for volume in range(len(self.drives))))
 
     async def remembered_slots(self) -> list[SlotMemory]:
+        # Who asks goes by that we serve: nothing that a drive just opened remembers may be missing.
+        await self.load_memories()
         return self.book.everything()
 
     async def remember_slots(self, slots: Sequence[SlotMemory]) -> None:
@@ -149,10 +153,10 @@ class LocalDrives:
         """Of every drive that serves and was opened since: what it remembers, and how far its stamps went."""
         for volume, drive in enumerate(self.drives):
             if drive.status().state in _SERVING and self._met.get(volume) is not drive:
-                self._met[volume] = drive
                 self._stamps.observe(drive.greatest_stamp)
                 try:
                     self.book.learn(await drive.remembered())
+                    self._met[volume] = drive
                 except DriveError as error:
                     log.warning("memories of a drive cannot be read", extra={"drive": drive, "reason": str(error)})
         await self.remember_slots(self._own_slots())
@@ -191,15 +195,20 @@ class LocalDrives:
             who = (peer.pool, peer.ordinal)
             if not peer.online or peer.link.report is None:
                 self._asked.discard(who)
+                self._told_all.discard(who)
                 continue
-            for drive, status in zip(peer.drives(), peer.link.report.drives, strict=False):
+            reported = peer.link.report.drives
+            for drive, status in zip(peer.drives(), reported, strict=False):
                 heard.append(
                     SlotMemory(peer.pool, drive.set_index, drive.position, status.drive_id, status.incarnation)
                 )
-            if who not in self._asked:
+            if who not in self._told_all:
                 try:
                     heard += await peer.remembered_slots()
                     self._asked.add(who)
+                    # Else it is asked again: it does not know yet what a drive remembers that is not open.
+                    if all(status.state in (*_SERVING, DriveState.BLANK) for status in reported):
+                        self._told_all.add(who)
                 except PeerError as error:
                     log.info("peer was not heard", extra={"peer": str(peer.link.target), "reason": str(error)})
         await self.remember_slots(heard)
@@ -327,12 +336,22 @@ class LocalDrives:
         pool = self._membership().pool
         silent = [peer for peer in self._pool_peers() if (peer.pool, peer.ordinal) not in self._asked]
         theirs = [other.status().state for peer in self._pool_peers() for other in peer.drives()]
-        states = theirs + [own.status().state for own in self.drives]
+        # One that serves and was not asked yet is as good as one that does not answer.
+        ours = [
+            DriveState.OFFLINE
+            if own.status().state in _SERVING and self._met.get(number) is not own
+            else own.status().state
+            for number, own in enumerate(self.drives)
+        ]
+        states = theirs + ours
         return BlankDrive(
             formatting=pool.formatting,
             silent_pods=tuple(f"{pool.pod_name_prefix}{peer.ordinal}" for peer in silent),
             remembered=drive.replaces or self.book.get((drive.pool, drive.set_index, drive.position)) is not None,
-            faulty_drives=states.count(DriveState.FAULTY),
+            silent_drives=max(
+                states.count(DriveState.FAULTY) + states.count(DriveState.OFFLINE),
+                sum(1 for peer in self._pool_peers() if (peer.pool, peer.ordinal) not in self._told_all),
+            ),
             set_size=pool.erasure.set_size,
             parity=pool.erasure.parity,
             others=self._others_of_set(drive),

@@ -26,7 +26,7 @@ REPLACED = BlankDrive(formatting=False, remembered=True, set_size=4, parity=2, o
         (FIRST_START, {"silent_pods": ("logs-2", "logs-3")}, Action.WAIT, "missing: logs-2, logs-3"),
         (FIRST_START, {"silent_pods": ("logs-2",), "others": [FULL, FULL, OFFLINE]}, Action.WAIT, "missing: logs-2"),
         # A drive that cannot be opened may be the one that remembers.
-        (FIRST_START, {"faulty_drives": 1, "others": [FAULTY, BLANK, BLANK]}, Action.WAIT, "1 drives"),
+        (FIRST_START, {"silent_drives": 1, "others": [FAULTY, BLANK, BLANK]}, Action.WAIT, "1 drives"),
         # A drive lost while formatting is still permitted is a replacement all the same.
         (FIRST_START, {"remembered": True, "others": [FULL] * 3, "seconds_left": 0}, Action.ADOPT, ""),
         (FIRST_START, {"remembered": True, "others": [BLANK] * 3, "seconds_left": 0}, Action.WAIT, "DrivesBlank"),

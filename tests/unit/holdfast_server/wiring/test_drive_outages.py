@@ -437,3 +437,33 @@ async def test_a_full_disk_does_not_keep_a_pod_from_starting(tmp_path: Path, sma
         await until(lambda: whole(pod))
         assert await get(pod, "before") is None
         await put(pod, "after")
+
+
+async def test_an_empty_drive_is_not_taken_for_new_while_those_that_may_remember_it_are_being_opened(
+    tmp_path: Path, drives: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Formatted, it would say of everything that it had never been; the set would believe it."""
+    async with running(tmp_path) as pod:  # type: ignore[attr-defined]
+        await until(lambda: whole(pod))
+        await put(pod, "k")
+    shutil.rmtree(drives[1])
+    drives[1].mkdir()
+    monkeypatch.setattr(local, "OPEN_PATIENCE_SECONDS", 0.05)
+    release = threading.Event()
+    open_engine = local.folder_layout.open_engine
+
+    def slow(*arguments):
+        assert release.wait(60)
+        return open_engine(*arguments)
+
+    monkeypatch.setattr(local.folder_layout, "open_engine", slow)
+    async with running(tmp_path) as pod:  # type: ignore[attr-defined]
+        try:
+            await asyncio.sleep(2.5)
+            assert states(pod) == ["offline", "blank", "offline", "offline"]
+            assert not (drives[1] / "holdfast.json").exists()
+        finally:
+            release.set()
+        await until(lambda: whole(pod))
+        assert pod.heal_progress().drives_filled == 1
+        assert await get(pod, "k") == DATA
