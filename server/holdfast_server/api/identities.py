@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -214,7 +214,8 @@ class Identities:
         self._declared: set[tuple[str, str]] | None = None
         self._allowance = float(LOOK_UPS_PER_SECOND)
         self._allowance_at = clock.monotonic_seconds()
-        self._changes = 0
+        self._listings: dict[object, dict[str, bytes | None]] = {}
+        """What was read singly while all documents are being listed, by document name; one for each listing."""
         self.iam_begun = False
         """Whether it is known that every pod knows IAM's documents (`iam.call`)."""
         self.loaded = False
@@ -489,7 +490,7 @@ class Identities:
                 break
             await self.announced(missing)
             read.update(missing)
-        self._changed()
+        self._read_singly(USER_PREFIX + access_key, document)
         if user is not None:
             self._users[access_key] = user
         else:
@@ -505,12 +506,12 @@ class Identities:
 
     async def _read_entity(self, name: str) -> None:
         document = await self._objects.get_document(name)
-        self._changed()
+        self._read_singly(name, document)
         self.directory.put(name, document.body if document is not None else None)
 
     async def _read_account(self, name: str) -> None:
         document = await self._objects.get_document(ACCOUNT_PREFIX + name)
-        self._changed()
+        self._read_singly(ACCOUNT_PREFIX + name, document)
         if document is not None:
             self._display_names[name] = _display_name(name, document.body)
         else:
@@ -518,7 +519,7 @@ class Identities:
 
     async def _read_policy(self, name: str) -> None:
         document = await self._objects.get_document(POLICY_PREFIX + name)
-        self._changed()
+        self._read_singly(POLICY_PREFIX + name, document)
         policy = _parse(name, document.body) if document is not None else None
         if policy is not None and document is not None:
             self._policies[name] = policy
@@ -527,8 +528,10 @@ class Identities:
             self._policies.pop(name, None)
             self._texts.pop(name, None)
 
-    def _changed(self) -> None:
-        self._changes += 1
+    def _read_singly(self, name: str, document: Record | None) -> None:
+        """What is known of it changes; a listing under way may have come by it before."""
+        for news in self._listings.values():
+            news[name] = document.body if document is not None else None
         self._forget()
 
     def _forget(self) -> None:
@@ -588,14 +591,20 @@ class Identities:
         return msgspec.json.encode(msgspec.structs.replace(document, secret=secret, former=former))
 
     async def refresh(self) -> None:
-        """Read everything once.  Raises Unavailable; what was known then stays."""
-        changes = self._changes
-        users = await self._read_all(USER_PREFIX)
-        policies = await self._read_all(POLICY_PREFIX)
-        entities = await self._read_all(ENTITY_PREFIX)
-        accounts = await self._read_all(ACCOUNT_PREFIX)
-        if changes != self._changes:
-            return  # something newer than this listing was read meanwhile; the next round gets it all
+        """Read everything once.  Raises Unavailable; what was known then stays.
+
+        What is read singly meanwhile counts in place of what was listed, and does not make the listing useless: clients
+        bring such reads about all the time, with keys that nobody knows and with calls of IAM and STS."""
+        mine = object()
+        news = self._listings[mine] = {}
+        try:
+            prefixes = (USER_PREFIX, POLICY_PREFIX, ENTITY_PREFIX, ACCOUNT_PREFIX)
+            listed = [await self._read_all(prefix) for prefix in prefixes]
+        finally:
+            del self._listings[mine]
+        users, policies, entities, accounts = [
+            _with_news(prefix, found, news) for prefix, found in zip(prefixes, listed, strict=True)
+        ]
         decoded = {name: self._decode(name, body) for name, body in users.items()}
         parsed = {name: _parse(name, body) for name, body in policies.items()}
         self._users = {name: user for name, user in decoded.items() if user is not None}
@@ -627,6 +636,13 @@ class Identities:
                 log.warning("users and policies could not be refreshed: %s", error)
             await self._clock.sleep(REFRESH_SECONDS if self.loaded else retry_seconds)
             retry_seconds = min(retry_seconds * 2, LAST_RETRY_SECONDS)
+
+
+def _with_news(prefix: str, listed: dict[str, bytes], news: Mapping[str, bytes | None]) -> dict[str, bytes]:
+    """Bodies by the names below the prefix, which `listed` is without."""
+    read = {name.removeprefix(prefix): body for name, body in news.items() if name.startswith(prefix)}
+    kept = {name: body for name, body in listed.items() if name not in read}
+    return kept | {name: body for name, body in read.items() if body is not None}
 
 
 def _still(body: bytes) -> Condition:

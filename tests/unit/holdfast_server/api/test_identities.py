@@ -18,7 +18,7 @@ from holdfast_server.api.identities import (
 from holdfast_server.api.session_tokens import Session
 from holdfast_server.auth.entities import RoleEntity, encode_entity
 from holdfast_server.clock.system import SystemClock
-from holdfast_server.objects.port import Unavailable
+from holdfast_server.objects.port import Listing, Unavailable
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.testing.memory_objects import MemoryObjects
 
@@ -310,3 +310,46 @@ async def test_a_user_whose_entity_cannot_be_read_is_locked_out_rather_than_free
     await objects.put_document("iam/user/000000000000/alice", b'{"kind":"of tomorrow"}')
     await identities.refresh()
     assert identities.credentials("alice") is None
+
+
+async def test_what_clients_have_read_singly_keeps_no_pod_from_reading_everything() -> None:
+    """Somebody with a key that was deleted goes on asking; a pod that missed a deletion learns of it all the same."""
+    objects = MemoryObjects(SystemClock())
+    identities = identities_over(objects)
+    await put_user(objects, identities, "alice")
+    await identities.refresh()
+    await objects.delete_document("user/alice")
+    listing = objects.list_documents
+
+    async def asked_meanwhile(prefix: str, after: str = "", limit: int = 1000) -> Listing:
+        page = await listing(prefix, after=after, limit=limit)
+        await identities.look_up("nobody")
+        return page
+
+    objects.list_documents = asked_meanwhile
+    await identities.refresh()
+    assert identities.credentials("alice") is None
+
+
+async def test_a_listing_brings_nothing_back_that_was_read_singly_meanwhile() -> None:
+    objects = MemoryObjects(SystemClock())
+    identities = identities_over(objects)
+    for name in ("alice", "bob"):
+        await put_user(objects, identities, name)
+    await identities.refresh()
+    listing = objects.list_documents
+
+    async def changed_meanwhile(prefix: str, after: str = "", limit: int = 1000) -> Listing:
+        page = await listing(prefix, after=after, limit=limit)
+        if prefix == "user/":
+            await objects.delete_document("user/alice")
+            await put_user(objects, identities, "bob", enabled=False)
+            await put_user(objects, identities, "carol")
+            await identities.announced(["user/alice", "user/bob", "user/carol"])
+        return page
+
+    objects.list_documents = changed_meanwhile
+    await identities.refresh()
+    assert identities.credentials("alice") is None
+    assert identities.credentials("bob") is None
+    assert identities.credentials("carol") is not None
