@@ -225,18 +225,25 @@ class IamCall:
             return fresh
         raise IamError("ConcurrentModification", "Others change it at the same time; try again.")
 
-    async def rename(self, entity: E, fresh: E) -> E:
-        """To another name: the new document first, then the old one goes.  A rename that dies between is completed by
-        being asked for again; meanwhile the new name counts."""
+    async def rename(self, entity: E, change: Callable[[E], E]) -> E:
+        """To another name: the new document first, then the old one goes.  `change` as for `change`; what is changed
+        under the old name while that goes on is taken along.  A rename that dies between is completed by being asked
+        for again; meanwhile the new name counts.  Raises as `change`, and EntityAlreadyExists."""
         await self.ready()
-        body = encode_entity(fresh)
-
-        def free(current: Record | None) -> None:
-            if current is not None and decode_entity(current.body).id != entity.id:
-                raise IamError("EntityAlreadyExists", f"{fresh.kind.title()} with name {fresh.name} already exists.")
-
-        await self._put(fresh.document_name, body, free)
-        await self.services.objects.delete_document(entity.document_name)
+        fresh = entity
+        for attempt in range(MAX_TRIES):
+            document = await self.services.objects.get_document(entity.document_name)
+            if document is None and attempt:
+                break  # the same was asked of another pod, which has come to its end first
+            fresh = change(_decoded(document, entity))
+            await self._put(fresh.document_name, encode_entity(fresh), _free_for(fresh))
+            try:
+                await self.services.objects.delete_document(entity.document_name, _still(document))
+                break
+            except (_ChangedMeanwhile, Conflict):
+                continue
+        else:
+            raise IamError("ConcurrentModification", "Others change it at the same time; try again.")
         await self.tell([entity.document_name, fresh.document_name])
         return fresh
 
@@ -318,6 +325,16 @@ def _decoded(document: Record | None, entity: E) -> E:
     if found.id != entity.id or not isinstance(found, type(entity)):
         raise no_such(entity.kind, entity.name)
     return found
+
+
+def _free_for(fresh: Entity) -> Condition:
+    """The name is nobody's, or what an attempt before has left there."""
+
+    def check(current: Record | None) -> None:
+        if current is not None and decode_entity(current.body).id != fresh.id:
+            raise IamError("EntityAlreadyExists", f"{fresh.kind.title()} with name {fresh.name} already exists.")
+
+    return check
 
 
 def _still(document: Record | None) -> Condition:

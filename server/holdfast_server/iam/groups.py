@@ -67,7 +67,7 @@ async def update_group(call: IamCall) -> Result:
     if name.lower() == group.name.lower():
         await call.change(group, lambda old: msgspec.structs.replace(old, path=path, name=name))
     else:
-        await call.rename(group, msgspec.structs.replace(group, name=name, path=path, moves=group.moves + 1))
+        await call.rename(group, lambda old: msgspec.structs.replace(old, name=name, path=path, moves=old.moves + 1))
     return {}
 
 

@@ -79,7 +79,7 @@ async def update_user(call: IamCall) -> Result:
     if call.declared_keys(name):
         raise IamError("EntityAlreadyExists", f"User with name {name} already exists.")
     keys = [key.access_key for key in call.identities.keys_of(call.account, user.name)]
-    await call.rename(user, msgspec.structs.replace(user, name=name, path=path, moves=user.moves + 1))
+    await call.rename(user, lambda old: msgspec.structs.replace(old, name=name, path=path, moves=old.moves + 1))
     for access_key in keys:
         await _rename_key(call, access_key, name)
     return {}
