@@ -33,7 +33,7 @@ class _Overtaken(Exception):
 
 async def current_bucket(call: Call) -> BucketRecord:
     """The bucket as it is now.  Raises BucketGone, Unavailable."""
-    return await named_bucket(call.services, call.bucket_name)
+    return call.same(await named_bucket(call.services, call.bucket_name))
 
 
 async def named_bucket(services: Services, name: str) -> BucketRecord:
@@ -46,7 +46,7 @@ async def named_bucket(services: Services, name: str) -> BucketRecord:
 
 async def change_bucket(call: Call, change: Change) -> BucketRecord:
     """The changed bucket.  Raises BucketGone, BucketBusy, Unavailable, Conflict, what `change` raises."""
-    return await change_named_bucket(call.services, call.bucket_name, change)
+    return await change_named_bucket(call.services, call.bucket_name, lambda bucket: change(call.same(bucket)))
 
 
 async def change_named_bucket(services: Services, name: str, change: Change) -> BucketRecord:

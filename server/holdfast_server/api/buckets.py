@@ -184,7 +184,7 @@ async def get_bucket_location(call: Call) -> Response:
 
 async def delete_bucket(call: Call) -> Response:
     services = call.services
-    marked = await _mark(services, call.bucket_name)
+    marked = await _mark(call)
     try:
         await let_go(services, marked)
         if not await _is_empty(services, marked):
@@ -199,10 +199,11 @@ async def delete_bucket(call: Call) -> Response:
     return Response(status=204)
 
 
-async def _mark(services: Services, name: str) -> BucketRecord:
+async def _mark(call: Call) -> BucketRecord:
     """Raises BucketGone, BucketBusy, Unavailable."""
+    services, name = call.services, call.bucket_name
     services.buckets.forget(name)
-    bucket = await services.buckets.get(name)
+    bucket = await call.bucket()
     now_ms = services.clock.now_ms()
     marked = msgspec.structs.replace(
         bucket, state=DELETING, mark=services.clock.random_bytes(MARK_SIZE_BYTES), marked_ms=now_ms

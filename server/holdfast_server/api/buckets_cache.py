@@ -176,11 +176,14 @@ class BucketCache:
     # --- writing
 
     @asynccontextmanager
-    async def writing(self, name: str) -> AsyncIterator[WriteLease]:
-        """For the time of one write.  Raises BucketGone, BucketBusy, Unavailable."""
+    async def writing(self, name: str, bucket_id: bytes = b"") -> AsyncIterator[WriteLease]:
+        """For the time of one write; into that one bucket of the name, where an id is given.  Raises BucketGone,
+        BucketBusy, Unavailable."""
         entry = self._entries.get(name)
         if entry is None or not self.usable(entry, LEASE_SECONDS) or entry.record.deleting:
             entry = await self.read(name)
+        if bucket_id and entry.record.id != bucket_id:
+            raise BucketGone(name)
         if entry.record.deleting:
             raise BucketBusy(name)
         lease = WriteLease(self, entry)

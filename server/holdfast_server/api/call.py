@@ -10,7 +10,7 @@ import msgspec
 from holdfast_server.api.access import bucket_facts, object_facts
 from holdfast_server.api.admission import Ticket
 from holdfast_server.api.bucket_record import BucketRecord
-from holdfast_server.api.buckets_cache import WriteLease
+from holdfast_server.api.buckets_cache import BucketGone, WriteLease
 from holdfast_server.api.services import IncomingBody, Services
 from holdfast_server.api.version_ids import asked_version
 from holdfast_server.auth.access import BucketFacts, authorize, is_allowed, looks_at_object
@@ -45,6 +45,9 @@ class Call(msgspec.Struct, frozen=True):
     request_id: str = ""
     facts: BucketFacts | None = None
     """Of the bucket in the request's address; None where there is none, or none yet."""
+    bucket_id: bytes = b""
+    """Of that bucket.  What the request may is decided by its facts, so nothing is done to another of its name, which
+    somebody else may have made while the client took its time over the body."""
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -72,11 +75,17 @@ class Call(msgspec.Struct, frozen=True):
 
     async def bucket(self) -> BucketRecord:
         """The bucket to read from.  Raises BucketGone, Unavailable."""
-        return await self.services.buckets.get(self.bucket_name)
+        return self.same(await self.services.buckets.get(self.bucket_name))
+
+    def same(self, bucket: BucketRecord) -> BucketRecord:
+        """The bucket, if it is the one that the facts are of.  Raises BucketGone."""
+        if self.bucket_id and bucket.id != self.bucket_id:
+            raise BucketGone(bucket.name)
+        return bucket
 
     def writing(self) -> AbstractAsyncContextManager[WriteLease]:
         """The bucket to write to, for the time of the write.  Raises BucketGone, BucketBusy, Unavailable."""
-        return self.services.buckets.writing(self.bucket_name)
+        return self.services.buckets.writing(self.bucket_name, self.bucket_id)
 
     def may(self, action: str, bucket: str, key: str = "", extra: Values | None = None) -> bool:
         """In the request's own bucket."""

@@ -233,7 +233,8 @@ class Dispatcher:
         bucket: BucketRecord | None = None
         if call.bucket_name and name != "CreateBucket":
             bucket = await call.bucket()
-            call = msgspec.structs.replace(call, facts=bucket_facts(bucket, self._services.policies))
+            facts = bucket_facts(bucket, self._services.policies)
+            call = msgspec.structs.replace(call, facts=facts, bucket_id=bucket.id)
             check_expected_owner(call.headers.get("x-amz-expected-bucket-owner"), bucket)
         if name in _AUTHORIZED_PER_ITEM:
             if name == "DeleteObjects" and call.verified.principal.is_anonymous and not _is_shared(call):
