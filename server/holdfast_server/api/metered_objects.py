@@ -6,25 +6,33 @@ bucket without a quota costs a look into a dictionary.  With one, a write looks 
 Reserved before the first byte of a body is taken, so a client is refused before it sends.  A body of unknown length is
 let in where there is room at all, and noted by what it was.
 
+What goes is taken off once, however many requests at once saw it there and did away with it: of what one client sends
+in parallel, or repeats, the sum must not become less than what the bucket holds.
+
 Not here: what fits (`quotas`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.quotas import Quotas
-from holdfast_server.objects.port import Body, ObjectError, Objects, PartRef, Record, Versioning
+from holdfast_server.objects.port import Attributes, Body, ObjectError, Objects, PartRef, Record, Versioning
 
 PARTS_PER_PAGE = 1000
+Assemble = Callable[[Record, Sequence[tuple[PartRef, Record | None]]], Attributes]
+MAX_GONE = 4096
+"""Of what went last this pod knows that it was taken off; more than requests that are under way at once."""
 
 
 class _MeteredObjects:
     def __init__(self, objects: Objects, quotas: Quotas) -> None:
         self._objects = objects
         self._quotas = quotas
+        self._gone: OrderedDict[tuple[bytes, str, int | bytes], None] = OrderedDict()
 
     def __getattr__(self, verb: str) -> Any:
         if verb.startswith("__"):
@@ -40,7 +48,7 @@ class _MeteredObjects:
         try:
             replaced = await self._replaced(bucket, key)
             written = await self._objects.put_object(bucket_id, key, body, *rest, **more)
-            size_bytes, versions = _more(written.size_bytes, replaced)
+            size_bytes, versions = _more(written.size_bytes, self._taken_off(bucket_id, key, replaced))
         finally:
             taken.settle(size_bytes, versions)
         return written
@@ -67,23 +75,38 @@ class _MeteredObjects:
         return await self._objects.create_upload(bucket_id, key, *rest, **more)
 
     async def complete_upload(
-        self, bucket_id: bytes, key: str, upload_id: bytes, parts: Sequence[PartRef], *rest: Any, **more: Any
+        self,
+        bucket_id: bytes,
+        key: str,
+        upload_id: bytes,
+        parts: Sequence[PartRef],
+        assemble: Assemble,
+        *rest: Any,
+        **more: Any,
     ) -> Record:
-        """Its bytes were asked for part by part."""
+        """Its bytes were asked for part by part.  A call that is repeated once the upload has ended makes nothing."""
         bucket = self._quotas.limited(bucket_id)
         if bucket is None:
-            return await self._objects.complete_upload(bucket_id, key, upload_id, parts, *rest, **more)
+            return await self._objects.complete_upload(bucket_id, key, upload_id, parts, assemble, *rest, **more)
         replaced = await self._replaced(bucket, key)
         taken = self._quotas.entry(bucket_id, key)
-        written = await self._objects.complete_upload(bucket_id, key, upload_id, parts, *rest, **more)
-        taken.settle(*_more(0, replaced))
+        assembled = False
+
+        def noted(upload: Record, stored: Sequence[tuple[PartRef, Record | None]]) -> Attributes:
+            nonlocal assembled
+            assembled = True
+            return assemble(upload, stored)
+
+        written = await self._objects.complete_upload(bucket_id, key, upload_id, parts, noted, *rest, **more)
+        if assembled and self._first(bucket_id, key, upload_id):
+            taken.settle(*_more(0, self._taken_off(bucket_id, key, replaced)))
         return written
 
     async def abort_upload(self, bucket_id: bytes, key: str, upload_id: bytes) -> None:
         bucket = self._quotas.limited(bucket_id)
         size_bytes = await self._parts_size_bytes(bucket_id, key, upload_id) if bucket is not None else 0
         await self._objects.abort_upload(bucket_id, key, upload_id)
-        if bucket is not None:
+        if bucket is not None and self._first(bucket_id, key, upload_id):
             self._quotas.entry(bucket_id, key).settle(-size_bytes, 0)
 
     async def delete_object(
@@ -102,7 +125,8 @@ class _MeteredObjects:
         deleted = await self._objects.delete_object(bucket_id, key, condition, versioning, *rest, **more)
         if versioning is not Versioning.OFF:
             self._quotas.entry(bucket_id, key).settle(0, 1)
-        elif replaced is not None:
+        elif self._taken_off(bucket_id, key, replaced) is not None:
+            assert replaced is not None
             self._quotas.entry(bucket_id, key).settle(-replaced.size_bytes, -1)
         return deleted
 
@@ -110,11 +134,26 @@ class _MeteredObjects:
         self, bucket_id: bytes, key: str, version: bytes, *rest: Any, **more: Any
     ) -> Record | None:
         deleted = await self._objects.delete_version(bucket_id, key, version, *rest, **more)
-        if deleted is not None and self._quotas.limited(bucket_id) is not None:
+        if self._quotas.limited(bucket_id) is not None and self._taken_off(bucket_id, key, deleted) is not None:
+            assert deleted is not None
             self._quotas.entry(bucket_id, key).settle(-deleted.size_bytes, -1)
         return deleted
 
     # ---------------------------------------------------------------- what there is before
+
+    def _taken_off(self, bucket_id: bytes, key: str, gone: Record | None) -> Record | None:
+        """What has gone, for who is the first to say so."""
+        return gone if gone is not None and self._first(bucket_id, key, gone.stamp) else None
+
+    def _first(self, bucket_id: bytes, key: str, what: int | bytes) -> bool:
+        """`what`: a version's stamp, or the id of an upload that has ended."""
+        mark = (bucket_id, key, what)
+        if mark in self._gone:
+            return False
+        self._gone[mark] = None
+        if len(self._gone) > MAX_GONE:
+            self._gone.popitem(last=False)
+        return True
 
     async def _replaced(self, bucket: BucketRecord, key: str) -> Record | None:
         """What a write takes the place of for good.  An answer that does not come makes the sum too great until the

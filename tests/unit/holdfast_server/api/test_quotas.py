@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,12 +13,17 @@ from botocore.exceptions import ClientError
 
 from holdfast_server.api import bucket_record
 from holdfast_server.api.bucket_record import BucketRecord, Quota, document_name
+from holdfast_server.api.metered_objects import metered
 from holdfast_server.api.quotas import RECOUNT_SECONDS, TELL_ALL_SECONDS, USAGE_TOPIC, Quotas
 from holdfast_server.api.services import Services
+from holdfast_server.clock.system import SystemClock
 from holdfast_server.contract.healing import BucketUsage
+from holdfast_server.objects.port import Record
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.testing.boto import served_client
 from holdfast_server.testing.manual_clock import ManualClock
+from holdfast_server.testing.memory_cluster import BytesBody
+from holdfast_server.testing.memory_objects import MemoryObjects
 from holdfast_server.testing.memory_services import memory_services
 
 ID = b"i" * 16
@@ -140,6 +146,49 @@ def test_parts_count_from_when_they_are_uploaded(s3: Any, limit: Any) -> None:
     s3.upload_part(**other, PartNumber=1, Body=b"x" * 100)
     s3.abort_multipart_upload(**other)
     assert used() == (10 << 20, 1)
+
+
+@pytest.mark.parametrize("versioning", [False, True])
+def test_an_upload_that_is_completed_again_changes_nothing(s3: Any, limit: Any, versioning: bool) -> None:
+    used = limit(versioning=versioning, size_bytes=100)
+    upload = s3.create_multipart_upload(Bucket="limited", Key="big")["UploadId"]
+    etag = s3.upload_part(Bucket="limited", Key="big", UploadId=upload, PartNumber=1, Body=bytes(60))["ETag"]
+    for _ in range(3):
+        s3.complete_multipart_upload(
+            Bucket="limited",
+            Key="big",
+            UploadId=upload,
+            MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]},
+        )
+        assert used() == (60, 1)
+
+
+class SlowToTell(MemoryObjects):
+    """Several ask what is there before one of them does away with it."""
+
+    async def head_object(self, bucket_id: bytes, key: str, version: bytes | None = None) -> Record | None:
+        found = await super().head_object(bucket_id, key, version)
+        await asyncio.sleep(0.01)
+        return found
+
+
+@pytest.mark.parametrize("way", ["deleted", "overwritten"])
+async def test_what_many_do_away_with_at_once_is_taken_off_once(way: str) -> None:
+    clock = SystemClock()
+    quotas = Quotas(clock, sets=lambda: [""])
+    objects = metered(SlowToTell(clock), quotas)
+    quotas.knows([bucket(size_bytes=1000)])
+    quotas.counted("", usage(), 1)
+    for key, size_bytes in (("kept", 100), ("gone", 50)):
+        await objects.put_object(ID, key, BytesBody(bytes(size_bytes)))
+    if way == "deleted":
+        await asyncio.gather(*(objects.delete_object(ID, "gone") for _ in range(10)))
+        assert quotas.used(ID)[:2] == (100, 1)
+    else:
+        await asyncio.gather(*(objects.put_object(ID, "gone", BytesBody(b"1")) for _ in range(10)))
+        size_bytes, versions = quotas.used(ID)[:2]
+        assert size_bytes >= 101
+        assert versions >= 2
 
 
 def test_before_a_bucket_was_counted_nothing_is_refused(s3: Any, limit: Any, services: Services) -> None:
