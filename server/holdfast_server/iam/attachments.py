@@ -37,11 +37,12 @@ def declared_policies(call: IamCall, holder: Holder) -> list[Attached]:
     return [Attached(STORE_POLICY_PREFIX + name) for key in keys for name in key.policies]
 
 
-def require_no_policies(holder: Holder) -> None:
-    """Of what is deleted; raises DeleteConflict."""
+def require_no_policies(call: IamCall, holder: Holder) -> None:
+    """Of what is deleted; raises DeleteConflict.  A policy that was deleted while it was attached keeps nothing: no list
+    shows it, so nobody would know what to detach."""
     if holder.inline:
         raise IamError("DeleteConflict", "Cannot delete entity, must delete policies first.")
-    if holder.attached:
+    if attached_of(call, holder):
         raise IamError("DeleteConflict", "Cannot delete entity, must detach all policies first.")
 
 

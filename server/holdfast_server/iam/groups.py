@@ -75,7 +75,7 @@ async def delete_group(call: IamCall) -> Result:
     group = await _named(call)
     if _members(call, group):
         raise IamError("DeleteConflict", "Cannot delete entity, must remove users from group first.")
-    await call.delete(group, require_no_policies)
+    await call.delete(group, lambda found: require_no_policies(call, found))
     return {}
 
 

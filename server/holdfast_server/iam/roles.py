@@ -104,5 +104,5 @@ async def update_assume_role_policy(call: IamCall) -> Result:
 
 async def delete_role(call: IamCall) -> Result:
     """Its sessions end with it."""
-    await call.delete(await _named(call), require_no_policies)
+    await call.delete(await _named(call), lambda found: require_no_policies(call, found))
     return {}

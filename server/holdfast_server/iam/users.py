@@ -109,17 +109,18 @@ async def delete_user(call: IamCall) -> Result:
         raise _declared(user)
     if await call.keys_made_for(user):
         raise IamError("DeleteConflict", "Cannot delete entity, must delete access keys first.")
-    await call.delete(user, _nothing_left)
+    await call.delete(user, lambda found: _require_nothing_left(call, found))
     for access_key in await call.keys_made_for(user):
         await call.services.objects.delete_document(USER_PREFIX + access_key)
         await call.tell([USER_PREFIX + access_key])
     return {}
 
 
-def _nothing_left(user: UserEntity) -> None:
-    if user.groups:
+def _require_nothing_left(call: IamCall, user: UserEntity) -> None:
+    """Groups that were deleted while the user came into them keep it as little as such policies do."""
+    if call.identities.directory.groups_of(user):
         raise IamError("DeleteConflict", "Cannot delete entity, must remove users from group first.")
-    require_no_policies(user)
+    require_no_policies(call, user)
 
 
 def _declared(user: UserEntity) -> IamError:

@@ -1,4 +1,5 @@
-"""What one administrator changes through a pod while another renames the same thing through the next: both count."""
+"""What one administrator changes through a pod while another renames or deletes through the next: both count, and nothing
+is left that nobody can take away."""
 
 from __future__ import annotations
 
@@ -82,3 +83,27 @@ def test_two_who_rename_a_user_to_the_same_name_are_both_told_that_it_is_so(
     objects.meanwhile["delete"] = lambda: other.update_user(UserName="ann", NewUserName="anna")
     one.update_user(UserName="ann", NewUserName="anna")
     assert one.get_user(UserName="anna")["User"]["UserName"] == "anna"
+
+
+def test_a_group_that_goes_while_somebody_joins_it_does_not_keep_the_user(pods: tuple[Any, Any]) -> None:
+    """Nobody can be removed from it any more."""
+    one, other = pods
+    one.create_user(UserName="ann")
+    one.create_group(GroupName="staff")
+    other.add_user_to_group(UserName="ann", GroupName="staff")  # of which the first pod was not told
+    one.delete_group(GroupName="staff")
+    assert one.list_groups_for_user(UserName="ann")["Groups"] == []
+    one.delete_user(UserName="ann")
+
+
+@pytest.mark.parametrize("kind", ["User", "Group"])
+def test_a_policy_that_goes_while_it_is_attached_keeps_nobody(pods: tuple[Any, Any], kind: str) -> None:
+    """No list shows it."""
+    one, other = pods
+    arn = one.create_policy(PolicyName="none", PolicyDocument=DENY)["Policy"]["Arn"]
+    name = {f"{kind}Name": "ann"}
+    getattr(one, f"create_{kind.lower()}")(**name)
+    getattr(other, f"attach_{kind.lower()}_policy")(**name, PolicyArn=arn)  # of which the first pod was not told
+    one.delete_policy(PolicyArn=arn)
+    assert getattr(one, f"list_attached_{kind.lower()}_policies")(**name)["AttachedPolicies"] == []
+    getattr(one, f"delete_{kind.lower()}")(**name)
