@@ -38,8 +38,8 @@ def declared_policies(call: IamCall, holder: Holder) -> list[Attached]:
 
 
 def require_no_policies(call: IamCall, holder: Holder) -> None:
-    """Of what is deleted; raises DeleteConflict.  A policy that was deleted while it was attached keeps nothing: no list
-    shows it, so nobody would know what to detach."""
+    """Of what is deleted; raises DeleteConflict.  A policy that was deleted while it was attached keeps nothing: no
+    list shows it, so nobody would know what to detach."""
     if holder.inline:
         raise IamError("DeleteConflict", "Cannot delete entity, must delete policies first.")
     if attached_of(call, holder):

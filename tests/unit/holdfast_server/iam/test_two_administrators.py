@@ -1,5 +1,5 @@
-"""What one administrator changes through a pod while another renames or deletes through the next: both count, and nothing
-is left that nobody can take away."""
+"""What one administrator changes through a pod while another renames or deletes through the next: both count, and
+nothing is left that nobody can take away."""
 
 from __future__ import annotations
 
