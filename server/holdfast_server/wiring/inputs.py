@@ -82,7 +82,7 @@ class TenantInputs:
         return [fault for fault in faults if fault]
 
     async def refresh(self) -> ServerConfig | None:
-        await self._key_store.refresh(self._file.current.keys)
+        await self._key_store.refresh(self._config.keys)
         fresh = await self._take_over(await self._file.changed())
         await self.tls.refresh(self._config.tls)
         await self.ring.refresh(self._config.encryption)

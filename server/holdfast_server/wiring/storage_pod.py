@@ -189,6 +189,8 @@ class StoragePod:
             self._identity, self._peer_key, Dispatcher(drives, self._peer_services()), self._report,
             self._is_member, self._network.greeted, clock, self._memory, inputs.tls.for_peers(),
         )  # fmt: skip
+        self._configured: ServerConfig | None = None
+        """What the pod goes by in all its parts."""
         self.s3_port = 0
         self.peer_port = 0
 
@@ -287,6 +289,7 @@ class StoragePod:
         self._audit.configure(config.audit)
         await self._settle_epoch()
         self._push()
+        self._configured = config
 
     async def _remember_former_life(self) -> None:
         """Messages of the process that was this pod before may be under way, sent by the map it had then."""
@@ -307,9 +310,10 @@ class StoragePod:
     async def _follow_inputs(self) -> None:
         while True:
             await asyncio.sleep(seconds_to_next(self._clock.monotonic_seconds(), CONFIG_POLL_SECONDS))
-            config = await self._inputs.refresh()
-            if config is not None:
-                await self._configure(config)
+            await self._inputs.refresh()
+            # By what is in force, and not by what this look has brought: the one that brought it may have failed later.
+            if self._inputs.config is not self._configured:
+                await self._configure(self._inputs.config)
             self._network.look_around()
 
     def _peer_key(self) -> bytes:

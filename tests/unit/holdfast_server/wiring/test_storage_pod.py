@@ -18,6 +18,7 @@ from holdfast_server.objects.port import Unavailable
 from holdfast_server.pod import users_wait
 from holdfast_server.testing.free_ports import free_port
 from holdfast_server.testing.whole_pods import FourPods, get, put, until
+from holdfast_server.wiring import kept_running
 from holdfast_server.wiring.inputs import StandaloneInputs, TenantInputs
 from holdfast_server.wiring.storage_pod import PodSettings, StoragePod, serve
 
@@ -359,3 +360,38 @@ async def test_a_pod_that_was_told_to_end_serves_on_and_says_that_it_is_not_read
                 assert (answer.status, answer.headers.get("Connection")) == (404, "close")
             await serving
         assert await ready() == (0, "")
+
+
+async def test_a_configuration_is_gone_by_though_the_look_that_brought_it_failed(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await tenant.start(0)
+    inputs = tenant.pod(0)._inputs
+    refresh, failed = inputs.ring.refresh, []
+
+    async def failing(config: object) -> None:
+        if inputs.config.epoch == 2 and not failed:
+            failed.append(config)
+            raise RuntimeError("can't start new thread")
+        await refresh(config)
+
+    monkeypatch.setattr(inputs.ring, "refresh", failing)
+    monkeypatch.setattr(kept_running, "RESTART_WORK_SECONDS", 0.1)
+    await tenant.reach_epoch(2, 0)
+    assert failed
+
+
+async def test_of_a_configuration_that_is_refused_nothing_is_taken_over(tmp_path: Path) -> None:
+    tenant = Tenant(tmp_path)
+    inputs = TenantInputs(tmp_path / "config.yaml", "logs-0", tenant.root(0))
+    before = inputs.keys
+    where = tenant.config["keys"]["rootPasswordFile"]
+    (tenant.root(0) / f"{where.lstrip('/')}-other").write_text("quite-another-password")
+    tenant.config["keys"]["rootPasswordFile"] = f"{where}-other"
+    tenant.config["pools"][0]["firstNode"] = 40
+    tenant.publish(2)
+    for _ in range(3):
+        await inputs.refresh()
+    assert inputs.faults
+    assert inputs.config.epoch == 1
+    assert inputs.keys == before
