@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run", help="start the cluster, the operator and the Tenants of a file")
     running.add_argument("--tenant", type=Path, required=True, metavar="FILE", help="manifests with a Tenant")
-    running.add_argument("--port", type=int, default=None, help="of the API server (default: 6443, or a free one)")
+    running.add_argument("--port", type=_port, default=None, help="of the API server (default: 6443, or a free one)")
     running.add_argument(
         "--isolation",
         choices=("auto", "namespaces", "prefix"),
@@ -40,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     running.add_argument(
         "--timeout",
-        type=float,
+        type=_seconds,
         default=DEFAULT_TIMEOUT_SECONDS,
         metavar="SECONDS",
         help="until the Tenants must be ready (default: %(default)g)",
@@ -55,13 +56,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     running.add_argument(
         "--refresh",
-        type=float,
+        type=_seconds,
         default=0.0,
         metavar="SECONDS",
         help="changed Secrets and ConfigMaps reach pods up to so much later, as on a cluster (default: at once)",
     )
     serving = commands.add_parser("api", help="start the API server alone: no pods, no operator")
-    serving.add_argument("--port", type=int, default=None, help="of the API server (default: 6443, or a free one)")
+    serving.add_argument("--port", type=_port, default=None, help="of the API server (default: 6443, or a free one)")
     commands.add_parser("stop", help="end a running cluster; its data stay")
     commands.add_parser("status", help="say whether a cluster is running")
     for command in commands.choices.values():
@@ -69,6 +70,22 @@ def build_parser() -> argparse.ArgumentParser:
             "--state", type=Path, default=DEFAULT_STATE, metavar="DIR", help="its files (default: %(default)s)"
         )
     return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds) or seconds < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -40,7 +40,9 @@ class OperatorSettings:
 def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> OperatorSettings:
     """Exits with 2 and a message naming the flag if the arguments are wrong."""
     parser = argparse.ArgumentParser(
-        prog="holdfast-operator", description="Turns Tenants into erasure-coded S3 stores."
+        prog="holdfast-operator",
+        description="Turns Tenants into erasure-coded S3 stores.",
+        epilog="holdfast-operator convert-minio-tenant FILE turns a MinIO Tenant into one for Holdfast, and ends.",
     )
     scope = parser.add_mutually_exclusive_group(required=True)
     scope.add_argument(

@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from holdfast_operator.logs import JsonFormatter, TextFormatter
+from holdfast_operator.migration import command as convert_minio_tenant
 from holdfast_operator.settings import parse_settings
 
 
@@ -34,6 +35,12 @@ def test_wrong_arguments_end_with_2(arguments: list[str], capsys: pytest.Capture
         parse_settings(arguments, {})
     assert ended.value.code == 2
     assert "holdfast-operator" in capsys.readouterr().err
+
+
+def test_the_help_names_what_else_the_command_does(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_settings(["--help"], {})
+    assert convert_minio_tenant.NAME in capsys.readouterr().out
 
 
 def test_log_lines_carry_their_fields() -> None:
