@@ -68,13 +68,20 @@ def _list(terminal: Any) -> int:
     now_ms = terminal.client.now_ms()
     rows = [
         (
-            one.name, f"{one.objects:,}", f"{one.versions:,}", size(one.size_bytes), quota_text(one.quota),
+            one.name, *_held(one), quota_text(one.quota),
             f"{about((now_ms - one.counted_ms) / 1000)} ago" if one.counted_ms else "not yet",
         )
         for one in found
     ]  # fmt: skip
     terminal.say(table(("BUCKET", "OBJECTS", "VERSIONS", "SIZE", "QUOTA", "COUNTED"), rows))
     return 0
+
+
+def _held(one: BucketInfo) -> tuple[str, str, str]:
+    """Objects, versions, size.  What was not counted yet may hold anything: no 0 for it."""
+    if not one.counted_ms:
+        return "-", "-", "-"
+    return f"{one.objects:,}", f"{one.versions:,}", size(one.size_bytes)
 
 
 def _quota(terminal: Any) -> int:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from holdfast_server.admin import bucket_commands
 from holdfast_server.admin.bucket_commands import parse_size
 from holdfast_server.api.services import Services
+from holdfast_server.contract.buckets import BucketInfo
 from holdfast_server.contract.healing import BucketUsage
 from holdfast_server.main import run
 from holdfast_server.testing.boto import client_of
@@ -92,3 +95,13 @@ def test_sizes_are_read_as_people_write_them() -> None:
     for text in ("", "-1", "1.5G", "10gi", "Gi"):
         with pytest.raises(Exception, match="is no size"):
             parse_size(text)
+
+
+def test_a_bucket_that_was_not_counted_yet_is_not_listed_as_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    buckets = [BucketInfo(name="full"), BucketInfo(name="counted", counted_ms=1_000)]
+    client = SimpleNamespace(buckets=lambda: buckets, now_ms=lambda: 11_000)
+    terminal = SimpleNamespace(client=client, options=SimpleNamespace(json=False), say=print)
+    assert bucket_commands._list(terminal) == 0
+    _, uncounted, counted = capsys.readouterr().out.splitlines()
+    assert uncounted.split() == ["full", "-", "-", "-", "none", "not", "yet"]
+    assert counted.split()[:3] == ["counted", "0", "0"]
