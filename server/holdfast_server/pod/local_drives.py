@@ -315,6 +315,7 @@ class LocalDrives:
         log.info(done, extra={"volume": volume, "drive": drive_id.hex()})
         self.book.learn(self._own_slots())
         await self._keep(self.book.everything())
+        await self.load_memories()  # or the next volume would take this one for a drive that was not asked yet
         self._on_change()
 
     async def _announce(self) -> None:
