@@ -114,8 +114,8 @@ def check_ownership(existing: Manifest, tenant: TenantSpec) -> None:
     if not labels.is_labelled_for(existing, tenant.name):
         raise ApplyRefused(f"{name} exists but does not belong to tenant {tenant.name}; it is left alone")
     owner = labels.other_controller(existing, tenant.uid)
-    if owner is not None:
-        raise ApplyRefused(f"{name} still belongs to {owner.get('kind')} {owner.get('name')} (uid {owner.get('uid')})")
+    if owner:
+        raise ApplyRefused(f"{name} still belongs to {owner}")
     if existing["metadata"].get("deletionTimestamp"):
         raise ApplyRefused(f"{name} is being deleted; it is made again once it is gone")
 

@@ -279,12 +279,11 @@ class _Gathering:
             )
         self._own[name] = secret
         former = labels.other_controller(secret, self._tenant.uid)
-        if former is not None:
+        if former:
             # What it says must not be taken up: its data go too, or its users' keys are to end.
             raise CredentialsFault(
                 "SecretNotOurs",
-                f"Secret {name} still belongs to {former.get('kind')} {former.get('name')} (uid {former.get('uid')}); "
-                "it goes with that, and is waited for",
+                f"Secret {name} still belongs to {former}; it goes with that, and is waited for",
             )
         return secret
 

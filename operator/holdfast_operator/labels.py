@@ -52,10 +52,12 @@ def is_labelled_for(manifest: Mapping[str, Any], tenant_name: str) -> bool:
     return all(labels.get(key) == value for key, value in tenant_labels(tenant_name).items())
 
 
-def other_controller(manifest: Mapping[str, Any], uid: str) -> Mapping[str, Any] | None:
-    """The owner that controls it, where that is another than the one with this uid."""
-    owners = (manifest.get("metadata") or {}).get("ownerReferences") or []
-    return next((owner for owner in owners if owner.get("controller") and owner.get("uid") != uid), None)
+def other_controller(manifest: Mapping[str, Any], uid: str) -> str:
+    """The owner that controls it, where that is another than the one with this uid, in words; else empty."""
+    for owner in (manifest.get("metadata") or {}).get("ownerReferences") or []:
+        if owner.get("controller") and owner.get("uid") != uid:
+            return f"{owner.get('kind')} {owner.get('name')} (uid {owner.get('uid')})"
+    return ""
 
 
 def wants_new_keys(manifest: Mapping[str, Any]) -> bool:

@@ -125,21 +125,24 @@ class _MeteredObjects:
         deleted = await self._objects.delete_object(bucket_id, key, condition, versioning, *rest, **more)
         if versioning is not Versioning.OFF:
             self._quotas.entry(bucket_id, key).settle(0, 1)
-        elif self._taken_off(bucket_id, key, replaced) is not None:
-            assert replaced is not None
-            self._quotas.entry(bucket_id, key).settle(-replaced.size_bytes, -1)
+        else:
+            self._take_off(bucket_id, key, replaced)
         return deleted
 
     async def delete_version(
         self, bucket_id: bytes, key: str, version: bytes, *rest: Any, **more: Any
     ) -> Record | None:
         deleted = await self._objects.delete_version(bucket_id, key, version, *rest, **more)
-        if self._quotas.limited(bucket_id) is not None and self._taken_off(bucket_id, key, deleted) is not None:
-            assert deleted is not None
-            self._quotas.entry(bucket_id, key).settle(-deleted.size_bytes, -1)
+        if self._quotas.limited(bucket_id) is not None:
+            self._take_off(bucket_id, key, deleted)
         return deleted
 
     # ---------------------------------------------------------------- what there is before
+
+    def _take_off(self, bucket_id: bytes, key: str, gone: Record | None) -> None:
+        gone = self._taken_off(bucket_id, key, gone)
+        if gone is not None:
+            self._quotas.entry(bucket_id, key).settle(-gone.size_bytes, -1)
 
     def _taken_off(self, bucket_id: bytes, key: str, gone: Record | None) -> Record | None:
         """What has gone, for who is the first to say so."""

@@ -42,8 +42,8 @@ class PodInputs(Protocol):
     def faults(self) -> list[str]:
         """Why the latest configuration or keys are not in force; for health."""
 
-    async def refresh(self) -> ServerConfig | None:
-        """Look at the files once: the new configuration if it has changed and can be used."""
+    async def refresh(self) -> None:
+        """Look at the files once; a new configuration that can be used is `config` then."""
 
     def drive_path(self, volume: Volume) -> Path: ...
 
@@ -81,25 +81,23 @@ class TenantInputs:
         faults = (self._file.fault, self._frozen_fault, self._key_store.fault, self.tls.fault, self.ring.fault)
         return [fault for fault in faults if fault]
 
-    async def refresh(self) -> ServerConfig | None:
+    async def refresh(self) -> None:
         await self._key_store.refresh(self._config.keys)
-        fresh = await self._take_over(await self._file.changed())
+        fresh = await self._file.changed()
+        if fresh is not None:
+            self._take_over(fresh)
         await self.tls.refresh(self._config.tls)
         await self.ring.refresh(self._config.encryption)
-        return fresh
 
-    async def _take_over(self, fresh: ServerConfig | None) -> ServerConfig | None:
-        if fresh is None:
-            return None
+    def _take_over(self, fresh: ServerConfig) -> None:
         try:
             membership = check_successor(self.membership, fresh)
             check_pools(self._config, fresh)
         except ConfigError as error:
             self._frozen_fault = str(error)
-            return None
+            return
         self._frozen_fault = ""
         self.membership, self._config = membership, fresh
-        return fresh
 
     def drive_path(self, volume: Volume) -> Path:
         return under_prefix(volume.path, self._root_prefix)
@@ -146,9 +144,8 @@ class StandaloneInputs:
     def faults(self) -> list[str]:
         return [self.ring.fault] if self.ring.fault else []
 
-    async def refresh(self) -> ServerConfig | None:
+    async def refresh(self) -> None:
         await self.ring.refresh(self.config.encryption)
-        return None
 
     def drive_path(self, volume: Volume) -> Path:
         return self._paths[volume.number]

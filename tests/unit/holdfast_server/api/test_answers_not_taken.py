@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from holdfast_server.api.server import start
+from holdfast_server.api.server import FrontEnd, start
 from holdfast_server.api.services import Limits, Services
 from holdfast_server.testing.memory_services import Endpoint, memory_services, served
 
@@ -80,6 +80,14 @@ def test_who_takes_nothing_of_an_answer_is_cut(services: Services, make_wire: An
         assert sink.rest_size() < LEAST_SIZE
 
 
+async def started(services: Services) -> FrontEnd:
+    front = await start(services, "127.0.0.1", 0)
+    assert front._listener is not None
+    for listening in front._listener._sockets:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # else the kernel takes all of an answer
+    return front
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_SECONDS):
         while not condition():
@@ -88,10 +96,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("take_seconds", [60.0], indirect=True)
 async def test_what_is_not_taken_counts_and_goes_for_others(services: Services, make_wire: Any) -> None:
-    front = await start(services, "127.0.0.1", 0)
-    assert front._listener is not None
-    for listening in front._listener._sockets:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # else the kernel takes all of it
+    front = await started(services)
     documents = services.memory.documents
     sinks = [await asyncio.to_thread(Sink, make_wire, front.port) for _ in range(3)]
     await until(lambda: len(front._site._untaken) == 3)
@@ -109,10 +114,7 @@ async def test_what_is_not_taken_counts_and_goes_for_others(services: Services, 
 
 @pytest.mark.parametrize("take_seconds", [60.0], indirect=True)
 async def test_who_takes_it_late_goes_on_with_the_connection(services: Services, make_wire: Any) -> None:
-    front = await start(services, "127.0.0.1", 0)
-    assert front._listener is not None
-    for listening in front._listener._sockets:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    front = await started(services)
     sink = await asyncio.to_thread(Sink, make_wire, front.port)
     await until(lambda: len(front._site._untaken) == 1)
     sink.wire.send(sink.wire.head("HEAD", "/bucket"))
@@ -131,10 +133,7 @@ async def test_who_takes_it_late_goes_on_with_the_connection(services: Services,
 
 @pytest.mark.parametrize("take_seconds", [60.0], indirect=True)
 async def test_a_server_that_closes_waits_for_no_client_for_long(services: Services, make_wire: Any) -> None:
-    front = await start(services, "127.0.0.1", 0)
-    assert front._listener is not None
-    for listening in front._listener._sockets:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # else the kernel takes all of it
+    front = await started(services)
     sink = await asyncio.to_thread(Sink, make_wire, front.port)
     began = time.monotonic()
     await front.close(30.0)

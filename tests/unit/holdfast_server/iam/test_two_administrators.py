@@ -3,50 +3,26 @@ nothing is left that nobody can take away."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from holdfast_server.clock.system import SystemClock
-from holdfast_server.objects.port import Condition, Record
 from holdfast_server.testing import boto
-from holdfast_server.testing.memory_objects import MemoryObjects
+from holdfast_server.testing.interrupted_objects import InterruptedObjects
 from holdfast_server.testing.memory_services import memory_services, served
 
 DENY = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]})
 
 
-class Interrupted(MemoryObjects):
-    """Something else happens, to its end, right before a document is put, or deleted."""
-
-    def __init__(self) -> None:
-        super().__init__(SystemClock())
-        self.meanwhile: dict[str, Callable[[], object]] = {}
-        """Verb → what happens, once."""
-
-    async def _interrupt(self, verb: str, name: str) -> None:
-        if name.startswith("iam/") and verb in self.meanwhile:
-            await asyncio.to_thread(self.meanwhile.pop(verb))
-
-    async def put_document(self, name: str, body: bytes, condition: Condition | None = None) -> Record:
-        await self._interrupt("put", name)
-        return await super().put_document(name, body, condition)
-
-    async def delete_document(self, name: str, condition: Condition | None = None) -> None:
-        await self._interrupt("delete", name)
-        await super().delete_document(name, condition)
+@pytest.fixture
+def objects() -> InterruptedObjects:
+    return InterruptedObjects()
 
 
 @pytest.fixture
-def objects() -> Interrupted:
-    return Interrupted()
-
-
-@pytest.fixture
-def pods(objects: Interrupted) -> Iterator[tuple[Any, Any]]:
+def pods(objects: InterruptedObjects) -> Iterator[tuple[Any, Any]]:
     """Clients of two pods, which tell each other nothing."""
     with served(memory_services(objects)) as one, served(memory_services(objects)) as other:
         yield tuple(boto.client_of(pod, pod.access_key, pod.secret_key, service="iam") for pod in (one, other))
@@ -54,21 +30,25 @@ def pods(objects: Interrupted) -> Iterator[tuple[Any, Any]]:
 
 @pytest.mark.parametrize("verb", ["put", "delete"])
 def test_a_policy_that_is_put_while_its_user_is_renamed_is_kept(
-    pods: tuple[Any, Any], objects: Interrupted, verb: str
+    pods: tuple[Any, Any], objects: InterruptedObjects, verb: str
 ) -> None:
     one, other = pods
     one.create_user(UserName="ann")
-    objects.meanwhile[verb] = lambda: other.put_user_policy(UserName="ann", PolicyName="none", PolicyDocument=DENY)
+    objects.meanwhile[f"{verb} iam/"] = lambda: other.put_user_policy(
+        UserName="ann", PolicyName="none", PolicyDocument=DENY
+    )
     one.update_user(UserName="ann", NewUserName="anna")
     assert not objects.meanwhile
     for pod in pods:
         assert pod.list_user_policies(UserName="anna")["PolicyNames"] == ["none"]
 
 
-def test_a_policy_that_is_put_while_its_group_is_renamed_is_kept(pods: tuple[Any, Any], objects: Interrupted) -> None:
+def test_a_policy_that_is_put_while_its_group_is_renamed_is_kept(
+    pods: tuple[Any, Any], objects: InterruptedObjects
+) -> None:
     one, other = pods
     one.create_group(GroupName="staff")
-    objects.meanwhile["delete"] = lambda: other.put_group_policy(
+    objects.meanwhile["delete iam/"] = lambda: other.put_group_policy(
         GroupName="staff", PolicyName="none", PolicyDocument=DENY
     )
     one.update_group(GroupName="staff", NewGroupName="crew")
@@ -76,11 +56,11 @@ def test_a_policy_that_is_put_while_its_group_is_renamed_is_kept(pods: tuple[Any
 
 
 def test_two_who_rename_a_user_to_the_same_name_are_both_told_that_it_is_so(
-    pods: tuple[Any, Any], objects: Interrupted
+    pods: tuple[Any, Any], objects: InterruptedObjects
 ) -> None:
     one, other = pods
     one.create_user(UserName="ann")
-    objects.meanwhile["delete"] = lambda: other.update_user(UserName="ann", NewUserName="anna")
+    objects.meanwhile["delete iam/"] = lambda: other.update_user(UserName="ann", NewUserName="anna")
     one.update_user(UserName="ann", NewUserName="anna")
     assert one.get_user(UserName="anna")["User"]["UserName"] == "anna"
 
