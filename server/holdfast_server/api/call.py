@@ -107,9 +107,10 @@ class Call(msgspec.Struct, frozen=True):
             record = await self.objects.head_object(bucket.id, self.key, asked_version(self.query))
             self.require_of(bucket, record, action, self.key)
 
-    def may_in(self, bucket: BucketRecord, action: str) -> bool:
+    def may_in(self, bucket: BucketRecord, action: str, extra: Values | None = None) -> bool:
         """In another bucket."""
-        return is_allowed(self.verified, action, bucket.name, "", bucket_facts(bucket, self.services.policies))
+        facts = bucket_facts(bucket, self.services.policies)
+        return is_allowed(self.verified, action, bucket.name, "", facts, extra=extra)
 
     def require_of(
         self, bucket: BucketRecord, record: Record | None, action: str, key: str, extra: Values | None = None

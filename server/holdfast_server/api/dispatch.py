@@ -265,7 +265,9 @@ class Dispatcher:
 
     def _is_hidden(self, error: S3Error, call: Call) -> bool:
         """Who may not list a bucket is not told which keys it lacks."""
-        return error.code == "NoSuchKey" and call.facts is not None and not _may_list_key(call)
+        if error.code != "NoSuchKey" or isinstance(error, objects_copy.NoSuchSource):
+            return False
+        return call.facts is not None and not _may_list_key(call)
 
     # --- who asks
 

@@ -54,6 +54,13 @@ _CHANGES = frozenset({
 _MARKER = "The source of a copy request may not specifically refer to a delete marker by version id."
 
 
+class NoSuchSource(S3Error):
+    """To who may list the source's bucket; what the target's lets be known does not count."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__("NoSuchKey", Key=key)
+
+
 async def copy_object(call: Call) -> Response:
     return await answer_patiently(call, starting_again(lambda: _copy_object(call)), QUIET_SECONDS)
 
@@ -72,7 +79,8 @@ async def _copy_object(call: Call) -> Response:
         headers = _copied_headers(call, reader.record, directive)
         if TAGS in headers and tagging_directive(call.headers) == "COPY":
             from_bucket = await call.services.buckets.get(source.bucket)
-            call.require_of(from_bucket, reader.record, "s3:GetObjectTagging", source.key)
+            action = "s3:GetObjectVersionTagging" if source.version_id else "s3:GetObjectTagging"
+            call.require_of(from_bucket, reader.record, action, source.key, _named(source))
         require_tagging(call, headers)
         headers = lock_headers(call, lease.bucket, headers, has_body=False)
         headers = with_acl(headers, lease.bucket, new_object_acl(call, lease.bucket, call.headers))
@@ -126,15 +134,27 @@ async def _open_source(call: Call, source: CopySource) -> Reader:
     check_expected_owner(call.headers.get("x-amz-source-expected-bucket-owner"), bucket)
     reader = await call.objects.open_object(bucket.id, source.key, version)
     found = reader.record if reader is not None and reader.record.live else None
-    named = {"s3:versionid": (source.version_id,) if source.version_id else ()}  # and not what the query names
-    call.require_of(bucket, found, "s3:GetObject" if version is None else "s3:GetObjectVersion", source.key, named)
+    action = "s3:GetObject" if version is None else "s3:GetObjectVersion"
+    call.require_of(bucket, found, action, source.key, _named(source))
     if reader is not None and reader.record.marker and version is not None:
         raise S3Error("InvalidRequest", _MARKER)
-    present(reader.record if reader is not None else None, source.key, version)
+    try:
+        present(reader.record if reader is not None else None, source.key, version)
+    except S3Error as error:
+        if error.code != "NoSuchKey":
+            raise
+        if not call.may_in(bucket, "s3:ListBucket", {"s3:prefix": (source.key,)}):
+            raise S3Error("AccessDenied") from error
+        raise NoSuchSource(source.key).with_headers(error.headers) from error
     assert reader is not None
     unlock_source(call, bucket, source.key, reader)
     check_copy_source(call.headers, reader.record.etag, reader.record.modified_ms)
     return reader
+
+
+def _named(source: CopySource) -> dict[str, tuple[str, ...]]:
+    """The version, as policies see it: that of the source, and not what the query names."""
+    return {"s3:versionid": (source.version_id,) if source.version_id else ()}
 
 
 def _copied_size(size_bytes: int) -> int:
