@@ -112,6 +112,17 @@ class Call(msgspec.Struct, frozen=True):
         facts = bucket_facts(bucket, self.services.policies)
         return is_allowed(self.verified, action, bucket.name, "", facts, extra=extra)
 
+    async def require_reading(
+        self, bucket: BucketRecord, key: str, version: bytes | None = None, extra: Values | None = None
+    ) -> None:
+        """For who asks by a condition whether an object's ETag is such.  Raises AccessDenied, Unavailable."""
+        action = "s3:GetObject" if version is None else "s3:GetObjectVersion"
+        assert self.facts is not None
+        record = None
+        if looks_at_object(self.verified.principal, action, self.facts):
+            record = await self.objects.head_object(bucket.id, key, version)
+        self.require_of(bucket, record, action, key, extra)
+
     def require_of(
         self, bucket: BucketRecord, record: Record | None, action: str, key: str, extra: Values | None = None
     ) -> None:

@@ -16,7 +16,7 @@ from holdfast_server.api.lifecycle import abort_of, expiry_of
 from holdfast_server.api.listing import other_owner
 from holdfast_server.api.new_object import new_object_headers
 from holdfast_server.api.object_lock import require_part_integrity
-from holdfast_server.api.objects_put import object_condition
+from holdfast_server.api.objects_put import write_condition
 from holdfast_server.api.payload_body import WireBody
 from holdfast_server.api.redundancy import redundancy_of
 from holdfast_server.api.stored_headers import (
@@ -45,7 +45,6 @@ from holdfast_server.s3.checksums import (
     parse_upload_checksum,
     requested_checksum,
 )
-from holdfast_server.s3.conditions import parse_write_condition
 from holdfast_server.s3.documents_in import MAX_COMPLETE_SIZE_BYTES, parse_complete
 from holdfast_server.s3.documents_out import (
     ListedPart,
@@ -134,7 +133,7 @@ async def complete_multipart_upload(call: Call) -> Response:
     parts = [PartRef(part.number, part.etag, part.checksums) for part in completed]
     await call.page(len(parts), len(document))
     assemble = assembler(_expected_checksums(call.headers), _expected_type(call.headers), _expected_size(call.headers))
-    condition = object_condition(parse_write_condition(call.headers))
+    condition = await write_condition(call, bucket)
     async with call.writing() as lease:
 
         def assemble_under_lease(upload: Record, stored: object) -> Attributes:

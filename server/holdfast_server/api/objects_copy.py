@@ -9,7 +9,7 @@ from holdfast_server.api.lifecycle import expiry_of
 from holdfast_server.api.long_answers import QUIET_SECONDS, answer_patiently
 from holdfast_server.api.new_object import new_object_acl, require_tagging
 from holdfast_server.api.object_lock import lock_headers
-from holdfast_server.api.objects_put import object_condition
+from holdfast_server.api.objects_put import write_condition
 from holdfast_server.api.payload_body import CopyBody
 from holdfast_server.api.reading_again import starting_again
 from holdfast_server.api.redundancy import redundancy_of
@@ -27,7 +27,7 @@ from holdfast_server.api.uploads import open_upload, upload_algorithm, upload_id
 from holdfast_server.api.version_ids import parse_version_id, present, version_id, written_headers
 from holdfast_server.objects.port import Reader, Record
 from holdfast_server.s3.checksums import ALGORITHMS, Algorithm, find_algorithm
-from holdfast_server.s3.conditions import check_copy_source, parse_write_condition
+from holdfast_server.s3.conditions import check_copy_source
 from holdfast_server.s3.documents_out import copy_object_xml, copy_part_xml
 from holdfast_server.s3.encryption import COPY_SOURCE_PREFIX, CUSTOMER_PREFIX, HEADER
 from holdfast_server.s3.errors import S3Error
@@ -84,7 +84,7 @@ async def _copy_object(call: Call) -> Response:
         require_tagging(call, headers)
         headers = lock_headers(call, lease.bucket, headers, has_body=False)
         headers = with_acl(headers, lease.bucket, new_object_acl(call, lease.bucket, call.headers))
-        condition = object_condition(parse_write_condition(call.headers))
+        condition = await write_condition(call, lease.bucket)
         algorithm = _checksum_of_copy(call, reader.record)
         size_bytes = _copied_size(reader.record.size_bytes)
         seal, sealed = await seal_of_new_object(call, lease.bucket, reader.record.sealing)

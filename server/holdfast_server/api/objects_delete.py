@@ -19,8 +19,9 @@ from holdfast_server.api.version_ids import (
     version_headers,
     version_id,
 )
+from holdfast_server.auth.conditions import Values
 from holdfast_server.objects.port import NULL_VERSION, Condition, Record, Versioning
-from holdfast_server.s3.conditions import DeleteCondition, parse_delete_condition
+from holdfast_server.s3.conditions import DeleteCondition, names_etags, parse_delete_condition
 from holdfast_server.s3.documents_in import MAX_DELETE_SIZE_BYTES, DeleteEntry, parse_delete
 from holdfast_server.s3.documents_out import DeletedObject, DeleteFailure, delete_objects_xml
 from holdfast_server.s3.errors import S3Error
@@ -54,9 +55,17 @@ class _Absent(Exception):
 
 
 async def _delete(
-    call: Call, lease: WriteLease, key: str, version: bytes | None, condition: DeleteCondition | None
+    call: Call,
+    lease: WriteLease,
+    key: str,
+    version: bytes | None,
+    condition: DeleteCondition | None,
+    named: Values | None = None,
 ) -> Record | None:
-    """What was deleted, if that is known; the delete marker, where one was made."""
+    """What was deleted, if that is known; the delete marker, where one was made.  `named`: what policies see of it
+    beside the request.  Raises AccessDenied: who asks whether an ETag is right must be allowed to read the object."""
+    if condition is not None and condition.if_match is not None and names_etags(condition.if_match):
+        await call.require_reading(lease.bucket, key, version, named)
     await lease.renew()
     lease.confirm()
     keeps = lease.keeps
@@ -122,16 +131,25 @@ async def _delete_one(
 ) -> DeletedObject | DeleteFailure:
     async with slots:
         try:
-            # Of the entry, and not of the request's query, which is about no key.
-            named = {"s3:versionid": (entry.version_id,) if entry.version_id else ()}
+            named = _named(entry)
             call.require(_action(entry), call.bucket_name, entry.key, named)
             version = parse_version_id(entry.version_id) if entry.version_id else None
-            deleted = await _delete(call, lease, entry.key, version, entry.condition)
+            deleted = await _delete(call, lease, entry.key, version, entry.condition, named)
         except Exception as error:
             told = to_s3_error(error)
             return DeleteFailure(entry.key, told.code, told.message, entry.version_id)
     marker = version_id(deleted) if deleted is not None and deleted.marker else ""
     return DeletedObject(entry.key, entry.version_id, marker)
+
+
+def _named(entry: DeleteEntry) -> Values:
+    """What policies see of an entry, and not of the request's query and head, which are about no key."""
+    if_match = entry.condition.if_match if entry.condition is not None else None
+    return {
+        "s3:versionid": (entry.version_id,) if entry.version_id else (),
+        "s3:if-match": (if_match,) if if_match is not None else (),
+        "s3:if-none-match": (),
+    }
 
 
 def _action(entry: DeleteEntry) -> str:

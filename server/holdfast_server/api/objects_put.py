@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.call import Call
 from holdfast_server.api.encryption import seal_of_new_object
 from holdfast_server.api.lifecycle import expiry_of
@@ -17,10 +18,18 @@ from holdfast_server.s3.payload import payload_of
 from holdfast_server.s3.request import Response
 
 
-def object_condition(wanted: WriteCondition | None) -> Condition | None:
-    """S3's write condition as the object layer takes it."""
+async def write_condition(call: Call, bucket: BucketRecord) -> Condition | None:
+    """What the request's head demands of the current version, as the object layer takes it.  Raises AccessDenied: who
+    asks whether an ETag is right must be allowed to read the object."""
+    wanted = parse_write_condition(call.headers)
     if wanted is None:
         return None
+    if wanted.names_etags:
+        await call.require_reading(bucket, call.key)
+    return _object_condition(wanted)
+
+
+def _object_condition(wanted: WriteCondition) -> Condition:
 
     def check(current: Record | None) -> None:
         wanted.check(current.etag if current is not None and current.live else None)
@@ -31,7 +40,7 @@ def object_condition(wanted: WriteCondition | None) -> Condition | None:
 async def put_object(call: Call) -> Response:
     async with call.writing() as lease:
         headers = new_object_headers(call, lease.bucket)
-        condition = object_condition(parse_write_condition(call.headers))
+        condition = await write_condition(call, lease.bucket)
         payload = payload_of(call.headers, call.context, with_md5=not lease.bucket.has_opaque_etags)
         seal, sealed = await seal_of_new_object(call, lease.bucket)
         redundancy = await redundancy_of(call, lease.bucket, headers)

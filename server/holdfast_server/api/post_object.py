@@ -24,6 +24,7 @@ from holdfast_server.api.redundancy import redundancy_of
 from holdfast_server.api.stored_headers import TYPE, checksum_headers
 from holdfast_server.api.version_ids import version_headers
 from holdfast_server.auth.principal import ANONYMOUS, Credentials, Principal
+from holdfast_server.auth.verified import FORM
 from holdfast_server.objects.port import Attributes, Digest, Filler, Record
 from holdfast_server.s3 import checksums
 from holdfast_server.s3.checksums import FULL_OBJECT, ChecksumRequest
@@ -32,6 +33,7 @@ from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.headers import quote_etag
 from holdfast_server.s3.names import MAX_PUT_SIZE_BYTES
 from holdfast_server.s3.post_form import (
+    ALGORITHM,
     FormClaim,
     FormPolicy,
     FormReader,
@@ -41,6 +43,8 @@ from holdfast_server.s3.post_form import (
     parse_form_policy,
 )
 from holdfast_server.s3.request import Response, Target, check_key
+from holdfast_server.s3.sigv2 import SIGNATURE_VERSION
+from holdfast_server.s3.sigv4 import SigningContext
 from holdfast_server.s3.tags import MAX_OBJECT_TAGS, encode_tags, parse_tagging
 from holdfast_server.s3.xml_text import escape
 from holdfast_server.sealing.envelope import Seal
@@ -133,10 +137,15 @@ async def post_object(call: Call) -> Response:
     await upload.read_fields()
     fields = upload.reader.fields
     key = _key(fields, upload.reader.file_name)
-    principal, policy = await _signed(call, {**fields, "key": key})
+    principal, context, policy = await _signed(call, {**fields, "key": key})
     headers = _headers(fields)
     verified = msgspec.structs.replace(
-        call.verified, principal=principal, headers=headers, target=Target(call.bucket_name, key), auth_type="POST"
+        call.verified,
+        principal=principal,
+        context=context,
+        headers=headers,
+        target=Target(call.bucket_name, key),
+        auth_type=FORM,
     )
     call = msgspec.structs.replace(call, verified=verified)
     call.require("s3:PutObject", call.bucket_name, key)
@@ -152,12 +161,12 @@ async def post_object(call: Call) -> Response:
     return _answer(call, fields, record, {**expiry_of(lease.bucket, key, record), **sealed})
 
 
-async def _signed(call: Call, fields: Mapping[str, str]) -> tuple[Principal, FormPolicy | None]:
-    """Who sent the form, and what it may hold.  Raises InvalidAccessKeyId, SignatureDoesNotMatch,
+async def _signed(call: Call, fields: Mapping[str, str]) -> tuple[Principal, SigningContext, FormPolicy | None]:
+    """Who sent the form, how it is signed, and what it may hold.  Raises InvalidAccessKeyId, SignatureDoesNotMatch,
     InvalidPolicyDocument, AccessDenied."""
     claim = parse_form_claim(fields)
     if claim is None:
-        return ANONYMOUS, None
+        return ANONYMOUS, call.context, None
     request = call.verified.request
     admit(call.services, request, claim.access_key)
     try:
@@ -171,7 +180,9 @@ async def _signed(call: Call, fields: Mapping[str, str]) -> tuple[Principal, For
         raise S3Error("ExpiredToken")
     policy = parse_form_policy(fields["policy"])
     check_form(policy, fields, call.bucket_name, call.verified.request.received_ms)
-    return known.principal, policy
+    version = ALGORITHM if claim.date else SIGNATURE_VERSION
+    context = msgspec.structs.replace(call.context, timestamp=claim.timestamp, version=version)
+    return known.principal, context, policy
 
 
 async def _known(identities: Identities, claim: FormClaim) -> Credentials:

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 
 from holdfast_server.auth.conditions import Values
 from holdfast_server.auth.principal import Principal, account_id
-from holdfast_server.auth.verified import VerifiedRequest
+from holdfast_server.auth.verified import FORM, LINK, VerifiedRequest
 from holdfast_server.s3.encryption import SECRET_HEADERS
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.headers import iso_date
 from holdfast_server.s3.lock_documents import AskedLock, lock_of_headers
 from holdfast_server.s3.names import parse_copy_source
 from holdfast_server.s3.request import Request
-from holdfast_server.s3.sigv4 import format_timestamp
+from holdfast_server.s3.sigv4 import format_timestamp, parse_timestamp
 from holdfast_server.s3.tags import TAGGING_HEADER, parse_tagging_header
 
 DAY_MS = 24 * 3600 * 1000
@@ -25,6 +25,12 @@ _OF_HEADERS = {"referer": "aws:referer", "user-agent": "aws:useragent"}
 _OF_S3_HEADERS = {"if-match": "s3:if-match", "if-none-match": "s3:if-none-match"}
 _OF_PARAMETERS = {"prefix": "s3:prefix", "delimiter": "s3:delimiter", "max-keys": "s3:max-keys",
                   "versionId": "s3:versionid"}  # fmt: skip
+_CREATION = "s3:objectcreationoperation"
+_CREATES = {
+    **dict.fromkeys(("PutObject", "CopyObject", "PostObject", "CompleteMultipartUpload"), "true"),
+    **dict.fromkeys(("CreateMultipartUpload", "UploadPart", "UploadPartCopy"), "false"),
+}
+"""Operations with the permission to put, by name: whether an object is there afterwards."""
 
 
 def global_values(request: Request, principal: Principal) -> dict[str, str]:
@@ -69,6 +75,9 @@ def condition_values(
     if not principal.is_anonymous:
         values["s3:authtype"] = verified.auth_type
         values["s3:signatureversion"] = verified.context.version
+        values.update(_signature_age(verified))
+    if verified.operation.name in _CREATES:
+        values[_CREATION] = _CREATES[verified.operation.name]
     values.update(
         (name, request.headers[header]) for header, name in _OF_S3_HEADERS.items() if header in request.headers
     )
@@ -86,6 +95,15 @@ def condition_values(
     if asked:
         found["s3:requestobjecttagkeys"] = tuple(asked)
     return found
+
+
+def _signature_age(verified: VerifiedRequest) -> dict[str, str]:
+    """In milliseconds, of links and forms; of version 2, which does not say when it was made, always 0."""
+    if verified.auth_type not in (LINK, FORM):
+        return {}
+    context = verified.context
+    since_ms = verified.request.received_ms - parse_timestamp(context.timestamp) if context.timestamp else 0
+    return {"s3:signatureage": str(since_ms)}
 
 
 def lock_values(asked: AskedLock, now_ms: int) -> dict[str, tuple[str, ...]]:

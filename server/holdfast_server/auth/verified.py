@@ -39,6 +39,10 @@ _NOT_HOISTED = ("x-amz-checksum-", "x-amz-sdk-checksum-", "x-amz-trailer", "x-am
 """About the body, which is not known when a URL is presigned: boto3 puts the checksum of an empty one there."""
 
 
+LINK, FORM = "REST-QUERY-STRING", "POST"
+"""How a request may be signed beside its head, in the words of `s3:authType`."""
+
+
 class TooManyFailures(S3Error):
     """Of the same source, before this request."""
 
@@ -176,7 +180,7 @@ class Authenticator:
             target=target,
             query=query,
             headers=headers,
-            auth_type="REST-QUERY-STRING" if identity.context.presigned else "REST-HEADER",
+            auth_type=LINK if identity.context.presigned else "REST-HEADER",
         )
 
 

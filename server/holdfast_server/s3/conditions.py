@@ -30,6 +30,11 @@ class WriteCondition(msgspec.Struct, frozen=True):
     """ETags as the client wrote them, or `*` for any existing version; None where not asked for."""
     if_none_match: str | None = None
 
+    @property
+    def names_etags(self) -> bool:
+        """Whether its outcome says what the current version's ETag is, and not just that there is one."""
+        return any(header is not None and names_etags(header) for header in (self.if_match, self.if_none_match))
+
     def check(self, current_etag: str | None) -> None:
         """`current_etag` is bare, None where the key does not exist.
 
@@ -125,6 +130,11 @@ def _check(headers: Mapping[str, str], prefix: str, etag: str, modified_ms: int,
         since = _seconds(headers.get(f"{prefix}if-modified-since"))
         if since is not None and seconds <= since:
             raise S3Error(unchanged, Condition=f"{prefix}If-Modified-Since")
+
+
+def names_etags(header: str) -> bool:
+    """Whether a list of ETags is more than `*`."""
+    return any(candidate.strip() != "*" for candidate in header.split(","))
 
 
 def _matches(header: str, etag: str) -> bool:

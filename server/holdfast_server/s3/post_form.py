@@ -20,6 +20,7 @@ import msgspec
 
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.signing import KeyPair
+from holdfast_server.s3.sigv4 import parse_timestamp
 
 MAX_FIELDS_SIZE_BYTES = 64 << 10
 """Everything in front of the file's first byte."""
@@ -154,6 +155,8 @@ class FormClaim(msgspec.Struct, frozen=True):
     region: str = ""
     """Of version 4; a claim without a date is of version 2."""
     service: str = "s3"
+    timestamp: str = ""
+    """When a form of version 4 says it was signed."""
 
 
 def parse_form_claim(fields: Mapping[str, str]) -> FormClaim | None:
@@ -174,7 +177,9 @@ def parse_form_claim(fields: Mapping[str, str]) -> FormClaim | None:
         if not fields.get("x-amz-signature"):
             raise _missing("x-amz-signature")
         access_key, date, region, service, _ = credential
-        return FormClaim(access_key, fields["x-amz-signature"], token, date, region, service)
+        timestamp = fields["x-amz-date"]
+        parse_timestamp(timestamp)
+        return FormClaim(access_key, fields["x-amz-signature"], token, date, region, service, timestamp)
     for name in ("AWSAccessKeyId", "signature"):
         if not fields.get(name.lower()):
             raise _missing(name)

@@ -3,11 +3,16 @@ boto3 against the whole API, over objects in memory."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import requests
 from botocore.exceptions import ClientError
 
 from holdfast_server.testing.boto import client_of
@@ -85,3 +90,111 @@ def test_tags_of_a_version_take_the_permission_to_read_those_of_versions(root: A
     assert refused(user(copying, allow("GetObjectTagging", key="*")).copy_object, **asked) == "AccessDenied"
     user(copying, allow("GetObjectVersionTagging", key="*")).copy_object(**asked)
     assert root.get_object_tagging(Bucket=MINE, Key="k")["TagSet"] == [{"Key": "a", "Value": "1"}]
+
+
+# -------------------------------------------------------------------- conditions
+
+
+def test_who_asks_whether_an_etag_is_right_may_read_the_object(root: Any, user: Callable[..., Any]) -> None:
+    """It is the MD5 of what the client may not read."""
+    etag = root.put_object(Bucket=MINE, Key="k", Body=b"secret")["ETag"]
+    writing = allow("PutObject", "DeleteObject", "DeleteObjectVersion", key="*"), allow("ListBucket")
+    writes, reads = user(*writing), user(*writing, allow("GetObject", key="*"))
+    asked = {"Bucket": MINE, "Key": "k"}
+    for wrong in (etag, '"0"', f"*, {etag}"):
+        assert refused(writes.put_object, **asked, IfMatch=wrong) == "AccessDenied"
+        assert refused(writes.delete_object, **asked, IfMatch=wrong) == "AccessDenied"
+        assert refused(writes.copy_object, **asked, CopySource="other/x", IfMatch=wrong) == "AccessDenied"
+    assert refused(writes.put_object, **asked, IfNoneMatch=etag) == "AccessDenied"
+    upload = writes.create_multipart_upload(**asked)["UploadId"]
+    part = writes.upload_part(**asked, UploadId=upload, PartNumber=1, Body=b"x")["ETag"]
+    parts = {"UploadId": upload, "MultipartUpload": {"Parts": [{"PartNumber": 1, "ETag": part}]}}
+    assert refused(writes.complete_multipart_upload, **asked, **parts, IfMatch=etag) == "AccessDenied"
+    objects = {"Objects": [{"Key": "k", "ETag": etag}]}
+    assert writes.delete_objects(Bucket=MINE, Delete=objects)["Errors"][0]["Code"] == "AccessDenied"
+    assert root.get_object(**asked)["Body"].read() == b"secret"
+    assert refused(writes.put_object, **asked, IfNoneMatch="*") == "PreconditionFailed"
+    writes.put_object(**asked, Body=b"public", IfMatch="*")
+    etag = reads.put_object(**asked, Body=b"new", IfMatch=root.head_object(**asked)["ETag"])["ETag"]
+    assert "Errors" not in reads.delete_objects(Bucket=MINE, Delete={"Objects": [{"Key": "k", "ETag": etag}]})
+
+
+def test_a_policy_can_ask_for_conditions_of_every_key_that_is_deleted(root: Any) -> None:
+    unconditional = {"Null": {"s3:if-match": "true"}}
+    statement = {**deny("DeleteObject", bucket=MINE, key="*", Condition=unconditional), "Principal": "*"}
+    root.put_bucket_policy(Bucket=MINE, Policy=json.dumps({"Statement": statement}))
+    etags = {key: root.put_object(Bucket=MINE, Key=key)["ETag"] for key in ("a", "b")}
+    entries = [{"Key": "a", "ETag": etags["a"]}, {"Key": "b"}]
+
+    def with_header(request: Any, **_: Any) -> None:
+        request.headers["If-Match"] = etags["b"]
+
+    root.meta.events.register("before-sign.s3.DeleteObjects", with_header)
+    answer = root.delete_objects(Bucket=MINE, Delete={"Objects": entries})
+    assert [one["Key"] for one in answer["Deleted"]] == ["a"]
+    assert [(one["Key"], one["Code"]) for one in answer["Errors"]] == [("b", "AccessDenied")]
+
+
+def test_a_policy_can_ask_for_conditions_of_what_makes_objects_and_not_of_parts(root: Any) -> None:
+    """As AWS's guide has it ("Enforce conditional writes")."""
+    unconditional = {"Null": {"s3:if-none-match": "true"}, "Bool": {"s3:ObjectCreationOperation": "true"}}
+    statement = {**deny("PutObject", bucket=MINE, key="*", Condition=unconditional), "Principal": "*"}
+    root.put_bucket_policy(Bucket=MINE, Policy=json.dumps({"Statement": statement}))
+    asked = {"Bucket": MINE, "Key": "k"}
+    root.put_object(Bucket=OTHER, Key="k")
+    assert refused(root.put_object, **asked) == "AccessDenied"
+    assert refused(root.copy_object, **asked, CopySource="other/k") == "AccessDenied"
+    upload = root.create_multipart_upload(**asked)["UploadId"]
+    part = root.upload_part(**asked, UploadId=upload, PartNumber=1, Body=b"x")["ETag"]
+    root.upload_part_copy(**asked, UploadId=upload, PartNumber=2, CopySource="other/k")
+    parts = {"UploadId": upload, "MultipartUpload": {"Parts": [{"PartNumber": 1, "ETag": part}]}}
+    assert refused(root.complete_multipart_upload, **asked, **parts) == "AccessDenied"
+    root.complete_multipart_upload(**asked, **parts, IfNoneMatch="*")
+    root.put_object(Bucket=MINE, Key="another", IfNoneMatch="*")
+
+
+# -------------------------------------------------------------------- signatures
+
+
+def post_version_2(endpoint: Endpoint) -> int:
+    expires = f"{datetime.now(UTC) + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
+    document = {"expiration": expires, "conditions": [{"bucket": MINE}, ["starts-with", "$key", ""]]}
+    policy = base64.b64encode(json.dumps(document).encode())
+    signature = base64.b64encode(hmac.digest(endpoint.secret_key.encode(), policy, hashlib.sha1)).decode()
+    fields = {"key": "k", "AWSAccessKeyId": endpoint.access_key, "policy": policy.decode(), "signature": signature}
+    return requests.post(f"{endpoint.url}/{MINE}", data=fields, files={"file": b"x"}, timeout=30).status_code
+
+
+def post_version_4(endpoint: Endpoint) -> int:
+    form = client_of(endpoint, signature_version="s3v4").generate_presigned_post(MINE, "k", ExpiresIn=600)
+    return requests.post(form["url"], data=form["fields"], files={"file": b"x"}, timeout=30).status_code
+
+
+def test_a_policy_can_refuse_forms_of_version_2(endpoint: Endpoint, root: Any) -> None:
+    assert post_version_2(endpoint) == 204
+    old = {"StringEquals": {"s3:signatureversion": "AWS"}}
+    statement = {**deny("*", bucket=MINE, key="*", Condition=old), "Principal": "*"}
+    root.put_bucket_policy(Bucket=MINE, Policy=json.dumps({"Statement": statement}))
+    assert post_version_2(endpoint) == 403
+    assert post_version_4(endpoint) == 204
+
+
+def test_a_policy_can_bound_the_age_of_links_and_forms(endpoint: Endpoint, root: Any) -> None:
+    """In milliseconds; of version 2 it is always 0."""
+    root.put_object(Bucket=MINE, Key="k", Body=b"x")
+    asked = {"Bucket": MINE, "Key": "k"}
+    link, old_link = (
+        client_of(endpoint, signature_version=version).generate_presigned_url("get_object", asked)
+        for version in ("s3v4", "s3")
+    )
+
+    def allowed_with(condition: dict[str, Any]) -> list[int]:
+        statement = {**deny("*", bucket=MINE, key="*", Condition=condition), "Principal": "*"}
+        root.put_bucket_policy(Bucket=MINE, Policy=json.dumps({"Statement": statement}))
+        root.head_object(Bucket=MINE, Key="k")  # neither a link nor a form
+        found = [requests.get(url, timeout=30).status_code for url in (link, old_link)]
+        return [*found, post_version_4(endpoint), post_version_2(endpoint)]
+
+    assert allowed_with({"NumericGreaterThan": {"s3:signatureAge": "600000"}}) == [200, 200, 204, 204]
+    assert allowed_with({"NumericGreaterThan": {"s3:signatureAge": "-1"}}) == [403, 403, 403, 403]
+    assert allowed_with({"NumericEquals": {"s3:signatureAge": "0"}})[1::2] == [403, 403]
