@@ -24,12 +24,13 @@ from holdfast_server.api.grants import grants_of_new_bucket, ownership_of_new_bu
 from holdfast_server.api.identities import owner_id
 from holdfast_server.api.object_lock import asks_for_locking, with_locking
 from holdfast_server.api.services import DOCUMENTS_TOPIC, Services
-from holdfast_server.auth.access import is_denied, resource_arn
+from holdfast_server.auth.access import is_denied, is_within_limits, resource_arn
 from holdfast_server.auth.principal import ANONYMOUS, account_id
 from holdfast_server.auth.request_values import condition_values
 from holdfast_server.contract import names
 from holdfast_server.objects.port import Condition, Missing, ObjectError, Record
 from holdfast_server.objects.record import BUCKET_ID_SIZE_BYTES
+from holdfast_server.s3.acl import CANNED_HEADER, asks_for_acl
 from holdfast_server.s3.documents_in import MAX_NEW_BUCKET_SIZE_BYTES, parse_create_bucket
 from holdfast_server.s3.documents_out import list_buckets_xml, location_xml
 from holdfast_server.s3.errors import S3Error
@@ -59,6 +60,8 @@ async def list_buckets(call: Call) -> Response:
     own_values = condition_values(call.verified, account_id(principal.account))
     if is_denied(principal, LIST_ACTION, resource_arn(""), lambda: own_values):
         raise S3Error("AccessDenied")
+    sees_own = is_within_limits(principal, LIST_ACTION, resource_arn(""), lambda: own_values)
+    region = call.query.get("bucket-region", "")
     prefix, token = call.query.get("prefix", ""), call.query.get("continuation-token", "")
     after = decode_token(token) if token else ""
     at_most = parse_bucket_count(call.query)
@@ -66,11 +69,12 @@ async def list_buckets(call: Call) -> Response:
         (bucket.name, bucket.created_ms)
         for bucket in await all_buckets(call.services, prefix)
         if bucket.name > after
+        and region in ("", bucket.region)
         and (
             principal.is_root
             or (
                 bucket.account == principal.account
-                and (all_of_account or bucket.owner in owners or call.may_in(bucket, "s3:ListBucket"))
+                and (all_of_account or (sees_own and bucket.owner in owners) or call.may_in(bucket, "s3:ListBucket"))
             )
         )
     ]
@@ -106,6 +110,10 @@ async def create_bucket(call: Call) -> Response:
         call.require("s3:TagResource", name)
     account = call.verified.principal.account
     asked_ownership = call.headers.get("x-amz-object-ownership")
+    if asked_ownership is not None:
+        call.require("s3:PutBucketOwnershipControls", name)
+    if asks_for_acl(call.headers) and call.headers.get(CANNED_HEADER) != "private":
+        call.require("s3:PutBucketAcl", name)
     ownership = ownership_of_new_bucket(asked_ownership, told.object_ownership)
     record = BucketRecord(
         id=services.clock.random_bytes(BUCKET_ID_SIZE_BYTES),

@@ -34,7 +34,7 @@ from holdfast_server.api.uploads import (
     upload_id_of,
     upload_notes,
 )
-from holdfast_server.api.version_ids import written_headers
+from holdfast_server.api.version_ids import refuse_version, written_headers
 from holdfast_server.objects.port import Attributes, PartRef, Record, UploadInfo
 from holdfast_server.s3.checksums import (
     ALGORITHMS,
@@ -71,6 +71,7 @@ INITIATED_HEADER = "x-amz-if-match-initiated-time"
 
 
 async def create_multipart_upload(call: Call) -> Response:
+    refuse_version(call.query)
     async with call.writing() as lease:
         headers = new_object_headers(call, lease.bucket)
         wanted = parse_upload_checksum(call.headers)

@@ -24,7 +24,7 @@ from holdfast_server.api.stored_headers import (
     with_tags,
 )
 from holdfast_server.api.uploads import open_upload, upload_algorithm, upload_id_of
-from holdfast_server.api.version_ids import parse_version_id, present, version_id, written_headers
+from holdfast_server.api.version_ids import parse_version_id, present, refuse_version, version_id, written_headers
 from holdfast_server.objects.port import Reader, Record
 from holdfast_server.s3.checksums import ALGORITHMS, Algorithm, find_algorithm
 from holdfast_server.s3.conditions import check_copy_source
@@ -62,6 +62,7 @@ class NoSuchSource(S3Error):
 
 
 async def copy_object(call: Call) -> Response:
+    refuse_version(call.query)
     return await answer_patiently(call, starting_again(lambda: _copy_object(call)), QUIET_SECONDS)
 
 

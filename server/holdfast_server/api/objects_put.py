@@ -10,7 +10,7 @@ from holdfast_server.api.new_object import new_object_headers
 from holdfast_server.api.payload_body import WireBody
 from holdfast_server.api.redundancy import redundancy_of
 from holdfast_server.api.stored_headers import checksum_headers
-from holdfast_server.api.version_ids import written_headers
+from holdfast_server.api.version_ids import refuse_version, written_headers
 from holdfast_server.objects.port import Condition, Record
 from holdfast_server.s3.conditions import WriteCondition, parse_write_condition
 from holdfast_server.s3.headers import quote_etag
@@ -38,6 +38,7 @@ def _object_condition(wanted: WriteCondition) -> Condition:
 
 
 async def put_object(call: Call) -> Response:
+    refuse_version(call.query)
     async with call.writing() as lease:
         headers = new_object_headers(call, lease.bucket)
         condition = await write_condition(call, lease.bucket)

@@ -37,6 +37,14 @@ def asked_version(query: Mapping[str, str]) -> bytes | None:
     return None if text is None else parse_version_id(text)
 
 
+def refuse_version(query: Mapping[str, str]) -> None:
+    """Of a write: what names one is not done, for whoever asks expects that version to be replaced.  Raises
+    InvalidArgument."""
+    if "versionId" in query:
+        what = "This operation does not accept a version-id."
+        raise S3Error("InvalidArgument", what, ArgumentName="versionId", ArgumentValue=query["versionId"])
+
+
 def version_id(record: Record) -> str:
     return NULL_VERSION_ID if record.null else record.place.hex()
 

@@ -204,6 +204,13 @@ def may_manage(principal: Principal, action: str, resource: str, values: Callabl
     return _own_side(principal, Question(action=action, resource=resource, values=values)) == ALLOW
 
 
+def is_within_limits(principal: Principal, action: str, resource: str, values: Callable[[], Values]) -> bool:
+    """Whether nothing that limits the sender (a session's policy, that of its key) keeps it from what its own side
+    need not allow."""
+    question = Question(action=action, resource=resource, values=values)
+    return all(_decision(layer, question) == ALLOW for layer in principal.limits)
+
+
 def is_denied(principal: Principal, action: str, resource: str, values: Callable[[], Values]) -> bool:
     """Whether a policy or a limit of the sender's speaks against what otherwise everybody may."""
     question = Question(action=action, resource=resource, values=values)

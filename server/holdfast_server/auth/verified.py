@@ -37,6 +37,8 @@ _SIGNATURE_PARAMETERS = frozenset(
 )
 _NOT_HOISTED = ("x-amz-checksum-", "x-amz-sdk-checksum-", "x-amz-trailer", "x-amz-decoded-")
 """About the body, which is not known when a URL is presigned: boto3 puts the checksum of an empty one there."""
+_ABOUT_UPLOADS = frozenset({"x-amz-checksum-algorithm", "x-amz-checksum-type"})
+"""These are not: they say what an upload that is begun will have."""
 
 
 LINK, FORM = "REST-QUERY-STRING", "POST"
@@ -196,6 +198,6 @@ def _with_hoisted(headers: Mapping[str, str], query: Mapping[str, str]) -> dict[
         for name, value in query.items()
         if (lowered := name.lower()).startswith("x-amz-")
         and lowered not in _SIGNATURE_PARAMETERS
-        and not lowered.startswith(_NOT_HOISTED)
+        and (lowered in _ABOUT_UPLOADS or not lowered.startswith(_NOT_HOISTED))
     }
     return {**hoisted, **headers}

@@ -33,7 +33,8 @@ _IPV4 = re.compile(r"\d+\.\d+\.\d+\.\d+")
 _NEEDS_NO_ENCODING = re.compile(r"[A-Za-z0-9/\-_.~*]*").fullmatch
 _UPLOAD_ID = re.compile(r"[A-Za-z0-9._~-]{1,256}")
 _RESERVED_PREFIXES = ("xn--", "sthree-")
-_RESERVED_SUFFIXES = ("-s3alias", "--ol-s3")
+_RESERVED_SUFFIXES = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
+"""SDKs take such names for other kinds of endpoints; `--x-s3` has them ask for sessions first."""
 RESERVED_BUCKETS = frozenset({"holdfast", "minio", "health", "metrics"})
 """First path segments with a meaning of their own; a bucket of that name could not be reached."""
 

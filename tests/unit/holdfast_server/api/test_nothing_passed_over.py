@@ -10,12 +10,16 @@ import hashlib
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import requests
 from botocore.exceptions import ClientError
 
+from holdfast_server.clock.system import SystemClock
+from holdfast_server.s3.signing import KeyPair, presign_query
 from holdfast_server.testing.boto import served_client
-from holdfast_server.testing.memory_services import memory_services
+from holdfast_server.testing.memory_services import ROOT_PASSWORD, ROOT_USER, memory_services
 
 BUCKET = "asked"
 EMPTY_SHA256 = base64.b64encode(hashlib.sha256().digest()).decode()
@@ -47,6 +51,24 @@ def test_a_bucket_is_made_with_its_tags(s3: Any) -> None:
     assert refused(s3.create_bucket, **twice) == "InvalidTag"
     with pytest.raises(ClientError, match="404"):
         s3.head_bucket(Bucket="untagged")
+
+
+def test_buckets_of_another_region_are_not_listed(s3: Any) -> None:
+    assert [one["Name"] for one in s3.list_buckets(BucketRegion="us-east-1")["Buckets"]] == [BUCKET]
+    assert s3.list_buckets(BucketRegion="eu-west-1")["Buckets"] == []
+
+
+@pytest.mark.parametrize("verb", ["put_object", "copy_object", "create_multipart_upload"])
+def test_no_write_is_of_a_version_that_is_there(s3: Any, verb: str) -> None:
+    """Who names one believes that it is replaced."""
+    s3.put_object(Bucket=BUCKET, Key="source")
+
+    def with_version(request: Any, **_: Any) -> None:
+        request.url += "&versionId=null" if "?" in request.url else "?versionId=null"
+
+    s3.meta.events.register("before-sign.s3", with_version)
+    more = {"CopySource": f"{BUCKET}/source"} if verb == "copy_object" else {}
+    assert refused(getattr(s3, verb), Key="k", **more) == "InvalidArgument"
 
 
 # -------------------------------------------------------------------- uploads
@@ -158,3 +180,21 @@ def test_attributes_of_an_object_have_to_be_named(s3: Any) -> None:
     s3.put_object(Bucket=BUCKET, Key="k", Body=b"x")
     assert refused(s3.get_object_attributes, Key="k", ObjectAttributes=[]) == "InvalidRequest"
     assert refused(s3.get_object_attributes, Key="k", ObjectAttributes=["Colour"]) == "InvalidArgument"
+
+
+def test_a_link_that_begins_an_upload_says_which_checksum_it_has(s3: Any) -> None:
+    """SDKs that put headers into the link (JavaScript's) have it among the link's parameters."""
+    query = "uploads&x-amz-checksum-algorithm=CRC32C&x-amz-checksum-type=FULL_OBJECT"
+    endpoint = urlsplit(s3.meta.endpoint_url)
+    signed = presign_query(
+        KeyPair(ROOT_USER, ROOT_PASSWORD),
+        "POST",
+        f"/{BUCKET}/k",
+        query,
+        {"host": endpoint.netloc},
+        SystemClock().now_ms(),
+        60,
+    )
+    answer = requests.post(f"{s3.meta.endpoint_url}/{BUCKET}/k?{signed}", timeout=30)
+    assert (answer.status_code, answer.headers.get("x-amz-checksum-algorithm")) == (200, "CRC32C")
+    assert answer.headers["x-amz-checksum-type"] == "FULL_OBJECT"

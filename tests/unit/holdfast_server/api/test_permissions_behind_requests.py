@@ -198,3 +198,41 @@ def test_a_policy_can_bound_the_age_of_links_and_forms(endpoint: Endpoint, root:
     assert allowed_with({"NumericGreaterThan": {"s3:signatureAge": "600000"}}) == [200, 200, 204, 204]
     assert allowed_with({"NumericGreaterThan": {"s3:signatureAge": "-1"}}) == [403, 403, 403, 403]
     assert allowed_with({"NumericEquals": {"s3:signatureAge": "0"}})[1::2] == [403, 403]
+
+
+# -------------------------------------------------------------------- buckets
+
+
+def test_grants_and_ownership_of_a_new_bucket_take_their_permissions(user: Callable[..., Any]) -> None:
+    creates = user(allow("CreateBucket"))
+    owned = {"ObjectOwnership": "ObjectWriter"}
+    assert refused(creates.create_bucket, Bucket="new", **owned) == "AccessDenied"
+    creates.create_bucket(Bucket="private", ACL="private")
+    owns = user(allow("CreateBucket", "PutBucketOwnershipControls"))
+    assert refused(owns.create_bucket, Bucket="new", ACL="public-read", **owned) == "AccessDenied"
+    everybody = 'uri="http://acs.amazonaws.com/groups/global/AllUsers"'
+    assert refused(owns.create_bucket, Bucket="new", GrantRead=everybody, **owned) == "AccessDenied"
+    owns.create_bucket(Bucket="owned", **owned)
+    grants = user(allow("CreateBucket", "PutBucketOwnershipControls", "PutBucketAcl"))
+    grants.create_bucket(Bucket="public", ACL="public-read", **owned)
+
+
+def test_a_session_is_shown_no_bucket_that_its_policy_does_not_let_it_list(endpoint: Endpoint, root: Any) -> None:
+    iam = client_of(endpoint, service="iam")
+    iam.create_user(UserName="ann")
+    statement = allow("CreateBucket", "ListBucket", "GetObject", key="*"), allow("CreateBucket")
+    iam.put_user_policy(UserName="ann", PolicyName="p", PolicyDocument=json.dumps({"Statement": statement}))
+    key = iam.create_access_key(UserName="ann")["AccessKey"]
+    keys = key["AccessKeyId"], key["SecretAccessKey"]
+    client_of(endpoint, *keys).create_bucket(Bucket="anns")
+    assert [bucket["Name"] for bucket in client_of(endpoint, *keys).list_buckets()["Buckets"]] == ["anns"]
+
+    def session_with(*statements: Statement) -> Any:
+        asked = {"RoleArn": "anything", "RoleSessionName": "session"}
+        policy = json.dumps({"Statement": statements})
+        sts = client_of(endpoint, *keys, service="sts", parameter_validation=False)
+        made = sts.assume_role(**asked, Policy=policy)["Credentials"]
+        return client_of(endpoint, made["AccessKeyId"], made["SecretAccessKey"], session_token=made["SessionToken"])
+
+    assert refused(session_with(allow("GetObject", key="*")).list_buckets) == "AccessDenied"
+    assert [one["Name"] for one in session_with(allow("*")).list_buckets()["Buckets"]] == ["anns"]
