@@ -109,6 +109,10 @@ class Directory:
         entity = self._by_id.get(unique_id)
         return entity if isinstance(entity, kind) else None
 
+    def documents_of(self, entity: Entity) -> list[str]:
+        """Names of all documents with its id: its own, and what renames that died have left."""
+        return [name for name, one in self._entities.items() if one.id == entity.id]
+
     def all_of(self, kind: type[E], account: str) -> list[E]:
         """Ordered by name without regard to case."""
         found = [one for one in self._by_id.values() if isinstance(one, kind) and one.account == account]

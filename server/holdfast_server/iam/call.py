@@ -196,6 +196,7 @@ class IamCall:
     async def create(self, entity: E) -> E:
         """Raises EntityAlreadyExists, LimitExceeded, ServiceUnavailable."""
         await self.ready()
+        await self._clear(entity.document_name)
         self._check_room(len(encode_entity(entity)), 1)
 
         def absent(current: Record | None) -> None:
@@ -227,9 +228,11 @@ class IamCall:
 
     async def rename(self, entity: E, change: Callable[[E], E]) -> E:
         """To another name: the new document first, then the old one goes.  `change` as for `change`; what is changed
-        under the old name while that goes on is taken along.  A rename that dies between is completed by being asked
-        for again; meanwhile the new name counts.  Raises as `change`, and EntityAlreadyExists."""
+        under the old name while that goes on is taken along.  Of a rename that dies between the new name counts; what
+        it leaves under the old one goes when somebody wants that name (`_clear`), or with the entity.  Raises as
+        `change`, and EntityAlreadyExists."""
         await self.ready()
+        await self._clear(change(entity).document_name)
         fresh = entity
         for attempt in range(MAX_TRIES):
             document = await self.services.objects.get_document(entity.document_name)
@@ -257,11 +260,31 @@ class IamCall:
                     raise no_such(entity.kind, entity.name)
                 check(found)  # type: ignore[arg-type]
 
+        for name in self.identities.directory.documents_of(entity):
+            if name != entity.document_name:
+                await self._clear(name)  # it would come back under that name
         try:
             await self.services.objects.delete_document(entity.document_name, allowed)
         except Conflict as error:
             raise IamError("ConcurrentModification", "Others change it at the same time; try again.") from error
         await self.tell([entity.document_name])
+
+    async def _clear(self, name: str) -> None:
+        """Take away what a rename that died has left there, if that is what is there.  Raises Unavailable."""
+        objects = self.services.objects
+        left = await objects.get_document(name)
+        found = _entity_of(left)
+        counts = self.identities.directory.by_id(type(found), found.id) if found is not None else None
+        if left is None or found is None or counts is None or counts.document_name == name:
+            return
+        current = _entity_of(await objects.get_document(counts.document_name))
+        if current is None or current.id != found.id or current.moves <= found.moves:
+            return
+        try:
+            await objects.delete_document(name, _still(left))
+        except (_ChangedMeanwhile, Conflict):
+            return  # it is looked at once more by whoever puts or deletes there
+        await self.tell([name])
 
     async def _put(self, name: str, body: bytes, condition: Condition) -> None:
         try:
@@ -325,6 +348,14 @@ def _decoded(document: Record | None, entity: E) -> E:
     if found.id != entity.id or not isinstance(found, type(entity)):
         raise no_such(entity.kind, entity.name)
     return found
+
+
+def _entity_of(document: Record | None) -> Entity | None:
+    """None where there is none, or one that cannot be read."""
+    try:
+        return decode_entity(document.body) if document is not None else None
+    except EntityError:
+        return None
 
 
 def _free_for(fresh: Entity) -> Condition:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
+from holdfast_server.objects.port import Unavailable
 from holdfast_server.testing import boto
 from holdfast_server.testing.interrupted_objects import InterruptedObjects
 from holdfast_server.testing.memory_services import memory_services, served
@@ -87,3 +89,48 @@ def test_a_policy_that_goes_while_it_is_attached_keeps_nobody(pods: tuple[Any, A
     one.delete_policy(PolicyArn=arn)
     assert getattr(one, f"list_attached_{kind.lower()}_policies")(**name)["AttachedPolicies"] == []
     getattr(one, f"delete_{kind.lower()}")(**name)
+
+
+def die_half_way(objects: InterruptedObjects, rename: Any, **names: str) -> None:
+    """The pod that renames dies before the old document goes."""
+
+    def dies(verb: str) -> None:
+        if verb == "delete_document":
+            raise Unavailable("gone")
+
+    objects.failure = dies
+    with pytest.raises(ClientError):
+        rename(**names)
+    objects.failure = None
+
+
+@pytest.mark.parametrize("kind", ["User", "Group"])
+def test_a_rename_that_died_keeps_nobody_from_the_old_name(
+    pods: tuple[Any, Any], objects: InterruptedObjects, kind: str
+) -> None:
+    one, _ = pods
+    verb = kind.lower()
+    create, rename, get = (getattr(one, f"{what}_{verb}") for what in ("create", "update", "get"))
+    create(**{f"{kind}Name": "ann"})
+    create(**{f"{kind}Name": "bob"})
+    die_half_way(objects, rename, **{f"{kind}Name": "ann", f"New{kind}Name": "anna"})
+    first = get(**{f"{kind}Name": "anna"})[kind]
+    second = create(**{f"{kind}Name": "ann"})[kind]
+    assert second[f"{kind}Id"] != first[f"{kind}Id"]
+    die_half_way(objects, rename, **{f"{kind}Name": "ann", f"New{kind}Name": "ann2"})
+    assert get(**{f"{kind}Name": "ann2"})[kind][f"{kind}Id"] == second[f"{kind}Id"]
+    rename(**{f"{kind}Name": "bob", f"New{kind}Name": "ann"})
+    names = [found[f"{kind}Name"] for found in getattr(one, f"list_{verb}s")()[f"{kind}s"]]
+    assert names == ["ann", "ann2", "anna"]
+
+
+def test_who_is_deleted_does_not_come_back_under_a_former_name(
+    pods: tuple[Any, Any], objects: InterruptedObjects
+) -> None:
+    one, _ = pods
+    one.create_user(UserName="ann")
+    die_half_way(objects, one.update_user, UserName="ann", NewUserName="anna")
+    one.update_user(UserName="anna", NewUserName="anne")
+    one.delete_user(UserName="anne")
+    assert one.list_users()["Users"] == []
+    one.create_user(UserName="ann")
