@@ -24,6 +24,7 @@ import asyncio
 import base64
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -161,6 +162,15 @@ class _ChangedMeanwhile(Exception):
     """The document is not the one that was read."""
 
 
+@dataclass(slots=True)
+class _Reading:
+    """Single reads of one document that go on at once."""
+
+    count: int = 0
+    taken_turn: int = 0
+    """Of the one that was taken over, as of `Identities._turns`."""
+
+
 class _Unknown(S3Error):
     """A session hangs on documents that this pod has not read yet."""
 
@@ -214,8 +224,16 @@ class Identities:
         self._declared: set[tuple[str, str]] | None = None
         self._allowance = float(LOOK_UPS_PER_SECOND)
         self._allowance_at = clock.monotonic_seconds()
-        self._listings: dict[object, dict[str, bytes | None]] = {}
-        """What was read singly while all documents are being listed, by document name; one for each listing."""
+        self._listings: dict[int, dict[str, bytes | None]] = {}
+        """What was read singly while all documents are being listed, by document name; one for each listing, by its
+        turn."""
+        self._turns = 0
+        """Reads of one document and listings of all, counted as they begin.  What began later has seen at least as
+        much, so what began earlier is not taken over after it."""
+        self._listed_turn = 0
+        """Of the listing that was taken over."""
+        self._reading: dict[str, _Reading] = {}
+        """Of documents that are being read singly, by their names."""
         self.iam_begun = False
         """Whether it is known that every pod knows IAM's documents (`iam.call`)."""
         self.loaded = False
@@ -483,14 +501,15 @@ class Identities:
         that what is taken over was current when the last call began."""
         read: set[str] = set()
         while True:
-            document = await self._objects.get_document(USER_PREFIX + access_key)
+            document, is_news = await self._read_document(USER_PREFIX + access_key)
             user = self._decode(access_key, document.body) if document is not None else None
             missing = [name for name in self._behind(user) if name not in read] if user is not None else []
             if not missing:
                 break
             await self.announced(missing)
             read.update(missing)
-        self._read_singly(USER_PREFIX + access_key, document)
+        if not is_news():
+            return
         if user is not None:
             self._users[access_key] = user
         else:
@@ -505,21 +524,23 @@ class Identities:
         return names + (list(self.directory.documents_behind(entity)) if entity is not None else [])
 
     async def _read_entity(self, name: str) -> None:
-        document = await self._objects.get_document(name)
-        self._read_singly(name, document)
-        self.directory.put(name, document.body if document is not None else None)
+        document, is_news = await self._read_document(name)
+        if is_news():
+            self.directory.put(name, document.body if document is not None else None)
 
     async def _read_account(self, name: str) -> None:
-        document = await self._objects.get_document(ACCOUNT_PREFIX + name)
-        self._read_singly(ACCOUNT_PREFIX + name, document)
+        document, is_news = await self._read_document(ACCOUNT_PREFIX + name)
+        if not is_news():
+            return
         if document is not None:
             self._display_names[name] = _display_name(name, document.body)
         else:
             self._display_names.pop(name, None)
 
     async def _read_policy(self, name: str) -> None:
-        document = await self._objects.get_document(POLICY_PREFIX + name)
-        self._read_singly(POLICY_PREFIX + name, document)
+        document, is_news = await self._read_document(POLICY_PREFIX + name)
+        if not is_news():
+            return
         policy = _parse(name, document.body) if document is not None else None
         if policy is not None and document is not None:
             self._policies[name] = policy
@@ -528,11 +549,33 @@ class Identities:
             self._policies.pop(name, None)
             self._texts.pop(name, None)
 
-    def _read_singly(self, name: str, document: Record | None) -> None:
-        """What is known of it changes; a listing under way may have come by it before."""
-        for news in self._listings.values():
-            news[name] = document.body if document is not None else None
+    async def _read_document(self, name: str) -> tuple[Record | None, Callable[[], bool]]:
+        """With what is to be asked, once, right before it is taken over: whether it may be."""
+        turn = self._next_turn()
+        reading = self._reading.setdefault(name, _Reading())
+        reading.count += 1
+        try:
+            document = await self._objects.get_document(name)
+        finally:
+            reading.count -= 1
+            if not reading.count:
+                del self._reading[name]
+        return document, lambda: self._is_news(name, turn, reading, document)
+
+    def _is_news(self, name: str, turn: int, reading: _Reading, document: Record | None) -> bool:
+        """If so, what is known of it changes; a listing under way may have come by it before."""
+        if turn < max(reading.taken_turn, self._listed_turn):
+            return False
+        reading.taken_turn = turn
+        for begun, news in self._listings.items():
+            if turn > begun:
+                news[name] = document.body if document is not None else None
         self._forget()
+        return True
+
+    def _next_turn(self) -> int:
+        self._turns += 1
+        return self._turns
 
     def _forget(self) -> None:
         self._credentials.clear()
@@ -595,13 +638,16 @@ class Identities:
 
         What is read singly meanwhile counts in place of what was listed, and does not make the listing useless: clients
         bring such reads about all the time, with keys that nobody knows and with calls of IAM and STS."""
-        mine = object()
+        mine = self._next_turn()
         news = self._listings[mine] = {}
         try:
             prefixes = (USER_PREFIX, POLICY_PREFIX, ENTITY_PREFIX, ACCOUNT_PREFIX)
             listed = [await self._read_all(prefix) for prefix in prefixes]
         finally:
             del self._listings[mine]
+        if mine < self._listed_turn:
+            return  # another began later, and has come to its end
+        self._listed_turn = mine
         users, policies, entities, accounts = [
             _with_news(prefix, found, news) for prefix, found in zip(prefixes, listed, strict=True)
         ]

@@ -18,7 +18,7 @@ from holdfast_server.api.identities import (
 from holdfast_server.api.session_tokens import Session
 from holdfast_server.auth.entities import RoleEntity, encode_entity
 from holdfast_server.clock.system import SystemClock
-from holdfast_server.objects.port import Listing, Unavailable
+from holdfast_server.objects.port import Listing, Record, Unavailable
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.testing.memory_objects import MemoryObjects
 
@@ -353,3 +353,54 @@ async def test_a_listing_brings_nothing_back_that_was_read_singly_meanwhile() ->
     assert identities.credentials("alice") is None
     assert identities.credentials("bob") is None
     assert identities.credentials("carol") is not None
+
+
+async def late_read(objects: MemoryObjects, identities: Identities) -> tuple[asyncio.Task[None], asyncio.Event]:
+    """One of `user/alice` whose last step has read and does not go on before the event is set."""
+    going_on, has_read, getting = asyncio.Event(), asyncio.Event(), objects.get_document
+    seen: list[str] = []
+
+    async def late(name: str) -> Record | None:
+        document = await getting(name)
+        seen.append(name)
+        if seen.count("user/alice") == 2 and name == "user/alice":
+            has_read.set()
+            await going_on.wait()
+        return document
+
+    objects.get_document = late
+    task = asyncio.create_task(identities.announced(["user/alice"]))
+    await has_read.wait()
+    return task, going_on
+
+
+@pytest.mark.parametrize("way", ["announced", "refreshed", "refreshed around it"])
+async def test_what_was_read_first_is_not_taken_over_last(way: str) -> None:
+    """A key that was disabled or deleted would work on until all documents are read again."""
+    objects = MemoryObjects(SystemClock())
+    identities = identities_over(objects)
+    await put_user(objects, identities, "alice")
+    await identities.refresh()
+    task, going_on = await late_read(objects, identities)
+    await put_user(objects, identities, "alice", enabled=False)
+    if way == "announced":
+        await identities.announced(["user/alice"])
+    elif way == "refreshed":
+        await identities.refresh()
+    else:
+        listing = objects.list_documents
+
+        async def ended_meanwhile(prefix: str, after: str = "", limit: int = 1000) -> Listing:
+            page = await listing(prefix, after=after, limit=limit)
+            going_on.set()
+            await task
+            return page
+
+        objects.list_documents = ended_meanwhile
+        await identities.refresh()
+    going_on.set()
+    await task
+    assert identities.credentials("alice") is None
+    await put_user(objects, identities, "alice")
+    await identities.announced(["user/alice"])
+    assert identities.credentials("alice") is not None
