@@ -35,7 +35,7 @@ ADMIN = "Admin"
 class Trail:
     """Filled in by the dispatcher and the front end."""
 
-    __slots__ = ("cut", "error", "principal", "request", "sent_bytes", "started_ms", "verified")
+    __slots__ = ("claimed", "cut", "error", "key", "principal", "request", "sent_bytes", "started_ms", "verified")
 
     def __init__(self, started_ms: int) -> None:
         self.started_ms = started_ms
@@ -43,12 +43,22 @@ class Trail:
         self.verified: VerifiedRequest | None = None
         self.principal: Principal | None = None
         """Once the signature has proven it."""
+        self.claimed = ""
+        """The access key of a form."""
+        self.key = ""
+        """Likewise."""
         self.error = ""
         self.sent_bytes = 0
         self.cut = False
 
     def authenticated(self, verified: VerifiedRequest) -> None:
         self.verified, self.principal = verified, verified.principal
+
+    def form(self, key: str, access_key: str) -> None:
+        """What a form is for, and who it says signed it, if anybody: nothing is proven yet."""
+        self.key, self.claimed = key, access_key
+        if access_key:
+            self.principal = None
 
 
 def audit_line(
@@ -66,14 +76,13 @@ def audit_line(
     """The line; raises nothing that a client could bring about."""
     bucket, key, parameters = _address(trail, request, operation, domains)
     principal = trail.principal
-    authorization = request.headers.get("authorization")
     record = AuditRecord(
         time=timestamp(trail.started_ms),
         request_id=request_id,
         pod=pod,
         remote=request.remote,
         secure=request.secure,
-        access_key=principal.access_key if principal else claimed_access_key(authorization, request.raw_query),
+        access_key=principal.access_key if principal else _claimed(trail, request),
         account=principal.user_name if principal else "",
         method=shortened(request.method, MAX_NAME_SIZE),
         operation=operation,
@@ -92,12 +101,19 @@ def audit_line(
     return encode_line(record)
 
 
+def _claimed(trail: Trail, request: Request) -> str:
+    if trail.claimed:
+        return shortened(trail.claimed, MAX_NAME_SIZE)
+    return claimed_access_key(request.headers.get("authorization"), request.raw_query)
+
+
 def _address(
     trail: Trail, request: Request, operation: str, domains: tuple[str, ...]
 ) -> tuple[str, str, dict[str, str]]:
     """Bucket, key, and what may be told of the query."""
     if trail.verified is not None:
-        return trail.verified.target.bucket, trail.verified.target.key, told_parameters(trail.verified.query)
+        target = trail.verified.target
+        return target.bucket, target.key or trail.key, told_parameters(trail.verified.query)
     if operation == ADMIN:
         return "", request.raw_path.removeprefix(names.ADMIN_PREFIX), {}
     try:

@@ -9,6 +9,7 @@ import msgspec
 
 from holdfast_server.api.access import bucket_facts, object_facts
 from holdfast_server.api.admission import Ticket
+from holdfast_server.api.audit_trail import Trail
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.buckets_cache import BucketGone, WriteLease
 from holdfast_server.api.services import IncomingBody, Services
@@ -43,6 +44,8 @@ class Call(msgspec.Struct, frozen=True):
     services: Services
     ticket: Ticket
     request_id: str = ""
+    trail: Trail | None = None
+    """Of the audit log, where that is switched on."""
     facts: BucketFacts | None = None
     """Of the bucket in the request's address; None where there is none, or none yet."""
     bucket_id: bytes = b""

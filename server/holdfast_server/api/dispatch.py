@@ -205,7 +205,7 @@ class Dispatcher:
             if trail is not None:
                 trail.authenticated(verified)
             operation = verified.operation.name
-            return operation, await self._serve(Call(verified, body, self._services, ticket, request_id))
+            return operation, await self._serve(Call(verified, body, self._services, ticket, request_id, trail))
         except Exception as error:
             return operation, self._failed(error, request, request_id, trail)
 

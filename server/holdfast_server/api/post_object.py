@@ -165,6 +165,8 @@ async def _signed(call: Call, fields: Mapping[str, str]) -> tuple[Principal, Sig
     """Who sent the form, how it is signed, and what it may hold.  Raises InvalidAccessKeyId, SignatureDoesNotMatch,
     InvalidPolicyDocument, AccessDenied."""
     claim = parse_form_claim(fields)
+    if call.trail is not None:
+        call.trail.form(fields["key"], claim.access_key if claim is not None else "")
     if claim is None:
         return ANONYMOUS, call.context, None
     request = call.verified.request
@@ -176,6 +178,9 @@ async def _signed(call: Call, fields: Mapping[str, str]) -> tuple[Principal, Sig
         note_failure(call.services, error, request)
         raise
     call.services.failures.succeeded(request.remote, claim.access_key)
+    call.ticket.principal = known.principal
+    if call.trail is not None:
+        call.trail.principal = known.principal
     if 0 < known.expires_ms <= call.services.clock.now_ms():
         raise S3Error("ExpiredToken")
     policy = parse_form_policy(fields["policy"])

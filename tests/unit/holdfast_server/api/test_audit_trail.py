@@ -10,9 +10,11 @@ from typing import Any
 
 import boto3
 import pytest
+import requests
 from botocore.config import Config
 
 from holdfast_server.audit.log import AuditLog
+from holdfast_server.testing.boto import client_of
 from holdfast_server.testing.memory_services import ROOT_PASSWORD, ROOT_USER, Endpoint, memory_services, served
 
 WAIT_SECONDS = 60.0
@@ -165,3 +167,19 @@ def test_probes_make_no_lines_and_switched_off_nothing_does(kept: KeptLines, mak
             wire.read()
         wire.ask("GET", "/bucket/k")
     assert [line["operation"] for line in kept.wait_for(1)] == ["GetObject"]
+
+
+def test_a_form_is_told_with_who_signed_it_and_its_key(audited: Endpoint, kept: KeptLines, make_wire: Any) -> None:
+    with make_wire(audited) as wire:
+        wire.ask("PUT", "/bucket")
+    for secret_key in (audited.secret_key, "another-secret-key"):
+        client = client_of(audited, audited.access_key, secret_key, signature_version="s3v4")
+        form = client.generate_presigned_post("bucket", "a/${filename}")
+        requests.post(form["url"], data=form["fields"], files={"file": ("name", b"x")}, timeout=30)
+    _, stored, forged = kept.wait_for(3)
+    assert (stored["operation"], stored["bucket"], stored["key"], stored["status"]) == (
+        "PostObject", "bucket", "a/name", 204,
+    )  # fmt: skip
+    assert (stored["accessKey"], stored["account"]) == (ROOT_USER, "root")
+    assert (forged["key"], forged["error"]) == ("a/name", "SignatureDoesNotMatch")
+    assert (forged["accessKey"], forged["account"]) == (ROOT_USER, "")
