@@ -130,11 +130,22 @@ class Call(msgspec.Struct, frozen=True):
         self, bucket: BucketRecord, record: Record | None, action: str, key: str, extra: Values | None = None
     ) -> None:
         """A permission on an object of any bucket, which was looked up.  Raises AccessDenied."""
+        if not self.may_of(bucket, record, action, key, extra):
+            raise S3Error("AccessDenied")
+
+    def may_of(
+        self, bucket: BucketRecord, record: Record | None, action: str, key: str, extra: Values | None = None
+    ) -> bool:
+        """Likewise."""
         facts = bucket_facts(bucket, self.services.policies)
         thing = None
         if record is not None and looks_at_object(self.verified.principal, action, facts):
             thing = object_facts(bucket, record)
-        authorize(self.verified, bucket.name, key, facts, thing, action, extra)
+        return is_allowed(self.verified, action, bucket.name, key, facts, thing, extra)
+
+    def may_know_absence(self, key: str) -> bool:
+        """Whether the asker may be told that a key is not there: who may list it."""
+        return self.may("s3:ListBucket", self.bucket_name, extra={"s3:prefix": (key,)})
 
     async def small_body(self, max_size_bytes: int, *, checksum_is_the_objects: bool = False) -> bytes:
         """A request document, decoded and verified.  Raises MaxMessageLengthExceeded and what payloads raise.

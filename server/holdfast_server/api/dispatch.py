@@ -252,7 +252,7 @@ class Dispatcher:
         if error.code != "AccessDenied" or bucket is None or call.verified.operation.name not in _READS:
             return
         if (
-            _may_list_key(call)
+            call.may_know_absence(call.key)
             and await call.objects.head_object(bucket.id, call.key, asked_version(call.query)) is None
         ):
             raise S3Error("NoSuchKey", Key=call.key) from error
@@ -267,7 +267,7 @@ class Dispatcher:
         """Who may not list a bucket is not told which keys it lacks."""
         if error.code != "NoSuchKey" or isinstance(error, objects_copy.NoSuchSource):
             return False
-        return call.facts is not None and not _may_list_key(call)
+        return call.facts is not None and not call.may_know_absence(call.key)
 
     # --- who asks
 
@@ -324,11 +324,6 @@ class Dispatcher:
 
 def _is_shared(call: Call) -> bool:
     return call.facts is not None and call.facts.shared
-
-
-def _may_list_key(call: Call) -> bool:
-    """Whether the asker may know that a key is, or is not, there."""
-    return call.may("s3:ListBucket", call.bucket_name, extra={"s3:prefix": (call.key,)})
 
 
 def conflict_error(operation: str, headers: Mapping[str, str]) -> S3Error:

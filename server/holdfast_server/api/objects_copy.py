@@ -15,6 +15,7 @@ from holdfast_server.api.reading_again import starting_again
 from holdfast_server.api.redundancy import redundancy_of
 from holdfast_server.api.stored_headers import (
     STORAGE_CLASS_HEADER,
+    TAG_COUNT_HEADER,
     TAGS,
     algorithm_of,
     checksum_elements,
@@ -173,7 +174,7 @@ def _copied_headers(call: Call, source: Record, directive: str) -> dict[str, str
     if directive == "REPLACE":
         return with_tags(asked, tags)
     own = (STORAGE_CLASS_HEADER, "x-amz-website-redirect-location")
-    kept = {name: value for name, value in shown_headers(source).items() if name not in (*own, "x-amz-tagging-count")}
+    kept = {name: value for name, value in shown_headers(source).items() if name not in (*own, TAG_COUNT_HEADER)}
     return with_tags({**kept, **{name: asked[name] for name in own if name in asked}}, tags)
 
 

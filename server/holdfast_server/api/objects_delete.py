@@ -137,6 +137,8 @@ async def _delete_one(
             deleted = await _delete(call, lease, entry.key, version, entry.condition, named)
         except Exception as error:
             told = to_s3_error(error)
+            if told.code == "NoSuchKey" and not call.may_know_absence(entry.key):
+                told = S3Error("AccessDenied")
             return DeleteFailure(entry.key, told.code, told.message, entry.version_id)
     marker = version_id(deleted) if deleted is not None and deleted.marker else ""
     return DeletedObject(entry.key, entry.version_id, marker)

@@ -13,7 +13,13 @@ from holdfast_server.api.encryption import check_key, unlock
 from holdfast_server.api.lifecycle import expiry_of
 from holdfast_server.api.object_lock import shown_lock
 from holdfast_server.api.reading_again import starting_again
-from holdfast_server.api.stored_headers import checksum_headers, part_checksum_headers, shown_headers, validators
+from holdfast_server.api.stored_headers import (
+    TAG_COUNT_HEADER,
+    checksum_headers,
+    part_checksum_headers,
+    shown_headers,
+    validators,
+)
 from holdfast_server.api.version_ids import asked_version, present, version_headers
 from holdfast_server.objects.port import Objects, Reader, Record, Unavailable
 from holdfast_server.s3.conditions import check_read
@@ -124,6 +130,10 @@ def _answer(call: Call, record: Record, bucket: BucketRecord) -> Response | tupl
         # Whoever can write a link could have a public object served as a page of the store's own.
         raise S3Error("InvalidRequest", "Request specific response headers cannot be used for anonymous GET requests.")
     headers = {**_object_headers(record), **version_headers(record, bucket), **overrides}
+    if TAG_COUNT_HEADER in headers:
+        action = "s3:GetObjectVersionTagging" if "versionId" in call.query else "s3:GetObjectTagging"
+        if not call.may_of(bucket, record, action, call.key):
+            del headers[TAG_COUNT_HEADER]
     if bucket.object_lock:
         headers.update(shown_lock(call, bucket, record))
     if bucket.lifecycle and "versionId" not in call.query:

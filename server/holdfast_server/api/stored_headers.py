@@ -17,6 +17,7 @@ from holdfast_server.s3.tags import TAGGING_HEADER, Tags, decode_tags, encode_ta
 TYPE = "type"
 """The key of a record's checksums that holds COMPOSITE or FULL_OBJECT."""
 STORAGE_CLASS_HEADER = "x-amz-storage-class"
+TAG_COUNT_HEADER = "x-amz-tagging-count"
 
 _UNIMPLEMENTED = ("x-amz-write-offset-bytes",)
 """What a client must not believe was done."""
@@ -57,7 +58,7 @@ def shown_headers(record: Record) -> dict[str, str]:
         del shown[STORAGE_CLASS_HEADER]
     tags = record.headers.get(TAGS)
     if tags:
-        shown["x-amz-tagging-count"] = str(tags.count("&") + 1)
+        shown[TAG_COUNT_HEADER] = str(tags.count("&") + 1)
     return shown
 
 

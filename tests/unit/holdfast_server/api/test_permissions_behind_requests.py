@@ -236,3 +236,29 @@ def test_a_session_is_shown_no_bucket_that_its_policy_does_not_let_it_list(endpo
 
     assert refused(session_with(allow("GetObject", key="*")).list_buckets) == "AccessDenied"
     assert [one["Name"] for one in session_with(allow("*")).list_buckets()["Buckets"]] == ["anns"]
+
+
+# -------------------------------------------------------------------- what answers say
+
+
+def test_how_many_tags_there_are_is_told_to_who_may_read_them(root: Any, user: Callable[..., Any]) -> None:
+    root.put_bucket_versioning(Bucket=MINE, VersioningConfiguration={"Status": "Enabled"})
+    version = root.put_object(Bucket=MINE, Key="k", Tagging="a=1&b=2")["VersionId"]
+    reads = user(allow("GetObject", "GetObjectVersion", key="*"))
+    of_current, of_versions = (
+        user(allow("GetObject", "GetObjectVersion", action, key="*"))
+        for action in ("GetObjectTagging", "GetObjectVersionTagging")
+    )
+    told = [
+        [client.head_object(Bucket=MINE, Key="k", **named).get("TagCount") for named in ({}, {"VersionId": version})]
+        for client in (root, reads, of_current, of_versions)
+    ]
+    assert told == [[2, 2], [None, None], [2, None], [None, 2]]
+    assert "TagCount" not in reads.get_object(Bucket=MINE, Key="k")
+
+
+def test_a_delete_of_many_does_not_tell_which_are_missing_to_who_may_not_list(user: Callable[..., Any]) -> None:
+    absent = {"Objects": [{"Key": "absent", "ETag": "*"}]}
+    blind, lists = user(allow("DeleteObject", key="*")), user(allow("DeleteObject", key="*"), allow("ListBucket"))
+    codes = [client.delete_objects(Bucket=MINE, Delete=absent)["Errors"][0]["Code"] for client in (blind, lists)]
+    assert codes == ["AccessDenied", "NoSuchKey"]
