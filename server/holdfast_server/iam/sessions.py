@@ -75,7 +75,9 @@ async def _own_session(call: IamCall) -> Result:
         raise IamError("AccessDenied", "Cannot call AssumeRole without a role with session credentials")
     _not_denied(call, "sts:AssumeRole")
     name = _session_name(call, "session")
-    seconds = call.parameters.number("DurationSeconds", DEFAULT_ROLE_SECONDS, MIN_SECONDS, DEFAULT_USER_SECONDS)
+    most = MAX_ROOT_SECONDS if principal.everything_at_home else DEFAULT_USER_SECONDS
+    asked = call.parameters.number("DurationSeconds", DEFAULT_ROLE_SECONDS, MIN_SECONDS, DEFAULT_USER_SECONDS)
+    seconds = min(asked, most)
     user = {"AssumedRoleId": f"{principal.user_id}:{name}", "Arn": principal.arn}
     return {"Credentials": await _issue(call, seconds), "AssumedRoleUser": user}
 

@@ -206,6 +206,17 @@ def test_roots_session_with_a_policy_may_no_more_than_that(endpoint: Endpoint) -
         AdminClient(endpoint.url, pair).users()
 
 
+@pytest.mark.parametrize("key", ["main-root-key-00000", ""])
+def test_sessions_of_a_root_last_an_hour_at_most(endpoint: Endpoint, clock: AheadClock, key: str) -> None:
+    """However they are asked for."""
+    keys = key or {"AccessKeyId": endpoint.access_key, "SecretAccessKey": endpoint.secret_key}
+    sts = client(endpoint, "sts", keys)
+    until_ms = clock.now_ms() + 3_600_000
+    asked = {"DurationSeconds": 43_200}
+    for got in (sts.get_session_token(**asked), sts.assume_role(RoleArn="x" * 20, RoleSessionName="xx", **asked)):
+        assert abs(got["Credentials"]["Expiration"].timestamp() * 1000 - until_ms) < 60_000
+
+
 def test_a_session_expires(endpoint: Endpoint, clock: AheadClock) -> None:
     got = client(endpoint, "sts", "ann-key-000000000000").get_session_token(DurationSeconds=900)["Credentials"]
     client(endpoint, "s3", got).create_bucket(Bucket="in-time")
