@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from urllib.parse import quote
 
 import msgspec
 
@@ -23,7 +24,7 @@ from holdfast_server.s3.checksums import HEADER_PREFIX
 from holdfast_server.s3.documents_out import XML_CONTENT_TYPE, Owner
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.payload import verify_small_body
-from holdfast_server.s3.request import Response
+from holdfast_server.s3.request import Response, virtual_host_bucket
 from holdfast_server.s3.sigv4 import SigningContext
 
 _CHUNK_FRAMING_FACTOR = 2
@@ -170,6 +171,14 @@ class Call(msgspec.Struct, frozen=True):
         """Room for so many listed entries, beside a request document that is held.  Raises Overloaded."""
         listed_bytes = entries * (self.services.drives_listed() * _SCANNED_ENTRY_BYTES + _ANSWERED_ENTRY_BYTES)
         await self.ticket.document(listed_bytes + _PARSED_FACTOR * document_size_bytes)
+
+    @property
+    def location(self) -> str:
+        """Of the object that the request is about, at the host that it was sent to."""
+        request = self.verified.request
+        within = virtual_host_bucket(request, self.services.domains)
+        path = quote(self.key if within else f"{self.bucket_name}/{self.key}")
+        return f"{'https' if request.secure else 'http'}://{request.headers.get('host', '')}/{path}"
 
     def xml(self, document: bytes, **headers: str) -> Response:
         return Response(status=200, headers={"content-type": XML_CONTENT_TYPE, **headers}, body=document)

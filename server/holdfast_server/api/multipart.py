@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from urllib.parse import quote
 
 import msgspec
 
@@ -147,10 +146,8 @@ async def complete_multipart_upload(call: Call) -> Response:
         record = await call.objects.complete_upload(
             bucket.id, call.key, upload_id, parts, assemble_under_lease, condition
         )
-    scheme = "https" if call.verified.request.secure else "http"
-    location = f"{scheme}://{call.headers.get('host', '')}/{call.bucket_name}/{quote(call.key)}"
     elements = checksum_elements(record.checksums)
-    document_xml = complete_multipart_upload_xml(location, call.bucket_name, call.key, record.etag, elements)
+    document_xml = complete_multipart_upload_xml(call.location, call.bucket_name, call.key, record.etag, elements)
     told = {**expiry_of(lease.bucket, call.key, record), **completed_headers(record.sealing)}
     return call.xml(document_xml, **written_headers(record), **told)
 

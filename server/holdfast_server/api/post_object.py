@@ -8,7 +8,7 @@ a policy is anonymous.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
@@ -245,8 +245,7 @@ def _headers(fields: Mapping[str, str]) -> dict[str, str]:
 def _answer(call: Call, fields: Mapping[str, str], record: Record, told: Mapping[str, str]) -> Response:
     """Where the browser goes, or what it is told.  `told`: headers about what becomes of the object."""
     etag = quote_etag(record.etag)
-    scheme = "https" if call.verified.request.secure else "http"
-    location = f"{scheme}://{call.verified.request.headers.get('host', '')}/{call.bucket_name}/{quote(call.key)}"
+    location = call.location
     headers = {"etag": etag, "location": location, **checksum_headers(record.checksums), **version_headers(record)}
     headers.update(told)
     redirect = fields.get("success_action_redirect") or fields.get("redirect", "")

@@ -158,12 +158,17 @@ def check_key(key: str) -> str:
 
 
 def virtual_host_bucket(request: Request, domains: Sequence[str]) -> str:
-    """The bucket a Host of `bucket.domain` names; empty in path style."""
+    """The bucket a Host of `bucket.domain` names; empty in path style.  Of domains within each other the longest that
+    fits counts."""
     name = request.headers.get("host", "").lower() if domains else ""
     if not name.endswith("]"):
         name = name.rpartition(":")[0] or name
+    found = ""
     for domain in domains:
-        suffix = "." + domain.lower()
-        if name.endswith(suffix) and len(name) > len(suffix):
-            return name[: -len(suffix)]
-    return ""
+        lowered = domain.lower()
+        if name == lowered:
+            return ""
+        bucket = name.removesuffix("." + lowered)
+        if bucket != name and bucket and (not found or len(bucket) < len(found)):
+            found = bucket
+    return found

@@ -100,6 +100,24 @@ def test_keys_up_to_1024_bytes_are_taken():
     assert len(parse_target(_request("/b/" + "%C3%A9" * 512)).key) == 512
 
 
+@pytest.mark.parametrize("domains", [("a.example", "s3.a.example"), ("s3.a.example", "a.example")])
+@pytest.mark.parametrize(
+    ("host", "bucket", "key"),
+    [
+        ("s3.a.example", "b", "k"),
+        ("S3.a.example:9000", "b", "k"),
+        ("a.example", "b", "k"),
+        ("logs.s3.a.example", "logs", "b/k"),
+        ("logs.a.example", "logs", "b/k"),
+    ],
+)
+def test_of_domains_within_each_other_the_longer_one_counts(
+    host: str, bucket: str, key: str, domains: tuple[str, ...]
+) -> None:
+    target = parse_target(_request("/b/k", host), domains)
+    assert (target.bucket, target.key) == (bucket, key)
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), st.sampled_from(["", "/", "/:=+"]))
 def test_decoding_undoes_encoding(text, safe):
     assert percent_decode(quote(text, safe=safe)) == text
