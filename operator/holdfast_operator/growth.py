@@ -23,7 +23,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
+from fractions import Fraction
 
 from holdfast_operator import labels
 from holdfast_operator.kube.port import Manifest
@@ -88,7 +88,7 @@ def _steps(pool: PoolSpec, claims: Sequence[ClaimState], stateful_set: Manifest 
     return [RemakeStatefulSet(stateful_set)]
 
 
-def template_storage(stateful_set: Manifest) -> Decimal:
+def template_storage(stateful_set: Manifest) -> Fraction:
     """What a StatefulSet's claims ask for, in bytes; they are all alike."""
     return parse_quantity(_requests(stateful_set["spec"]["volumeClaimTemplates"][0])["storage"])
 

@@ -1,24 +1,29 @@
-"""Kubernetes quantities of storage as numbers, as far as the Tenant allows them.  Pure.
+"""Kubernetes quantities as exact numbers.  Pure.
 
-Source: the Kubernetes API reference, "Quantity"; milli and exponents are not accepted for storage here.
+Source: the Kubernetes API reference, "Quantity".  All of its forms are read, whatever a Tenant may be written with: the
+API server gives what it was sent back in a form of its own choice (`3.6Ti` as `3958241859993600m`).
 """
 
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from fractions import Fraction
 
 _UNITS = {
-    "": 1,
-    **{unit: 1000 ** (power + 1) for power, unit in enumerate(("k", "M", "G", "T", "P", "E"))},
-    **{unit: 1024 ** (power + 1) for power, unit in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))},
+    "": Fraction(1),
+    **{unit: Fraction(1, 1000**power) for power, unit in enumerate("mun", 1)},
+    **{unit: Fraction(1000**power) for power, unit in enumerate("kMGTPE", 1)},
+    **{f"{unit}i": Fraction(1024**power) for power, unit in enumerate("KMGTPE", 1)},
 }
-_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)(|[kMGTPE]|[KMGTPE]i)")
+_QUANTITY = re.compile(r"([+-]?\d+(?:\.\d*)?|[+-]?\.\d+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,2})?", re.ASCII)
 
 
-def parse_quantity(text: str) -> Decimal:
-    """Bytes.  Raises ValueError."""
+def parse_quantity(text: str) -> Fraction:
+    """Raises ValueError."""
     matched = _QUANTITY.fullmatch(text)
     if matched is None:
         raise ValueError(f"{text!r} is not a size such as 10Gi")
-    return Decimal(matched[1]) * _UNITS[matched[2]]
+    number, suffix = matched[1], matched[2] or ""
+    if suffix in _UNITS:
+        return Fraction(number) * _UNITS[suffix]
+    return Fraction(number) * Fraction(10) ** int(suffix[1:])

@@ -7,18 +7,11 @@ difference; taking them for one would apply the same manifest on every pass for 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-_QUANTITY = re.compile(r"([+-]?\d+(?:\.\d*)?|[+-]?\.\d+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,2})?")
-_FACTORS = {
-    "": Fraction(1),
-    **{unit: Fraction(1, 1000**power) for power, unit in enumerate("mun", 1)},
-    **{unit: Fraction(1000**power) for power, unit in enumerate("kMGTPE", 1)},
-    **{f"{unit}i": Fraction(1024**power) for power, unit in enumerate("KMGTPE", 1)},
-}
+from holdfast_operator.quantities import parse_quantity
 
 
 def covers(existing: Any, wanted: Any) -> bool:
@@ -50,10 +43,7 @@ def _quantity(value: Any) -> Fraction | None:
     """The number a Kubernetes quantity stands for; None for what is none."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    match = _QUANTITY.fullmatch(str(value))
-    if match is None:
+    try:
+        return parse_quantity(str(value))
+    except ValueError:
         return None
-    number, suffix = match[1], match[2] or ""
-    if suffix[:1] in ("e", "E") and len(suffix) > 1 and suffix != "Ei":
-        return Fraction(number) * Fraction(10) ** int(suffix[1:])
-    return Fraction(number) * _FACTORS[suffix]

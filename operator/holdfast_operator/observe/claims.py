@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from holdfast_operator import labels
@@ -22,9 +22,9 @@ class ClaimState:
     name: str
     pool: str
     ordinal: int
-    requested: Decimal
+    requested: Fraction
     """Bytes."""
-    capacity: Decimal | None
+    capacity: Fraction | None
     """Bytes that the volume has; None while it is not bound."""
     mount_pending_since: datetime | None = None
     """Since when the file system waits to be mounted anew."""
@@ -51,7 +51,7 @@ def read_claims(manifests: Iterable[Manifest], tenant_name: str) -> tuple[ClaimS
     return tuple(sorted(claims, key=lambda claim: (claim.pool, claim.ordinal, claim.name)))
 
 
-def _state(manifest: Manifest, pool: str, ordinal: int, requested: Decimal) -> ClaimState:
+def _state(manifest: Manifest, pool: str, ordinal: int, requested: Fraction) -> ClaimState:
     metadata, status = manifest["metadata"], manifest.get("status") or {}
     conditions = {entry.get("type"): entry for entry in status.get("conditions") or [] if entry.get("status") == "True"}
     pending = conditions.get(_MOUNT_PENDING)
@@ -70,7 +70,7 @@ def _state(manifest: Manifest, pool: str, ordinal: int, requested: Decimal) -> C
     )
 
 
-def _size(amounts: Mapping[str, Any] | None) -> Decimal | None:
+def _size(amounts: Mapping[str, Any] | None) -> Fraction | None:
     try:
         return parse_quantity(str((amounts or {})["storage"]))
     except (KeyError, ValueError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -218,13 +217,35 @@ def test_claims_are_read_by_name_and_label() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size_bytes"), [("1", 1), ("1.5Gi", 1610612736), ("2k", 2000), ("2Ki", 2048), ("3T", 3 * 10**12)]
+    ("text", "size_bytes"),
+    [("1", 1), ("1.5Gi", 1610612736), ("2k", 2000), ("2Ki", 2048), ("3T", 3 * 10**12), ("1e3", 1000), ("1500m", 1.5)],
 )
-def test_quantities(text: str, size_bytes: int) -> None:
-    assert parse_quantity(text) == Decimal(size_bytes)
+def test_quantities(text: str, size_bytes: float) -> None:
+    assert parse_quantity(text) == size_bytes
 
 
-@pytest.mark.parametrize("text", ["", "1g", "-1Gi", "1e3", "Gi", "1 Gi"])
+@pytest.mark.parametrize("text", ["", "1g", "1Gim", "1e", "Gi", "1 Gi", "٣Gi"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a size"):
         parse_quantity(text)
+
+
+async def test_a_size_that_is_no_whole_number_of_bytes_is_known_again_in_the_form_the_api_server_gives_it(
+    world: Any,
+) -> None:
+    """It shows 3.6Ti as so many thousandths of a byte."""
+    await world.start(pools=[pool("3.6Ti")])
+    make_claims(world)
+    stateful_set = world.kube.object(STATEFUL_SET, SET)
+    shown = {"storage": "3958241859993600m"}
+    for holder in (stateful_set["spec"]["volumeClaimTemplates"][0], *claims(world)):
+        holder["spec"]["resources"]["requests"] = dict(shown)
+    mounted(world, "3958241859994")
+    sets = uids(world, STATEFUL_SET)
+    await world.run_passes()
+    assert world.condition("Ready")["status"] == "True"
+    assert uids(world, STATEFUL_SET) == sets
+    world.change_spec(pools=[pool("3.7Ti")])
+    await world.run_passes()
+    assert requested(world) == ["3.7Ti"] * 4
+    assert uids(world, STATEFUL_SET) != sets
