@@ -21,7 +21,7 @@ from holdfast_operator.kube.port import SECRET, KubeClient, Manifest
 from holdfast_operator.ledger import Ledger
 from holdfast_operator.tenant.spec import TenantSpec
 from holdfast_operator.tls.names import client_names, peer_names, required_names
-from holdfast_operator.tls.reading import PairUnusable, check_pair, read_certificate
+from holdfast_operator.tls.reading import PairUnusable, check_pair, is_authority, read_certificate
 from holdfast_operator.tls.renewal import current_authority, current_leaf
 from holdfast_operator.tls.values import Authority, CertificateMint, KeyCertificate, TenantTls
 
@@ -59,6 +59,8 @@ async def gather_tls(
         wanted = client_names(tenant, ports.cluster_domain, _addresses(service))
         clients = current_leaf(kept, authority, wanted, ports.now, ports.mint)
         return _tenant_tls(clients, authority.bundle, peers, authority)
+    if kept is not None and not _can_be_shown(kept, ports.now):
+        kept = None
     try:
         if tenant.tls.mode == "Disabled":
             # On the way to it: what is served goes on to be, until nobody needs it.
@@ -67,9 +69,21 @@ async def gather_tls(
         return _tenant_tls(clients, clients_authority, peers, authority)
     except PairUnusable as error:
         trouble = (error.reason, str(error))
-        if kept is not None and not _can_be_shown(kept, ports.now):
-            kept = None
         return _tenant_tls(kept, served.get(manifests.AUTHORITY, ""), peers, authority, trouble)
+
+
+def as_served(mounted: Manifest | None, trouble: tuple[str, str], now: datetime) -> TenantTls | None:
+    """What pods have, where nothing can be gathered: they go on with it, and so does all that clients are told.  None
+    where `mounted`, the Secret of the pods, is not there or of no use."""
+    values = decoded(mounted) if mounted is not None else {}
+    peers = _pair(values, manifests.PEERS_CERTIFICATE, manifests.PEERS_KEY)
+    clients = _pair(values, manifests.CERTIFICATE, manifests.KEY)
+    if peers is None or not _can_be_shown(peers, now):
+        return None
+    if clients is not None and not _can_be_shown(clients, now):
+        clients = None
+    authority = values.get(manifests.AUTHORITY, "")
+    return _tenant_tls(clients, authority, peers, None, trouble, values.get(manifests.PEERS_AUTHORITY, ""))
 
 
 async def _brought(ports: CertificatePorts, tenant: TenantSpec) -> tuple[KeyCertificate, str]:
@@ -113,11 +127,14 @@ def _known_authority(values: dict[str, str], name: str) -> Authority:
     signing = _pair(values, manifests.CERTIFICATE, manifests.KEY)
     if signing is None:
         raise TlsFault("AuthorityUnreadable", f"Secret {name} lacks tls.crt or tls.key; delete it to have another made")
-    try:
-        check_pair(signing, (), "", read_certificate(signing.certificate).begins)
-    except PairUnusable as error:
-        raise ValueError(str(error)) from error
     coming = _pair(values, manifests.COMING_CERTIFICATE, manifests.COMING_KEY)
+    for pair in (signing, *([coming] if coming is not None else [])):
+        try:
+            read = check_pair(pair, (), "", read_certificate(pair.certificate).begins)
+        except PairUnusable as error:
+            raise ValueError(str(error)) from error
+        if not is_authority(read.certificate):
+            raise ValueError("tls.crt is no authority of the operator's making")
     return Authority(signing, coming, values.get(manifests.PAST, ""))
 
 
@@ -125,11 +142,13 @@ def _tenant_tls(
     clients: KeyCertificate | None,
     clients_authority: str,
     peers: KeyCertificate,
-    authority: Authority,
+    authority: Authority | None,
     trouble: tuple[str, str] | None = None,
+    peers_authority: str = "",
 ) -> TenantTls:
     expires = read_certificate(clients.certificate).expires if clients is not None else None
-    return TenantTls(clients, clients_authority, peers, authority.bundle, authority, trouble, expires)
+    bundle = authority.bundle if authority is not None else peers_authority
+    return TenantTls(clients, clients_authority, peers, bundle, authority, trouble, expires)
 
 
 def _can_be_shown(pair: KeyCertificate, now: datetime) -> bool:

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from holdfast_operator import labels
 from holdfast_operator.cert_manager import CertificateRequests
-from holdfast_operator.certificates import CertificatePorts, TlsFault, gather_tls
+from holdfast_operator.certificates import CertificatePorts, TlsFault, as_served, gather_tls
 from holdfast_operator.desired.monitoring import ScrapeTls
 from holdfast_operator.kube.port import SECRET, SERVICE, KubeClient, Manifest
 from holdfast_operator.ledger import Ledger
@@ -61,7 +61,9 @@ class TlsStep:
         tls = self.tls
         if tls is None:
             return {}
-        ends = {"peers": tls.peers, "authority": tls.authority.signing}
+        ends = {"peers": tls.peers}
+        if tls.authority is not None:
+            ends["authority"] = tls.authority.signing
         if tls.clients is not None:
             ends["clients"] = tls.clients
         return {name: read_certificate(pair.certificate).expires for name, pair in ends.items()}
@@ -94,9 +96,10 @@ class TlsSteps:
         except TlsFault as fault:
             mounted = live.by_key.get((SECRET.kind, labels.tls_secret_name(tenant.name)))
             spared = () if mounted is None else (mounted,)
-            return TlsStep(
-                tenant, ledger, None, (fault.reason, str(fault)), PLAIN, self._cluster_domain, self._now(), spared
-            )
+            trouble = (fault.reason, str(fault))
+            served = as_served(mounted, trouble, self._now())
+            reach = self._reach(tenant, ledger, served)
+            return TlsStep(tenant, ledger, served, trouble, reach, self._cluster_domain, self._now(), spared)
         return TlsStep(
             tenant, ledger, tls, request_trouble, self._reach(tenant, ledger, tls), self._cluster_domain, self._now()
         )
@@ -110,7 +113,11 @@ class TlsSteps:
         if tls is None or tls.clients is None or tls.ended(self._now()) or not speaks_tls(ledger):
             return PLAIN
         name = labels.service_host(tenant.name, tenant.namespace, self._cluster_domain)
-        return self._reaches.with_tls(tls.clients_authority, name)
+        try:
+            return self._reaches.with_tls(tls.clients_authority, name)
+        except (OSError, ValueError):
+            # Of a `<t>-tls` that somebody edited, while there is nothing better to put into it.
+            return PLAIN
 
 
 def _reports(views: Sequence[PodView]) -> dict[tuple[str, int], str]:

@@ -22,7 +22,7 @@ COMING_CERTIFICATE, COMING_KEY, PAST = "coming.crt", "coming.key", "past.crt"
 
 def render_tls(tenant: TenantSpec, tls: TenantTls | None) -> list[Manifest]:
     """The authority first: nothing it signed may be seen before it is safe."""
-    if tls is None:
+    if tls is None or tls.authority is None:
         return []
     return [render_authority_secret(tenant, tls.authority), _tls_secret(tenant, tls)]
 

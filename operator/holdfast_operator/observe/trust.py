@@ -9,6 +9,8 @@ import ssl
 from dataclasses import dataclass
 from typing import Any
 
+from holdfast_operator.tls.reading import authorities_of
+
 MAX_KEPT = 1024
 """Tenants for which what verifies them is kept, some 20 KB each, and with it the connections that were made; others pay
 a handshake with every pod in every pass."""
@@ -40,10 +42,10 @@ class Reaches:
         self._kept: dict[tuple[str, str], Reach] = {}
 
     def with_tls(self, authority: str, server_name: str) -> Reach:
-        """`authority` in PEM, of the system where empty.  Raises OSError where it cannot be read."""
+        """`authority` in PEM, of the system where empty.  Raises OSError or ValueError where it cannot be read."""
         known = self._kept.pop((authority, server_name), None)
         if known is None:
-            context = ssl.create_default_context(cadata=authority or None)
+            context = ssl.create_default_context(cadata=authorities_of(authority) or None)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             known = Reach(context, server_name)
         self._kept[authority, server_name] = known

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_address
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from holdfast_operator.tls.values import KeyCertificate, SubjectNames
+
+_UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises for a certificate or key that it cannot make sense of; most of it is no ValueError."""
 
 
 class PairUnusable(Exception):
@@ -43,7 +54,16 @@ class Read:
 
 def read_chain(text: str) -> list[x509.Certificate]:
     """The certificates of a PEM text; none where there is none.  Raises ValueError."""
-    return x509.load_pem_x509_certificates(text.encode()) if text.strip() else []
+    try:
+        return x509.load_pem_x509_certificates(text.encode()) if text.strip() else []
+    except _UNREADABLE as error:
+        raise ValueError(str(error)) from error
+
+
+def authorities_of(text: str) -> bytes:
+    """The certificates of a PEM text as `ssl` takes them, which wants nothing but ASCII in PEM: bundles name those who
+    signed, in their own letters.  Raises ValueError."""
+    return b"".join(one.public_bytes(serialization.Encoding.DER) for one in read_chain(text))
 
 
 def read_certificate(text: str) -> Read:
@@ -58,6 +78,8 @@ def read_certificate(text: str) -> Read:
         addresses = tuple(str(address) for address in names.get_values_for_type(x509.IPAddress))
     except x509.ExtensionNotFound:
         dns, addresses = (), ()
+    except _UNREADABLE as error:
+        raise ValueError(str(error)) from error
     return Read(
         SubjectNames(dns, addresses), certificate.not_valid_before_utc, certificate.not_valid_after_utc, certificate
     )
@@ -67,17 +89,18 @@ def check_pair(pair: KeyCertificate, needed: Sequence[str], authority: str, now:
     """Whether it can be shown to clients that dial the `needed` names.  Raises PairUnusable."""
     try:
         read = read_certificate(pair.certificate)
-    except ValueError as error:
+        certified = _public(read.certificate.public_key())
+    except _UNREADABLE as error:
         raise PairUnusable("CertificateUnreadable", f"tls.crt holds no certificate in PEM form: {error}") from error
     try:
         key = serialization.load_pem_private_key(pair.key.encode(), password=None)
+        own = _public(key.public_key())
     except TypeError as error:
         raise PairUnusable("KeyEncrypted", "tls.key has a password; give it without one") from error
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise PairUnusable("KeyUnreadable", "tls.key holds no private key in PEM form") from error
-    own = _public(key.public_key())
-    if own != _public(read.certificate.public_key()):
-        if any(own == _public(one.public_key()) for one in read_chain(pair.certificate)[1:]):
+    if own != certified:
+        if any(_is_key_of(own, one) for one in read_chain(pair.certificate)[1:]):
             raise PairUnusable(
                 "ChainOrder", "tls.crt must begin with the certificate of tls.key; those that signed it follow"
             )
@@ -91,6 +114,15 @@ def check_pair(pair: KeyCertificate, needed: Sequence[str], authority: str, now:
         raise PairUnusable("NamesMissing", f"the certificate does not vouch for {', '.join(missing)}")
     _check_authority(pair.certificate, authority)
     return read
+
+
+def is_authority(certificate: x509.Certificate) -> bool:
+    """Whether it may sign, with a key of the kind that the mint gives its authorities."""
+    try:
+        basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        return basic.ca and isinstance(certificate.public_key(), ec.EllipticCurvePublicKey)
+    except (x509.ExtensionNotFound, *_UNREADABLE):
+        return False
 
 
 def covers(names: SubjectNames, wanted: str) -> bool:
@@ -128,7 +160,9 @@ def _check_authority(chain_text: str, authority: str) -> None:
     """Where ca.crt is given, the last certificate of the chain is signed by one in it.  Raises PairUnusable."""
     try:
         trusted = read_chain(authority)
-    except ValueError as error:
+        if trusted:
+            ssl.create_default_context(cadata=authorities_of(authority))
+    except (ValueError, ssl.SSLError) as error:
         raise PairUnusable("AuthorityUnreadable", f"ca.crt holds no certificate in PEM form: {error}") from error
     chain = read_chain(chain_text)
     if trusted and not any(one in trusted or any(_signed(one, issuer) for issuer in trusted) for one in chain):
@@ -138,9 +172,16 @@ def _check_authority(chain_text: str, authority: str) -> None:
 def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (TypeError, InvalidSignature, *_UNREADABLE):
         return False
     return True
+
+
+def _is_key_of(public: bytes, certificate: x509.Certificate) -> bool:
+    try:
+        return public == _public(certificate.public_key())
+    except _UNREADABLE:
+        return False
 
 
 def _public(key: object) -> bytes:

@@ -62,7 +62,8 @@ class TenantTls:
     """What verifies it; empty where that is the public authorities."""
     peers: KeyCertificate
     peers_authority: str
-    authority: Authority
+    authority: Authority | None
+    """None where there is none that can be used, and the rest is as it was."""
     trouble: tuple[str, str] | None = None
     """Why it is not as it should be: reason and message of a condition."""
     expires: datetime | None = None

@@ -119,7 +119,7 @@ class TlsStore:
                 continue
             try:
                 chain = x509.load_pem_x509_certificates(content)
-            except ValueError as error:
+            except (ValueError, x509.InvalidVersion) as error:
                 raise CertificateUnusable(f"{field}: {path}: no certificate in PEM form") from error
             if field.endswith("certificateFile"):
                 begins, ends = chain[0].not_valid_before_utc, chain[0].not_valid_after_utc

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
 from prometheus_client.parser import text_string_to_metric_families
 
 from holdfast_operator.kube.port import CERTIFICATE, CONFIG_MAP, SECRET, SERVICE_MONITOR
@@ -338,3 +341,88 @@ async def test_a_secret_of_somebody_else_is_left_alone_and_nothing_in_use_is_tak
 async def test_a_faulty_tls_is_refused_with_its_field(world: Any, tls: dict[str, Any], fault: str) -> None:
     await world.start(tls=tls)
     assert fault in world.condition("SpecValid")["message"]
+
+
+async def test_while_the_authority_cannot_be_used_clients_keep_what_they_trust_and_are_served(world: Any) -> None:
+    """A Secret edited by hand must not take `ca.crt` out of the Secrets that clients start with."""
+    await world.start(tls={"mode": "SelfSigned"})
+    trusted, served = secret(world, "logs-user-loki")["ca.crt"], secret(world, "logs-tls")
+    strange = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    leaf, _ = a_pair()
+    for pair in (
+        KeyCertificate(certified(strange, with_authority=True), in_pem(strange)),
+        leaf,
+        KeyCertificate("nonsense", "nonsense"),
+    ):
+        held = world.kube.objects[SECRET.kind, "loki", "logs-ca"]["data"]
+        for entry, text in (("tls.crt", pair.certificate), ("tls.key", pair.key)):
+            held[entry] = base64.b64encode(text.encode()).decode()
+        await world.run_passes(2)
+        condition = world.condition("TLSReady")
+        assert (condition["status"], condition["reason"]) == ("False", "AuthorityUnreadable")
+        assert secret(world, "logs-user-loki")["ca.crt"] == trusted
+        assert secret(world, "logs-tls") == served
+        assert world.condition("Ready")["status"] == "True"
+        assert world.pods.reach.scheme == "https"
+    world.kube.remove((SECRET.kind, "loki", "logs-ca"))
+    await world.run_passes(2)
+    assert world.condition("TLSReady")["reason"] == "Serving"
+
+
+async def test_an_authority_with_words_in_letters_of_its_own_is_taken(world: Any) -> None:
+    """Bundles name those who signed; `ssl` refuses such text."""
+    pair, authority = a_pair()
+    bring(world, pair, f"# Főtanúsítvány\n{authority}")
+    await world.start(tls={"mode": "Secret", "secretRef": {"name": "mine"}})
+    await world.run_passes(2)
+    assert world.condition("TLSReady")["reason"] == "Serving"
+    assert world.condition("Ready")["status"] == "True"
+    assert world.pods.reach.scheme == "https"
+
+
+async def test_a_strange_certificate_ends_no_pass(world: Any) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    good = x509.load_pem_x509_certificate(certified(key).encode()).public_bytes(serialization.Encoding.DER)
+    for there, instead in (
+        (b"\x55\x1d\x13", b"\x55\x1d\x11"),  # subjectAltName, twice
+        (b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07"),  # a version that is none
+        (bytes.fromhex("2a8648ce3d0201"), bytes.fromhex("2a8648ce3d0209")),  # a key of unknown kind
+    ):
+        assert there in good
+        strange = pem_of(good.replace(there, instead))
+        bring(world, KeyCertificate(strange, in_pem(key)), "")
+        await world.start(tls={"mode": "Secret", "secretRef": {"name": "mine"}})
+        assert world.condition("TLSReady")["reason"] == "CertificateUnreadable"
+        pair, _ = a_pair()
+        bring(world, pair, strange)
+        await world.run_passes(2)
+        assert world.condition("TLSReady")["reason"] in ("AuthorityUnreadable", "AuthorityMismatch")
+
+
+async def test_a_key_of_unknown_kind_is_told(world: Any) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    der = key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).replace(bytes.fromhex("2a8648ce3d0201"), bytes.fromhex("2a8648ce3d0209"))
+    bring(world, KeyCertificate(certified(key), pem_of(der, "PRIVATE KEY")), "")
+    await world.start(tls={"mode": "Secret", "secretRef": {"name": "mine"}})
+    assert world.condition("TLSReady")["reason"] == "KeyUnreadable"
+
+
+def certified(key: Any, *, with_authority: bool = False) -> str:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "strange")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(7).not_valid_before(NOW - DAY).not_valid_after(NOW + 90 * DAY)
+    builder = builder.add_extension(x509.BasicConstraints(ca=with_authority, path_length=None), critical=False)
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def in_pem(key: Any) -> str:
+    return key.private_bytes(  # type: ignore[no-any-return]
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+
+
+def pem_of(der: bytes, label: str = "CERTIFICATE") -> str:
+    return f"-----BEGIN {label}-----\n{base64.encodebytes(der).decode()}-----END {label}-----\n"
