@@ -10,7 +10,7 @@ from __future__ import annotations
 from holdfast_operator import labels
 from holdfast_operator.apply import ApplyRefused, apply_manifests, prune
 from holdfast_operator.desired.tls import render_certificate
-from holdfast_operator.kube.errors import KubeForbidden, KubeRejected
+from holdfast_operator.kube.errors import KubeForbidden, KubeRejected, KubeUnavailable
 from holdfast_operator.kube.port import CERTIFICATE, KubeClient
 from holdfast_operator.observe.cluster import LiveObjects
 from holdfast_operator.tenant.spec import TenantSpec
@@ -26,20 +26,22 @@ class CertificateRequests:
 
     async def settle(self, tenant: TenantSpec) -> tuple[str, str] | None:
         """Why it cannot be asked for, as reason and message; None where it could, or need not.  Raises
-        KubeUnavailable or KubeConflict only."""
+        KubeConflict only."""
         wanted = render_certificate(tenant, self._cluster_domain)
         name, state = (tenant.namespace, tenant.name), (tenant.uid, tenant.generation)
         if not wanted and self._bare.get(name) == state:
             return None
+        looked = True
         try:
             found = await self._kube.list_objects(CERTIFICATE, tenant.namespace, labels.tenant_labels(tenant.name))
             live = LiveObjects({(CERTIFICATE.kind, one["metadata"]["name"]): one for one in found}, ())
             await apply_manifests(self._kube, tenant, wanted, live)
             await prune(self._kube, tenant, wanted, live)
-        except (KubeRejected, KubeForbidden, ApplyRefused) as error:
+        except (KubeRejected, KubeForbidden, KubeUnavailable, ApplyRefused) as error:
             if wanted:
                 return "CertificateNotApplied", f"{error}; it takes cert-manager, and the operator's right to its kind"
-        if not wanted:
+            looked = not isinstance(error, KubeUnavailable)
+        if not wanted and looked:
             self._bare[name] = state
         return None
 

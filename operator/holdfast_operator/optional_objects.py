@@ -1,6 +1,7 @@
 """Objects that a Tenant may ask for and a store can do without: monitoring, and what lies between clients and pods.
 
-Invariants: they never hold up the store: what goes wrong here becomes a condition of its own and nothing else.  A
+Invariants: they never hold up the store: what goes wrong here becomes a condition of its own and nothing else, be it
+that the API server answers 5xx for them alone, as where an admission webhook of their controller is away.  A
 cluster that does not serve a kind, or refuses an object, is asked once per pass whether it takes it by now, and only
 for Tenants that want it.  For a Tenant that does not, what a former spec asked for is looked for once per generation.
 Not here: what the objects say (`desired`).
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 from holdfast_operator import labels
 from holdfast_operator.apply import ApplyRefused, apply_manifests, prune
-from holdfast_operator.kube.errors import KubeForbidden, KubeRejected
+from holdfast_operator.kube.errors import KubeForbidden, KubeRejected, KubeUnavailable
 from holdfast_operator.kube.port import (
     INGRESS,
     NETWORK_POLICY,
@@ -61,20 +62,22 @@ class OptionalObjects:
         """A Tenant's namespace and name → its uid, and the generation that has no such objects."""
 
     async def settle(self, tenant: TenantSpec, wanted: Sequence[Manifest]) -> Finding | None:
-        """One look; None for a Tenant that wants none.  Raises KubeUnavailable or KubeConflict only."""
+        """One look; None for a Tenant that wants none.  Raises KubeConflict only."""
         name, state = (tenant.namespace, tenant.name), (tenant.uid, tenant.generation)
         if not wanted and self._bare.get(name) == state:
             return None
-        troubles = []
+        troubles, looked = [], True
         for kind in self._group.fields:
             mine = [manifest for manifest in wanted if manifest["kind"] == kind.kind]
             try:
                 await self._settle_kind(tenant, kind, mine)
-            except (KubeRejected, KubeForbidden, ApplyRefused) as error:
+            except (KubeRejected, KubeForbidden, KubeUnavailable, ApplyRefused) as error:
+                looked = looked and not isinstance(error, KubeUnavailable)
                 if mine:
                     troubles.append(self._told(kind, error))
         if not wanted:
-            self._bare[name] = state
+            if looked:
+                self._bare[name] = state
             return None
         self._bare.pop(name, None)
         if troubles:

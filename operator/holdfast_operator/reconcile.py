@@ -394,7 +394,9 @@ class Reconciler:
         reach: Reach,
         held: str,
     ) -> Step:
-        """Take the next disruptive step, at most one.  `held`: why no pod that runs may be replaced."""
+        """Take the next disruptive step, at most one.  `held`: why no pod that runs may be replaced.
+
+        A step that the API server refuses is waited for like any other: the rest of the pass does not depend on it."""
         step = plan_rollout(tenant, pods, stateful_sets, redundancy, to_remount)
         if held and isinstance(step, EvictPod | InterruptPod):
             return Wait(step.outdated, held)
@@ -403,17 +405,18 @@ class Reconciler:
             live = await list_live_objects(self._ports.direct, tenant.namespace, tenant.name)
             pods, sets = read_pods(live.pods, tenant.name), read_stateful_sets(live.of_kind(STATEFUL_SET))
             step = plan_rollout(tenant, pods, sets, redundancy, to_remount)
-        if isinstance(step, EvictPod):
-            if not await self._ports.health.bears_absence(step.pod, reach):
-                return Wait(step.outdated, f"pod {step.pod.name} cannot be spared now")
-            try:
+        if not isinstance(step, EvictPod | ReplaceDownPod | InterruptPod):
+            return step
+        if isinstance(step, EvictPod) and not await self._ports.health.bears_absence(step.pod, reach):
+            return Wait(step.outdated, f"pod {step.pod.name} cannot be spared now")
+        try:
+            if isinstance(step, EvictPod):
                 await self._ports.kube.evict(tenant.namespace, step.pod.name)
-            except EvictionRefused as error:
-                return Wait(step.outdated, str(error))
-        elif isinstance(step, ReplaceDownPod | InterruptPod) and step.pod.manifest is not None:
-            await self._ports.kube.delete(step.pod.manifest)
-        if isinstance(step, EvictPod | ReplaceDownPod | InterruptPod):
-            _log(key, "replacing pod", pod=step.pod.name, outdated=step.outdated, step=type(step).__name__)
+            elif step.pod.manifest is not None:
+                await self._ports.kube.delete(step.pod.manifest)
+        except (EvictionRefused, KubeForbidden, KubeRejected) as error:
+            return Wait(step.outdated, f"pod {step.pod.name} is to be replaced: {error}")
+        _log(key, "replacing pod", pod=step.pod.name, outdated=step.outdated, step=type(step).__name__)
         return step
 
 

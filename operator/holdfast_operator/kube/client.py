@@ -51,6 +51,8 @@ _MERGE = "application/merge-patch+json"
 
 _WRONG_TYPE_MARKS = ("failed to create typed patch object", "failed to convert new object")
 """What server-side apply says of a field with a wrong type or name: a 500 on servers up to 1.36 at least."""
+_SEVERAL_BUDGETS = "more than one PodDisruptionBudget"
+"""What an eviction of a pod that several budgets select is answered, with 500, for as long as they do."""
 _UID_FIELD = "metadata.uid"
 """The field that is named where a patch is for an object that somebody has since made anew."""
 
@@ -212,6 +214,10 @@ class HttpKubeClient:
             await self._call("POST", _path(POD, namespace, pod_name) + "/eviction", body=eviction)
         except _TooManyRequests as error:
             raise EvictionRefused(str(error)) from error
+        except KubeUnavailable as error:
+            if _SEVERAL_BUDGETS in str(error):
+                raise EvictionRefused(str(error)) from error
+            raise
         except _NotFound:
             return
 

@@ -94,6 +94,7 @@ class MemoryKubeClient:
             self.remove(key)
 
     async def evict(self, namespace: str, pod_name: str) -> None:
+        self._maybe_fail("evict", "Pod", pod_name)
         self.calls.append(("evict", "Pod", pod_name))
         if self.evictions_refused:
             raise EvictionRefused("Cannot evict pod as it would violate the pod's disruption budget.")

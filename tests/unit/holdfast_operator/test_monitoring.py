@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast_operator.kube.errors import KubeError, KubeForbidden, KubeRejected
+from holdfast_operator.kube.errors import KubeError, KubeForbidden, KubeRejected, KubeUnavailable
 from holdfast_operator.kube.port import PROMETHEUS_RULE, SERVICE_MONITOR, STATEFUL_SET
 
 METRICS = {"serviceMonitor": {"labels": {"release": "prom"}, "intervalSeconds": 15}, "prometheusRule": {}}
@@ -56,6 +56,42 @@ async def test_a_missing_right_is_told(world: Any) -> None:
     assert "spec.metrics.prometheusRule: not allowed" in world.condition("MonitoringReady")["message"]
     assert world.kube.names(SERVICE_MONITOR) == ["logs"]
     assert world.condition("Ready")["status"] == "True"
+
+
+async def test_a_webhook_that_is_away_holds_up_nothing_else(world: Any) -> None:
+    """Kinds of other controllers come with admission webhooks; without those the API server answers 500."""
+
+    def away(verb: str, kind: str, name: str) -> KubeError | None:
+        if verb == "apply" and kind in ("PrometheusRule", "Ingress", "Certificate"):
+            return KubeUnavailable(f'500: Internal error occurred: failed calling webhook "validate.{kind}"')
+        return None
+
+    world.kube.fail_on = away
+    tls = {"mode": "CertManager", "issuerRef": {"name": "corp"}, "plaintext": "Accepted"}
+    await world.start(metrics=METRICS, ingress={"hosts": ["s3.example.com"]}, tls=tls)
+    for condition, reason in (
+        ("MonitoringReady", "CannotApply"),
+        ("NetworkReady", "CannotApply"),
+        ("TLSReady", "CertificateNotApplied"),
+    ):
+        told = world.condition(condition)
+        assert (told["status"], told["reason"]) == ("False", reason)
+        assert "failed calling webhook" in told["message"]
+    assert world.condition("BucketsReady")["status"] == "True"
+    world.kube.fail_on = lambda verb, kind, name: None
+    await world.run_pass()
+    assert world.condition("MonitoringReady")["status"] == "True"
+    assert world.condition("NetworkReady")["status"] == "True"
+
+
+async def test_what_could_not_be_looked_for_is_looked_for_again(world: Any) -> None:
+    await world.start(metrics=METRICS)
+    world.change_spec()
+    world.kube.fail_on = lambda verb, kind, name: KubeUnavailable("503") if kind == "PrometheusRule" else None
+    await world.run_passes(2)
+    world.kube.fail_on = lambda verb, kind, name: None
+    await world.run_pass()
+    assert world.kube.names(PROMETHEUS_RULE) == []
 
 
 async def test_who_asks_for_nothing_causes_no_calls(world: Any) -> None:

@@ -387,6 +387,21 @@ async def test_a_refused_eviction_is_waited_out(world: Any) -> None:
     assert world.condition("Progressing")["status"] == "False"
 
 
+@pytest.mark.parametrize("verb", ["evict", "delete"])
+async def test_a_step_that_is_not_allowed_is_told_and_holds_up_nothing_else(world: Any, verb: str) -> None:
+    await world.start()
+    if verb == "delete":
+        world.pods.down = {"logs-pool-main-1"}
+        world.pods.settle()
+    world.kube.fail_on = lambda done, kind, name: KubeForbidden("pods may not go") if done == verb else None
+    world.change_spec(image="holdfast:new", buckets=[{"name": "late"}])
+    await world.run_passes(2)
+    condition = world.condition("Progressing")
+    assert (condition["status"], condition["reason"]) == ("True", "RollWaiting")
+    assert "is to be replaced: pods may not go" in condition["message"]
+    assert "late" in world.store.buckets
+
+
 async def test_one_server_is_not_interrupted_without_leave(world: Any) -> None:
     body = _body()
     body["spec"]["pools"][0]["servers"] = 1

@@ -186,6 +186,13 @@ async def test_an_eviction_refused_by_a_budget_is_told_apart(api: Any, kube: Htt
     with pytest.raises(EvictionRefused, match="disruption budget"):
         await kube.evict("loki", "logs-pool-main-0")
     assert api[0].requests[0].path == "/api/v1/namespaces/loki/pods/logs-pool-main-0/eviction"
+    several = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+    api[0].answer = lambda request: (500, {"message": several})
+    with pytest.raises(EvictionRefused, match="more than one"):
+        await kube.evict("loki", "logs-pool-main-0")
+    api[0].answer = lambda request: (500, {"message": "etcdserver: request timed out"})
+    with pytest.raises(KubeUnavailable):
+        await kube.evict("loki", "logs-pool-main-0")
 
 
 @pytest.mark.parametrize(
