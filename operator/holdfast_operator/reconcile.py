@@ -258,7 +258,10 @@ class Reconciler:
         encryption = await settle_encryption(
             self._ports.kube, self._ports.direct, tenant, gathered.ledger, self._ports.mint.encryption_key
         )
-        store = self._store(gathered, tenant, pods, tls.reach)
+        heard = {(view.pool, view.ordinal) for view in views}
+        # Those that have just answered first: one that cannot be reached from here may well be ready.
+        asked = sorted(pods, key=lambda pod: (pod.pool, pod.ordinal) not in heard)
+        store = self._store(gathered, tenant, asked, tls.reach)
         credentials = await self._keys(key, tenant, gathered, redundancy, store)
         serving = redundancy.of_pools(credentials.ledger.serving_pools)
         ledger = advance_pools(

@@ -1,7 +1,8 @@
 """Signed calls to the storage pods: buckets over S3, users and policies over the admin API.
 
 Every call is idempotent.  It goes to one pod after another until one answers; a pod that cannot be reached, or
-answers 5xx, passes the call on.  What the store refuses is an error with the store's own code and message.
+answers 5xx, passes the call on; one that cannot be reached is asked last from then on, or each call would wait for it.
+What the store refuses is an error with the store's own code and message.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ from holdfast_operator.provision.bucket_settings import ABSENT_CODES, ETAG, OWNE
 from holdfast_server.contract import admin, names
 
 CALL_TIMEOUT_SECONDS = 10.0
-MAX_ANSWER_SIZE_BYTES = 4 * 1024 * 1024
+MAX_ANSWER_SIZE_BYTES = 32 * 1024 * 1024
+"""A store has up to 20,000 access keys, which are told in one answer, some 200 bytes each and the names of policies."""
+BUCKETS_PER_PAGE = 1000
+_NOT_NOW = "ServiceUnavailable"
+"""A 503 about the one request: a setting that waits for every pod to be there, or for a later release."""
 _ALREADY_OURS = "BucketAlreadyOwnedByYou"
 ALREADY_THERE = "BucketAlreadyExists"
 _ABSENT_CODES = ("NoSuchBucket", "NoSuchUser", "NoSuchPolicy", "NoSuchEntity")
@@ -37,6 +42,10 @@ class StoreError(Exception):
 
 class StoreUnavailable(StoreError):
     """No pod answered, or each with 5xx: the outcome is open; call again later."""
+
+
+class StoreFailed(StoreUnavailable):
+    """Pods answered, with 5xx; it may be about this one call."""
 
 
 class StoreRefused(StoreError):
@@ -90,11 +99,12 @@ class HttpStoreClient:
         reach: Reach = PLAIN,
         may_call: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`may_call`: asked before each call; while it is false the store counts as unavailable."""
+        """`hosts` are asked in this order; `may_call`: asked before each call; while it is false the store counts as
+        unavailable."""
         self._session = session
         self._may_call = may_call
         self._reach = reach
-        self._hosts = tuple(hosts)
+        self._hosts = list(hosts)
         self._signer = S3SigV4Auth(Credentials(root.access_key, root.secret_key), "s3", region)
 
     async def create_bucket(self, name: str, of_any_account: bool = False) -> None:
@@ -152,12 +162,18 @@ class HttpStoreClient:
         return _decoded(await self._call("POST", _admin_path("users", "reseal")), admin.Resealed)
 
     async def bucket_names(self) -> frozenset[str]:
-        answer = await self._call("GET", "/")
-        try:
-            found = ElementTree.fromstring(answer).iterfind("{*}Buckets/{*}Bucket/{*}Name")
-            return frozenset(name.text or "" for name in found)
-        except ElementTree.ParseError as error:
-            raise StoreUnavailable(f"the list of buckets cannot be read: {error}") from error
+        found: set[str] = set()
+        token: str | None = ""
+        while token is not None:
+            after = f"continuation-token={quote(token, safe='')}&" if token else ""
+            answer = await self._call("GET", f"/?{after}max-buckets={BUCKETS_PER_PAGE}")
+            try:
+                page = ElementTree.fromstring(answer)
+            except ElementTree.ParseError as error:
+                raise StoreUnavailable(f"the list of buckets cannot be read: {error}") from error
+            found |= {name.text or "" for name in page.iterfind("{*}Buckets/{*}Bucket/{*}Name")}
+            token = page.findtext("{*}ContinuationToken") or None
+        return frozenset(found)
 
     async def policy_names(self) -> frozenset[str]:
         return frozenset(_decoded(await self._call("GET", f"{names.ADMIN_PREFIX}/policies"), list[str]))
@@ -174,14 +190,16 @@ class HttpStoreClient:
                 raise
 
     async def _call(self, method: str, path: str, body: bytes = b"") -> bytes:
-        last = "no pod is ready"
-        for host in self._hosts:
+        last, code, message = "no pod is ready", "", ""
+        for host in tuple(self._hosts):
             if not self._may_call():
                 raise StoreUnavailable("not called: the operator's lease has run out")
             try:
                 status, answer = await self._send(host, method, path, body)
             except (TimeoutError, aiohttp.ClientError, OSError) as error:
                 last = f"{host}: {type(error).__name__}: {error}"
+                self._hosts.remove(host)
+                self._hosts.append(host)
                 continue
             if status < 300:
                 return answer
@@ -189,7 +207,9 @@ class HttpStoreClient:
             if status < 500:
                 raise StoreRefused(code, message)
             last = f"{host}: {status} {code} {message}".rstrip()
-        raise StoreUnavailable(last)
+        if code == _NOT_NOW:
+            raise StoreRefused(code, message)
+        raise StoreFailed(last) if code else StoreUnavailable(last)
 
     async def _send(self, host: str, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         address = f"[{host}]" if ":" in host else host
@@ -255,10 +275,10 @@ def _error_of(answer: bytes, status: int) -> tuple[str, str]:
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    """All of the answer, or its beginning where it is too long to be trusted."""
+    """Raises ClientPayloadError for an answer that is too long to be trusted."""
     body = bytearray()
     async for piece in response.content.iter_any():
         body += piece
-        if len(body) >= MAX_ANSWER_SIZE_BYTES:
-            break
+        if len(body) > MAX_ANSWER_SIZE_BYTES:
+            raise aiohttp.ClientPayloadError(f"the answer is longer than {MAX_ANSWER_SIZE_BYTES} bytes")
     return bytes(body)

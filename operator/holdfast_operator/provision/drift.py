@@ -9,11 +9,16 @@ secret key and the text of a policy; those are made again now and then.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+
 from holdfast_operator.provision.bucket_settings import same
-from holdfast_operator.provision.client import StoreClient
+from holdfast_operator.provision.client import StoreClient, StoreFailed, StoreRefused
 from holdfast_operator.provision.plan import ProvisionPlan
 from holdfast_operator.provision.policy import generated_policy_name
 from holdfast_server.contract.admin import UserInfo
+
+logger = logging.getLogger(__name__)
 
 
 async def find_drift(plan: ProvisionPlan, store: StoreClient) -> tuple[str, ...]:
@@ -24,11 +29,7 @@ async def find_drift(plan: ProvisionPlan, store: StoreClient) -> tuple[str, ...]
         found += [f"bucket {name} is gone" for name in plan.buckets if name not in there]
         for name, settings in plan.settings:
             if name in there:
-                found += [
-                    f"{setting} of bucket {name} was changed"
-                    for setting, document in settings.items()
-                    if not same(setting, document, await store.bucket_setting(name, setting))
-                ]
+                found += await _changed_settings(name, settings, store)
     wanted = [name for name, _ in plan.policies]
     wanted += [generated_policy_name(task.name) for task in plan.users if task.own_policy is not None]
     if wanted:
@@ -54,3 +55,18 @@ async def find_drift(plan: ProvisionPlan, store: StoreClient) -> tuple[str, ...]
                     what = "was changed" if key.access_key in users else "is gone"
                     found.append(f"user {task.name} {what}")
     return tuple(found)
+
+
+async def _changed_settings(name: str, settings: Mapping[str, bytes | None], store: StoreClient) -> list[str]:
+    """Of one bucket; none of what the store does not tell, as of a bucket whose policy denies root to look.  Raises
+    StoreUnavailable where no pod can be reached."""
+    found = []
+    for setting, document in settings.items():
+        try:
+            there = await store.bucket_setting(name, setting)
+        except (StoreRefused, StoreFailed) as error:
+            logger.info("%s of bucket %s cannot be looked at: %s", setting, name, error)
+            continue
+        if not same(setting, document, there):
+            found.append(f"{setting} of bucket {name} was changed")
+    return found

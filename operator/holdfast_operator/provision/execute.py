@@ -1,7 +1,7 @@
 """Makes the planned calls and says of each bucket and user what became of it.
 
-One item's failure does not hold up the others, but for a store that does not answer at all: then everything
-that is left stays `Pending` and the pass ends.
+One item's failure does not hold up the others, be it a bucket of which the store says nothing but 5xx; but for a store
+that does not answer at all, or answers so to one item after another: then everything that is left stays `Pending`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,20 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from holdfast_operator.provision.bucket_settings import OWNER, account_of
-from holdfast_operator.provision.client import ALREADY_THERE, StoreClient, StoreError, StoreRefused, StoreUnavailable
+from holdfast_operator.provision.client import (
+    ALREADY_THERE,
+    StoreClient,
+    StoreError,
+    StoreFailed,
+    StoreRefused,
+    StoreUnavailable,
+)
 from holdfast_operator.provision.plan import ProvisionPlan, Removed, UserKey, UserTask
 from holdfast_operator.provision.policy import generated_policy_name
 from holdfast_server.contract.admin import UserSpec
+
+FAILURES_IN_A_ROW = 3
+"""Items that are answered 5xx one after the other before that counts as no answer."""
 
 ItemState = Literal["Ready", "Pending", "Failed", "NotEmpty"]
 
@@ -110,6 +120,8 @@ class _Run:
     def __init__(self, store: StoreClient) -> None:
         self._store = store
         self._silence = ""
+        self._failures = 0
+        """In a row."""
         self.users: list[str] = []
         self.access_keys: list[str] = []
         self.policies: list[str] = []
@@ -121,8 +133,14 @@ class _Run:
             if hasattr(call, "close"):
                 call.close()
             return ItemStatus(name, "Pending", self._silence)
+        failures, self._failures = self._failures + 1, 0
         try:
             await call
+        except StoreFailed as error:
+            self._failures = failures
+            if failures >= FAILURES_IN_A_ROW:
+                self._silence = f"the store does not answer: {error}"
+            return ItemStatus(name, "Pending", f"the store does not answer: {error}")
         except StoreUnavailable as error:
             self._silence = f"the store does not answer: {error}"
             return ItemStatus(name, "Pending", self._silence)

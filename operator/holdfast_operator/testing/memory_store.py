@@ -17,7 +17,7 @@ from holdfast_operator.observe.health import PodView
 from holdfast_operator.observe.pods import REVISION_LABEL, PodState
 from holdfast_operator.observe.redundancy import OFFLINE, OK
 from holdfast_operator.observe.trust import PLAIN, Reach
-from holdfast_operator.provision.client import StoreRefused, StoreUnavailable
+from holdfast_operator.provision.client import StoreFailed, StoreRefused, StoreUnavailable
 from holdfast_operator.testing.memory_kube import MemoryKubeClient
 from holdfast_server.contract import admin, config, geometry
 from holdfast_server.contract.encryption_keys import decode_ring, fingerprint
@@ -41,6 +41,10 @@ class MemoryStore:
         self.calls: list[str] = []
         self.silent = False
         self.refuse_buckets: set[str] = set()
+        self.fail_buckets: set[str] = set()
+        """Of which every pod says 5xx."""
+        self.unseen_settings: set[tuple[str, str]] = set()
+        """(Bucket, sub-resource) that root may not look at."""
         self.to_reseal = 0
         """Users whose secrets are sealed with a former peer key."""
         self.looks = 0
@@ -57,6 +61,8 @@ class MemoryStore:
         self._note(f"create_bucket {name}")
         if name in self.refuse_buckets:
             raise StoreRefused("InvalidBucketName", "the name is refused")
+        if name in self.fail_buckets:
+            raise StoreFailed("503 SlowDown")
         self.buckets.setdefault(name, 0)
 
     async def delete_bucket(self, name: str) -> None:
@@ -67,6 +73,8 @@ class MemoryStore:
 
     async def bucket_setting(self, name: str, setting: str) -> bytes | None:
         self._look()
+        if (name, setting) in self.unseen_settings:
+            raise StoreRefused("AccessDenied", "Access Denied.")
         return self.settings.get((name, setting))
 
     async def put_bucket_setting(self, name: str, setting: str, document: bytes | None) -> None:

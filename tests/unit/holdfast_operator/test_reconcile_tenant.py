@@ -598,3 +598,35 @@ async def test_pods_of_the_tenant_never_get_a_token_or_root(world: Any) -> None:
     spec = world.kube.object(STATEFUL_SET, "logs-pool-main")["spec"]["template"]["spec"]
     assert spec["automountServiceAccountToken"] is False
     assert spec["securityContext"]["runAsNonRoot"] is True
+
+
+async def test_a_bucket_of_which_the_store_cannot_tell_holds_up_no_other(world: Any) -> None:
+    """Too few drives have the record of it: every pod answers 503 for that one, and serves the rest."""
+    world.store.fail_buckets = {"loki-chunks"}
+    await world.start()
+    states = {item["name"]: item["state"] for item in world.kube.tenant_status()["buckets"]}
+    assert states == {"loki-chunks": "Pending", "loki-ruler": "Ready"}
+    assert world.condition("UsersReady")["status"] == "True"
+    assert "loki-chunks: the store does not answer" in world.condition("BucketsReady")["message"]
+
+
+async def test_a_store_that_fails_every_call_is_not_asked_everything(world: Any) -> None:
+    names = [f"bucket-{number}" for number in range(20)]
+    world.store.fail_buckets = set(names)
+    await world.start()
+    world.store.calls.clear()
+    world.change_spec(buckets=[{"name": name} for name in names], users=[])
+    await world.run_pass()
+    assert len(world.store.calls) == 3
+
+
+async def test_drift_is_found_beside_what_must_not_be_looked_at(world: Any) -> None:
+    tagged = [{"name": name, "tags": {"a": "b"}} for name in ("closed", "open")]
+    await world.start(buckets=tagged)
+    world.store.unseen_settings = {("closed", "tagging")}
+    world.store.settings["open", "tagging"] = b"<Tagging/>"
+    world.store.users.clear()
+    world.seconds += 61
+    await world.run_passes(2)
+    assert world.store.settings["open", "tagging"] != b"<Tagging/>"
+    assert world.store.users

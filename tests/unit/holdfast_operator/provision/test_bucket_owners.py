@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from holdfast_operator.credentials import KeyPair
+from holdfast_operator.provision import client as store_client
 from holdfast_operator.provision.bucket_settings import OWNER, owner_document, settings_of
 from holdfast_operator.provision.client import HttpStoreClient
 from holdfast_operator.provision.drift import find_drift
@@ -75,3 +76,14 @@ async def test_a_bucket_of_others_is_given_over_only_where_that_is_declared(
     assert (item.state, item.message) == ("Failed", told)
     assert (await execute(plan_of(BucketSpec("b01", owner="finance")), store)).complete
     assert await ann.bucket_names() == frozenset()
+
+
+async def test_buckets_are_found_however_many_pages_they_take(
+    clients: tuple[HttpStoreClient, HttpStoreClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_client, "BUCKETS_PER_PAGE", 2)
+    store, _ = clients
+    names = {f"b{number:02}" for number in range(5)}
+    for name in names:
+        await store.create_bucket(name)
+    assert await store.bucket_names() == names

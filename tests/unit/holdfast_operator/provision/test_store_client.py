@@ -13,7 +13,7 @@ from aiohttp import web
 from holdfast_operator.credentials import KeyPair
 from holdfast_operator.provision import client as store_client
 from holdfast_operator.provision.client import HttpStoreClient, StoreRefused, StoreUnavailable
-from holdfast_server.contract.admin import UserSpec
+from holdfast_server.contract.admin import UserInfo, UserSpec
 
 NOT_OURS = "<Error><Code>BucketAlreadyExists</Code><Message>taken</Message></Error>"
 
@@ -128,3 +128,51 @@ async def test_errors_of_the_admin_api_and_of_strangers_are_understood(session: 
     pods[0].answers[path] = (404, "not a word of XML <")
     with pytest.raises(StoreRefused, match="HTTP404"):
         await store.put_policy("p", {})
+
+
+async def test_a_pod_that_cannot_be_reached_is_waited_for_once(
+    session: Any, pods: tuple[Pod, Pod], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that lost one node: its pod is ready by its kubelet's word, and each call would wait for it."""
+    tried: list[str] = []
+
+    class Counting(HttpStoreClient):
+        async def _send(self, host: str, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+            tried.append(host)
+            if host == "127.0.0.9":
+                raise TimeoutError
+            return await super()._send(host, method, path, body)
+
+    store = Counting(session, ["127.0.0.9", "127.0.0.1"], KeyPair("ROOT", "root-secret"), "eu-west-1")
+    for name in ("b", "c", "d"):
+        await store.create_bucket(name)
+    assert tried == ["127.0.0.9", "127.0.0.1", "127.0.0.1", "127.0.0.1"]
+
+
+async def test_what_has_to_wait_for_every_pod_is_refused_and_not_silence(session: Any, pods: tuple[Pod, Pod]) -> None:
+    pods[0].answers["/b?versioning"] = (
+        503,
+        "<Error><Code>ServiceUnavailable</Code><Message>not every pod is there</Message></Error>",
+    )
+    with pytest.raises(StoreRefused, match="ServiceUnavailable: not every pod is there"):
+        await client_of(session, "127.0.0.1").put_bucket_setting("b", "versioning", b"<x/>")
+
+
+async def test_the_list_of_buckets_is_read_page_by_page(session: Any, pods: tuple[Pod, Pod]) -> None:
+    def page(name: str, token: str) -> tuple[int, str]:
+        bucket = f"<Buckets><Bucket><Name>{name}</Name></Bucket></Buckets>"
+        return 200, f"<ListAllMyBucketsResult>{bucket}{token}</ListAllMyBucketsResult>"
+
+    pods[0].answers["/?max-buckets=1000"] = page("a", "<ContinuationToken>token</ContinuationToken>")
+    pods[0].answers["/?continuation-token=token&max-buckets=1000"] = page("b", "")
+    assert await client_of(session, "127.0.0.1").bucket_names() == {"a", "b"}
+
+
+async def test_as_many_users_as_a_store_may_have_are_read(session: Any, pods: tuple[Pod, Pod]) -> None:
+    known = [UserInfo(access_key=f"{number:020d}", name=f"user-{number}", policies=["readonly"] * 4)
+             for number in range(20_000)]  # fmt: skip
+    pods[0].answers["/holdfast/admin/v1/users"] = (200, msgspec.json.encode(known).decode())
+    assert len(await client_of(session, "127.0.0.1").list_users()) == 20_000
+    pods[0].answers["/holdfast/admin/v1/users"] = (200, " " * (store_client.MAX_ANSWER_SIZE_BYTES + 1))
+    with pytest.raises(StoreUnavailable, match="longer than"):
+        await client_of(session, "127.0.0.1").list_users()
