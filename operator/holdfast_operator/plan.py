@@ -7,13 +7,16 @@ Rules, each there because its absence has cost somebody data or sleep:
   itself has confirmed that the others bear its absence (asked by the caller just before,
   `/health/cluster?maintenance=true`);
 * where the geometry bears no loss, a healthy pod goes only if the Tenant says `allowDisruption`;
-* a pod whose volume grows only when it is mounted anew is replaced like one with an old revision.
+* a pod whose volume grows only when it is mounted anew is replaced like one with an old revision;
+* a pod whose claim somebody has deleted is not replaced at all: the claim is there as long as the pod, and its end
+  would be that of the data.  Who means that deletes the pod.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from holdfast_operator.observe.pods import PodState, StatefulSetState
 from holdfast_operator.observe.redundancy import Redundancy
@@ -74,10 +77,12 @@ def plan_rollout(
     stateful_sets: Mapping[str, StatefulSetState],
     redundancy: Redundancy,
     to_remount: frozenset[str] = frozenset(),
+    doomed: Mapping[str, str] = MappingProxyType({}),
 ) -> Step:
     """The next step of rolling pods to the latest revision of their StatefulSet.
 
-    `to_remount`: names of pods to be replaced for the sake of their volumes.
+    `to_remount`: names of pods to be replaced for the sake of their volumes; `doomed`: of pods with whose end a claim
+    goes, and that claim's.
     """
     outdated = [pod for pod in pods if pod.name in to_remount or _is_outdated(pod, stateful_sets)]
     if not outdated:
@@ -90,9 +95,13 @@ def plan_rollout(
     leaving = next((pod for pod in pods if pod.deleting), None)
     if leaving is not None:
         return Wait(count, f"{_others(count)} pod {leaving.told} has ended and is back")
-    down = next((pod for pod in outdated if not pod.ready), None)
+    replaceable = [pod for pod in outdated if pod.name not in doomed]
+    down = next((pod for pod in replaceable if not pod.ready), None)
     if down is not None:
         return ReplaceDownPod(down, count)
+    held = next((pod for pod in outdated if pod.name in doomed and (not pod.ready or not replaceable)), None)
+    if held is not None:
+        return Blocked(count, _doomed_words(held, doomed[held.name]))
     expected = sum(pool.servers for pool in tenant.pools)
     starting = next((pod for pod in pods if not pod.ready), None)
     if starting is not None or len(pods) < expected:
@@ -102,7 +111,7 @@ def plan_rollout(
         return Wait(count, f"{_others(count)} every drive is whole")
     if redundancy.repair_queue_length:
         return Wait(count, f"{_others(count)} {redundancy.repair_queue_length} missed writes are repaired")
-    first = outdated[0]
+    first = replaceable[0]
     if tenant.tolerated_servers > 0:
         return EvictPod(first, count)
     if tenant.allow_disruption:
@@ -110,6 +119,14 @@ def plan_rollout(
     return Blocked(
         count,
         f"{count} pods await the new revision, and losing any interrupts service: set spec.allowDisruption",
+    )
+
+
+def _doomed_words(pod: PodState, claim: str) -> str:
+    return (
+        f"pod {pod.name} is to be replaced, and is not: claim {claim} is being deleted and would go with it, and the "
+        f"data on it. Where that is meant, `kubectl delete pod {pod.name}`, and the volume is filled anew from the "
+        f"others; one pod at a time"
     )
 
 

@@ -48,7 +48,7 @@ from holdfast_operator.kube.errors import EvictionRefused, KubeForbidden, KubeRe
 from holdfast_operator.kube.port import SECRET, STATEFUL_SET, TENANT, KubeClient, Manifest
 from holdfast_operator.ledger import Ledger, advance_pools
 from holdfast_operator.metrics import OperatorMetrics
-from holdfast_operator.observe.claims import read_claims
+from holdfast_operator.observe.claims import ClaimState, doomed_pods, read_claims
 from holdfast_operator.observe.cluster import LiveObjects, list_live_objects
 from holdfast_operator.observe.health import HealthProbe
 from holdfast_operator.observe.hindrances import explain_pods
@@ -306,7 +306,7 @@ class Reconciler:
         step: Step = Nothing()
         if accepted is not None:
             held = encryption.trouble[1] if encryption.lost and encryption.trouble is not None else ""
-            step = await self._roll(key, tenant, pods, stateful_sets, redundancy, to_remount, tls.reach, held)
+            step = await self._roll(key, tenant, pods, claims, stateful_sets, redundancy, to_remount, tls.reach, held)
 
         async def write(fresh: Ledger) -> None:
             # The rest of the Secrets was applied moments ago; only the ledger within them has changed.
@@ -333,6 +333,7 @@ class Reconciler:
             },
             endpoint=_endpoint(tenant, ledger, self._cluster_domain),
             apply_trouble=trouble,
+            doomed_claims=tuple(claim.name for claim in claims if claim.deleting),
             growing=growth_message(claims),
             growth_refused=growth.refused,
             key_troubles=tuple(Trouble(fault.reason, str(fault)) for fault in credentials.faults),
@@ -391,6 +392,7 @@ class Reconciler:
         key: TenantKey,
         tenant: TenantSpec,
         pods: Sequence[PodState],
+        claims: Sequence[ClaimState],
         stateful_sets: Mapping[str, StatefulSetState],
         redundancy: Redundancy,
         to_remount: frozenset[str],
@@ -400,14 +402,16 @@ class Reconciler:
         """Take the next disruptive step, at most one.  `held`: why no pod that runs may be replaced.
 
         A step that the API server refuses is waited for like any other: the rest of the pass does not depend on it."""
-        step = plan_rollout(tenant, pods, stateful_sets, redundancy, to_remount)
+        doomed = doomed_pods(claims, tenant.name)
+        step = plan_rollout(tenant, pods, stateful_sets, redundancy, to_remount, doomed)
         if held and isinstance(step, EvictPod | InterruptPod):
             return Wait(step.outdated, held)
         if isinstance(step, EvictPod | ReplaceDownPod | InterruptPod):
             # The view may be old, and a pod be gone, or new, that was to be replaced.
             live = await list_live_objects(self._ports.direct, tenant.namespace, tenant.name)
             pods, sets = read_pods(live.pods, tenant.name), read_stateful_sets(live.of_kind(STATEFUL_SET))
-            step = plan_rollout(tenant, pods, sets, redundancy, to_remount)
+            doomed = doomed_pods(read_claims(live.claims, tenant.name), tenant.name)
+            step = plan_rollout(tenant, pods, sets, redundancy, to_remount, doomed)
         if not isinstance(step, EvictPod | ReplaceDownPod | InterruptPod):
             return step
         if isinstance(step, EvictPod) and not await self._ports.health.bears_absence(step.pod, reach):

@@ -37,6 +37,8 @@ class ClaimState:
     """As Kubernetes has it: `Pending`, `Bound` or `Lost`; empty for a claim that nobody has looked at yet."""
     storage_class: str = ""
     """Empty where the claim names none."""
+    deleting: bool = False
+    """Somebody has deleted it: it goes, and mostly its volume with it, when the pod that uses it ends."""
 
 
 def read_claims(manifests: Iterable[Manifest], tenant_name: str) -> tuple[ClaimState, ...]:
@@ -49,6 +51,15 @@ def read_claims(manifests: Iterable[Manifest], tenant_name: str) -> tuple[ClaimS
         if found and ordinal.isdecimal() and requested is not None:
             claims.append(_state(manifest, pool, int(ordinal), requested))
     return tuple(sorted(claims, key=lambda claim: (claim.pool, claim.ordinal, claim.name)))
+
+
+def doomed_pods(claims: Iterable[ClaimState], tenant_name: str) -> dict[str, str]:
+    """Pods that would take a claim with them if they ended, each with the claim's name."""
+    return {
+        f"{labels.pod_name_prefix(tenant_name, claim.pool)}{claim.ordinal}": claim.name
+        for claim in claims
+        if claim.deleting
+    }
 
 
 def _state(manifest: Manifest, pool: str, ordinal: int, requested: Fraction) -> ClaimState:
@@ -67,6 +78,7 @@ def _state(manifest: Manifest, pool: str, ordinal: int, requested: Fraction) -> 
         manifest=manifest,
         phase=status.get("phase") or "",
         storage_class=manifest["spec"].get("storageClassName") or "",
+        deleting="deletionTimestamp" in metadata,
     )
 
 

@@ -21,6 +21,7 @@ from holdfast_operator.status.capacity import derive_capacity
 from holdfast_operator.status.conditions import Finding, derive_conditions
 from holdfast_operator.status.healing import (
     TROUBLES_NAMED,
+    doomed_words,
     drive_prospects,
     drive_troubles,
     full_words,
@@ -57,6 +58,8 @@ class PassFindings:
     """Declared user → name of the Secret that holds its keys."""
     endpoint: str
     apply_trouble: Trouble | None = None
+    doomed_claims: Sequence[str] = ()
+    """Claims that somebody has deleted, and that go with their pods."""
     growing: str = ""
     """Which volumes have not reached the size that was asked for."""
     growth_refused: str = ""
@@ -237,6 +240,7 @@ def _degraded(findings: PassFindings, previous: Mapping[str, Any]) -> Finding:
         return Finding("Degraded", None, "NoPodAnswers", "no pod answers")
     waiting, stuck = redundancy.waiting, redundancy.stuck
     full = full_words(redundancy, findings.tenant.name)
+    going = doomed_words(findings.doomed_claims)
     if not redundancy.whole and not all(record.formatted for record in findings.ledger.serving_pools):
         return Finding("Degraded", None, "Starting", "drives are being prepared")
     if not redundancy.whole:
@@ -244,8 +248,10 @@ def _degraded(findings: PassFindings, previous: Mapping[str, Any]) -> Finding:
         reason = "DrivesHealing" if healing_only else "DrivesMissing"
         parts = [summary(redundancy), service(redundancy), drive_troubles(redundancy, findings.tenant.name)]
         parts += [drive_prospects(redundancy), waiting_words(waiting) if waiting else ""]
-        parts += [stuck_words(stuck) if stuck else "", full]
+        parts += [stuck_words(stuck) if stuck else "", full, going]
         return Finding("Degraded", True, reason, "; ".join(part for part in parts if part))
+    if going:
+        return Finding("Degraded", True, "ClaimsDeleted", f"every drive is there; {going}")
     if stuck:
         return Finding("Degraded", True, "VersionsStuck", f"every drive is there; {stuck_words(stuck)}")
     if full:

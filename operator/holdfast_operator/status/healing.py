@@ -7,6 +7,7 @@ every second is not rewritten every second.  Pure.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from holdfast_operator import labels
@@ -47,6 +48,18 @@ def _progress(drive: DriveView) -> dict[str, Any]:
         if drive.filling.seconds_left is not None:
             listed["left"] = about(drive.filling.seconds_left)
     return listed
+
+
+def doomed_words(claims: Sequence[str]) -> str:
+    """Of claims that were deleted and are held by their pods alone."""
+    if not claims:
+        return ""
+    named = ", ".join(claims[:TROUBLES_NAMED]) + (" and more" if len(claims) > TROUBLES_NAMED else "")
+    verb = "claim is" if len(claims) == 1 else "claims are"
+    return (
+        f"{len(claims)} {verb} being deleted and will go, with the data, as soon as the pod ends: {named}; delete such "
+        "pods one at a time, each once nothing heals any more, and their volumes are filled anew"
+    )
 
 
 def summary(redundancy: Redundancy) -> str:

@@ -249,3 +249,29 @@ async def test_a_size_that_is_no_whole_number_of_bytes_is_known_again_in_the_for
     await world.run_passes()
     assert requested(world) == ["3.7Ti"] * 4
     assert uids(world, STATEFUL_SET) != sets
+
+
+async def test_a_pod_whose_claim_was_deleted_is_not_replaced(world: Any) -> None:
+    """The claim hangs on its pod: a `kubectl delete pvc` that was given up with Ctrl-C, and an upgrade weeks later."""
+    await started(world)
+    claim = world.kube.object(CLAIM, f"data0-{SET}-1")
+    claim["metadata"]["deletionTimestamp"] = "2026-11-01T00:00:00Z"
+    await world.run_pass()
+    degraded = world.condition("Degraded")
+    assert (degraded["status"], degraded["reason"]) == ("True", "ClaimsDeleted")
+    assert f"data0-{SET}-1" in degraded["message"]
+    assert world.condition("Ready")["status"] == "True"
+    world.change_spec(pools=[pool("1Gi")], image="holdfast:new")
+    await world.run_passes(12)
+    assert [call[2] for call in world.kube.calls if call[0] == "evict"] == [f"{SET}-{n}" for n in (0, 2, 3)]
+    told = world.condition("Progressing")
+    assert (told["status"], told["reason"]) == ("False", "RollBlocked")
+    assert f"kubectl delete pod {SET}-1" in told["message"]
+    world.pods.down = {f"{SET}-1"}
+    world.pods.settle()
+    await world.run_passes(2)
+    assert world.condition("Progressing")["reason"] == "RollBlocked", "nor one that is down"
+    assert not [call for call in world.kube.calls if call[:2] == ("delete", "Pod")]
+    del claim["metadata"]["deletionTimestamp"]  # another claim, in effect
+    await world.run_passes(2)
+    assert [call for call in world.kube.calls if call[:2] == ("delete", "Pod")] == [("delete", "Pod", f"{SET}-1")]
