@@ -125,7 +125,8 @@ async def prune(
 ) -> list[Manifest]:
     """Delete objects of this Tenant that are no longer rendered; returns them.
 
-    Never StatefulSets (they hold the way to data) and never Secrets that outlive the Tenant.
+    Never StatefulSets (they hold the way to data), and never Secrets that outlive the Tenant or that it names: what was
+    generated once may have been made somebody's own by a `secretRef`.
     """
     wanted = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
     pruned = []
@@ -133,6 +134,8 @@ async def prune(
         if key in wanted or key[0] in (STATEFUL_SET.kind, POD.kind):
             continue
         if labels.labels_of(existing).get(labels.COMPONENT_LABEL) == labels.COMPONENT_KEPT:
+            continue
+        if key[0] == SECRET.kind and key[1] in tenant.named_secrets:
             continue
         if not is_owned_by(existing, tenant.uid):
             continue

@@ -318,6 +318,15 @@ class TenantSpec:
     identity: PodIdentity = PodIdentity()
 
     @property
+    def named_secrets(self) -> frozenset[str]:
+        """Secrets that are not the operator's to make."""
+        named = [self.root_secret_name, self.tls.secret_name, self.token_secret_name, *self.image_pull_secrets]
+        named += [user.secret_name for user in self.users]
+        named += [self.encryption.secret_name] if self.encryption is not None else []
+        named += [self.ingress.tls_secret_name] if self.ingress is not None else []
+        return frozenset(name for name in named if name)
+
+    @property
     def token_secret_name(self) -> str | None:
         """The Secret that has to be mounted for the audit log."""
         return self.audit.token_secret_name if self.audit is not None else None

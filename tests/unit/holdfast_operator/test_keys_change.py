@@ -320,3 +320,17 @@ async def test_no_key_shows_in_status_or_events(world: Any) -> None:
         world.kube.object(CONFIG_MAP, "logs-config")
     )
     assert not any(secret in template for secret in secrets)
+
+
+async def test_a_generated_secret_that_the_spec_begins_to_name_stays(world: Any) -> None:
+    """Somebody writes down which Secret the user has; clients mount it."""
+    await world.start()
+    before = dict(world.kube.object(SECRET, "logs-user-loki")["data"])
+    named = {"name": "loki", "buckets": [{"name": "loki-chunks"}], "secretRef": {"name": "logs-user-loki"}}
+    world.change_spec(users=[named])
+    await world.run_passes(2)
+    assert world.kube.object(SECRET, "logs-user-loki")["data"] == before
+    assert world.condition("CredentialsReady")["reason"] == "Present"
+    world.change_spec()
+    await world.run_passes(2)
+    assert world.kube.object(SECRET, "logs-user-loki")["data"] == before
