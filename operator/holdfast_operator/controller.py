@@ -9,6 +9,7 @@ first leaves nothing behind that blocks a deletion.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -27,10 +28,19 @@ PASS_TIMEOUT_SECONDS = 120.0
 LISTING_SECONDS = 60.0
 FIRST_RETRY_SECONDS = 1.0
 LAST_RETRY_SECONDS = 60.0
+TOLD_AFTER_FAILURES = 3
+"""Passes that fail one after the other before the Tenant's status says so: a conflict or two is no news."""
+TELL_TIMEOUT_SECONDS = 20.0
 
 logger = logging.getLogger(__name__)
 
 Reconcile = Callable[[TenantKey], Awaitable[float | None]]
+Tell = Callable[[TenantKey, str], Awaitable[None]]
+"""Has the Tenant say why no pass over it comes to its end.  Raises KubeError."""
+
+
+async def _tell_nobody(key: TenantKey, why: str) -> None:
+    pass
 
 
 class WorkQueue:
@@ -105,11 +115,17 @@ class Controller:
     """The loop around the reconcile; `trigger` is what event handlers call."""
 
     def __init__(
-        self, kube: KubeClient, reconcile: Reconcile, namespaces: tuple[str, ...], metrics: OperatorMetrics
+        self,
+        kube: KubeClient,
+        reconcile: Reconcile,
+        namespaces: tuple[str, ...],
+        metrics: OperatorMetrics,
+        tell: Tell = _tell_nobody,
     ) -> None:
         self._kube = kube
         self._metrics = metrics
         self._reconcile = reconcile
+        self._tell = tell
         self._namespaces = namespaces
         self._queue = WorkQueue()
         self._is_working = False
@@ -158,9 +174,11 @@ class Controller:
                 delay = await self._reconcile(key)
         except (KubeError, TimeoutError) as error:
             outcome = "timed_out" if isinstance(error, TimeoutError) else "failed"
+            why = str(error) or f"it took longer than {PASS_TIMEOUT_SECONDS:.0f} s"
             logger.warning("pass failed: %s", str(error) or type(error).__name__, extra={"fields": fields})
-        except Exception:
-            # Our own mistake in one Tenant's pass must not end the passes of the others.
+        except Exception as error:
+            # Our own mistake in one Tenant's pass must not end the passes of the others.  What it says may be anything.
+            why = f"a mistake of the operator's own ({type(error).__name__}), which its log has whole"
             logger.exception("pass failed unexpectedly", extra={"fields": fields})
         else:
             self._metrics.pass_ended("done", asyncio.get_running_loop().time() - started)
@@ -168,6 +186,10 @@ class Controller:
             return delay
         self._metrics.pass_ended(outcome, asyncio.get_running_loop().time() - started)
         count = self._failures[key] = self._failures.get(key, 0) + 1
+        if count >= TOLD_AFTER_FAILURES:
+            with contextlib.suppress(KubeError, TimeoutError):
+                async with asyncio.timeout(TELL_TIMEOUT_SECONDS):
+                    await self._tell(key, why)
         return min(FIRST_RETRY_SECONDS * 2 ** min(count - 1, 16), LAST_RETRY_SECONDS)
 
     async def _list_now_and_then(self) -> None:

@@ -74,6 +74,7 @@ from holdfast_operator.status.conditions import Finding
 from holdfast_operator.status.derive import (
     PassFindings,
     Trouble,
+    derive_failing_status,
     derive_refused_status,
     derive_silent_status,
     derive_status,
@@ -183,6 +184,19 @@ class Reconciler:
             news = condition_events(previous.get("conditions") or [], status.get("conditions") or [])
             await self._announcer.post(body, news)
         return patient(delay, self._unchanged[key])
+
+    async def tell_failing(self, key: TenantKey, why: str) -> None:
+        """Have the Tenant say that no pass over it comes to its end, so that nobody takes what it says for news.  Raises
+        KubeError."""
+        body = await self._ports.kube.get(TENANT, key.namespace, key.name)
+        if body is None or body["metadata"].get("deletionTimestamp"):
+            return
+        previous = body.get("status") or {}
+        status = derive_failing_status(why, previous, _timestamp(self._ports.now()))
+        patch = merge_patch(previous, status)
+        if patch:
+            await self._ports.kube.patch_status(TENANT, key.namespace, key.name, patch)
+            await self._announcer.post(body, condition_events(previous.get("conditions") or [], status["conditions"]))
 
     def _can_wait(self, key: TenantKey, previous: dict[str, Any], status: dict[str, Any]) -> bool:
         """Whether the status was written a moment ago and tells nothing new but progress."""

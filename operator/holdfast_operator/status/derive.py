@@ -36,6 +36,9 @@ from holdfast_operator.tenant.spec import TenantSpec
 from holdfast_server.contract.accounts import account_id, canonical_id
 
 
+PASS_FAILS = "PassFails"
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """Why a stage could not be finished, as reason and message of a condition."""
@@ -181,6 +184,18 @@ def derive_silent_status(ready_pods: int, generation: int, previous: Mapping[str
         Finding("SpecValid", True, "Valid", "every field can be honoured"),
         Finding("Progressing", True, "PodsSilent", message),
     ]
+    return _with_conditions(replaced, generation, previous, now)
+
+
+def derive_failing_status(why: str, previous: Mapping[str, Any], now: str) -> dict[str, Any]:
+    """The status while no pass comes to its end: what was said before stands, as old as it is, and of a Tenant of which
+    nothing was said yet it is not ready.  No generation counts as observed by it."""
+    told = {condition.get("type"): condition for condition in previous.get("conditions") or []}
+    message = f"the operator does not come to the end of a pass over this tenant, and tries again: {why}"
+    replaced = [Finding("Progressing", True, PASS_FAILS, message)]
+    if told.get("Ready", {}).get("status") is None or told["Ready"].get("reason") == PASS_FAILS:
+        replaced.insert(0, Finding("Ready", False, PASS_FAILS, message))
+    generation = previous.get("observedGeneration") or 0
     return _with_conditions(replaced, generation, previous, now)
 
 

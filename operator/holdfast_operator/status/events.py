@@ -21,7 +21,7 @@ _STARTING = frozenset({"Starting", "Pending", "NoPodAnswers"})
 """Why a new Tenant is not ready yet: no news, unless it was ready before."""
 _ON_THE_MEND = frozenset({"DrivesHealing", "CatchingUp"})
 """Why a Tenant is still degraded though nothing more is missing: good news."""
-_NEEDS_A_PERSON = frozenset({"RollBlocked"})
+_NEEDS_A_PERSON = frozenset({"RollBlocked", "PassFails"})
 
 EventType = Literal["Normal", "Warning"]
 

@@ -182,3 +182,34 @@ async def test_tenants_whose_pods_hang_do_not_hold_up_the_others() -> None:
             controller.trigger("loki", f"hangs-{number}")
         controller.trigger("loki", "logs")
         await until(lambda: done == ["logs"])
+
+
+async def test_a_tenant_is_told_of_passes_that_fail_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller_module, "FIRST_RETRY_SECONDS", 0.005)
+    monkeypatch.setattr(controller_module, "PASS_TIMEOUT_SECONDS", 0.02)
+    passes, told = 0, list[tuple[int, str]]()
+
+    async def reconcile(key: TenantKey) -> float | None:
+        nonlocal passes
+        passes += 1
+        if passes in (1, 2, 3):
+            raise KubeUnavailable("503: no answer")
+        if passes == 4:
+            raise ValueError("secret")
+        if passes == 5:
+            await asyncio.sleep(60)
+        return None
+
+    async def tell(key: TenantKey, why: str) -> None:
+        told.append((passes, why))
+        raise KubeUnavailable("nor is this written")
+
+    controller = Controller(MemoryKubeClient(), reconcile, (), OperatorMetrics("test"), tell)
+    async with running(controller):
+        controller.trigger("loki", "logs")
+        await until(lambda: passes == 6)
+    assert told == [
+        (3, "503: no answer"),
+        (4, "a mistake of the operator's own (ValueError), which its log has whole"),
+        (5, "it took longer than 0 s"),
+    ]

@@ -630,3 +630,34 @@ async def test_drift_is_found_beside_what_must_not_be_looked_at(world: Any) -> N
     await world.run_passes(2)
     assert world.store.settings["open", "tagging"] != b"<Tagging/>"
     assert world.store.users
+
+
+async def test_a_new_tenant_says_why_no_pass_over_it_ends(world: Any) -> None:
+    """As where a ResourceQuota has no room for its Secrets: it had no status at all."""
+    world.kube.put(_body())
+    key = TenantKey("loki", "logs")
+    await world.reconciler.tell_failing(key, "403: exceeded quota: secrets=10")
+    for condition, status in (("Ready", "False"), ("Progressing", "True")):
+        told = world.condition(condition)
+        assert (told["status"], told["reason"]) == (status, "PassFails")
+        assert "exceeded quota" in told["message"]
+    assert [event["reason"] for (kind, _, _), event in world.kube.objects.items() if kind == "Event"] == [
+        "PassFails"
+    ] * 2
+    await world.run_passes()
+    assert world.condition("Ready")["status"] == "True"
+    assert world.condition("Progressing")["reason"] == "Settled"
+
+
+async def test_a_tenant_that_serves_stays_ready_while_passes_fail(world: Any) -> None:
+    await world.start()
+    world.change_spec(image="holdfast:new")
+    await world.reconciler.tell_failing(TenantKey("loki", "logs"), "503")
+    assert world.condition("Ready")["status"] == "True"
+    assert world.condition("Progressing")["status"] == "True", "nobody is to take the change for done"
+    status = world.kube.tenant_status()
+    assert status["observedGeneration"] == 1
+    before = len(world.kube.calls)
+    await world.reconciler.tell_failing(TenantKey("loki", "logs"), "503")
+    assert len(world.kube.calls) == before, "nothing new"
+    await world.reconciler.tell_failing(TenantKey("loki", "gone"), "503")
