@@ -186,8 +186,9 @@ class Reconciler:
         return patient(delay, self._unchanged[key])
 
     async def tell_failing(self, key: TenantKey, why: str) -> None:
-        """Have the Tenant say that no pass over it comes to its end, so that nobody takes what it says for news.  Raises
-        KubeError."""
+        """Have the Tenant say that no pass over it comes to its end, so that nobody takes what it says for news.
+
+        Raises KubeError."""
         body = await self._ports.kube.get(TENANT, key.namespace, key.name)
         if body is None or body["metadata"].get("deletionTimestamp"):
             return

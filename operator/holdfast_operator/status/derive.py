@@ -8,7 +8,7 @@ whole again.  While a spec is refused, what is said is said of the last one that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from holdfast_operator import labels
@@ -34,7 +34,6 @@ from holdfast_operator.status.pools import derive_pool
 from holdfast_operator.tenant.fields import Fault
 from holdfast_operator.tenant.spec import TenantSpec
 from holdfast_server.contract.accounts import account_id, canonical_id
-
 
 PASS_FAILS = "PassFails"
 
@@ -288,8 +287,25 @@ def _was_true(previous: Mapping[str, Any], kind: str) -> bool:
 def _progressing(findings: PassFindings) -> Finding:
     if findings.apply_trouble is not None:
         return Finding("Progressing", True, findings.apply_trouble.reason, findings.apply_trouble.message)
-    if findings.growth_refused:
-        return Finding("Progressing", False, "VolumesCannotGrow", findings.growth_refused)
+    moving = _pods_moving(findings)
+    refused = findings.growth_refused
+    if moving is not None:
+        # Whoever waits for a roll must not be told that nothing moves because volumes do not.
+        return moving if not refused else replace(moving, message=f"{moving.message}; volumes cannot grow: {refused}")
+    if refused:
+        return Finding("Progressing", False, "VolumesCannotGrow", refused)
+    if findings.growing:
+        return Finding("Progressing", True, "VolumesGrowing", findings.growing)
+    joining = [record.name for record in findings.ledger.joining_pools]
+    joining += [pool.name for pool in findings.tenant.pools if findings.ledger.pool(pool.name) is None]
+    if joining:
+        names = ", ".join(joining)
+        return Finding("Progressing", True, "PoolJoining", f"takes writes once every pod knows it: {names}")
+    return Finding("Progressing", False, "Settled", "nothing is left to do")
+
+
+def _pods_moving(findings: PassFindings) -> Finding | None:
+    """Of pods that are replaced, are to be, or are not there; None where each is as it should be."""
     step = findings.step
     if isinstance(step, Blocked):
         return Finding("Progressing", False, "RollBlocked", step.message)
@@ -305,14 +321,7 @@ def _progressing(findings: PassFindings) -> Finding:
         if len(findings.pods) < expected:
             message += "; if pods do not appear, `kubectl describe statefulset` says why"
         return Finding("Progressing", True, "PodsStarting", message)
-    if findings.growing:
-        return Finding("Progressing", True, "VolumesGrowing", findings.growing)
-    joining = [record.name for record in findings.ledger.joining_pools]
-    joining += [pool.name for pool in findings.tenant.pools if findings.ledger.pool(pool.name) is None]
-    if joining:
-        names = ", ".join(joining)
-        return Finding("Progressing", True, "PoolJoining", f"takes writes once every pod knows it: {names}")
-    return Finding("Progressing", False, "Settled", "nothing is left to do")
+    return None
 
 
 def _credentials_ready(findings: PassFindings) -> Finding:

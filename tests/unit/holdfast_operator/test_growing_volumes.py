@@ -138,6 +138,11 @@ async def test_a_class_that_cannot_grow_is_told_and_other_changes_still_roll(wor
     await world.run_passes()
     assert uids(world, STATEFUL_SET) == sets
     condition = world.condition("Progressing")
+    assert condition["status"] == "True", "an upgrade is waited for by this condition"
+    assert condition["reason"] in ("Rolling", "RollWaiting")
+    assert "dynamically provisioned" in condition["message"]
+    await world.run_passes(12)
+    condition = world.condition("Progressing")
     assert (condition["status"], condition["reason"]) == ("False", "VolumesCannotGrow")
     assert "dynamically provisioned" in condition["message"]
     assert world.condition("Ready")["status"] == "True"
