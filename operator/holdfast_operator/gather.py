@@ -36,6 +36,8 @@ from holdfast_server.contract import config
 
 MIN_ACCESS_KEY_SIZE = 3
 MIN_SECRET_KEY_SIZE = 8
+MAX_SECRET_KEY_SIZE = 256
+"""What the store takes."""
 MIN_PEER_KEY_SIZE = 16
 _ACCESS_KEY = re.compile(r"[A-Za-z0-9_.@+-]{3,128}")
 
@@ -295,7 +297,12 @@ def _pair_of(secret: Manifest) -> KeyPair:
         # As the storage pods have it: a signature could not carry other keys.
         message = f"Secret {name}: {secret_manifests.ACCESS_KEY} may have A-Z a-z 0-9 _ . @ + - only, at most 128"
         raise CredentialsFault("SecretInvalid", message)
-    return KeyPair(access_key, _required(values, name, secret_manifests.SECRET_KEY, MIN_SECRET_KEY_SIZE))
+    secret_key = _required(values, name, secret_manifests.SECRET_KEY, MIN_SECRET_KEY_SIZE)
+    if len(secret_key) > MAX_SECRET_KEY_SIZE:
+        # A pod that were given it would not start.
+        message = f"Secret {name}: {secret_manifests.SECRET_KEY} may have {MAX_SECRET_KEY_SIZE} characters at most"
+        raise CredentialsFault("SecretInvalid", message)
+    return KeyPair(access_key, secret_key)
 
 
 def _required(values: Mapping[str, str], secret_name: str, key: str, min_size: int) -> str:

@@ -241,6 +241,10 @@ async def test_a_secret_that_is_faulty_is_named_and_left_alone_and_its_keys_stay
     write(world, "logs-root", accessKey="with/slash", secretKey="long-enough")
     await world.run_passes(2)
     assert world.condition("CredentialsReady")["reason"] == "SecretInvalid"
+    write(world, "logs-root", accessKey="a-new-one", secretKey="x" * 5000)
+    await world.run_passes(2)
+    assert world.condition("CredentialsReady")["reason"] == "SecretInvalid"
+    assert accepted_roots(world) == old, "no pod would start with it"
 
 
 async def test_a_user_without_its_secret_holds_up_nobody_else(world: Any) -> None:
