@@ -8,7 +8,8 @@ keep what was deleted while a watch was broken.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import kopf
@@ -22,6 +23,18 @@ SERVER_TIMEOUT_SECONDS = 300
 CLIENT_TIMEOUT_SECONDS = 330
 """We end a watch that the server forgot to end."""
 CONNECT_TIMEOUT_SECONDS = 10
+
+RETRY_SECONDS = (1, 1, 2, 3, 5, 8, 13)
+"""Between attempts of kopf's at what is refused or not answered; the last one for ever."""
+
+
+class _Patience(Iterable[float]):
+    """kopf gives up once this is at its end, and the process with it: after a minute in which the API server answers
+    5xx, or, of one of several namespaces, 403, because it was deleted and the right to it with it."""
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain(RETRY_SECONDS, itertools.repeat(RETRY_SECONDS[-1]))
+
 
 Trigger = Callable[[str, str, str], None]
 """Called with namespace, name and resourceVersion."""
@@ -53,6 +66,7 @@ def build_registry(
 def build_settings(clusterwide: bool) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
+    settings.networking.error_backoffs = _Patience()
     settings.watching.server_timeout = SERVER_TIMEOUT_SECONDS
     settings.watching.client_timeout = CLIENT_TIMEOUT_SECONDS
     settings.watching.connect_timeout = CONNECT_TIMEOUT_SECONDS

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import kopf
 import pytest
 import yaml
 
+from holdfast_operator.handlers import build_settings
 from holdfast_operator.main import run
 from holdfast_operator.settings import parse_settings
 
@@ -41,3 +44,13 @@ async def test_a_user_without_a_name_may_run_it(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(kopf, "operator", operator)
     await run(parse_settings(["-A", "--kubeconfig", str(tmp_path / "config")], {}))
     assert spawned
+
+
+def test_kopf_tries_for_ever() -> None:
+    """It ended the process after the last of nine attempts, within a minute: whatever else there was to do."""
+    waits = build_settings(clusterwide=False).networking.error_backoffs
+    assert isinstance(waits, Iterable)
+    for _ in range(2):
+        tried = list(itertools.islice(waits, 1000))
+        assert len(tried) == 1000
+        assert max(tried) <= 15
