@@ -2,7 +2,8 @@
 
 Rules, each there because its absence has cost somebody data or sleep:
 * one pod at a time over the whole tenant, and none while another is on its way down or up;
-* a pod that is down already may always be replaced, or a bad image could never be fixed;
+* a pod that is down already may always be replaced, or a bad image could never be fixed; one that has missed its
+  probes and answers is not down: pods of a busy node miss them together, while others heal;
 * a healthy pod goes only while every drive of every set is whole and nothing waits for repair, and after the pod
   itself has confirmed that the others bear its absence (asked by the caller just before,
   `/health/cluster?maintenance=true`);
@@ -16,11 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from holdfast_operator.observe.pods import PodState, StatefulSetState
-from holdfast_operator.observe.redundancy import Redundancy
+from holdfast_operator.observe.redundancy import HEALING, OK, Redundancy
 from holdfast_operator.tenant.spec import TenantSpec
+
+READINESS_PATIENCE = timedelta(seconds=60)
+"""How long a pod may be unready, and serve its drives, before it counts as down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +83,12 @@ def plan_rollout(
     redundancy: Redundancy,
     to_remount: frozenset[str] = frozenset(),
     doomed: Mapping[str, str] = MappingProxyType({}),
+    faltering: frozenset[str] = frozenset(),
 ) -> Step:
     """The next step of rolling pods to the latest revision of their StatefulSet.
 
     `to_remount`: names of pods to be replaced for the sake of their volumes; `doomed`: of pods with whose end a claim
-    goes, and that claim's.
+    goes, and that claim's; `faltering`: of pods that are not ready and not down (`faltering_pods`).
     """
     outdated = [pod for pod in pods if pod.name in to_remount or _is_outdated(pod, stateful_sets)]
     if not outdated:
@@ -96,7 +102,7 @@ def plan_rollout(
     if leaving is not None:
         return Wait(count, f"{_others(count)} pod {leaving.told} has ended and is back")
     replaceable = [pod for pod in outdated if pod.name not in doomed]
-    down = next((pod for pod in replaceable if not pod.ready), None)
+    down = next((pod for pod in replaceable if not pod.ready and pod.name not in faltering), None)
     if down is not None:
         return ReplaceDownPod(down, count)
     held = next((pod for pod in outdated if pod.name in doomed and (not pod.ready or not replaceable)), None)
@@ -119,6 +125,21 @@ def plan_rollout(
     return Blocked(
         count,
         f"{count} pods await the new revision, and losing any interrupts service: set spec.allowDisruption",
+    )
+
+
+def faltering_pods(pods: Sequence[PodState], redundancy: Redundancy, now: datetime) -> frozenset[str]:
+    """Names of pods that have become unready just now, and answer with drives that serve."""
+    heard = redundancy.epochs or {}
+    serving = {(one.pool, one.ordinal) for one in redundancy.drives if one.state in (OK, HEALING)}
+    return frozenset(
+        pod.name
+        for pod in pods
+        if not pod.ready
+        and pod.unready_since is not None
+        and now - pod.unready_since < READINESS_PATIENCE
+        and (pod.pool, pod.ordinal) in heard
+        and (pod.pool, pod.ordinal) in serving
     )
 
 

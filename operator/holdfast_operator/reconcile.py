@@ -64,6 +64,7 @@ from holdfast_operator.plan import (
     Step,
     Wait,
     disruption_allowed,
+    faltering_pods,
     plan_rollout,
 )
 from holdfast_operator.provision.client import StoreClient
@@ -418,7 +419,8 @@ class Reconciler:
 
         A step that the API server refuses is waited for like any other: the rest of the pass does not depend on it."""
         doomed = doomed_pods(claims, tenant.name)
-        step = plan_rollout(tenant, pods, stateful_sets, redundancy, to_remount, doomed)
+        faltering = faltering_pods(pods, redundancy, self._ports.now())
+        step = plan_rollout(tenant, pods, stateful_sets, redundancy, to_remount, doomed, faltering)
         if held and isinstance(step, EvictPod | InterruptPod):
             return Wait(step.outdated, held)
         if isinstance(step, EvictPod | ReplaceDownPod | InterruptPod):
@@ -426,7 +428,8 @@ class Reconciler:
             live = await list_live_objects(self._ports.direct, tenant.namespace, tenant.name)
             pods, sets = read_pods(live.pods, tenant.name), read_stateful_sets(live.of_kind(STATEFUL_SET))
             doomed = doomed_pods(read_claims(live.claims, tenant.name), tenant.name)
-            step = plan_rollout(tenant, pods, sets, redundancy, to_remount, doomed)
+            faltering = faltering_pods(pods, redundancy, self._ports.now())
+            step = plan_rollout(tenant, pods, sets, redundancy, to_remount, doomed, faltering)
         if not isinstance(step, EvictPod | ReplaceDownPod | InterruptPod):
             return step
         if isinstance(step, EvictPod) and not await self._ports.health.bears_absence(step.pod, reach):

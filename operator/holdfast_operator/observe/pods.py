@@ -32,6 +32,8 @@ class PodState:
     """The object itself, for deletion by uid."""
     ends_at: datetime | None = None
     """When a pod that is being deleted has to be gone."""
+    unready_since: datetime | None = None
+    """Of one that is not ready, where the kubelet tells."""
 
     @property
     def told(self) -> str:
@@ -70,6 +72,7 @@ def read_pods(manifests: Iterable[Manifest], tenant_name: str) -> tuple[PodState
                 node=(manifest.get("spec") or {}).get("nodeName") or "",
                 manifest=manifest,
                 ends_at=_moment(metadata.get("deletionTimestamp")),
+                unready_since=_unready_since(status),
             )
         )
     return tuple(sorted(pods, key=lambda pod: (pod.pool, pod.ordinal)))
@@ -94,6 +97,11 @@ def _condition(status: Mapping[str, Any], name: str) -> bool:
         condition.get("type") == name and condition.get("status") == "True"
         for condition in status.get("conditions") or []
     )
+
+
+def _unready_since(status: Mapping[str, Any]) -> datetime | None:
+    found: Mapping[str, Any] = next((one for one in status.get("conditions") or [] if one.get("type") == "Ready"), {})
+    return None if found.get("status") == "True" else _moment(found.get("lastTransitionTime"))
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -161,6 +161,8 @@ class MemoryPods:
         self._kube = kube
         self.down: set[str] = set()
         """Names of pods that exist but are not ready and do not answer."""
+        self.unready: dict[str, str] = {}
+        """Pods that answer and are not ready by the kubelet's word, each with since when."""
         self.drive_states: dict[tuple[str, str, int], str] = {}
         """(tenant, pod, volume) → what the pod says of the drive, where it is not `ok`."""
         self.reach = PLAIN
@@ -220,10 +222,11 @@ class MemoryPods:
                     },
                 }
             )
-        ready = "False" if name in self.down else "True"
+        ready = "False" if name in self.down or name in self.unready else "True"
+        since = {"lastTransitionTime": self.unready[name]} if name in self.unready else {}
         self._kube.objects[POD.kind, namespace, name]["status"] = {
             "podIP": f"127.77.0.{ordinal + 1}",
-            "conditions": [{"type": "Ready", "status": ready}],
+            "conditions": [{"type": "Ready", "status": ready, **since}],
         }
 
     async def ask_all(self, pods: Iterable[PodState], reach: Reach = PLAIN) -> tuple[PodView, ...]:

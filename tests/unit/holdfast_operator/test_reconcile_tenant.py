@@ -402,6 +402,28 @@ async def test_a_step_that_is_not_allowed_is_told_and_holds_up_nothing_else(worl
     assert "late" in world.store.buckets
 
 
+async def test_a_pod_that_misses_its_probes_and_answers_is_not_taken_for_one_that_is_down(world: Any) -> None:
+    """Of a busy node all miss them together: a roll must not take one while another is away."""
+    await world.start()
+    world.pods.down = {"logs-pool-main-3"}
+    world.pods.unready = {"logs-pool-main-1": "2026-11-20T00:00:04Z"}
+    world.pods.settle()
+    world.change_spec(image="holdfast:new")
+    await world.run_passes(2)
+    ended = [call for call in world.kube.calls if call[:2] in (("delete", "Pod"), ("evict", "Pod"))]
+    assert ended == [("delete", "Pod", "logs-pool-main-3")], "that one serves nobody"
+    world.pods.down.clear()
+    await world.run_passes(5)
+    ended = [call[2] for call in world.kube.calls if call[:2] in (("delete", "Pod"), ("evict", "Pod"))]
+    assert ended == ["logs-pool-main-3"]
+    assert world.condition("Progressing")["reason"] == "RollWaiting"
+    assert "logs-pool-main-1" in world.condition("Progressing")["message"]
+    world.seconds += 60
+    await world.run_passes(1)
+    ended = [call[2] for call in world.kube.calls if call[:2] in (("delete", "Pod"), ("evict", "Pod"))]
+    assert ended == ["logs-pool-main-3", "logs-pool-main-1"], "one that stays so may be of a bad image"
+
+
 async def test_one_server_is_not_interrupted_without_leave(world: Any) -> None:
     body = _body()
     body["spec"]["pools"][0]["servers"] = 1
