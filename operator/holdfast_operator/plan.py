@@ -1,7 +1,8 @@
 """Which disruptive step comes next, if any.  Pure.
 
 Rules, each there because its absence has cost somebody data or sleep:
-* one pod at a time over the whole tenant, and none while another is on its way down or up;
+* one pod at a time over the whole tenant, and none while another is on its way down or up; but for pods of a pool that
+  no request goes to yet, which may never come up, and nobody misses;
 * a pod that is down already may always be replaced, or a bad image could never be fixed; one that has missed its
   probes and answers is not down: pods of a busy node miss them together, while others heal;
 * a healthy pod goes only while every drive of every set is whole and nothing waits for repair, and after the pod
@@ -84,11 +85,13 @@ def plan_rollout(
     to_remount: frozenset[str] = frozenset(),
     doomed: Mapping[str, str] = MappingProxyType({}),
     faltering: frozenset[str] = frozenset(),
+    joining: frozenset[str] = frozenset(),
 ) -> Step:
     """The next step of rolling pods to the latest revision of their StatefulSet.
 
     `to_remount`: names of pods to be replaced for the sake of their volumes; `doomed`: of pods with whose end a claim
-    goes, and that claim's; `faltering`: of pods that are not ready and not down (`faltering_pods`).
+    goes, and that claim's; `faltering`: of pods that are not ready and not down (`faltering_pods`);
+    `joining`: of pools that no request goes to yet, of whose drives `redundancy` says nothing.
     """
     outdated = [pod for pod in pods if pod.name in to_remount or _is_outdated(pod, stateful_sets)]
     if not outdated:
@@ -98,23 +101,26 @@ def plan_rollout(
             return Wait(0, f"the StatefulSet of pool {unseen} has changed, and its controller has not answered yet")
         return Nothing()
     count = len(outdated)
-    leaving = next((pod for pod in pods if pod.deleting), None)
+    serving = [pod for pod in pods if pod.pool not in joining]
+    leaving = next((pod for pod in serving if pod.deleting), None)
     if leaving is not None:
         return Wait(count, f"{_others(count)} pod {leaving.told} has ended and is back")
-    replaceable = [pod for pod in outdated if pod.name not in doomed]
+    replaceable = [pod for pod in outdated if pod.name not in doomed and not pod.deleting]
     down = next((pod for pod in replaceable if not pod.ready and pod.name not in faltering), None)
     if down is not None:
         return ReplaceDownPod(down, count)
     held = next((pod for pod in outdated if pod.name in doomed and (not pod.ready or not replaceable)), None)
     if held is not None:
         return Blocked(count, _doomed_words(held, doomed[held.name]))
-    expected = sum(pool.servers for pool in tenant.pools)
-    starting = next((pod for pod in pods if not pod.ready), None)
-    if starting is not None or len(pods) < expected:
+    expected = sum(pool.servers for pool in tenant.pools if pool.name not in joining)
+    starting = next((pod for pod in serving if not pod.ready), None)
+    if starting is not None or len(serving) < expected:
         awaited = starting.told if starting is not None else "that is missing"
         return Wait(count, f"{_others(count)} pod {awaited} is ready")
     if not redundancy.whole:
         return Wait(count, f"{_others(count)} every drive is whole")
+    if not replaceable:
+        return Wait(count, f"{_others(count)} pod {outdated[0].told} has ended and is back")
     if redundancy.repair_queue_length:
         return Wait(count, f"{_others(count)} {redundancy.repair_queue_length} missed writes are repaired")
     first = replaceable[0]

@@ -322,7 +322,11 @@ class Reconciler:
         step: Step = Nothing()
         if accepted is not None:
             held = encryption.trouble[1] if encryption.lost and encryption.trouble is not None else ""
-            step = await self._roll(key, tenant, pods, claims, stateful_sets, redundancy, to_remount, tls.reach, held)
+            served = redundancy.of_pools(ledger.serving_pools)
+            joining = frozenset(pool.name for pool in tenant.pools) - {record.name for record in ledger.serving_pools}
+            step = await self._roll(
+                key, tenant, pods, claims, stateful_sets, served, to_remount, joining, tls.reach, held
+            )
 
         async def write(fresh: Ledger) -> None:
             # The rest of the Secrets was applied moments ago; only the ledger within them has changed.
@@ -412,6 +416,7 @@ class Reconciler:
         stateful_sets: Mapping[str, StatefulSetState],
         redundancy: Redundancy,
         to_remount: frozenset[str],
+        joining: frozenset[str],
         reach: Reach,
         held: str,
     ) -> Step:
@@ -420,7 +425,7 @@ class Reconciler:
         A step that the API server refuses is waited for like any other: the rest of the pass does not depend on it."""
         doomed = doomed_pods(claims, tenant.name)
         faltering = faltering_pods(pods, redundancy, self._ports.now())
-        step = plan_rollout(tenant, pods, stateful_sets, redundancy, to_remount, doomed, faltering)
+        step = plan_rollout(tenant, pods, stateful_sets, redundancy, to_remount, doomed, faltering, joining)
         if held and isinstance(step, EvictPod | InterruptPod):
             return Wait(step.outdated, held)
         if isinstance(step, EvictPod | ReplaceDownPod | InterruptPod):
@@ -429,7 +434,7 @@ class Reconciler:
             pods, sets = read_pods(live.pods, tenant.name), read_stateful_sets(live.of_kind(STATEFUL_SET))
             doomed = doomed_pods(read_claims(live.claims, tenant.name), tenant.name)
             faltering = faltering_pods(pods, redundancy, self._ports.now())
-            step = plan_rollout(tenant, pods, sets, redundancy, to_remount, doomed, faltering)
+            step = plan_rollout(tenant, pods, sets, redundancy, to_remount, doomed, faltering, joining)
         if not isinstance(step, EvictPod | ReplaceDownPod | InterruptPod):
             return step
         if isinstance(step, EvictPod) and not await self._ports.health.bears_absence(step.pod, reach):

@@ -265,10 +265,11 @@ class MemoryPods:
                         readable=online >= quorums.data_shards,
                     )
                 )
+        used = {pool.name for pool in served.pools if pool.readable_from_epoch <= served.epoch}
         stage = self.stuck_tls.get(pod.name, served.tls.stage if served.tls is not None else "Off")
         return ClusterHealth(
             tls=TlsHealth(stage=stage),
-            healthy=all(view.writable for view in sets),
+            healthy=all(view.writable for view in sets if view.pool in used),
             epoch=self.stuck_epochs.get(pod.name, served.epoch),
             sets=sets,
             drives=drives,

@@ -479,6 +479,25 @@ async def test_a_change_is_never_called_settled_before_it_is(world: Any) -> None
         world.seconds += 1
 
 
+async def test_a_pool_that_cannot_come_up_holds_up_no_upgrade_of_the_others(world: Any) -> None:
+    """Its class has no volumes, say; no request goes to it, and it may stay so for good."""
+    await world.start()
+    pools = add_pool(world.kube.objects["Tenant", "loki", "logs"], "more")
+    world.pods.down = {f"logs-pool-more-{ordinal}" for ordinal in range(4)}
+    world.change_spec(pools=pools)
+    await world.run_passes(3)
+    world.change_spec(pools=pools, image="holdfast:new")
+    await world.run_passes(20)
+    pods = {name: world.kube.object(POD, name) for name in world.kube.names(POD)}
+    revisions = {name: pod["metadata"]["labels"]["controller-revision-hash"] for name, pod in pods.items()}
+    newest = world.kube.object(STATEFUL_SET, "logs-pool-main")["status"]["updateRevision"]
+    assert [revisions[f"logs-pool-main-{ordinal}"] for ordinal in range(4)] == [newest] * 4
+    assert world.condition("Progressing")["reason"] == "PodsStarting"
+    assert world.condition("Ready")["status"] == "True"
+    evicted = [call[2] for call in world.kube.calls if call[0] == "evict"]
+    assert sorted(evicted) == [f"logs-pool-main-{ordinal}" for ordinal in range(4)]
+
+
 async def test_a_pool_cannot_be_left_out(world: Any) -> None:
     await world.start()
     pools = add_pool(world.kube.objects["Tenant", "loki", "logs"], "more")
