@@ -28,16 +28,17 @@ class BucketRequests:
         return [self._info(bucket) for bucket in await all_buckets(self._services)]
 
     async def usage(self) -> TenantUsage:
-        """Raises nothing: what cannot be learned now is left out."""
+        """Raises nothing: what cannot be learned now is told as such."""
         try:
             found = await self.list_buckets()
         except ObjectError:
-            return TenantUsage()
+            return TenantUsage(known=False)
         return TenantUsage(
             buckets=len(found),
             objects=sum(one.objects for one in found),
             versions=sum(one.versions for one in found),
             size_bytes=sum(one.size_bytes for one in found),
+            uncounted=sum(not one.counted_ms for one in found),
         )
 
     def _info(self, bucket: BucketRecord) -> BucketInfo:

@@ -55,9 +55,15 @@ def info_text(info: TenantInfo, now_ms: int) -> str:
 
 
 def _usage_text(usage: TenantUsage) -> str:
+    if not usage.known:
+        return "what buckets hold cannot be told now"
     buckets = count_of(usage.buckets, "bucket", "buckets")
+    if usage.buckets and usage.uncounted == usage.buckets:
+        return f"{buckets}, not counted yet"
     objects = count_of(usage.objects, "object", "objects")
-    return f"{buckets} with {objects} ({usage.versions:,} versions), {size(usage.size_bytes)}, as last counted"
+    return f"{buckets} with {objects} ({usage.versions:,} versions), {size(usage.size_bytes)}, as last counted" + (
+        f"; {usage.uncounted:,} of the buckets not yet" if usage.uncounted else ""
+    )
 
 
 def _pod_name(info: TenantInfo, pool: str, ordinal: int) -> str:

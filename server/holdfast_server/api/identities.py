@@ -63,6 +63,8 @@ ACCOUNT_PREFIX = "account/"
 REFRESH_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 1.0
+TOLD_AGAIN_SECONDS = 60.0
+"""Between two lines of the log that say the same."""
 """Between attempts while nothing is loaded yet: users are told 503 meanwhile."""
 LOOK_UPS_PER_SECOND = 20
 """Direct look-ups of unknown access keys that one pod makes."""
@@ -675,11 +677,16 @@ class Identities:
     async def keep_fresh(self) -> None:
         """Runs until cancelled."""
         retry_seconds = FIRST_RETRY_SECONDS
+        told, told_at = "", 0.0
         while True:
             try:
                 await self.refresh()
+                told = ""
             except (ObjectError, TimeoutError) as error:
-                log.warning("users and policies could not be refreshed: %s", error)
+                now = self._clock.monotonic_seconds()
+                if str(error) != told or now - told_at >= TOLD_AGAIN_SECONDS:
+                    log.warning("users and policies could not be refreshed: %s", error)
+                    told, told_at = str(error), now
             await self._clock.sleep(REFRESH_SECONDS if self.loaded else retry_seconds)
             retry_seconds = min(retry_seconds * 2, LAST_RETRY_SECONDS)
 

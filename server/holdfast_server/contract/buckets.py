@@ -64,3 +64,7 @@ class TenantUsage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     objects: int = 0
     versions: int = 0
     size_bytes: int = 0
+    uncounted: int = 0
+    """Buckets, among `buckets`, that were not counted yet: the sums say nothing of them."""
+    known: bool = True
+    """Whether the buckets could be listed; else nothing here says anything."""

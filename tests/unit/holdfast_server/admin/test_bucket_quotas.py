@@ -12,8 +12,9 @@ from botocore.exceptions import ClientError
 
 from holdfast_server.admin import bucket_commands
 from holdfast_server.admin.bucket_commands import parse_size
+from holdfast_server.admin.tables import _usage_text
 from holdfast_server.api.services import Services
-from holdfast_server.contract.buckets import BucketInfo
+from holdfast_server.contract.buckets import BucketInfo, TenantUsage
 from holdfast_server.contract.healing import BucketUsage
 from holdfast_server.main import run
 from holdfast_server.testing.boto import client_of
@@ -105,3 +106,28 @@ def test_a_bucket_that_was_not_counted_yet_is_not_listed_as_empty(capsys: pytest
     _, uncounted, counted = capsys.readouterr().out.splitlines()
     assert uncounted.split() == ["full", "-", "-", "-", "none", "not", "yet"]
     assert counted.split()[:3] == ["counted", "0", "0"]
+
+
+def test_a_tenant_s_sum_says_what_it_does_not_say(
+    s3: Any, endpoint: Endpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    s3.create_bucket(Bucket="other-bucket")
+    code, out, _ = admin(endpoint, capsys, "info")
+    assert code == 0
+    assert "2 buckets, not counted yet" in out
+
+
+@pytest.mark.parametrize(
+    ("usage", "told"),
+    [
+        (TenantUsage(known=False), "what buckets hold cannot be told now"),
+        (TenantUsage(), "0 buckets with 0 objects (0 versions), 0 B, as last counted"),
+        (TenantUsage(buckets=2, uncounted=2), "2 buckets, not counted yet"),
+        (
+            TenantUsage(buckets=3, uncounted=1, objects=1, versions=2, size_bytes=1024),
+            "3 buckets with 1 object (2 versions), 1.0 KiB, as last counted; 1 of the buckets not yet",
+        ),
+    ],
+)
+def test_sums_are_told_with_what_they_leave_out(usage: TenantUsage, told: str) -> None:
+    assert _usage_text(usage) == told

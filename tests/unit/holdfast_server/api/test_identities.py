@@ -145,6 +145,23 @@ class CountedClock(SystemClock):
             raise asyncio.CancelledError
 
 
+async def test_what_keeps_users_from_being_read_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A pod without enough drives stays so for long, and asks every second."""
+    clock = CountedClock(most=40)
+    objects = MemoryObjects(clock)
+
+    def fail(verb: str) -> None:
+        raise Unavailable("0 drives can be listed" if len(clock.slept) < 20 else "one drive can be listed")
+
+    objects.failure = fail
+    with pytest.raises(asyncio.CancelledError):
+        await Identities(objects, clock, lambda: [KEY], lambda: [("root", "root-secret")]).keep_fresh()
+    lines = [record.getMessage() for record in caplog.records if "could not be refreshed" in record.getMessage()]
+    assert len(lines) == 2
+    assert lines[0].endswith("0 drives can be listed")
+    assert lines[1].endswith("one drive can be listed")
+
+
 async def test_what_is_not_loaded_yet_is_asked_for_again_soon() -> None:
     clock = CountedClock(most=8)
     objects = MemoryObjects(clock)
