@@ -336,8 +336,25 @@ def _credentials_ready(findings: PassFindings) -> Finding:
 def _users(findings: PassFindings) -> list[ItemStatus]:
     """Those whose keys are faulty have failed, whatever became of the keys they had."""
     faults = findings.user_faults
-    made = [status for status in findings.provisioned.users if status.name not in faults]
+    hints = _undeclared_buckets(findings.tenant)
+    made = [
+        replace(status, message=hints[status.name]) if not status.message and status.name in hints else status
+        for status in findings.provisioned.users
+        if status.name not in faults
+    ]
     return [*made, *(ItemStatus(name, "Failed", message) for name, message in faults.items())]
+
+
+def _undeclared_buckets(tenant: TenantSpec) -> dict[str, str]:
+    """Of users with rights to buckets that the Tenant does not declare: clients may have made them, or it is a slip."""
+    declared = {bucket.name for bucket in tenant.buckets}
+    hints = {}
+    for user in tenant.users:
+        others = [grant.name for grant in user.buckets if grant.name not in declared]
+        if others:
+            named = ", ".join(others[:TROUBLES_NAMED]) + (" and more" if len(others) > TROUBLES_NAMED else "")
+            hints[user.name] = f"has rights to what spec.buckets does not declare: {named}"
+    return hints
 
 
 def _items_ready(kind: Any, items: Sequence[ItemStatus], done: str) -> Finding:

@@ -702,3 +702,13 @@ async def test_a_tenant_that_serves_stays_ready_while_passes_fail(world: Any) ->
     await world.reconciler.tell_failing(TenantKey("loki", "logs"), "503")
     assert len(world.kube.calls) == before, "nothing new"
     await world.reconciler.tell_failing(TenantKey("loki", "gone"), "503")
+
+
+async def test_a_user_of_a_bucket_that_nobody_declares_says_so(world: Any) -> None:
+    """A client may have made it; or the name has a slip, and the user no rights to the bucket that was meant."""
+    grants = [{"name": "loki-chunks"}, {"name": "loki-rules"}]
+    await world.start(users=[{"name": "loki", "buckets": grants}, {"name": "other", "buckets": grants[:1]}])
+    told = {item["name"]: (item["state"], item.get("message", "")) for item in world.kube.tenant_status()["users"]}
+    assert told["loki"] == ("Ready", "has rights to what spec.buckets does not declare: loki-rules")
+    assert told["other"] == ("Ready", "")
+    assert world.condition("UsersReady")["status"] == "True"
