@@ -1,9 +1,9 @@
 """Reads the tenant's keys from its Secrets, and makes the first ones, once.
 
 The Secret `<t>-peer` has the record of all keys (`key_book`) and the ledger; `<t>-peer-copy` says the same, written
-before it, so that either can be deleted by mistake and is made again from the other.  If both are gone and the tenant
-has ever been more than an idea (claims, StatefulSets, its ConfigMap), nothing is minted: another id and an empty
-ledger would orphan the data.  The first record is made with a plain create: if the Secret is there after all, the
+before it, so that either can be deleted or spoilt by mistake and is made again from the other.  If both are gone and
+the tenant has ever been more than an idea (claims, StatefulSets, its ConfigMap), nothing is minted: another id and an
+empty ledger would orphan the data.  The first record is made with a plain create: if the Secret is there after all, the
 create fails and the pass is run again, so that a key in use is never replaced.
 
 All of it is one list: what follows from the record is written over the versions that were read with it, so that a pass
@@ -170,6 +170,10 @@ class _Gathering:
         name, copy_name = labels.peer_secret_name(tenant.name), labels.peer_copy_secret_name(tenant.name)
         peer = await self._own_secret(name)
         copy = await self._own_secret(copy_name)
+        if peer is not None and copy is not None and not _is_whole(peer) and _is_whole(copy):
+            # Somebody has emptied or mistyped it.
+            self._restored.append(name)
+            return copy
         if peer is not None:
             if copy is None and secret_manifests.BOOK_KEY in (peer.get("data") or {}):
                 self._restored.append(copy_name)
@@ -288,6 +292,17 @@ class _Gathering:
                 f"Secret {name} still belongs to {former}; it goes with that, and is waited for",
             )
         return secret
+
+
+def _is_whole(peer: Manifest) -> bool:
+    """Whether it says all that it is for, in a form that can be read."""
+    values = decoded(peer)
+    try:
+        decode_ledger(values[secret_manifests.LEDGER_KEY].encode())
+        decode_book(values[secret_manifests.BOOK_KEY].encode())
+    except (KeyError, LedgerError, KeyBookError):
+        return False
+    return bool(values.get(secret_manifests.TENANT_ID_KEY, "").strip())
 
 
 def _pair_of(secret: Manifest) -> KeyPair:

@@ -396,8 +396,10 @@ class Reconciler:
     def _unasked_news(self, key: TenantKey, gathered: Gathered) -> list[TenantEvent]:
         """What others have done to the tenant, and the operator has put right."""
         news = [
-            TenantEvent("Warning", "CredentialsReady", "SecretRestored", f"Secret {name} was gone and is written again")
-            for name in gathered.restored
+            TenantEvent(
+                "Warning", "CredentialsReady", "SecretRestored", f"Secret {name} was {how}, and is written again"
+            )
+            for name, how in _restorations(gathered)
         ]
         drift = self._provisioners[key].drift
         if drift:
@@ -448,6 +450,10 @@ class Reconciler:
             return Wait(step.outdated, f"pod {step.pod.name} is to be replaced: {error}")
         _log(key, "replacing pod", pod=step.pod.name, outdated=step.outdated, step=type(step).__name__)
         return step
+
+
+def _restorations(gathered: Gathered) -> list[tuple[str, str]]:
+    return [(name, "spoilt" if name in gathered.secrets else "gone") for name in gathered.restored]
 
 
 def without_refused(manifests: Sequence[Manifest], credentials: TenantCredentials) -> list[Manifest]:

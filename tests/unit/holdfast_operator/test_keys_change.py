@@ -167,8 +167,28 @@ async def test_a_generated_secret_that_was_deleted_is_written_again_with_the_sam
     assert values(world, name) == before
     assert world.kube.object(CONFIG_MAP, "logs-config")["data"] == config
     events = [value for (kind, _, _), value in world.kube.objects.items() if kind == "Event"]
-    assert f"Secret {name} was gone and is written again" in {event["message"] for event in events}
+    assert f"Secret {name} was gone, and is written again" in {event["message"] for event in events}
     assert world.condition("Ready")["status"] == "True"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data.clear(),
+        lambda data: data.update({"ledger.json": base64.b64encode(b"{").decode()}),
+        lambda data: data.update({"keys.json": "no base64"}),
+        lambda data: data.pop("tenantId"),
+    ],
+)
+async def test_a_peer_secret_that_somebody_spoilt_is_written_again_from_its_copy(world: Any, spoil: Any) -> None:
+    await world.start()
+    before = dict(world.kube.object(SECRET, "logs-peer")["data"])
+    spoil(world.kube.object(SECRET, "logs-peer")["data"])
+    await world.run_passes(2)
+    assert world.kube.object(SECRET, "logs-peer")["data"] == before
+    assert world.condition("CredentialsReady")["reason"] == "Present"
+    events = [value["message"] for (kind, _, _), value in world.kube.objects.items() if kind == "Event"]
+    assert "Secret logs-peer was spoilt, and is written again" in events
 
 
 @pytest.mark.parametrize("also_root", [False, True])

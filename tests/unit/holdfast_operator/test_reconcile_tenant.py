@@ -322,7 +322,8 @@ async def test_a_missing_secret_is_named(world: Any) -> None:
 
 async def test_a_ledger_that_cannot_be_read_stops_everything(world: Any) -> None:
     await world.start()
-    world.kube.object(SECRET, "logs-peer")["data"][LEDGER_KEY] = "bm90IGpzb24="
+    for name in ("logs-peer", "logs-peer-copy"):
+        world.kube.object(SECRET, name)["data"][LEDGER_KEY] = "bm90IGpzb24="
     world.kube.calls.clear()
     await world.run_pass()
     assert world.condition("CredentialsReady")["reason"] == "LedgerUnreadable"
