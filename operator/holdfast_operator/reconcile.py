@@ -439,6 +439,8 @@ class Reconciler:
             step = plan_rollout(tenant, pods, sets, redundancy, to_remount, doomed, faltering, joining)
         if not isinstance(step, EvictPod | ReplaceDownPod | InterruptPod):
             return step
+        if held and isinstance(step, EvictPod | InterruptPod):
+            return Wait(step.outdated, held)  # it has become ready meanwhile
         if isinstance(step, EvictPod) and not await self._ports.health.bears_absence(step.pod, reach):
             return Wait(step.outdated, f"pod {step.pod.name} cannot be spared now")
         try:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from holdfast_operator.desired.secrets import LEDGER_KEY
 from holdfast_operator.encryption_step import FIRST_KEY
-from holdfast_operator.kube.port import POD, SECRET, STATEFUL_SET
+from holdfast_operator.kube.port import POD, SECRET, STATEFUL_SET, Kind, Manifest
 from holdfast_operator.ledger import Ledger, decode_ledger, encode_ledger
+from holdfast_operator.reconcile import Reconciler
 
 NAME = "logs-encryption"
 NEW_KEY = base64.b64encode(b"6e" * 32).decode()
@@ -93,6 +95,34 @@ async def test_no_pod_is_replaced_while_keys_are_lost(world: Any) -> None:
     world.change_spec(encryption={}, image="holdfast:next")
     await world.run_passes(8)
     assert {name: world.kube.object(POD, name)["metadata"]["uid"] for name in world.kube.names(POD)} == before
+
+
+async def test_a_pod_that_comes_back_in_the_middle_of_a_pass_keeps_its_keys(world: Any) -> None:
+    """It was down by the view that the step was first decided on, and is not by the one that is read before it."""
+
+    class Later:
+        """The API server, a moment after what is read from memory."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(world.kube, name)
+
+        async def list_objects(self, kind: Kind, namespace: str | None, labels: Any = None) -> list[Manifest]:
+            found: list[Manifest] = await world.kube.list_objects(kind, namespace, labels)
+            for pod in found if kind == POD else []:
+                pod["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
+            return found
+
+    await world.start(encryption={})
+    world.change_spec(encryption={}, image="holdfast:new")
+    world.kube.remove((SECRET.kind, "loki", NAME))
+    ports = replace(world.ports(world.kube), fresh_kube=Later())
+    world.reconciler = Reconciler(ports, "holdfast:test", "cluster.local")
+    await world.run_pass()
+    pod = world.kube.object(POD, "logs-pool-main-0")
+    pod["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
+    await world.run_pass()
+    assert not [call for call in world.kube.calls if call[0] in ("evict", "delete") and call[1] == "Pod"]
+    assert "put it back from a backup" in world.condition("Progressing")["message"]
 
 
 async def test_it_is_not_made_anew_where_only_the_pods_configuration_remembers(world: Any) -> None:
