@@ -44,7 +44,8 @@ class DamagedRegisters:
     def add(self, transaction: Transaction, row: bytes, bound: int) -> None:
         self._bounds[row] = bound
         transaction.put(keys.DAMAGED + row, keys.number(bound))
-        for key in register_rows.wanted(row):
+        # With the inline shards, which nothing would lead to any more.
+        for key in (*register_rows.wanted(row), *(key for key, _ in transaction.engine.items(keys.INLINE + row))):
             transaction.delete(key)
 
     def clear(self, transaction: Transaction, row: bytes) -> None:

@@ -14,7 +14,8 @@ and flushes the log; only then does any of them answer.  So:
   written may or may not survive; nothing was acknowledged.
 
 - A write that found no room left nothing in the table: its batch is refused, so is every change after it until the
-  table is opened anew (`engine`), and what is read stays what it was.
+  table is opened anew (`engine`), and what is read stays what it was.  Until then the log takes no flush either: whose
+  answer promises that what came before is durable is refused, too, unless that is so already.
 - Lazy operations (notes) wait a moment for a batch that is written anyway: a batch of their own is a dozen hand-overs
   between threads for something that nobody waits for.
 - While the drive is stuck (`disk_threads`) nobody waits: who did is told DriveOffline, and what had not begun is
@@ -60,11 +61,15 @@ class Transaction:
         self.changes: dict[bytes, bytes | None] = {}
         self.no_room: str | None = None
         """Set: changes are refused, with this reason."""
+        self.all_flushed = True
+        """Where there is no room: whether everything in the table is durable."""
         self.durable = False
         """Set by an operation whose answer promises that its changes, and all before them, are durable."""
         self.afterwards: list[Callable[[], None]] = []
         """Called once the batch is durable (as far as it has to be): what is kept in memory and must not run ahead of
         the table.  Not if it fails."""
+        self.otherwise: list[Callable[[], None]] = []
+        """Called instead where the operation, or all of the batch, is refused: what was done beside the table."""
         self._pending: dict[bytes, bytes | None] = {}
         self._read: dict[bytes, bytes | None] = {}
 
@@ -90,18 +95,25 @@ class Transaction:
     def run(self, apply: Callable[[Transaction], T]) -> T:
         """One operation, all or nothing: its changes count only if it returns."""
         self._pending = {}
-        before = len(self.afterwards)
+        before, done, durable, self.durable = len(self.afterwards), len(self.otherwise), self.durable, False
         try:
             result = apply(self)
-            if self.no_room is not None and self._pending:
+            if self.no_room is not None and (self._pending or (self.durable and not self.all_flushed)):
                 raise DriveFull(self.no_room)
             self.changes.update(self._pending)
+            durable = durable or self.durable
         except BaseException:
             del self.afterwards[before:]
+            self.undo(done)
             raise
         finally:
-            self._pending = {}
+            self._pending, self.durable = {}, durable
         return result
+
+    def undo(self, kept: int = 0) -> None:
+        """All but so many of the things that were done beside the table."""
+        while len(self.otherwise) > kept:
+            self.otherwise.pop()()
 
 
 class Operation(Generic[T]):
@@ -396,6 +408,7 @@ class GroupCommit:
     def _commit(self, batch: list[Operation[Any]]) -> None:
         transaction = Transaction(self._engine)
         transaction.no_room = self.no_room
+        transaction.all_flushed = self.no_room is None or self._engine.reached <= self.reached
         transaction.load(key for operation in batch for key in operation.wanted)
         for operation in batch:
             operation.run(transaction)
@@ -408,11 +421,12 @@ class GroupCommit:
             except EngineError as error:
                 if error.kind is not FaultKind.NO_ROOM:
                     raise
+                transaction.undo()
                 self._met_no_room(batch, error)
                 return
             finally:
                 self.writes += 1
-        if transaction.durable:
+        if transaction.durable and self.no_room is None:
             self._engine.flush()
             self.reached = self._engine.reached
         self._check_identity()

@@ -789,7 +789,8 @@ class LocalDrive:
         """Without writes nobody else would notice that the drive has gone."""
         assert self._parts is not None
         self._parts.check()
-        self._parts.engine.tidy()
+        if self._parts.commits.no_room is None:
+            self._parts.engine.tidy()
 
 
 def _to_be_placed(parts: Parts, request: CommitRequest, reply: CommitReply) -> None:

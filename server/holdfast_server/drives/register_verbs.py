@@ -85,7 +85,7 @@ class RegisterVerbs:
         if not accepted:
             if status is CommitStatus.OK:
                 # A shard healed under a record that is held already: what was sealed takes the old one's place.
-                self._shards.claim(held.data_ids)
+                self._claim(transaction, held.data_ids)
             return CommitReply(status, state.highest)
         if request.mode is not CommitMode.HEAL and self.damaged.bound(row) is not None:
             # Whatever it may replace here is unknown: only what the others have decided is taken.
@@ -95,7 +95,7 @@ class RegisterVerbs:
         if not self._has_shards(held.data_ids):
             return CommitReply(CommitStatus.NO_DATA, state.highest)
         transaction.durable = True
-        self._shards.claim(held.data_ids)
+        self._claim(transaction, held.data_ids)
         rules.accept(state, self._rows.add(transaction, row, held))
         self._rows.save(transaction, row, state, [])
         self.damaged.clear(transaction, row)
@@ -208,13 +208,14 @@ class RegisterVerbs:
     def _load(self, transaction: Transaction, row: bytes) -> State:
         """The register's state; that of a damaged one is what a healing drive would say."""
         bound = self.damaged.bound(row)
-        if bound is None:
-            try:
-                return self._rows.load(transaction, row, self.healing)
-            except RowCorrupt as error:
-                bound = self._found_damaged(transaction, row, error)
-        state = self._rows.load(transaction, row, healing=True)
-        state.fence = max(state.fence, bound)
+        try:
+            state = self._rows.load(transaction, row, self.healing or bound is not None)
+        except RowCorrupt as error:
+            # Known or not: the operation that found it may have come to nothing, and the row is what it was.
+            bound = self._found_damaged(transaction, row, error)
+            state = self._rows.load(transaction, row, healing=True)
+        if bound is not None:
+            state.fence = max(state.fence, bound)
         return state
 
     def _found_damaged(self, transaction: Transaction, row: bytes, error: RowCorrupt) -> int:
@@ -223,6 +224,11 @@ class RegisterVerbs:
         self.damaged.add(transaction, row, self.greatest_stamp)
         self.repairs.add(transaction, row)
         return self.greatest_stamp
+
+    def _claim(self, transaction: Transaction, data_ids: tuple[bytes, ...]) -> None:
+        claimed = self._shards.claim(data_ids)
+        if claimed:
+            transaction.otherwise.append(lambda: self._shards.unclaim(claimed))
 
     def _has_shards(self, data_ids: tuple[bytes, ...]) -> bool:
         # What is condemned is unlinked wherever it is, so one that was staged anew will not do either.

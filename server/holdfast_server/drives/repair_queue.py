@@ -25,7 +25,7 @@ class RepairQueue:
         last = engine.last(keys.REPAIR)
         self._sequence = keys.to_number(last[1:9]) if last is not None else 0
         self._handed_out: dict[bytes, bytes] = {}
-        self.length = _count(engine, keys.REPAIR_OF)
+        self.length = _rows(engine, keys.REPAIR_OF)
         """Registers waiting; may be read from any thread."""
 
     def add(self, transaction: Transaction, row: bytes) -> None:
@@ -35,7 +35,7 @@ class RepairQueue:
                 return
             transaction.delete(keys.REPAIR + known)
         else:
-            self.length += 1
+            transaction.afterwards.append(lambda: self._count(1))
         self._sequence += 1
         number = keys.number(self._sequence)
         transaction.put(keys.REPAIR + number, row)
@@ -48,7 +48,10 @@ class RepairQueue:
             return
         transaction.delete(keys.REPAIR + known)
         transaction.delete(keys.REPAIR_OF + row)
-        self.length -= 1
+        transaction.afterwards.append(lambda: self._count(-1))
+
+    def _count(self, more: int) -> None:
+        self.length += more
 
     def oldest(self, transaction: Transaction, limit: int) -> list[bytes]:
         """Row keys; those added or removed in the very same batch may be missing or still there."""
@@ -64,7 +67,7 @@ class RepairQueue:
         return rows
 
 
-def _count(engine: Engine, prefix: bytes) -> int:
+def _rows(engine: Engine, prefix: bytes) -> int:
     cursor = engine.cursor(end=keys.successor(prefix))
     cursor.seek(prefix)
     count = 0

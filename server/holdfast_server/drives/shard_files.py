@@ -1,10 +1,11 @@
 """The shard files of one drive: `staging/` for what no record names yet, `shards/xx/` for the rest.
 
 Who may call what: `stage`, `seal_bytes`, `finish_seal`, `discard`, `place`, `unlink`, `read` and `fetch` run on worker
-threads; `is_staged`, `is_placed` and `claim` also on the committing thread, in the middle of a batch, and
+threads; `is_staged`, `is_placed`, `claim` and `unclaim` also on the committing thread, in the middle of a batch, and
 therefore only look (a `stat` at most).  A commit *claims* the staged shards its record names before the batch
-is written; from then on `discard` leaves them alone.  They are moved into place afterwards, lazily and
-unsynced: a crash before the move leaves a staged file with a reference row, and start-up moves it.
+is written; from then on `discard` leaves them alone, unless the batch finds no room.  They are moved into place
+afterwards, lazily and unsynced: a crash before the move leaves a staged file with a reference row, and start-up moves
+it.
 
 Locks: a shard's own, then this one's, never the other way round.  A shard that is being removed is GONE and keeps its
 place among the staged until its file has been unlinked: whoever found it there before finds nothing to write to, and
@@ -144,12 +145,24 @@ class ShardFiles:
     def is_placed(self, data_id: bytes) -> bool:
         return self._place_of(data_id).exists()
 
-    def claim(self, data_ids: Sequence[bytes]) -> None:
+    def claim(self, data_ids: Sequence[bytes]) -> list[bytes]:
+        """Those of them that were not claimed before."""
+        claimed = []
         with self._lock:
             for data_id in data_ids:
                 shard = self._staged.get(data_id)
                 if shard is not None and shard.stage is Stage.SEALED:
                     shard.stage = Stage.CLAIMED
+                    claimed.append(data_id)
+        return claimed
+
+    def unclaim(self, data_ids: Sequence[bytes]) -> None:
+        """No record names them after all: whoever staged them may discard them."""
+        with self._lock:
+            for data_id in data_ids:
+                shard = self._staged.get(data_id)
+                if shard is not None and shard.stage is Stage.CLAIMED:
+                    shard.stage = Stage.SEALED
 
     def place(self, data_ids: Sequence[bytes]) -> None:
         """Move claimed shards where they belong; what does not move stays readable where it is."""

@@ -305,3 +305,81 @@ async def test_a_witness_for_which_there_is_no_room_sets_no_drive_aside(open_dri
     monkeypatch.undo()
     await drive._on_thread(drive._parts.point_readers, drive._check)
     assert (drive.path / "holdfast.reached").exists()
+
+
+def full_disk(drive, monkeypatch) -> None:
+    """As RocksDB has it: the first write that finds no room spoils its log for all that comes later."""
+    spoilt = threading.Event()
+
+    def write(changes):
+        spoilt.set()
+        raise EngineError("write failed: IO error: No space left on device: While appending to file: 000004.log")
+
+    flush = drive._parts.engine.flush
+
+    def flush_unless_spoilt():
+        if spoilt.is_set():
+            raise EngineError("the log did not reach stable storage: IO error: Writer has previous error.")
+        flush()
+
+    monkeypatch.setattr(drive._parts.engine, "write", write)
+    monkeypatch.setattr(drive._parts.engine, "flush", flush_unless_spoilt)
+
+
+async def test_a_table_that_met_a_full_disk_is_read_whatever_is_asked_of_it(open_drive, monkeypatch):
+    """Its log takes no flush any more: who wants one is refused, and the drive is not set aside for that."""
+    drive = await open_drive()
+    assert await put(drive, 10) is CommitStatus.OK
+    full_disk(drive, monkeypatch)
+    for _ in range(2):
+        with pytest.raises(DriveFull):
+            await put(drive, 20, tombstone=True)
+        with pytest.raises(DriveFull):
+            await drive.fence(REGISTER, 30)
+        with pytest.raises(DriveFull):
+            await drive.keep(b"name", b"value", durable=True)
+    # All that is in the table is durable: nothing keeps it from being told.
+    reply = await drive.weigh_tombstones([Tombstone(REGISTER, 5)], 0)
+    assert not reply.healing
+    assert drive.status().state is DriveState.FULL
+    assert (await drive.query(REGISTER, False)).records[0].stamp == 10
+    await drive._on_thread(drive._parts.point_readers, drive._check)
+    assert drive.status().state is DriveState.FULL
+
+
+async def test_what_was_not_flushed_before_a_full_disk_is_not_told_as_durable(open_drive, monkeypatch):
+    drive = await open_drive()
+    await put(drive, 10)
+    await put(drive, 20, tombstone=True)
+    await drive.note(REGISTER, 20, True)  # lazy
+    full_disk(drive, monkeypatch)
+    with pytest.raises(DriveFull):
+        await put(drive, 30)
+    with pytest.raises(DriveFull):
+        await drive.weigh_tombstones([Tombstone(REGISTER, 20)], 0)
+    assert drive.status().state is DriveState.FULL
+
+
+async def test_a_shard_whose_commit_finds_no_room_goes_when_it_is_discarded(open_drive, tmp_path, monkeypatch):
+    """It would have lain there for an hour, on a disk that is full, and in `shards` until the scanner came by."""
+    drive = await open_drive()
+    full_disk(drive, monkeypatch)
+    for _ in range(2):  # the batch that meets the full disk, and one after it
+        await stage(drive)
+        with pytest.raises(DriveFull):
+            await put(drive, 10, data_ids=(DATA_ID,))
+        await drive.discard(DATA_ID)
+        assert list((tmp_path / "staging").iterdir()) == []
+    assert not shard_path(tmp_path).exists()
+
+
+async def test_a_shard_that_a_record_names_stays_though_a_later_commit_of_it_finds_no_room(open_drive, monkeypatch):
+    drive = await open_drive()
+    monkeypatch.setattr(drive._parts.placing, "look", lambda: None)  # it waits in staging
+    await stage(drive)
+    assert await put(drive, 10, data_ids=(DATA_ID,)) is CommitStatus.OK
+    full_disk(drive, monkeypatch)
+    with pytest.raises(DriveFull):
+        await put(drive, 20, data_ids=(DATA_ID,))
+    await drive.discard(DATA_ID)
+    assert await drive.read_blocks(DATA_ID, 0, 3) == (BLOCKS, HASHES)

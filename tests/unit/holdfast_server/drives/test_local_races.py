@@ -15,6 +15,8 @@ from holdfast_server.drives.port import (
     CommitRequest,
     CommitStatus,
     DriveError,
+    DriveFull,
+    DriveState,
     Held,
     ListRequest,
     Register,
@@ -202,3 +204,48 @@ async def test_threads_that_ended_take_nothing_more_and_leave_nobody_waiting():
     with pytest.raises(DriveError, match="closed"):
         async with asyncio.timeout(5):
             await threads.run(lambda: None)
+
+
+async def test_a_rotten_row_that_is_met_where_nothing_can_be_written_sets_no_drive_aside(open_drive, monkeypatch):
+    """That it is damaged cannot be noted then; it is found again, as often as it is asked for."""
+    drive = await open_drive()
+    await put(drive, 10)
+    rot(drive)
+    drive._parts.commits.no_room = "no space left for the table"
+    for _ in range(3):
+        with pytest.raises(DriveFull):
+            await drive.query(REGISTER, False)
+    assert drive.status().state is DriveState.FULL
+    assert drive.repair_queue_length == 0
+    drive._parts.commits.no_room = None  # as if it were opened anew
+    assert (await drive.query(REGISTER, False)).healing
+    assert drive.repair_queue_length == 1
+    assert await put(drive, 10, CommitMode.HEAL) is CommitStatus.OK
+    reply = await drive.query(REGISTER, False)
+    assert (reply.healing, [held.stamp for held in reply.records]) == (False, [10])
+
+
+async def test_a_rotten_row_that_a_refused_repair_comes_upon_sets_no_drive_aside(open_drive, monkeypatch):
+    """A repair that finds the reserve reached is refused, and all it found out with it."""
+    drive = await open_drive()
+    await put(drive, 10)
+    await put(drive, 20)
+    rot(drive)
+    monkeypatch.setattr(drive._parts.space, "refuses", lambda _: True)
+    for _ in range(3):
+        with pytest.raises(DriveFull):
+            await put(drive, 30, CommitMode.HEAL)
+    assert drive.status().state is DriveState.FULL
+    assert (await drive.query(REGISTER, False)).healing
+
+
+async def test_what_lies_beside_a_rotten_row_goes_with_it(open_drive):
+    drive = await open_drive()
+    large = Held(10, False, b"r", 0, b"i" * 5000)
+    await drive.commit(CommitRequest(REGISTER, large, CommitMode.PLAIN))
+    rot(drive)
+    assert (await drive.query(REGISTER, True)).healing
+    newer = Held(20, False, b"r", 0, b"j" * 5000)
+    await drive.commit(CommitRequest(REGISTER, newer, CommitMode.HEAL))
+    assert (await drive.query(REGISTER, True)).records == (newer,)
+    assert len(drive._parts.engine.items(keys.INLINE)) == 1
