@@ -12,7 +12,7 @@ import os
 import threading
 from pathlib import Path
 
-from holdfast_server.drives.faults import FaultKind
+from holdfast_server.drives.faults import FaultKind, is_passing
 
 
 class FolderLocked(Exception):
@@ -48,7 +48,8 @@ def replace_file(path: Path, data: bytes) -> None:
 class FolderSync:
     """Fsync of one folder, shared: everyone who asks while one is running waits for the next, together.
 
-    Called on worker threads.  Once one has failed all fail: see the module.
+    Called on worker threads.  Once one has failed all fail: see the module.  Not so where the folder could not even be
+    opened for want of descriptors: who waits does it himself then.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -83,8 +84,9 @@ class FolderSync:
         finally:
             with self._changed:
                 self._running = False
-                self._error = error
-                self._done = number
+                if error is None or not is_passing(error):
+                    self._error = error
+                    self._done = number
                 self._changed.notify_all()
 
 

@@ -15,6 +15,7 @@ from enum import Enum
 from holdfast_server.drives.port import DriveFaulty
 
 NO_ROOM_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+NO_DESCRIPTOR_ERRORS = (errno.EMFILE, errno.ENFILE)
 
 
 class FaultKind(Enum):
@@ -24,6 +25,9 @@ class FaultKind(Enum):
     """The file system is full to the last byte, and the table could not be written or opened."""
     READ_ONLY = "read-only"
     """The file system is mounted read-only."""
+    DESCRIPTORS = "descriptors"
+    """The process, or the machine, has no more files to open: over as soon as some are closed.  Only where that befell
+    the table in writing; a file that could not be opened is one call that failed (`is_passing`)."""
     MEDIUM = "medium"
     """An I/O error: a failed write, fsync or read of the table.  It may pass, it may come again."""
     DAMAGED = "damaged"
@@ -50,13 +54,21 @@ def kind_of(error: BaseException) -> FaultKind:
         return FaultKind.NO_ROOM
     if number == errno.EROFS:
         return FaultKind.READ_ONLY
+    if number in NO_DESCRIPTOR_ERRORS:
+        return FaultKind.DESCRIPTORS
     return FaultKind.MEDIUM
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether it says nothing of the drive, and nothing was begun: a file could not be opened."""
+    return kind_of(error) is FaultKind.DESCRIPTORS
 
 
 _TABLE_SIGNS = (
     ("No space left on device", FaultKind.NO_ROOM),
     ("Disk quota exceeded", FaultKind.NO_ROOM),
     ("Read-only file system", FaultKind.READ_ONLY),
+    ("Too many open files", FaultKind.DESCRIPTORS),
     ("Input/output error", FaultKind.MEDIUM),
     ("While lock file", FaultKind.PLACE),
     ("lock hold by", FaultKind.PLACE),

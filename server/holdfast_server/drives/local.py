@@ -37,7 +37,7 @@ from holdfast_server.drives.anchor import Anchor
 from holdfast_server.drives.disk_threads import HANG_SECONDS, WATCH_INTERVAL_SECONDS, CallTimes, DiskThreads
 from holdfast_server.drives.durable_files import FolderLock, FolderLocked
 from holdfast_server.drives.engine import Engine, EngineError
-from holdfast_server.drives.faults import Fault, FaultKind, kind_of
+from holdfast_server.drives.faults import Fault, FaultKind, is_passing, kind_of
 from holdfast_server.drives.group_commit import Transaction
 from holdfast_server.drives.identity import Identity, IdentityError, IdentityGuard, make_identity
 from holdfast_server.drives.parts import DriveSettings, Parts, Surroundings
@@ -273,12 +273,15 @@ class LocalDrive:
             log.error("drive %s (%s) is set aside (%s): %s", self.path, self.slot, fault.kind.value, fault.message)
 
     def _failed(self, error: Exception) -> DriveError:
-        """What a verb raises for an error of the table or the file system; all but a DriveError are faults."""
+        """What a verb raises for an error of the table or the file system; all but a DriveError are faults, and but
+        what passes by itself."""
         if isinstance(error, DriveError):
             return error
         if self._closing is not None:
             return DriveError(f"{self.path} is closed")
         message = str(error) if isinstance(error, EngineError | OSError) else repr(error)
+        if is_passing(error):
+            return DriveError(message)
         self._set_fault(Fault(kind_of(error), message))
         return DriveFaulty(self._fault.message if self._fault else "")
 

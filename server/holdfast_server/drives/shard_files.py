@@ -11,8 +11,8 @@ Locks: a shard's own, then this one's, never the other way round.  A shard that 
 place among the staged until its file has been unlinked: whoever found it there before finds nothing to write to, and
 whoever begins it anew waits, or the unlinking would take away the new file.
 
-A disk that is full spoils the one shard (its file is removed, DriveFull); any other failure to write may have
-lost what the kernel held, and sets the drive aside.
+A disk that is full spoils the one shard (its file is removed, DriveFull), and so does a file that cannot be opened for
+want of descriptors; any other failure to write may have lost what the kernel held, and sets the drive aside.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from holdfast_server.clock.port import Clock
-from holdfast_server.drives.faults import NO_ROOM_ERRORS, Fault, kind_of
+from holdfast_server.drives.faults import NO_ROOM_ERRORS, Fault, is_passing, kind_of
 from holdfast_server.drives.inspection import aged_files, verify_file
 from holdfast_server.drives.port import Block, DriveError, DriveFaulty, DriveFull, ShardMissing
 from holdfast_server.drives.shard_reads import Fetched, ShardReads
@@ -277,6 +277,8 @@ class ShardFiles:
         if error.errno in NO_ROOM_ERRORS:
             return DriveFull(f"no space left on the drive: {error}")
         message = f"writing a shard failed: {error}"
+        if is_passing(error):
+            return DriveError(message)
         self._on_fault(Fault(kind_of(error), message))
         return DriveFaulty(message)
 

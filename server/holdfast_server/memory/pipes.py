@@ -112,8 +112,9 @@ class Pipes:
     def _make(self) -> bool:
         try:
             pipe = _Pipe(*os.pipe2(os.O_CLOEXEC))
-        except OSError:
-            self._most = self._made
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):  # a descriptor will be free again
+                self._most = self._made
             return False
         try:
             size = set_pipe_size(pipe.write_end)

@@ -20,12 +20,14 @@ FIRST_PAUSE_SECONDS = {
     FaultKind.PLACE: 1.0,
     FaultKind.READ_ONLY: 1.0,
     FaultKind.NO_ROOM: 1.0,
+    FaultKind.DESCRIPTORS: 1.0,
     FaultKind.MEDIUM: 5.0,
 }
 LAST_PAUSE_SECONDS = {
     FaultKind.PLACE: 8.0,
     FaultKind.READ_ONLY: 8.0,
     FaultKind.NO_ROOM: 8.0,
+    FaultKind.DESCRIPTORS: 8.0,
     FaultKind.MEDIUM: 320.0,
 }
 """Each pause is twice the one before, up to this."""

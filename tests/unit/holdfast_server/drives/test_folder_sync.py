@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -94,3 +95,23 @@ def test_one_after_the_other_each_has_its_own(tmp_path: Path, monkeypatch: pytes
         gate.go.release()
         sync.sync()
     assert gate.calls == 3
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_a_folder_that_could_not_be_opened_for_want_of_descriptors_is_synced_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Nothing was tried, so nothing is lost; and nobody takes that for a sync."""
+    gate, sync = _Gate(monkeypatch), FolderSync(tmp_path)
+    gate.error = OSError(number, "Too many open files")
+    first = _Asker(sync)
+    assert gate.begun.acquire(timeout=PATIENCE_SECONDS)
+    second = _Asker(sync)
+    gate.go.release()
+    assert first.ended() is gate.error
+    assert gate.begun.acquire(timeout=PATIENCE_SECONDS)
+    assert second.waits
+    gate.error = None
+    gate.go.release()
+    assert second.ended() is None
+    assert gate.calls == 2

@@ -153,6 +153,7 @@ def test_the_text_of_the_engine_tells_the_kind():
         ("IO error: No such file or directory: While open a file for random read", FaultKind.DAMAGED),
         ("Read-only file system (os error 30)", FaultKind.READ_ONLY),
         ("IO error: While lock file: /a/LOCK: Resource temporarily unavailable", FaultKind.PLACE),
+        ("IO error: While open a file for random read: /a.sst: Too many open files", FaultKind.DESCRIPTORS),
         ("something never seen", FaultKind.MEDIUM),
     ]:
         assert kind_of_table_message(text) is kind

@@ -17,6 +17,7 @@ from holdfast_server.drives.port import (
     CommitMode,
     CommitRequest,
     CommitStatus,
+    DriveError,
     DriveFaulty,
     DriveFull,
     DriveState,
@@ -383,3 +384,48 @@ async def test_a_shard_that_a_record_names_stays_though_a_later_commit_of_it_fin
         await put(drive, 20, data_ids=(DATA_ID,))
     await drive.discard(DATA_ID)
     assert await drive.read_blocks(DATA_ID, 0, 3) == (BLOCKS, HASHES)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+async def test_want_of_descriptors_sets_no_drive_aside(open_drive, tmp_path, monkeypatch, number):
+    """Clients' connections take them, too: a pod that ran out of them would lose all of its drives at once."""
+    drive = await open_drive()
+    await stage(drive)
+    assert await put(drive, 10, data_ids=(DATA_ID,)) is CommitStatus.OK
+    drive._parts.shards.place((DATA_ID,))
+    other = bytes(16)
+
+    def fail(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    def fail_in_table(*arguments):
+        raise EngineError("read failed: IO error: While open a file for random read: /a.sst: Too many open files")
+
+    with monkeypatch.context() as out:
+        out.setattr(os, "open", fail)
+        out.setattr(drive._parts.engine, "get", fail_in_table)
+        out.setattr(drive._parts.engine, "peek", lambda _: None)
+        for call in (
+            drive.stage(other, 0, BLOCKS, HASHES, last=True),
+            drive.read_blocks(DATA_ID, 0, 3),
+            drive.query(REGISTER, False),
+            drive._on_thread(drive._parts.point_readers, drive._check),
+        ):
+            with pytest.raises(DriveError) as failure:
+                await call
+            assert not isinstance(failure.value, DriveFaulty)
+        assert drive.status().state is DriveState.FULL
+    real = os.open
+
+    def fail_for_folders(path, flags, *mode):
+        return fail() if flags & os.O_DIRECTORY else real(path, flags, *mode)
+
+    with monkeypatch.context() as out:
+        out.setattr(os, "open", fail_for_folders)
+        with pytest.raises(DriveError, match="open files"):
+            await drive.stage(other, 0, BLOCKS, HASHES, last=True)
+    assert drive.status().state is DriveState.FULL
+    await drive.discard(other)
+    await drive.stage(other, 0, BLOCKS, HASHES, last=True)
+    assert await drive.read_blocks(DATA_ID, 0, 3) == (BLOCKS, HASHES)
+    assert await put(drive, 20, data_ids=(other,)) is CommitStatus.OK
