@@ -302,6 +302,7 @@ class StoragePod:
 
     async def _settle_epoch(self) -> None:
         """Report the epoch that all of this pod is at; remembered first."""
+        await self._epochs.load()
         settled = self.store.epochs.settled
         if settled > self._epochs.newest:
             await self._epochs.remember(settled)
