@@ -4,7 +4,8 @@ What such a row held is unknown: it is never served, and it must not count as an
 lost a record would vote that the record never was.  So the register is noted as damaged, durably, and from then on
 answered for as a healing drive answers: its silence, promise and fence do not count (rule 3).  The only write
 accepted on it is a heal, which brings a version that the other drives have judged committed; that ends it.  What
-may have been held or fenced is at most the greatest stamp the drive had seen by then, and counts as fenced.
+may have been held or fenced is at most the greatest stamp the drive had seen by then, and counts as fenced.  Where the
+others have nothing, it ends when they have made sure that nothing up to there is committed (`Drive.remove`).
 
 It ends when the heal is durable and not before: until then a reader finds neither the new row nor the old one.  And who
 reads looks here twice, before and after: a register that was damaged at either moment may have been so when its row

@@ -433,7 +433,11 @@ class Drive(Protocol):
         """Promise, durably, never to accept this stamp or a lower one, unless it is held (rule 8)."""
 
     async def remove(self, register: Register, stamp: int) -> None:
-        """Take back a version that was never committed; a marked one stays (rules 1 and 8)."""
+        """Take back a version that was never committed; a marked one stays (rules 1 and 8).
+
+        Above all that a damaged register may have held (its `highest`): nothing it held was, and it is empty now.  Its
+        promises stay.
+        """
 
     async def tombstones(self, request: TombstoneRequest) -> TombstonePage:
         """Registers of which this drive holds a marked tombstone and nothing else."""

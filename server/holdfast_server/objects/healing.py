@@ -5,6 +5,10 @@ the drives that lack it (shards rebuilt from any K others), what provably never 
 may have been is rolled forward, what cannot be told stays as it is.  Shards whose file is gone or rotten on a
 drive that still holds the record are rebuilt in place.
 
+A full drive that answers like a healing one has a *hole* there: its rows were damaged (`drives.damaged_registers`).
+Where others have a version, that ends it.  Where R full drives have none and promise to take none that the hole may
+have held, nothing there is or ever was committed, and it is ended.  Else it is stuck: nobody can tell what was there.
+
 Invariants: a version is taken back only when it is older than `OPERATION_DEADLINE_SECONDS` (nothing that could
 still commit it lives) and only after R full drives fenced it; nothing here ever writes above what it saw.
 
@@ -14,7 +18,7 @@ Not here: which registers need it and when (`heal/`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -169,6 +173,11 @@ class Healer:
             return healed
         # Nothing to bring anywhere, if that is what R full drives say: a silent one may hold what the others lack.
         full = sum(1 for reply in replies.values() if not reply.healing)
+        holes = find_holes(erasure_set, replies)
+        if holes:
+            if not found and not await self._end_holes(erasure_set, register, replies, holes) and all_answered:
+                healed.stuck = self._stuck_hole(erasure_set, replies)
+            return healed  # not whole before it is looked at again
         healed.settled = full >= erasure_set.quorums.read_quorum and _filling(erasure_set) <= set(replies)
         healed.whole = all_answered and not young
         return healed
@@ -193,7 +202,35 @@ class Healer:
                 return self._stuck(erasure_set, replies, stamp)
             if step is not quorum.HealStep.TAKE_BACK:
                 return None
-        return None
+        return self._stuck_hole(erasure_set, replies)
+
+    def _stuck_hole(self, erasure_set: ErasureSet, replies: quorum.Replies) -> Stuck | None:
+        """Of all drives' answers, none of which has a version: too few of them can say that there is none."""
+        holes = find_holes(erasure_set, replies)
+        full = sum(1 for reply in replies.values() if not reply.healing)
+        if not holes or full >= erasure_set.quorums.read_quorum or quorum.versions(replies):
+            return None
+        return Stuck(max(replies[p].highest for p in holes), 0, 1, committed=False)
+
+    async def _end_holes(
+        self, erasure_set: ErasureSet, register: Register, replies: quorum.Replies, holes: Collection[int]
+    ) -> bool:
+        """End the damage of a register of which nobody has anything; False where that cannot be known.  It may be again
+        once nothing upon it can be under way."""
+        above = max(replies[p].highest for p in holes) + 1
+        full = sum(1 for reply in replies.values() if not reply.healing)
+        if full < erasure_set.quorums.read_quorum:
+            return False
+        if self.may_be_in_flight(above):
+            return True
+        drives = erasure_set.awake()
+        others = {p: drive for p, drive in drives.items() if p not in holes}
+        fences = await ask(others, lambda _, drive: drive.fence(register, above))
+        empty = sum(1 for fence in fences.values() if fence.fenced and not fence.healing and fence.newest == 0)
+        if empty >= erasure_set.quorums.read_quorum:
+            damaged = {p: drives[p] for p in holes if p in drives}
+            await ask(damaged, lambda _, drive: drive.remove(register, above))
+        return True
 
     def _stuck(self, erasure_set: ErasureSet, replies: quorum.Replies, stamp: int) -> Stuck:
         held = quorum.versions(replies)[stamp]
@@ -314,6 +351,12 @@ class Healer:
         job = _CopyJob(self._clock, erasure_set, have)
         async with self._large:
             return await job.bring_shards({p: drives[p] for p in positions if p in drives})
+
+
+def find_holes(erasure_set: ErasureSet, replies: quorum.Replies) -> list[int]:
+    """The positions of drives that are full, and do not know what they had of this register."""
+    drives = erasure_set.drives()
+    return [p for p, reply in replies.items() if reply.healing and drives[p].status().state is DriveState.FULL]
 
 
 def _numbers(erasure_set: ErasureSet, replies: quorum.Replies, stamp: int) -> Quorums:

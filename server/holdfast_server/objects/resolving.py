@@ -2,7 +2,8 @@
 
 Stuck is what all drives of the set together can neither decide nor rebuild: fewer than K shards are left, and it may
 have been acknowledged.  Two kinds: it was *committed* and lost more shards than parity replaces; or it is *undecided*,
-an acknowledged write that was lost, or one that failed, which look the same.
+an acknowledged write that was lost, or one that failed, which look the same.  Of an undecided one there may be nothing
+left at all, where the record itself rotted on too many drives.
 
 - *keep*: it stays, in the hope of a drive that holds a missing shard.  If one has come back meanwhile, the version is
   made whole now; else the decision is refused, and says what is missing.
@@ -23,7 +24,7 @@ from holdfast_server.drives.port import Register
 from holdfast_server.objects import quorum
 from holdfast_server.objects.asking import ask
 from holdfast_server.objects.erasure_set import ErasureSet, MakeHeld
-from holdfast_server.objects.healing import Healer, Stuck
+from holdfast_server.objects.healing import Healer, Stuck, find_holes
 from holdfast_server.objects.port import Conflict, Missing, Unavailable
 
 
@@ -75,6 +76,9 @@ async def discard(
     holding = quorum.holders(replies, stuck.stamp)
     if len(replies) < erasure_set.quorums.set_size or len(holding) != stuck.copies:
         raise Unavailable("the drives have changed; look at it again")
+    holes = [] if quorum.versions(replies) else find_holes(erasure_set, replies)
+    if not stuck.copies and not holes:
+        raise Unavailable("the drives have changed; look at it again")
     # Every one of them, the replacement too: it is in its predecessor's name that a person decides here.
     fences = await ask(
         {p: drive for p, drive in drives.items() if p not in holding},
@@ -82,6 +86,11 @@ async def discard(
     )
     if len(fences) + len(holding) < erasure_set.quorums.set_size or not all(reply.fenced for reply in fences.values()):
         raise Unavailable("a drive could not be fenced")
+    if holes:
+        ended = await ask({p: drives[p] for p in holes}, lambda _, drive: drive.remove(register, stuck.stamp + 1))
+        if len(ended) < len(holes):
+            raise Unavailable("a drive could not forget it")
+        return "given up: whatever it was, nothing of it is left"
     removed = await ask(
         {p: drive for p, drive in drives.items() if p in holding},
         lambda _, drive: drive.remove(register, stuck.stamp),

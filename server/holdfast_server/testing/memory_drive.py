@@ -127,6 +127,8 @@ class MemoryDrive:
         self._handed_out: dict[bytes, int] = {}
         self._noted = 0
         self._kept: dict[bytes, bytes] = {}
+        self._damaged: dict[bytes, int] = {}
+        """Row key → the greatest stamp that may have been there."""
         self._unsynced: list[_Unsynced] = []
         """Lazy changes since the last durable one, oldest first."""
 
@@ -143,6 +145,15 @@ class MemoryDrive:
         self._trash = dict.fromkeys(self._trash, self._clock.monotonic_seconds())
         self._settled_since = dict.fromkeys(self._settled_since, self._clock.monotonic_seconds())
         self._handed_out.clear()
+
+    def damage(self, register: Register) -> None:
+        """The rows of a register rot, and that is noticed."""
+        row = keys.row_key(register)
+        held = (record.stamp for state in self._states.values() for record in state.records)
+        self._damaged[row] = max(held, default=0)
+        self._put(row, State())
+        self._noted += 1
+        self._repairs[row] = self._noted
 
     def copy_of(self, row: bytes) -> State | None:
         """A register as it is now, unaffected by what comes."""
@@ -281,11 +292,14 @@ class MemoryDrive:
             if status is CommitStatus.OK and request.mode is CommitMode.HEAL:
                 self._replace(request.held.data_ids)
             return CommitReply(status, state.highest)
+        if row in self._damaged and request.mode is not CommitMode.HEAL:
+            return CommitReply(CommitStatus.REFUSED, state.highest)
         if self.full and not request.held.tombstone:
             raise DriveFull("the drive is full")
         if not all(data_id in self._shards and self._shards[data_id].sealed for data_id in request.held.data_ids):
             return CommitReply(CommitStatus.NO_DATA, state.highest)
         rules.accept(state, request.held)
+        self._damaged.pop(row, None)
         self._save(row, state)
         self._replace(request.held.data_ids)
         if request.mode in (CommitMode.PLAIN, CommitMode.CONDITIONAL):
@@ -349,6 +363,10 @@ class MemoryDrive:
     async def remove(self, register: Register, stamp: int) -> None:
         row = keys.row_key(register)
         state = self._state(row)
+        if stamp > self._damaged.get(row, stamp):
+            del self._damaged[row]
+            self._save(row, state)
+            return
         self._save(row, state, rules.remove(state, stamp))
 
     async def tombstones(self, request: TombstoneRequest) -> TombstonePage:
@@ -388,11 +406,11 @@ class MemoryDrive:
 
     async def scan(self, request: ScanRequest) -> ScanPage:
         self._answering()
-        return scan_page(self._walk(request.space), request, self._healing)
+        return scan_page(self._walk(request.space), request, self._healing or bool(self._damaged))
 
     async def list_registers(self, request: ListRequest) -> ListPage:
         self._answering()
-        return list_page(self._walk(request.space), request, self._healing)
+        return list_page(self._walk(request.space), request, self._healing or bool(self._damaged))
 
     def _walk(self, space: bytes) -> Registers:
         place = keys.space_start(space)
@@ -541,7 +559,8 @@ class MemoryDrive:
         self._answering()
         state = self._states.get(row) or State()
         watermark = self._watermarks[keys.watermark_range(row)]
-        return replace(state, records=list(state.records), watermark=watermark, healing=self._healing)
+        fence, healing = max(state.fence, self._damaged.get(row, 0)), self._healing or row in self._damaged
+        return replace(state, records=list(state.records), watermark=watermark, healing=healing, fence=fence)
 
     def _save(self, row: bytes, state: State, gone: Sequence[Held] = (), lazily: _Unsynced | None = None) -> None:
         """`lazily`: not synced; the state before is kept there, for a loss of power.  Else all is durable now."""

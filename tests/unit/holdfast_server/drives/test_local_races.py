@@ -249,3 +249,24 @@ async def test_what_lies_beside_a_rotten_row_goes_with_it(open_drive):
     await drive.commit(CommitRequest(REGISTER, newer, CommitMode.HEAL))
     assert (await drive.query(REGISTER, True)).records == (newer,)
     assert len(drive._parts.engine.items(keys.INLINE)) == 1
+
+
+async def test_a_damaged_register_of_which_nothing_was_committed_is_empty_and_keeps_its_promises(open_drive):
+    drive = await open_drive()
+    await put(drive, 10)
+    await drive.fence(Register(SPACE, "another"), 30)
+    rot(drive)
+    reply = await drive.query(REGISTER, False)
+    assert (reply.healing, reply.highest) == (True, 30)
+    await drive.remove(REGISTER, 30)  # as one version is taken back: that says nothing of the others
+    assert (await drive.query(REGISTER, False)).healing
+    await drive.remove(REGISTER, 31)
+    reply = await drive.query(REGISTER, False)
+    assert (reply.healing, reply.records) == (False, ())
+    assert await put(drive, 30) is CommitStatus.STALE
+    assert await put(drive, 40) is CommitStatus.OK
+    await drive.close()
+    again = await open_drive()
+    reply = await again.query(REGISTER, False)
+    assert (reply.healing, [held.stamp for held in reply.records]) == (False, [40])
+    assert again.status().message == ""
