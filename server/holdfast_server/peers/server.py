@@ -5,7 +5,7 @@ for HANDSHAKE_TIMEOUT_SECONDS),
 MAX_SERVED requests at a time on a connection and `peer_request_bytes` of frames on all of them (then a socket that
 brought one is read no further; each may always bring one, so that no peer keeps the others out), and
 `peer_answer_bytes` of blocks read for peers, until they have taken them.  An answer waits until the peer has taken
-those before.
+those before; a peer that takes nothing while others wait loses its connection.
 
 When a connection is lost its reads are cancelled; what changes a drive runs to its end, since half of it may
 be done already and nobody is told either way.  A connection that fails its handshake is closed with a line in
@@ -259,10 +259,17 @@ class _Session:
         with self._answers.hold() as hold:
             header, out = await self._dispatcher.answer(request, frame.blobs, hold, frame.digests, pipes)
             del frame
-            if isinstance(out, Piped):
-                await self._send_piped(request, header, out)
-            else:
-                await self._send(request, header, out)
+            try:
+                if isinstance(out, Piped):
+                    await self._send_piped(request, header, out)
+                else:
+                    await self._send(request, header, out)
+            except asyncio.CancelledError:
+                if hold.evicted:
+                    # What it has not taken is in memory all the same until the connection is gone.  Its calls have long
+                    # missed their deadlines; if it is well, it dials anew.
+                    self.connection.abort("it takes nothing of what it asked for, and others wait")
+                raise
 
     async def _send_piped(self, request: messages.ReceivedRequest, header: bytes, out: Piped) -> None:
         connection = self.connection

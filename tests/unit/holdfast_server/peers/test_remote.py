@@ -13,6 +13,7 @@ import xxhash
 
 from holdfast_server.drives import names, port
 from holdfast_server.drives.port import DriveState, Register
+from holdfast_server.memory import budget
 from holdfast_server.peers import calls as under_way
 from holdfast_server.peers import channel, frames, link, messages
 from holdfast_server.peers.connection import Connection
@@ -520,3 +521,32 @@ async def test_what_a_peers_clock_shows_is_known_as_long_as_it_answers(pod: Any,
     await pod.stop()
     await until(lambda: peer.link.clock_reading() is None)
     await pod.start()
+
+
+async def test_a_frozen_peer_that_gives_way_leaves_nothing_uncounted(
+    pod: Any, connect: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written for it would stay in memory for as long as its connection does: minutes, for a lost machine."""
+    monkeypatch.setattr(budget, "SLOW_SECONDS", 0.2)
+    monkeypatch.setattr(budget, "LOOK_AROUND_SECONDS", 0.1)
+    peer = await connect()
+    block = os.urandom(1 << 20)
+    pod.drive.answers["read_blocks"] = lambda *_: _value(([block] * 8, [xxhash.xxh3_128_digest(block)] * 8))
+    frozen = peer.link.channels[ConnectionClass.BULK]._connection
+    frozen.pause_reading()
+    reads = [asyncio.ensure_future(peer.drives()[0].read_blocks(b"i" * 16, 0, 8)) for _ in range(2)]
+    (session,) = (one for one in pod.server._sessions if one.connection_class is ConnectionClass.BULK)
+    await until(lambda: session.connection.congested)
+    answers = pod.server._answers
+    assert answers.used
+    await answers.take(answers.capacity, PATIENT_SECONDS)
+    assert session.connection.lost
+    await until(lambda: session not in pod.server._sessions)
+    answers.give(answers.capacity)
+    assert answers.used == 0
+    frozen.resume_reading()
+    for read in reads:
+        with pytest.raises(port.DriveOffline):
+            await read
+    await until(lambda: peer.online)
+    assert len((await peer.drives()[0].read_blocks(b"i" * 16, 0, 8))[0]) == 8
