@@ -8,7 +8,8 @@ one of the key's older sets; readers look there too (`look_up`).  Parts are alwa
 Completing happens once: it takes the lease of the upload's register, commits the object, and puts a tombstone
 on the upload that keeps the result, so that a client that repeats the call (it lost the answer) gets the same
 answer.  A crash between the two leaves an open upload and a whole object; completing again makes the same one.
-The tombstone, once noted, lets each drive drop the upload's parts; the shards that the object names stay.
+The tombstone, once noted, lets each drive drop the upload's parts; the shards that the object names stay.  Aborting is
+conditional on the upload being open, so that it neither takes that answer away nor claims to have ended what was done.
 
 Drives that missed a part while they were away cannot hold the object's record: where that would cost the
 write quorum, their shards are rebuilt first (`refill`); otherwise repair brings them the object later.
@@ -26,8 +27,9 @@ from typing import TYPE_CHECKING
 from holdfast_server.drives import names
 from holdfast_server.drives.port import MAX_SCAN_ENTRIES, Register
 from holdfast_server.objects import quorum, record
-from holdfast_server.objects.erasure_set import RETRY_PAUSE_SECONDS, ErasureSet, Promise, Refill
+from holdfast_server.objects.erasure_set import LEASED_ATTEMPTS, RETRY_PAUSE_SECONDS, ErasureSet, Promise, Refill
 from holdfast_server.objects.listing import Walk, one_by_one, start_after
+from holdfast_server.objects.look_up import Located, LookUp, Step
 from holdfast_server.objects.port import (
     Attributes,
     Body,
@@ -37,6 +39,7 @@ from holdfast_server.objects.port import (
     ObjectError,
     PartRef,
     Redundancy,
+    Unavailable,
     UploadInfo,
     Versioning,
 )
@@ -210,7 +213,23 @@ class Uploads:
     async def abort(self, bucket_id: bytes, key: str, upload_id: bytes) -> None:
         home, _ = await self._open(bucket_id, key, upload_id)
         register = record.upload_register(bucket_id, key, upload_id)
-        await self._store.commit_record(register, Record(Kind.TOMBSTONE, 0), home=home)
+        tombstone = self._store.made(Record(Kind.TOMBSTONE, 0), home)
+
+        async def plan(located: Located) -> Step:
+            if located.live is None:
+                # By a completion, perhaps: its tombstone has the answer for whoever asks again, and stays.
+                raise Missing(f"upload {upload_id.hex()} has ended")
+            return Step(home, tombstone)
+
+        async def commit() -> None:
+            with self._store.epochs.writing():
+                alone = LookUp(register, [home], self._store.clock, self._store.background)
+                await alone.update(plan, LEASED_ATTEMPTS, spread=True)
+
+        try:
+            await self._store.background.shielded(commit())
+        except Conflict as error:
+            raise Unavailable(str(error)) from error
 
     async def list_uploads(
         self, bucket_id: bytes, prefix: str, delimiter: str, after: tuple[str, bytes], limit: int

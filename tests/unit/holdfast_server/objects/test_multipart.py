@@ -176,6 +176,52 @@ async def test_abort_and_complete_race(make_cluster: Callable[..., MemoryCluster
             assert not any(drive.shard_ids() for drive in cluster.drives)
 
 
+async def test_an_abort_that_comes_too_late_says_so_and_takes_no_answer_away(cluster: MemoryCluster) -> None:
+    """It began while the upload was open, and met the completion's lease."""
+    upload = await start(cluster)
+    await upload_parts(cluster, upload)
+    closing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(position: int, verb: str, arguments: tuple[Any, ...]) -> None:
+        if verb == "commit" and arguments[0].register.space[:1] == record.UPLOAD_SPACE and not go_on.is_set():
+            closing.set()
+            await go_on.wait()
+
+    cluster.hook = hold
+    completing = asyncio.create_task(complete(cluster, upload))
+    await closing.wait()
+    aborting = asyncio.create_task(cluster.new_store().abort_upload(BUCKET, "k", upload))
+    await cluster.clock.sleep(0.1)
+    go_on.set()
+    made = await completing
+    with pytest.raises(Missing):
+        await aborting
+    cluster.hook = None
+    await cluster.settle()
+    assert await complete(cluster, upload) == made
+    assert await cluster.get("k") == WHOLE
+
+
+async def test_an_abort_gets_past_what_another_left_half_done(cluster: MemoryCluster) -> None:
+    upload = await start(cluster)
+    await upload_parts(cluster, upload)
+
+    async def lost(position: int, verb: str, arguments: tuple[Any, ...]) -> None:
+        if verb == "commit" and position != 0 and arguments[0].held.tombstone:
+            raise DriveOffline("lost")
+
+    cluster.hook = lost
+    with pytest.raises(Unavailable):
+        await cluster.store.abort_upload(BUCKET, "k", upload)
+    cluster.hook = None
+    await cluster.clock.sleep(OPERATION_DEADLINE_SECONDS + 1)
+    try:
+        await cluster.new_store().abort_upload(BUCKET, "k", upload)
+    except Missing:
+        pass  # the first one was made to take effect
+    assert await cluster.store.get_upload(BUCKET, "k", upload) is None
+
+
 async def test_abort_leaves_nothing(cluster: MemoryCluster) -> None:
     upload = await start(cluster)
     await upload_parts(cluster, upload)
