@@ -97,7 +97,9 @@ class Trash:
         return data_id in self._condemned
 
     def condemn(self, transaction: Transaction) -> list[tuple[bytes, bytes]]:
-        """The next files to unlink, as (trash row, data id); nothing will refer to them from now on."""
+        """The next files to unlink, as (trash row, data id); nothing will refer to them from now on.
+
+        Where nothing can be written for want of room, the other rows stay as they are: what is unlinked makes some."""
         horizon = self._horizon()
         taken_over = {
             key[1:17] for key, value in transaction.changes.items() if key[:1] == keys.REFERENCE and value is not None
@@ -107,10 +109,12 @@ class Trash:
             if keys.to_number(row[1:9]) > horizon:
                 break
             if data_id in taken_over or self._engine.items(keys.REFERENCE + data_id, limit=1):
-                transaction.delete(row)
+                if transaction.no_room is None:
+                    transaction.delete(row)
             elif self.recent_reads.contains(data_id):
-                transaction.delete(row)
-                self.add(transaction, data_id)
+                if transaction.no_room is None:
+                    transaction.delete(row)
+                    self.add(transaction, data_id)
             else:
                 self._condemned.add(data_id)
                 chosen.append((row, data_id))

@@ -429,3 +429,24 @@ async def test_want_of_descriptors_sets_no_drive_aside(open_drive, tmp_path, mon
     await drive.stage(other, 0, BLOCKS, HASHES, last=True)
     assert await drive.read_blocks(DATA_ID, 0, 3) == (BLOCKS, HASHES)
     assert await put(drive, 20, data_ids=(other,)) is CommitStatus.OK
+
+
+async def test_what_may_be_reclaimed_makes_room_though_the_table_has_none(open_drive, tmp_path, monkeypatch):
+    """Nor does an upload whose parts are to be dropped hold that up, which takes room."""
+    drive = await open_drive()
+    await stage(drive)
+    assert await put(drive, 10, data_ids=(DATA_ID,)) is CommitStatus.OK
+    drive._parts.shards.place((DATA_ID,))
+    assert await put(drive, 20, tombstone=True) is CommitStatus.OK
+    await drive.note(REGISTER, 20, True)
+    upload, part = Register(b"u" + SPACE[1:], "key", b"id"), Register(b"p" + SPACE[1:], "key", b"id\0\1")
+    for register, tombstone in ((part, False), (upload, True)):
+        held = Held(30, tombstone, b"r", -1, None)
+        await drive.commit(CommitRequest(register, held, CommitMode.PLAIN))
+    await drive.note(upload, 30, True)
+    full_disk(drive, monkeypatch)
+    drive._clock.advance(100)
+    with pytest.raises(DriveFull):
+        await drive.reap()
+    assert not shard_path(tmp_path).exists()
+    assert drive.status().state is DriveState.FULL
