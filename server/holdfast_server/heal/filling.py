@@ -12,9 +12,10 @@ many does not keep them, so that it is followed by another.  A write that
 reaches the others while the pass goes on, behind its place, is offered to this drive like to any; if the drive misses
 it, W others hold it, as with any full drive, and the repair queue has it.
 
-A full drive is looked through once after its pod opened it, after its disk had hung, and after its pod had been cut
-off from so many others that those could write without it: the queues of the others bring what it missed within
-seconds; this finds what no queue knows (a coordinator that died before its notes, notes lost with the power).
+A full drive is looked through once after its pod opened it, after its disk had hung or it had been set aside, and after
+its pod had been cut off from so many others that those could write without it: the queues of the others bring what it
+missed within seconds; this finds what no queue knows (a coordinator that died before its notes, notes lost with the
+power).
 
 Not here: adoption (`pod`), verification of what is there (`scanner`).
 """

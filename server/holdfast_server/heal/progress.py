@@ -9,6 +9,7 @@ from holdfast_server.clock.port import Clock
 from holdfast_server.contract.healing import BucketWalkProgress, DriveHealing, HealProgress, SetHealing
 from holdfast_server.drives.port import DriveState
 from holdfast_server.heal.own_drive import OwnDrive
+from holdfast_server.objects.port import Unavailable
 from holdfast_server.objects.store import ObjectStore
 from holdfast_server.placement.map import SetId
 
@@ -69,8 +70,11 @@ def _drive(service: HealService, volume: int, drive: OwnDrive, clock: Clock) -> 
 
 
 def _registers_total(service: HealService, drive: OwnDrive, volume: int) -> int:
-    """About how many the set has: what the fullest of its full drives has."""
-    others = service.set_of(drive).drives().values()
+    """About how many the set has: what the fullest of its full drives has; 0 while this pod may look at none."""
+    try:
+        others = service.set_of(drive).drives().values()
+    except Unavailable:
+        return 0  # it is behind the others' configuration, which must not keep it from telling how it is
     counts = [other.status().registers for other in others if other.status().state is DriveState.FULL]
     return max(counts, default=0)
 

@@ -135,7 +135,8 @@ class HealService:
             state = drive.status().state
             if state in (DriveState.FULL, DriveState.HEALING):
                 serving.append((volume, drive))
-            elif state is DriveState.OFFLINE:
+            elif state in (DriveState.OFFLINE, DriveState.FAULTY):
+                # It takes nothing; others write without it, and it may be the same drive that comes back.
                 self.work_of(volume).filling.cut_off = True
         return any(await together(self._guarded(unit, volume, drive) for volume, drive in serving))
 

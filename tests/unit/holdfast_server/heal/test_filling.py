@@ -277,7 +277,7 @@ async def test_a_drive_that_was_away_is_looked_through_for_what_no_queue_knows(c
     assert len(scans) <= 2, "once is enough; what remains is the scanner's page"
 
 
-@pytest.mark.parametrize("how", ["cut off", "hanging", "another pod restarts"])
+@pytest.mark.parametrize("how", ["cut off", "hanging", "set aside", "another pod restarts"])
 async def test_a_drive_is_looked_through_again_when_others_could_write_without_it(
     cluster: MemoryCluster, how: str
 ) -> None:
@@ -286,10 +286,12 @@ async def test_a_drive_is_looked_through_again_when_others_could_write_without_i
     for _ in range(4):
         await healing.heal_once()
         await cluster.clock.sleep(1)
-    away = {"cut off": (0, 1, 3), "hanging": (LOST,), "another pod restarts": (0,)}[how]
+    away = {"cut off": (0, 1, 3), "hanging": (LOST,), "set aside": (), "another pod restarts": (0,)}[how]
     with cluster.away(*away):
+        cluster.drives[LOST].faulty = "input/output error" if how == "set aside" else ""
         await healing.heal_once()
         await cluster.clock.sleep(1)
+    cluster.drives[LOST].faulty = ""  # the same drive, opened anew
     cluster.calls.clear()
     for _ in range(4):
         await healing._everywhere(healing._fill)

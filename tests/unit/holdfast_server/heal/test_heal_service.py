@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
 from holdfast_server.drives.port import Drive
 from holdfast_server.heal.service import HealService
+from holdfast_server.objects.port import Unavailable
 from holdfast_server.objects.record import object_register
 from holdfast_server.testing.memory_cluster import BUCKET, MemoryCluster
 from holdfast_server.testing.virtual_time import VirtualClock
@@ -95,3 +97,18 @@ async def test_an_error_nobody_thought_of_in_one_kind_of_work_stops_no_other(
     assert [drive.repair_queue_length for drive in cluster.drives] == [0, 0, 0, 0]
     assert len(services) < failed <= len(services) * 4, "tried again, and not all the time"
     assert "nobody thought of this" in caplog.text
+
+
+async def test_a_pod_that_is_behind_the_others_tells_what_it_does_all_the_same(
+    cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may look at no drives then; its health, its metrics and what it tells other pods have this in them."""
+    drive: Any = cluster._hooked[0][0]
+    healing = HealService(cluster.store, lambda: (drive,), cluster.clock)
+
+    def behind(pool: str, index: int) -> Any:
+        raise Unavailable("this pod's configuration is of epoch 1, and it has been at 2 before")
+
+    monkeypatch.setattr(cluster.store, "_drives", behind)
+    (told,) = healing.report().drives
+    assert told.state == "ok"
