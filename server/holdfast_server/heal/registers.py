@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import stamp_ms
 from holdfast_server.contract.healing import MAX_STUCK_SAMPLES, StuckRegister
-from holdfast_server.drives.port import MAX_REGISTERS_PER_CALL, DriveError, Register
+from holdfast_server.drives.port import MAX_REGISTERS_PER_CALL, DriveError, Register, ScanEntry
 from holdfast_server.heal.pacing import Pacer
 from holdfast_server.objects import quorum, record
 from holdfast_server.objects.asking import together
@@ -149,6 +149,23 @@ class RegisterHealing:
             await erasure_set.commit(part, self._store.made(Record(Kind.TOMBSTONE, 0), erasure_set))
             self.parts_ended += 1
         return await self._store.heal(erasure_set, part)
+
+    # ---------------------------------------------------------------- what is superseded
+
+    async def let_go(self, erasure_set: ErasureSet, entry: ScanEntry) -> None:
+        """If it is no version of its key any more, because of what is elsewhere.  Raises nothing."""
+        register, store = entry.register, self._store
+        kind = register.space[:1]
+        try:
+            if kind == record.VERSION_SPACE:
+                if record.decode(entry.newest.record).null:
+                    await store.versions.forget_superseded(register)
+            elif kind in (record.OBJECT_SPACE, record.DOCUMENT_SPACE) and not store.pools.one_placement:
+                placed = store.look_up(register)
+                if placed.sets[0] is not erasure_set:
+                    await placed.settle()
+        except (DriveError, ObjectError, record.RecordCorrupt) as error:
+            log.info("%s: whether %r is superseded cannot be told now: %s", erasure_set.name, register.key, error)
 
     # ---------------------------------------------------------------- what is stuck
 

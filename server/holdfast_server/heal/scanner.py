@@ -6,6 +6,8 @@ In order of registers, then of folders:
 - every register is compared with R other drives (`comparing`): one that some drive misses, or that nobody marked, is
   healed, so that a write whose coordinator died before its notes is found within a pass;
 - parts of uploads that have ended are deleted;
+- what a writer that died did not come to let go of is let go of: a `null` version that another has replaced, and what a
+  version in another erasure set has superseded;
 - shard files that no record names, and staged leftovers, are given up when they are old.
 
 One unit of work is a bounded number of registers, of bytes, or one folder.  Where the pass is is
@@ -122,6 +124,7 @@ class Scanner:
             page = await compare(erasure_set, drive, present.place, self._settings.scan_page, self._clock.now_ms())
             await self._heal(erasure_set, state, page.differing)
             await self._end_parts(erasure_set, state, page.own)
+            await self._let_go(erasure_set, page.own)
             state.pending.extend(page.own)
             state.following = page.following
         registers, read_bytes = await self._verify(drive, erasure_set, state, present)
@@ -220,6 +223,13 @@ class Scanner:
         except (DriveError, ObjectError, record.RecordCorrupt) as error:
             log.info("whether the upload of %r has ended cannot be told now: %s", part.key, error)
             return False
+
+    async def _let_go(self, erasure_set: ErasureSet, entries: list[ScanEntry]) -> None:
+        """Of what nobody reads any more, and so nobody else comes upon."""
+        before_ms = self._clock.now_ms() - self._settings.part_age_seconds * 1000
+        for entry in entries:
+            if not entry.newest.tombstone and stamp_ms(entry.newest.stamp) < before_ms:
+                await self._healing.let_go(erasure_set, entry)
 
     # ---------------------------------------------------------------- folders
 

@@ -13,6 +13,7 @@ from holdfast_server.heal.service import HealService
 from holdfast_server.heal.settings import HealSettings
 from holdfast_server.objects import record
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
+from holdfast_server.objects.port import Versioning
 from holdfast_server.objects.record import STRIPE_SIZE_BYTES, object_register
 from holdfast_server.testing.memory_cluster import BUCKET, BytesBody, MemoryCluster
 
@@ -289,3 +290,31 @@ async def test_a_pass_that_began_by_a_clock_that_was_ahead_does_not_put_off_the_
         pass
     assert healing.report().drives[0].scanner.last_pass_ended_ms
     assert state.due_at - cluster.clock.monotonic_seconds() <= SETTINGS.scan_pass_seconds
+
+
+async def test_a_null_version_that_was_replaced_by_a_writer_that_died_gives_its_space_back(
+    cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No list shows it and nobody asks for it, but it was counted, and its shards lay there, for ever."""
+    store = cluster.store
+    monkeypatch.setattr(store.versions, "_forget_later", lambda resting: None)
+    for data, versioning in (
+        (BIG, Versioning.SUSPENDED),
+        (b"with an id", Versioning.ENABLED),
+        (b"another null", Versioning.SUSPENDED),
+    ):
+        await store.put_object(BUCKET, "k", BytesBody(data, versioning=versioning))
+        await cluster.clock.sleep(1)
+    await cluster.settle()
+    assert len(shards_on(cluster, 0)) == 1
+    healing = service(cluster, 0)
+    await scan_once(healing, cluster)
+    assert len(shards_on(cluster, 0)) == 1, "its writer may be at it yet"
+    await cluster.clock.sleep(2 * HOUR_SECONDS)
+    await scan_once(healing, cluster)
+    await cluster.clock.sleep(60)
+    for drive in cluster.drives:
+        drive.reap()
+        assert not drive.shard_ids()
+    listed = await store.list_versions(BUCKET)
+    assert [(one.record.null, one.latest) for one in listed.entries] == [(True, True), (False, False)]

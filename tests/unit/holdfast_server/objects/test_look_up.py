@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from holdfast_server.clock.stamp import HybridClock
 from holdfast_server.drives import keys
 from holdfast_server.drives.port import Drive
+from holdfast_server.heal.service import HealService
 from holdfast_server.objects import quorum, record
 from holdfast_server.objects.epochs import Epochs
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
@@ -300,3 +302,23 @@ async def test_an_epoch_is_reported_when_no_write_goes_by_an_older_map() -> None
     assert epochs.settled == 2, "a message of it may still be under way"
     await asyncio.sleep(OPERATION_DEADLINE_SECONDS + 1)
     assert epochs.settled == 3
+
+
+async def test_what_a_writer_that_died_did_not_let_go_of_the_scanner_finds(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that nobody reads: nobody else would come upon what lies in its older set."""
+    await tenant.put(2, BIG)
+    await tenant.settle()
+    with monkeypatch.context() as died:
+        died.setattr(LookUp, "_let_go_of", lambda *_: None)
+        await tenant.put(3, b"new")
+        await tenant.settle()
+    assert tenant.live_in() == {"main", NEW.pool}
+    drive: Any = tenant.by_pool["main"][0]
+    healing = HealService(tenant.stores[3], lambda: (drive,), tenant.clock)
+    await tenant.clock.sleep(7300)
+    await healing.scanner.scan_once(drive, healing.set_of(drive), healing.work_of(0).scan)
+    await tenant.settle()
+    assert tenant.live_in() == {NEW.pool}
+    assert await tenant.get(3) == b"new"
