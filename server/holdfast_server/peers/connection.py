@@ -154,10 +154,14 @@ class Connection(asyncio.BufferedProtocol):
         self._on_frame, self._on_lost = on_frame, on_lost
         self._reader.wish = wish
         self._reader.limit_bytes = MAX_FRAME_SIZE_BYTES
-        while self._waiting:
-            on_frame(self._waiting.popleft())
-        if self._lost is not None:
-            on_lost(self._lost)
+        lost = self._lost
+        try:
+            while self._waiting:
+                on_frame(self._waiting.popleft())
+        except FrameError as error:
+            self.abort(str(error))
+        if lost is not None:
+            on_lost(lost)
 
     def pause_reading(self) -> None:
         if self._transport is not None and self._transport.is_reading():

@@ -7,6 +7,7 @@ Nothing is ever sent twice here: that would break rule 6 (a plain commit is sent
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -30,9 +31,13 @@ from holdfast_server.peers.messages import (
 from holdfast_server.peers.notes import NoteBatch
 from holdfast_server.peers.port import SlotMemory
 
+RESTART_SECONDS = 1.0
 _GATHERED = (port.CommitMode.PLAIN, port.CommitMode.CONDITIONAL)
 _MAX_STAGE_SIZE_BYTES = 5 << 20
 """Blocks sent in one call; more are cut into several."""
+
+
+log = logging.getLogger(__name__)
 
 
 class RemoteDrive:
@@ -264,5 +269,10 @@ class RemotePeer:
         await self.link.call_pod(Verb.START_SCAN, ())
 
     async def run(self) -> None:
-        """Keep the connections up until cancelled."""
-        await self.link.run()
+        """Keep the connections up until cancelled, whatever happens: nobody else would dial this peer again."""
+        while True:
+            try:
+                await self.link.run()
+            except Exception:
+                log.exception("the connections to a peer failed and are begun anew", extra={"peer": self.link.target})
+            await asyncio.sleep(RESTART_SECONDS)

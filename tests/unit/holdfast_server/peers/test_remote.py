@@ -15,11 +15,12 @@ from holdfast_server.drives import names, port
 from holdfast_server.drives.port import DriveState, Register
 from holdfast_server.memory import budget
 from holdfast_server.peers import calls as under_way
-from holdfast_server.peers import channel, frames, link, messages
+from holdfast_server.peers import channel, frames, link, messages, remote
 from holdfast_server.peers.connection import Connection
 from holdfast_server.peers.dispatch import Dispatcher
 from holdfast_server.peers.handshake import Dialler
 from holdfast_server.peers.messages import ConnectionClass, Verb
+from holdfast_server.peers.naming import Resolver
 from holdfast_server.peers.port import PeerError
 from holdfast_server.peers.server import MAX_STRANGERS
 
@@ -550,3 +551,40 @@ async def test_a_frozen_peer_that_gives_way_leaves_nothing_uncounted(
             await read
     await until(lambda: peer.online)
     assert len((await peer.drives()[0].read_blocks(b"i" * 16, 0, 8))[0]) == 8
+
+
+async def test_a_peer_whose_dialling_failed_in_a_way_nobody_foresaw_is_dialled_again(
+    pod: Any, connect: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where no thread can be started for its name: nobody else would ever dial it."""
+    monkeypatch.setattr(remote, "RESTART_SECONDS", 0.05)
+    failed = asyncio.Event()
+    resolve = Resolver.resolve
+
+    async def fail_once(self: Any, name: str) -> str:
+        if not failed.is_set():
+            failed.set()
+            raise RuntimeError("can't start new thread")
+        return await resolve(self, name)
+
+    monkeypatch.setattr(Resolver, "resolve", fail_once)
+    peer = await connect()
+    assert failed.is_set()
+    pod.drive.answers["query"] = port.QueryReply((), 0, 0, 0, False)
+    assert await peer.drives()[0].query(REGISTER, False) == pod.drive.answers["query"]
+
+
+async def test_a_bad_frame_right_behind_the_handshake_ends_that_connection_alone() -> None:
+    """It may be there before anybody takes frames."""
+    told: list[str] = []
+    connection = Connection()
+    for piece in frames.encode_frame(b"not a reply"):
+        connection.get_buffer(-1)[: len(piece)] = piece
+        connection.buffer_updated(len(piece))
+
+    def on_frame(frame: frames.Frame) -> None:
+        raise frames.FrameError("reply cannot be read")
+
+    connection.start(on_frame, told.append)
+    assert told == ["reply cannot be read"]
+    assert connection.lost
