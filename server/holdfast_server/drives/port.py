@@ -38,7 +38,7 @@ class ComputedHashes(tuple[bytes, ...]):
 WATERMARK_RANGES = 256
 
 MAX_REGISTERS_PER_CALL = 64
-"""Of the verbs that take many; with their inline shards the answer fits into a frame."""
+"""Of the verbs that take many; with their inline shards the answer fits into a frame, but for very large records."""
 
 MAX_SCAN_ENTRIES = 1001
 """A listing of a thousand, and one more to tell whether it is the end."""

@@ -14,7 +14,8 @@ Not here: which registers, in which order (`repair_queue`, `filling`, `scanner`)
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from holdfast_server.clock.port import Clock
@@ -35,6 +36,12 @@ MAX_STUCK = 10_000
 """Registers known to be stuck, per pod; more are found again when these are resolved."""
 
 STUCK_PER_LOOK = 256
+
+MAX_RECORDS_BYTES = 4 << 20
+"""Of one drive's answer about a batch, as far as can be told: a record of ten thousand parts has 0.7 MB, and all drives
+answer at once."""
+LEAST_AT_ONCE = 4
+"""While nothing is known of their size; twice as many each time."""
 
 _KINDS = {
     record.OBJECT_SPACE: "object",
@@ -73,6 +80,8 @@ class RegisterHealing:
         self._pacer = pacer
         self._clock = clock
         self._stuck: dict[tuple[SetId, Register], _StuckEntry] = {}
+        self._most = LEAST_AT_ONCE
+        """Registers in a batch, by the size of the records that were met last."""
         self.copied = 0
         self.failed = 0
         self.parts_ended = 0
@@ -82,10 +91,11 @@ class RegisterHealing:
         outcome = Outcome()
         start = 0
         while start < len(registers):
-            batch = registers[start : start + min(self._pacer.width, MAX_REGISTERS_PER_CALL)]
+            batch = registers[start : start + min(self._pacer.width, self._most)]
             start += len(batch)
             began = self._clock.monotonic_seconds()
             replies = await self._store.healer.query_many(erasure_set, batch)
+            self._most = most_at_once(self._most, replies.values())
             made = await together(self._one(erasure_set, register, verify, replies[register]) for register in batch)
             for register, healed in zip(batch, made, strict=True):
                 self._count(outcome, register, healed)
@@ -197,6 +207,18 @@ class RegisterHealing:
         """How many of a set, and some of them."""
         of_set = [(register, entry) for (where, register), entry in self._stuck.items() if where == set_id]
         return len(of_set), [_told(register, entry) for register, entry in of_set[:MAX_STUCK_SAMPLES]]
+
+
+def most_at_once(before: int, batch: Collection[quorum.Replies]) -> int:
+    """How many registers the next batch may have: twice as many as the last one, as far as records of this one's size
+    stay within bounds."""
+    by_drive: Counter[int] = Counter()
+    for replies in batch:
+        for position, reply in replies.items():
+            by_drive[position] += sum(len(held.record) for held in reply.records)
+    largest = max(by_drive.values(), default=0) / max(1, len(batch))
+    fitting = int(MAX_RECORDS_BYTES / largest) if largest else MAX_REGISTERS_PER_CALL
+    return max(1, min(MAX_REGISTERS_PER_CALL, 2 * max(before, LEAST_AT_ONCE), fitting))
 
 
 def _told(register: Register, entry: _StuckEntry) -> StuckRegister:

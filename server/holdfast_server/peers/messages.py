@@ -20,7 +20,7 @@ from holdfast_server.contract.admin import PodState
 from holdfast_server.drives import port
 from holdfast_server.memory.buffers import PAGE_SIZE_BYTES
 from holdfast_server.peers.frames import Wish
-from holdfast_server.peers.port import PeerError, SlotMemory
+from holdfast_server.peers.port import PeerRefused, SlotMemory
 
 CONTROL_TIMEOUT_SECONDS = 5.0
 """Small questions and durable commits: far above any healthy fsync, far below a client's patience."""
@@ -258,7 +258,7 @@ def error_of(outcome: int, message: str) -> Exception:
     for known, kind in _ERRORS:
         if outcome == known:
             return kind(message)
-    return PeerError(f"the peer refused: {message}")
+    return PeerRefused(f"the peer refused: {message}")
 
 
 encode = msgspec.msgpack.Encoder().encode

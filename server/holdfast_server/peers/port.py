@@ -17,6 +17,10 @@ class PeerError(Exception):
     """The peer did not answer: unreachable, too late, or refused."""
 
 
+class PeerRefused(PeerError):
+    """It answered, and did not do what it was asked."""
+
+
 class Peer(Protocol):
     pool: str
     ordinal: int

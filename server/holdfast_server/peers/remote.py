@@ -29,7 +29,7 @@ from holdfast_server.peers.messages import (
     Verb,
 )
 from holdfast_server.peers.notes import NoteBatch
-from holdfast_server.peers.port import SlotMemory
+from holdfast_server.peers.port import PeerRefused, SlotMemory
 
 RESTART_SECONDS = 1.0
 _GATHERED = (port.CommitMode.PLAIN, port.CommitMode.CONDITIONAL)
@@ -83,8 +83,17 @@ class RemoteDrive:
         return self._call(Verb.QUERY, register, with_inline)
 
     async def query_many(self, registers: Sequence[Register], with_inline: bool) -> list[port.QueryReply]:
-        replies: list[port.QueryReply] = await self._call(Verb.QUERY_MANY, list(registers), with_inline)
-        return replies
+        try:
+            replies: list[port.QueryReply] = await self._call(Verb.QUERY_MANY, list(registers), with_inline)
+        except port.DriveOffline as error:
+            if len(registers) == 1 or not isinstance(error.__cause__, PeerRefused):
+                raise
+        else:
+            return replies
+        # Large records (of ten thousand parts, say) do not fit into one frame all together.
+        half = len(registers) // 2
+        first = await self.query_many(registers[:half], with_inline)
+        return first + await self.query_many(registers[half:], with_inline)
 
     def commit(self, request: port.CommitRequest) -> Awaitable[port.CommitReply]:
         if request.mode in _GATHERED and COMMIT_MANY_FEATURE in self._features():

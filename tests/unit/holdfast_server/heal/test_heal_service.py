@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from holdfast_server.drives.port import Drive
+from holdfast_server.drives.port import Drive, Held, QueryReply
+from holdfast_server.heal.registers import most_at_once
 from holdfast_server.heal.service import HealService
 from holdfast_server.objects.port import Unavailable
 from holdfast_server.objects.record import object_register
@@ -112,3 +113,20 @@ async def test_a_pod_that_is_behind_the_others_tells_what_it_does_all_the_same(
     monkeypatch.setattr(cluster.store, "_drives", behind)
     (told,) = healing.report().drives
     assert told.state == "ok"
+
+
+def test_large_records_are_asked_for_a_few_at_a_time() -> None:
+    """All drives answer at once, and each has all of every record."""
+
+    def batch(count: int, record_bytes: int) -> list[dict[int, QueryReply]]:
+        held = Held(5, False, bytes(record_bytes), 0, None)
+        return [{p: QueryReply((held,), 5, 5, 0, False) for p in range(4)} for _ in range(count)]
+
+    assert most_at_once(4, batch(4, 700_000)) == 5
+    assert most_at_once(5, batch(5, 700_000)) == 5
+    assert most_at_once(5, batch(5, 9 << 20)) == 1
+    assert most_at_once(1, batch(1, 200)) == 8
+    assert most_at_once(8, batch(8, 200)) == 16
+    assert most_at_once(64, batch(64, 200)) == 64
+    assert most_at_once(64, [{}]) == 64
+    assert most_at_once(64, []) == 64

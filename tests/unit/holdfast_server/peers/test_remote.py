@@ -588,3 +588,21 @@ async def test_a_bad_frame_right_behind_the_handshake_ends_that_connection_alone
     connection.start(on_frame, told.append)
     assert told == ["reply cannot be read"]
     assert connection.lost
+
+
+async def test_records_that_do_not_fit_into_one_frame_come_in_several(pod: Any, connect: Any) -> None:
+    """Of objects of ten thousand parts: what asked for many at once was never answered, and nothing was healed."""
+    drive = (await connect()).drives()[0]
+    registers = [Register(b"o" + b"b" * 16, f"key{number}", b"") for number in range(40)]
+
+    def reply(register: Register) -> port.QueryReply:
+        held = port.Held(5, False, register.key.encode() * 100_000, 2, None)
+        return port.QueryReply((held,), 5, 5, 0, False)
+
+    pod.drive.answers["query_many"] = lambda some, _: _value([reply(one) for one in some])
+    assert await drive.query_many(registers, True) == [reply(one) for one in registers]
+    asked = [len(arguments[0]) for verb, arguments in pod.drive.calls if verb == "query_many"]
+    assert asked == [40, 20, 20]
+    pod.drive.answers["query_many"] = port.DriveFaulty("set aside")
+    with pytest.raises(port.DriveFaulty):
+        await drive.query_many(registers, True)
