@@ -343,6 +343,8 @@ class Healer:
             {p: drives[p] for p in brought},
             lambda p, drive: drive.commit(CommitRequest(register, have[p], CommitMode.HEAL)),
         )
+        # Overwritten meanwhile, as in `_copy`.
+        await job.discard({p: drives[p] for p in brought if _refused(replies.get(p))})
         return sum(1 for reply in replies.values() if reply.status is CommitStatus.OK)
 
     async def refill(self, erasure_set: ErasureSet, positions: list[int], have: Mapping[int, Held]) -> set[int]:

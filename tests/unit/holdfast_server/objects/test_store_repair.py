@@ -471,6 +471,30 @@ async def test_a_repair_overtaken_by_a_write_leaves_no_shards(cluster: MemoryClu
     assert cluster.unnamed_shards() == set()
 
 
+async def test_the_rebuilding_of_a_rotten_shard_that_is_overtaken_by_a_write_leaves_nothing_staged(
+    cluster: MemoryCluster,
+) -> None:
+    await cluster.put("k", BIG)
+    await cluster.settle()
+    rot(cluster, 3)
+    sealed = False
+
+    async def overtake(position: int, verb: str, _: Any) -> None:
+        nonlocal sealed
+        if position == 3 and verb == "commit" and sealed:
+            cluster.hook = None
+            await cluster.put("k", SMALL)
+            await cluster.settle()
+        sealed = sealed or (position == 3 and verb == "seal")
+
+    cluster.hook = overtake
+    await cluster.heal("k", verify=True)
+    assert sealed
+    assert cluster.hook is None
+    assert await cluster.get("k") == SMALL
+    assert not cluster.drives[3]._anew
+
+
 async def test_a_repair_that_fails_midway_leaves_nothing_staged(cluster: MemoryCluster) -> None:
     data = random.Random(2).randbytes(6 * STRIPE_SIZE_BYTES)
     with cluster.away(3):
