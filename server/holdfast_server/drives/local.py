@@ -699,7 +699,7 @@ class LocalDrive:
     async def verify_shard(self, data_id: bytes) -> int:
         """Read a shard from the disk against its hashes; its size in bytes.  Raises ShardMissing, ShardCorrupt."""
         parts = self._opened()
-        return await self._on_thread(parts.shard_readers, lambda: parts.shards.verify(data_id), watched=False)
+        return await self._on_thread(parts.verifiers, lambda: parts.shards.verify(data_id), watched=False)
 
     async def trash_orphans(self, folder: int, age_seconds: float) -> int:
         """Have the shard files of one folder reclaimed that are so old and that nothing names; how many.
@@ -708,7 +708,7 @@ class LocalDrive:
         more before it unlinks.
         """
         parts = self._opened()
-        aged = await self._on_thread(parts.shard_readers, lambda: parts.shards.aged(folder, age_seconds), watched=False)
+        aged = await self._on_thread(parts.verifiers, lambda: parts.shards.aged(folder, age_seconds), watched=False)
         count = 0
         for start in range(0, len(aged), ORPHANS_PER_BATCH):
             some = aged[start : start + ORPHANS_PER_BATCH]

@@ -34,6 +34,8 @@ from holdfast_server.drives.witness import write_witness
 
 SHARD_WRITE_THREADS = 4
 SHARD_READ_THREADS = 4
+VERIFY_THREADS = 1
+"""Apart from those that serve reads: verifying may take minutes over bad sectors, and is asked for again and again."""
 POINT_READ_THREADS = 2
 
 MAX_UNREADABLE_SHARDS = 8
@@ -91,6 +93,7 @@ class Parts:
         self.walker = DiskThreads(f"{name}-scan", 1, self.watch, loop)
         self.shard_writers = DiskThreads(f"{name}-write", SHARD_WRITE_THREADS, self.watch, loop)
         self.shard_readers = DiskThreads(f"{name}-read", SHARD_READ_THREADS, self.watch, loop)
+        self.verifiers = DiskThreads(f"{name}-verify", VERIFY_THREADS, self.watch, loop)
         self.placing = Placing(self.shards.place, self.shard_writers, loop)
         self.commits = GroupCommit(
             engine, check_identity=guard.check, on_fault=around.on_fault, name=name, watch=self.watch, loop=loop,
@@ -110,7 +113,7 @@ class Parts:
 
     @property
     def _groups(self) -> tuple[DiskThreads, ...]:
-        return self.point_readers, self.walker, self.shard_readers, self.shard_writers
+        return self.point_readers, self.walker, self.shard_readers, self.shard_writers, self.verifiers
 
     def stick(self, reason: str) -> None:
         """Let everybody who waits for this drive go."""

@@ -28,7 +28,7 @@ import msgspec
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import stamp_ms
 from holdfast_server.contract.healing import ScannerProgress
-from holdfast_server.drives.port import DriveError, Held, Register, ScanEntry, ShardCorrupt, ShardMissing
+from holdfast_server.drives.port import DriveError, DriveOffline, Held, Register, ScanEntry, ShardCorrupt, ShardMissing
 from holdfast_server.heal.comparing import Place, compare
 from holdfast_server.heal.own_drive import ORPHAN_FOLDERS, OwnDrive
 from holdfast_server.heal.registers import RegisterHealing
@@ -194,6 +194,11 @@ class Scanner:
                 size += await bounded(drive.verify_shard(data_id), seconds)
             except (ShardMissing, ShardCorrupt):
                 return size, False
+            except DriveOffline as error:
+                if not isinstance(error.__cause__, TimeoutError):
+                    raise
+                # A disk may take minutes over a sector that it cannot read in the end.  The pass is not to end there.
+                log.warning("%r: shard %s is passed over: %s", entry.register.key, data_id.hex(), error)
         return size, True
 
     async def _end_parts(self, erasure_set: ErasureSet, state: ScanState, entries: list[ScanEntry]) -> None:

@@ -315,3 +315,22 @@ async def test_a_drive_that_fails_to_open_in_a_way_nobody_thought_of_says_so(tmp
     assert drive.fault_kind is FaultKind.MEDIUM
     await drive.close()
     assert (await open_drive(form=False)).status().state is DriveState.FULL
+
+
+async def test_shards_that_take_long_to_verify_hold_up_no_reads(open_drive, monkeypatch):
+    """Each is given up in time, and another is begun; the threads they are read on are not those of requests."""
+    drive = await open_drive()
+    await drive.stage(DATA_ID, 0, [BLOCK], [HASH])
+    await drive.seal(DATA_ID)
+    request = CommitRequest(Register(SPACE, "k"), Held(10, False, b"r", 0, None, (DATA_ID,)), CommitMode.PLAIN)
+    assert (await drive.commit(request)).status is CommitStatus.OK
+    hold = Hold(monkeypatch, drive._parts.shards, "verify")
+    try:
+        for _ in range(8):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(drive.verify_shard(DATA_ID), 0.05)
+        async with asyncio.timeout(20):
+            assert await drive.read_blocks(DATA_ID, 0, 1) == ([BLOCK], [HASH])
+    finally:
+        hold.release()
+    assert drive.status().state is DriveState.FULL

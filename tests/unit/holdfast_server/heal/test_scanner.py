@@ -318,3 +318,32 @@ async def test_a_null_version_that_was_replaced_by_a_writer_that_died_gives_its_
         assert not drive.shard_ids()
     listed = await store.list_versions(BUCKET)
     assert [(one.record.null, one.latest) for one in listed.entries] == [(True, True), (False, False)]
+
+
+async def test_a_shard_that_never_comes_is_no_end_of_the_scan(
+    cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk may try a bad sector for minutes, each time it is asked; what lies behind it was never looked at."""
+    monkeypatch.setattr(scanner, "VERIFY_TIMEOUT_SECONDS", 1.0)
+    for number in range(6):
+        await cluster.put(f"k{number}", BIG)
+    await cluster.settle()
+    drive = cluster.drives[0]
+    bad, *others = [data_id for _, data_id in sorted((row, data_id) for row, data_id in _named(drive))]
+    drive.rot(others[-1], 0)
+
+    async def slow(position: int, verb: str, arguments: tuple[Any, ...]) -> None:
+        if verb == "verify_shard" and arguments[0] == bad:
+            await cluster.clock.sleep(100_000.0)
+
+    cluster.hook = slow
+    healing = service(cluster, 0)
+    await scan_once(healing, cluster)
+    told = healing.report().drives[0].scanner
+    assert told.last_pass_ended_ms
+    assert told.rotten_found == 1
+    await drive.verify_shard(others[-1])
+
+
+def _named(drive: Any) -> list[tuple[bytes, bytes]]:
+    return [(row, data_id) for row in drive.rows() for held in drive.state_of(row).records for data_id in held.data_ids]
