@@ -23,9 +23,12 @@ from holdfast_server.clock.stamp import HybridClock
 from holdfast_server.contract.config import ErasureConfig, KeyFiles, PoolConfig, ServerConfig, TenantConfig
 from holdfast_server.drives import keys
 from holdfast_server.drives.port import Drive, Register
+from holdfast_server.heal.pacing import Pacer
+from holdfast_server.heal.registers import RegisterHealing
+from holdfast_server.heal.settings import HealSettings
+from holdfast_server.objects import record
 from holdfast_server.objects.erasure_set import ErasureSet
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
-from holdfast_server.objects.port import ObjectError
 from holdfast_server.objects.store import ObjectStore
 from holdfast_server.placement.map import PoolMap, SetId
 from holdfast_server.testing import virtual_time
@@ -277,29 +280,27 @@ async def _everyone_reads(cluster: Cluster, history: History, workload: Workload
 
 
 async def _settle(cluster: JoiningCluster) -> None:
-    """What repair and scanner do: make every register whole in its set, let go of what is superseded elsewhere."""
-    store = cluster.coordinators[0].store
+    """What repair and scanner do: make every register whole in its set, end parts of uploads that have ended, let go of
+    what is superseded elsewhere."""
+    coordinator = cluster.coordinators[0]
+    store, clock = coordinator.store, coordinator.clock
+    healing = RegisterHealing(store, Pacer(clock, store.foreground, HealSettings()), clock)
     left: Sequence[object] = ()
     for _ in range(SETTLING_PASSES):
-        left = [one for set_id in (OLD, NEW) for one in await _heal_all(store, set_id, cluster.by_set[set_id])]
+        left = [one for set_id in (OLD, NEW) for one in await _heal_all(healing, store, set_id, cluster.by_set[set_id])]
         for register in sorted(_registers(cluster.drives), key=repr):
-            await store.look_up(register).settle()
+            if register.space[:1] != record.PART_SPACE:
+                await store.look_up(register).settle()
         await cluster.background_ended()
     if left:
         raise Violation("HealingConverges", f"not whole after {SETTLING_PASSES} passes: {left}")
 
 
-async def _heal_all(store: ObjectStore, set_id: SetId, drives: Sequence[MemoryDrive]) -> list[str]:
-    left = []
-    for register in sorted(_registers(drives), key=repr):
-        try:
-            healed = await store.heal(store.erasure_set(set_id), register)
-        except ObjectError as error:
-            left.append(f"{set_id} {register}: {error}")
-            continue
-        if not healed.whole:
-            left.append(f"{set_id} {register}: {healed}")
-    return left
+async def _heal_all(
+    healing: RegisterHealing, store: ObjectStore, set_id: SetId, drives: Sequence[MemoryDrive]
+) -> list[str]:
+    outcome = await healing.heal(store.erasure_set(set_id), sorted(_registers(drives), key=repr))
+    return [f"{set_id} {register}" for register in outcome.not_whole]
 
 
 def _registers(drives: Sequence[MemoryDrive]) -> set[Register]:
