@@ -224,6 +224,9 @@ def _pools_ready(findings: PassFindings) -> Finding:
     if findings.apply_trouble is not None:
         return Finding("PoolsReady", False, findings.apply_trouble.reason, findings.apply_trouble.message)
     serving = findings.serving
+    if serving.writable and not _reachable(findings):
+        message = "pods take writes, but the kubelets find none of them ready: the Service leads to none of them"
+        return Finding("PoolsReady", False, "NoPodReady", message)
     if serving.writable:
         return Finding("PoolsReady", True, "Writable", "every erasure set has its write quorum")
     troubles = _pod_troubles(findings)
@@ -232,6 +235,12 @@ def _pools_ready(findings: PassFindings) -> Finding:
     shortfall = _shortfall(findings)
     parts = (_SHORTFALLS[shortfall], troubles, drive_troubles(serving, findings.tenant.name))
     return Finding("PoolsReady", False, shortfall, "; ".join(part for part in parts if part))
+
+
+def _reachable(findings: PassFindings) -> bool:
+    """Whether clients find a pod behind the Service, which knows what the kubelets' probes say: the operator asks the
+    pods themselves, and hears of one that serves before that."""
+    return any(pod.ready and not pod.deleting for pod in findings.pods)
 
 
 _SHORTFALLS = {
@@ -376,6 +385,8 @@ def _item(status: ItemStatus) -> dict[str, Any]:
 
 def _health(findings: PassFindings, degraded: Finding) -> str:
     """One word for the printer column."""
+    if findings.serving.writable and not _reachable(findings):
+        return "Starting"
     if findings.serving.writable:
         return "Healthy" if degraded.value is False else "Degraded"
     shortfall = _shortfall(findings)

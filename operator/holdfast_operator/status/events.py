@@ -17,7 +17,7 @@ MAX_NOTE_SIZE = 1024
 """The API server refuses longer messages."""
 _WELL = {"Ready": "True", "SpecValid": "True", "Degraded": "False"}
 """The conditions that are told, and the status that is good news."""
-_STARTING = frozenset({"Starting", "Pending", "NoPodAnswers"})
+_STARTING = frozenset({"Starting", "Pending", "NoPodAnswers", "NoPodReady"})
 """Why a new Tenant is not ready yet: no news, unless it was ready before."""
 _ON_THE_MEND = frozenset({"DrivesHealing", "CatchingUp"})
 """Why a Tenant is still degraded though nothing more is missing: good news."""

@@ -242,6 +242,25 @@ async def test_all_pods_down_is_told_at_once(world: Any) -> None:
     assert world.kube.tenant_status()["health"] == "Unavailable"
 
 
+async def test_ready_waits_for_a_pod_that_the_service_leads_to(world: Any) -> None:
+    # A kubelet probes every few seconds: the operator hears of a pod that serves before the Service does.
+    world.pods.unready = {f"logs-pool-main-{ordinal}": "2026-07-01T08:00:00Z" for ordinal in range(4)}
+    await world.start()
+    assert world.condition("Ready")["reason"] == "NoPodReady"
+    assert "the Service leads to none of them" in world.condition("PoolsReady")["message"]
+    assert world.kube.tenant_status()["health"] == "Starting"
+    world.pods.unready = {}
+    world.pods.settle()
+    await world.run_pass()
+    assert world.condition("Ready")["status"] == "True"
+    assert world.kube.tenant_status()["health"] == "Healthy"
+    # One is enough.
+    world.pods.unready = {f"logs-pool-main-{ordinal}": "2026-07-01T08:00:00Z" for ordinal in range(3)}
+    world.pods.settle()
+    await world.run_pass()
+    assert world.condition("Ready")["status"] == "True"
+
+
 async def test_transition_times_move_only_with_the_status(world: Any) -> None:
     await world.start()
     before = world.condition("PoolsReady")["lastTransitionTime"]
