@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 MAX_PEM_SIZE_BYTES = 1 << 20
 """What a Secret may hold."""
+LOOKS = 3
+"""At files that are exchanged meanwhile, before that is told as a fault."""
 
 
 class Validity(NamedTuple):
@@ -88,15 +90,29 @@ class TlsStore:
         if config is None:
             return _Found((), None)
         try:
-            contents = self._read_all(config)
-            if contents == self._contents and self._in_force is not None:
-                return _Found(contents, self._in_force)
-            fresh = self._load(config, contents)
-            if contents != self._read_all(config):
-                return _Found(self._contents, self._in_force, "tls: the files were exchanged while they were read")
-            return _Found(contents, fresh)
+            return _Found(*self._load_settled(config))
         except CertificateUnusable as error:
             return _Found(self._contents, self._in_force, str(error))
+
+    def _load_settled(self, config: TlsConfig) -> tuple[tuple[bytes, ...], _InForce]:
+        """What is found is that of one moment: a kubelet exchanges all files at once, and may do so between the reading
+        of one and of the next, so that a fault counts only in files that have stayed."""
+        contents = self._read_all(config)
+        for _ in range(LOOKS):
+            if contents == self._contents and self._in_force is not None:
+                return contents, self._in_force
+            fault: CertificateUnusable | None = None
+            try:
+                fresh = self._load(config, contents)
+            except CertificateUnusable as error:
+                fault = error
+            read, contents = contents, self._read_all(config)
+            if contents != read:
+                continue
+            if fault is not None:
+                raise fault
+            return contents, fresh
+        raise CertificateUnusable("tls: the files were exchanged while they were read")
 
     def _take(self, config: TlsConfig | None, found: _Found) -> None:
         if found.fault and found.fault != self.fault:
