@@ -34,6 +34,7 @@ from holdfast_server.contract.encryption_keys import (
     fingerprint,
     parse_entry,
 )
+from holdfast_server.contract.wording import first_of
 
 FIRST_KEY = f"{DEFAULT_KEY}.1"
 LOST, EXCHANGED = "KeysLost", "KeysExchanged"
@@ -82,12 +83,8 @@ class EncryptionStep:
             return Finding("EncryptionReady", False, "PodsCannotUseIt", "; ".join(dict.fromkeys(told)))
         behind = [view for view in views if not set(self.keys.values()) <= set(view.health.encryption.fingerprints)]
         if behind:
-            named = [
-                f"{labels.pod_name_prefix(self.tenant.name, view.pool)}{view.ordinal}"
-                for view in behind[:NAMED_AT_MOST]
-            ]
-            more = " and more" if len(behind) > NAMED_AT_MOST else ""
-            message = f"keys are used once every pod has them; waiting for {', '.join(named)}{more}"
+            named = [f"{labels.pod_name_prefix(self.tenant.name, view.pool)}{view.ordinal}" for view in behind]
+            message = f"keys are used once every pod has them; waiting for {first_of(named, NAMED_AT_MOST)}"
             return Finding("EncryptionReady", False, "KeysSpreading", message)
         return Finding("EncryptionReady", True, "KeysInUse", f"new objects are encrypted under {self._newest()}")
 
@@ -95,8 +92,7 @@ class EncryptionStep:
         newest: dict[str, str] = {}
         for entry in sorted(self.keys, key=lambda entry: parse_entry(entry).generation):
             newest[parse_entry(entry).name] = entry
-        shown = sorted(newest.values())
-        return ", ".join(shown[:NAMED_AT_MOST]) + (" and more" if len(shown) > NAMED_AT_MOST else "")
+        return first_of(sorted(newest.values()), NAMED_AT_MOST)
 
 
 async def settle_encryption(
@@ -152,9 +148,9 @@ def _missing(name: str, ledger: Ledger, wanted: EncryptionSpec) -> tuple[str, st
 
 
 def _lost_words(name: str, entries: Sequence[str]) -> str:
-    shown = ", ".join(entries[:NAMED_AT_MOST]) + (" and more" if len(entries) > NAMED_AT_MOST else "")
     return (
-        f"Secret {name} has {shown} no longer, under which objects may be encrypted: put it back from a backup. "
+        f"Secret {name} has {first_of(entries, NAMED_AT_MOST)} no longer, under which objects may be encrypted: "
+        "put it back from a backup. "
         "Nothing is made anew, and no pod is replaced: those that run have the keys still. A key that nothing is "
         "encrypted under any more is named in spec.encryption.retiredKeys"
     )

@@ -20,6 +20,7 @@ from holdfast_operator.key_changes import change_keys, change_peer_key
 from holdfast_operator.ledger import Ledger
 from holdfast_operator.tenant.spec import TenantSpec, UserSpec
 from holdfast_operator.tenant_keys import CredentialsFault, TenantCredentials
+from holdfast_server.contract.wording import first_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def describe_changes(book: KeyBook, behind: tuple[str, ...], overlap_seconds: in
     told = "; ".join(part for part in parts if part)
     waits = book.peer.stage != "Settled" or any(not former.replaced_at for former in book.root.former)
     if told and (waits or book.root.next) and behind:
-        told += f"; waiting for {', '.join(behind[:4])}" + (" and more" if len(behind) > 4 else "")
+        told += f"; waiting for {first_of(behind, 4)}"
     return told
 
 

@@ -92,6 +92,7 @@ from holdfast_operator.tls.stages import speaks_tls
 from holdfast_operator.tls.values import CertificateMint
 from holdfast_operator.tls_step import TlsSteps
 from holdfast_server.contract import names
+from holdfast_server.contract.wording import first_of
 
 SETTLED_SECONDS = 10.0
 """Between passes over a tenant at rest: drives can fail without any event in the cluster."""
@@ -403,8 +404,8 @@ class Reconciler:
         ]
         drift = self._provisioners[key].drift
         if drift:
-            told = "; ".join(drift[:8]) + (" and more" if len(drift) > 8 else "")
-            news.append(TenantEvent("Warning", "Ready", "DriftCorrected", f"made again as declared: {told}"))
+            message = f"made again as declared: {first_of(drift, 8, '; ')}"
+            news.append(TenantEvent("Warning", "Ready", "DriftCorrected", message))
         for event in news:
             _log(key, "put right", reason=event.reason, detail=event.message)
         return news

@@ -59,12 +59,14 @@ def read_pods(manifests: Iterable[Manifest], tenant_name: str) -> tuple[PodState
         if not metadata["name"].startswith(prefix) or not ordinal.isdecimal():
             continue
         status = manifest.get("status") or {}
+        readiness = _condition(status, "Ready")
+        ready = readiness.get("status") == "True"
         pods.append(
             PodState(
                 name=metadata["name"],
                 pool=pool,
                 ordinal=int(ordinal),
-                ready=_condition(status, "Ready"),
+                ready=ready,
                 deleting="deletionTimestamp" in metadata,
                 revision=labels.labels_of(manifest).get(REVISION_LABEL, ""),
                 ip=status.get("podIP") or "",
@@ -72,7 +74,7 @@ def read_pods(manifests: Iterable[Manifest], tenant_name: str) -> tuple[PodState
                 node=(manifest.get("spec") or {}).get("nodeName") or "",
                 manifest=manifest,
                 ends_at=_moment(metadata.get("deletionTimestamp")),
-                unready_since=_unready_since(status),
+                unready_since=None if ready else _moment(readiness.get("lastTransitionTime")),
             )
         )
     return tuple(sorted(pods, key=lambda pod: (pod.pool, pod.ordinal)))
@@ -92,16 +94,9 @@ def read_stateful_sets(manifests: Iterable[Manifest], sent: Iterable[Manifest] =
     return states
 
 
-def _condition(status: Mapping[str, Any], name: str) -> bool:
-    return any(
-        condition.get("type") == name and condition.get("status") == "True"
-        for condition in status.get("conditions") or []
-    )
-
-
-def _unready_since(status: Mapping[str, Any]) -> datetime | None:
-    found: Mapping[str, Any] = next((one for one in status.get("conditions") or [] if one.get("type") == "Ready"), {})
-    return None if found.get("status") == "True" else _moment(found.get("lastTransitionTime"))
+def _condition(status: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Empty where the kubelet says nothing of it."""
+    return next((one for one in status.get("conditions") or [] if one.get("type") == name), {})
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -116,10 +111,8 @@ def _trouble(status: Mapping[str, Any]) -> str:
         told = _container_trouble(container)
         if told:
             return told
-    for condition in status.get("conditions") or []:
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return _sentence(condition)
-    return ""
+    scheduled = _condition(status, "PodScheduled")
+    return _sentence(scheduled) if scheduled.get("status") == "False" else ""
 
 
 def _container_trouble(container: Mapping[str, Any]) -> str:

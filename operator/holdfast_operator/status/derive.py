@@ -34,6 +34,7 @@ from holdfast_operator.status.pools import derive_pool
 from holdfast_operator.tenant.fields import Fault
 from holdfast_operator.tenant.spec import TenantSpec
 from holdfast_server.contract.accounts import account_id, canonical_id
+from holdfast_server.contract.wording import first_of
 
 PASS_FAILS = "PassFails"
 
@@ -325,8 +326,8 @@ def _pods_moving(findings: PassFindings) -> Finding | None:
     missing = _pods_not_ready(findings)
     if missing:
         expected = sum(pool.servers for pool in findings.tenant.pools)
-        named = ", ".join(missing[:TROUBLES_NAMED]) + (" and more" if len(missing) > TROUBLES_NAMED else "")
-        message = f"{expected - len(missing)} of {expected} pods are ready; waiting for {named}"
+        awaited = first_of(missing, TROUBLES_NAMED)
+        message = f"{expected - len(missing)} of {expected} pods are ready; waiting for {awaited}"
         if len(findings.pods) < expected:
             message += "; if pods do not appear, `kubectl describe statefulset` says why"
         return Finding("Progressing", True, "PodsStarting", message)
@@ -361,7 +362,7 @@ def _undeclared_buckets(tenant: TenantSpec) -> dict[str, str]:
     for user in tenant.users:
         others = [grant.name for grant in user.buckets if grant.name not in declared]
         if others:
-            named = ", ".join(others[:TROUBLES_NAMED]) + (" and more" if len(others) > TROUBLES_NAMED else "")
+            named = first_of(others, TROUBLES_NAMED)
             hints[user.name] = f"has rights to what spec.buckets does not declare: {named}"
     return hints
 

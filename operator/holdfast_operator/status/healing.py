@@ -12,7 +12,15 @@ from typing import Any
 
 from holdfast_operator import labels
 from holdfast_operator.observe.redundancy import BLANK, FAULTY, HEALING, OFFLINE, OK, DriveView, Redundancy
-from holdfast_server.contract.wording import about, coarse_count, coarse_percent, count_of, filled_fraction, how_far
+from holdfast_server.contract.wording import (
+    about,
+    coarse_count,
+    coarse_percent,
+    count_of,
+    filled_fraction,
+    first_of,
+    how_far,
+)
 
 TROUBLES_NAMED = 8
 """Drives, or pods with drives alike, that a message names."""
@@ -54,11 +62,11 @@ def doomed_words(claims: Sequence[str]) -> str:
     """Of claims that were deleted and are held by their pods alone."""
     if not claims:
         return ""
-    named = ", ".join(claims[:TROUBLES_NAMED]) + (" and more" if len(claims) > TROUBLES_NAMED else "")
     verb = "claim is" if len(claims) == 1 else "claims are"
     return (
-        f"{len(claims)} {verb} being deleted and will go, with the data, as soon as the pod ends: {named}; delete such "
-        "pods one at a time, each once nothing heals any more, and their volumes are filled anew"
+        f"{len(claims)} {verb} being deleted and will go, with the data, as soon as the pod ends: "
+        f"{first_of(claims, TROUBLES_NAMED)}; delete such pods one at a time, each once nothing heals any more, and "
+        "their volumes are filled anew"
     )
 
 

@@ -63,9 +63,9 @@ ACCOUNT_PREFIX = "account/"
 REFRESH_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 1.0
+"""Between attempts while nothing is loaded yet: users are told 503 meanwhile."""
 TOLD_AGAIN_SECONDS = 60.0
 """Between two lines of the log that say the same."""
-"""Between attempts while nothing is loaded yet: users are told 503 meanwhile."""
 LOOK_UPS_PER_SECOND = 20
 """Direct look-ups of unknown access keys that one pod makes."""
 LOOK_UP_TIMEOUT_SECONDS = 5.0

@@ -6,6 +6,8 @@ rewritten every second.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from holdfast_server.contract.healing import FillingProgress
 
 PERCENT_STEP = 5
@@ -51,6 +53,11 @@ def how_far(filling: FillingProgress) -> str:
 def count_of(count: int, one: str, many: str) -> str:
     """`1 drive`, `1,234 drives`."""
     return f"{count:,} {one if count == 1 else many}"
+
+
+def first_of(named: Sequence[str], most: int, between: str = ", ") -> str:
+    """All of them, or the first few and that there are more."""
+    return between.join(named[:most]) + (" and more" if len(named) > most else "")
 
 
 def _rounded(value: float, step: int) -> int:

@@ -108,13 +108,12 @@ class Trash:
         for row, data_id in self._engine.items(keys.TRASH, limit=REAP_BATCH):
             if keys.to_number(row[1:9]) > horizon:
                 break
-            if data_id in taken_over or self._engine.items(keys.REFERENCE + data_id, limit=1):
+            referred = data_id in taken_over or bool(self._engine.items(keys.REFERENCE + data_id, limit=1))
+            if referred or self.recent_reads.contains(data_id):
                 if transaction.no_room is None:
                     transaction.delete(row)
-            elif self.recent_reads.contains(data_id):
-                if transaction.no_room is None:
-                    transaction.delete(row)
-                    self.add(transaction, data_id)
+                    if not referred:
+                        self.add(transaction, data_id)
             else:
                 self._condemned.add(data_id)
                 chosen.append((row, data_id))

@@ -172,7 +172,7 @@ class Healer:
                 erasure_set.note_later(register, stamp, uninformed, whole=everywhere)
             return healed
         # Nothing to bring anywhere, if that is what R full drives say: a silent one may hold what the others lack.
-        full = sum(1 for reply in replies.values() if not reply.healing)
+        full = len(quorum.full_replies(replies))
         holes = find_holes(erasure_set, replies)
         if holes:
             if not found and not await self._end_holes(erasure_set, register, replies, holes) and all_answered:
@@ -207,7 +207,7 @@ class Healer:
     def _stuck_hole(self, erasure_set: ErasureSet, replies: quorum.Replies) -> Stuck | None:
         """Of all drives' answers, none of which has a version: too few of them can say that there is none."""
         holes = find_holes(erasure_set, replies)
-        full = sum(1 for reply in replies.values() if not reply.healing)
+        full = len(quorum.full_replies(replies))
         if not holes or full >= erasure_set.quorums.read_quorum or quorum.versions(replies):
             return None
         return Stuck(max(replies[p].highest for p in holes), 0, 1, committed=False)
@@ -218,7 +218,7 @@ class Healer:
         """End the damage of a register of which nobody has anything; False where that cannot be known.  It may be again
         once nothing upon it can be under way."""
         above = max(replies[p].highest for p in holes) + 1
-        full = sum(1 for reply in replies.values() if not reply.healing)
+        full = len(quorum.full_replies(replies))
         if full < erasure_set.quorums.read_quorum:
             return False
         if self.may_be_in_flight(above):

@@ -168,7 +168,7 @@ class LookUp:
         quorums = erasure_set.quorums
 
         def enough(replies: quorum.Replies) -> bool:
-            return sum(1 for reply in replies.values() if not reply.healing) >= quorums.read_quorum
+            return len(quorum.full_replies(replies)) >= quorums.read_quorum
 
         replies = await ask(erasure_set.awake(), lambda _, drive: drive.query(self.register, False), enough)
         if not enough(replies):

@@ -29,7 +29,7 @@ from holdfast_server.drives.port import MAX_SCAN_ENTRIES, Register
 from holdfast_server.objects import quorum, record
 from holdfast_server.objects.erasure_set import LEASED_ATTEMPTS, RETRY_PAUSE_SECONDS, ErasureSet, Promise, Refill
 from holdfast_server.objects.listing import Walk, one_by_one, start_after
-from holdfast_server.objects.look_up import Located, LookUp, Step
+from holdfast_server.objects.look_up import Located, Step
 from holdfast_server.objects.port import (
     Attributes,
     Body,
@@ -223,8 +223,7 @@ class Uploads:
 
         async def commit() -> None:
             with self._store.epochs.writing():
-                alone = LookUp(register, [home], self._store.clock, self._store.background)
-                await alone.update(plan, LEASED_ATTEMPTS, spread=True)
+                await self._store.look_up_in(home, register).update(plan, LEASED_ATTEMPTS, spread=True)
 
         try:
             await self._store.background.shielded(commit())

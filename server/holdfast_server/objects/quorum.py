@@ -98,6 +98,11 @@ def greatest_mark(replies: Replies) -> int:
     return max((reply.mark for reply in replies.values()), default=0)
 
 
+def full_replies(replies: Replies) -> list[QueryReply]:
+    """Of drives whose silence about a version counts (rule 3)."""
+    return [reply for reply in replies.values() if not reply.healing]
+
+
 def greatest_seen(replies: Replies) -> int:
     """The stamp a new write must be above."""
     return max((reply.highest for reply in replies.values()), default=0)
@@ -109,7 +114,7 @@ def decide_read(quorums: Quorums, replies: Replies, final: bool) -> Decision:
     `final`: no more answers will come; WAIT is then never returned.
     """
     pending = _UNDECIDED if final else _WAIT
-    full = [reply for reply in replies.values() if not reply.healing]
+    full = full_replies(replies)
     enough_full = len(full) >= quorums.read_quorum
     if not (final or enough_full):
         return _WAIT  # nothing can be proven to be the newest
@@ -216,7 +221,7 @@ def decide_heal(quorums: Quorums, replies: Replies, stamp: int) -> HealStep:
     servable = _may_serve(numbers, held, have)
     if have >= numbers.write_quorum or stamp == greatest_mark(replies):
         return HealStep.COPY if servable else HealStep.STUCK
-    full = [reply for reply in replies.values() if not reply.healing]
+    full = full_replies(replies)
     if _lacking(full, stamp) >= numbers.read_quorum:
         return HealStep.TAKE_BACK
     return HealStep.ROLL_FORWARD if servable else HealStep.STUCK

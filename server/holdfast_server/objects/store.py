@@ -119,6 +119,10 @@ class ObjectStore:
         """The register over all sets where it may be."""
         return self._look_up(register, self.pools)
 
+    def look_up_in(self, erasure_set: ErasureSet, register: Register) -> LookUp:
+        """A register that can be in no other set, whatever the map says: what rests does so where its shards are."""
+        return LookUp(register, [erasure_set], self.clock, self.background)
+
     def _look_up(self, register: Register, pools: PoolMap) -> LookUp:
         sets = [self.erasure_set(set_id) for set_id in pools.look_up_sets(register.space[1:], register.key)]
         return LookUp(register, sets, self.clock, self.background)
@@ -304,7 +308,7 @@ class ObjectStore:
         if carried is not None:
             took, deliver = self.foreground.carried_along, carried.deliver
         with self.epochs.writing() as pools:
-            placed = LookUp(register, [into], self.clock, self.background) if alone else self._look_up(register, pools)
+            placed = self.look_up_in(into, register) if alone else self._look_up(register, pools)
             return await self._timed(took, placed.write(into, condition, made, refill, deliver))
 
     def made(

@@ -53,7 +53,7 @@ from holdfast_server.objects.erasure_set import (
     Refill,
 )
 from holdfast_server.objects.listing import Walk, one_by_one
-from holdfast_server.objects.look_up import Located, LookUp, Overtaken, Plan, Step
+from holdfast_server.objects.look_up import Located, Overtaken, Plan, Step
 from holdfast_server.objects.port import NULL_VERSION, Condition, Conflict, Locked, ObjectError, Unavailable, Versioning
 from holdfast_server.objects.reading import recut_inline
 from holdfast_server.objects.record import Kind, Record, VersionInfo
@@ -299,7 +299,7 @@ class Versions:
                 raise Changed
             return Step(one, self._tombstone(one))
 
-        await self._alone(found.register, one).update(plan, LEASED_ATTEMPTS, spread=True)
+        await self._store.look_up_in(one, found.register).update(plan, LEASED_ATTEMPTS, spread=True)
 
     async def rewrite(self, found: Version, amended: Record) -> Record:
         """Put another record in the place of one that rests, naming the same shards.  Raises Changed, Unavailable."""
@@ -315,7 +315,7 @@ class Versions:
                 raise Changed
             return step
 
-        committed = await self._alone(found.register, one).update(plan, LEASED_ATTEMPTS, spread=True)
+        committed = await self._store.look_up_in(one, found.register).update(plan, LEASED_ATTEMPTS, spread=True)
         return msgspec.structs.replace(by, stamp=committed.stamp)
 
     async def _disclaim(self, found: Version) -> None:
@@ -413,10 +413,6 @@ class Versions:
 
     def _tombstone(self, one: ErasureSet, bar: bytes = b"") -> Made:
         return self._store.made(Record(Kind.TOMBSTONE, 0, body=bar), one)
-
-    def _alone(self, resting: Register, one: ErasureSet) -> LookUp:
-        """What rests does so in one set: where its shards are."""
-        return LookUp(resting, [one], self._store.clock, self._store.background)
 
     # ---------------------------------------------------------------- what is no version any more
 

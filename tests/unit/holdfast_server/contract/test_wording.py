@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from holdfast_server.contract.healing import FillingProgress
-from holdfast_server.contract.wording import about, coarse_count, coarse_percent, count_of, filled_fraction, how_far
+from holdfast_server.contract.wording import (
+    about,
+    coarse_count,
+    coarse_percent,
+    count_of,
+    filled_fraction,
+    first_of,
+    how_far,
+)
 
 
 @pytest.mark.parametrize(
@@ -44,3 +52,9 @@ def test_counts_keep_two_digits(count: int, coarse: int) -> None:
 
 def test_counts_agree_with_their_noun() -> None:
     assert (count_of(1, "drive", "drives"), count_of(1234, "drive", "drives")) == ("1 drive", "1,234 drives")
+
+
+def test_long_lists_are_cut_and_say_so() -> None:
+    assert first_of([], 2) == ""
+    assert first_of(["a", "b"], 2) == "a, b"
+    assert first_of(["a", "b", "c"], 2, "; ") == "a; b and more"
