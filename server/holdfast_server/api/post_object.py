@@ -8,7 +8,7 @@ a policy is anonymous.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import SplitResult, urlencode, urlsplit
 
 import msgspec
 
@@ -41,6 +41,7 @@ from holdfast_server.s3.post_form import (
     check_form_signature,
     parse_form_claim,
     parse_form_policy,
+    with_file_name,
 )
 from holdfast_server.s3.request import Response, Target, check_key
 from holdfast_server.s3.sigv2 import SIGNATURE_VERSION
@@ -49,6 +50,7 @@ from holdfast_server.s3.tags import MAX_OBJECT_TAGS, encode_tags, parse_tagging
 from holdfast_server.s3.xml_text import escape
 from holdfast_server.sealing.envelope import Seal
 
+MD5 = checksums.ALGORITHMS["MD5"]
 _HEADERS = (
     "cache-control", "content-disposition", "content-encoding", "content-language", "content-type", "expires",
 )  # fmt: skip
@@ -94,6 +96,7 @@ class FormBody:
         lease: WriteLease,
         headers: Mapping[str, str],
         checksum: ChecksumRequest | None,
+        content_md5: bytes | None,
         size_range: tuple[int, int],
         seal: Seal | None,
     ) -> None:
@@ -105,10 +108,13 @@ class FormBody:
         self._least, self._most = size_range
         self._etag = BodyEtag(lease.bucket)
         self._extra = checksum.algorithm.new() if checksum is not None else None
+        self._content_md5 = content_md5
+        self._md5 = MD5.new() if content_md5 is not None else None
         self._received = 0
         self.size_bytes: int | None = None
         self.filler: Filler | None = None
-        self.digests: Sequence[Digest] = (self._etag, *([self._extra] if self._extra is not None else []))
+        added = [digest for digest in (self._extra, self._md5) if digest is not None]
+        self.digests: Sequence[Digest] = (self._etag, *added)
 
     async def chunks(self) -> AsyncIterator[bytes | memoryview]:
         async for piece in self._upload.file():
@@ -126,6 +132,8 @@ class FormBody:
             digest = self._extra.digest()
             checksums.check_digest(self._checksum.algorithm, self._checksum.expected, digest)
             found = {self._checksum.algorithm.name: checksums.encode_checksum(digest), TYPE: FULL_OBJECT}
+        if self._md5 is not None and self._md5.digest() != self._content_md5:
+            raise S3Error("BadDigest", "The Content-MD5 you specified did not match what we received.")
         self._lease.confirm()
         etag, kept = self._etag.finish(self._seal), self._lease.kept(self._headers)
         return Attributes(etag=etag, headers=kept, checksums=found, versioning=self._lease.keeps)
@@ -135,9 +143,9 @@ async def post_object(call: Call) -> Response:
     """Raises S3Error; nothing is stored then."""
     upload = _Upload(call)
     await upload.read_fields()
-    fields = upload.reader.fields
-    key = _key(fields, upload.reader.file_name)
-    principal, context, policy = await _signed(call, {**fields, "key": key})
+    fields = with_file_name(upload.reader.fields, upload.reader.file_name)
+    key = _key(fields)
+    principal, context, policy = await _signed(call, fields)
     headers = _headers(fields)
     verified = msgspec.structs.replace(
         call.verified,
@@ -152,10 +160,11 @@ async def post_object(call: Call) -> Response:
     size_range = policy.size_range if policy is not None and policy.size_range is not None else (0, MAX_PUT_SIZE_BYTES)
     async with call.writing() as lease:
         kept = new_object_headers(call, lease.bucket)
-        checksum = checksums.requested_checksum(headers)
+        checksum, content_md5 = checksums.requested_checksum(headers), checksums.parse_content_md5(fields)
         seal, sealed = await seal_of_new_object(call, lease.bucket)
         redundancy = await redundancy_of(call, lease.bucket, kept)
-        body = FormBody(upload, lease, kept, checksum, (size_range[0], min(size_range[1], MAX_PUT_SIZE_BYTES)), seal)
+        sizes = (size_range[0], min(size_range[1], MAX_PUT_SIZE_BYTES))
+        body = FormBody(upload, lease, kept, checksum, content_md5, sizes, seal)
         await call.ticket.stream(MAX_PUT_SIZE_BYTES if call.body.size_bytes is None else call.body.size_bytes)
         record = await call.objects.put_object(lease.bucket.id, key, body, None, seal, redundancy)
     return _answer(call, fields, record, {**expiry_of(lease.bucket, key, record), **sealed})
@@ -211,8 +220,8 @@ def _prove(claim: FormClaim, policy: str, known: Credentials) -> None:
     return check_form_signature(claim, policy, known.secret_key)
 
 
-def _key(fields: Mapping[str, str], file_name: str) -> str:
-    key = fields.get("key", "").replace("${filename}", file_name)
+def _key(fields: Mapping[str, str]) -> str:
+    key = fields.get("key", "")
     if not key:
         raise S3Error(
             "InvalidArgument",
@@ -248,10 +257,11 @@ def _answer(call: Call, fields: Mapping[str, str], record: Record, told: Mapping
     location = call.location
     headers = {"etag": etag, "location": location, **checksum_headers(record.checksums), **version_headers(record)}
     headers.update(told)
-    redirect = fields.get("success_action_redirect") or fields.get("redirect", "")
-    if redirect and urlsplit(redirect).scheme in ("http", "https") and redirect.isascii() and redirect.isprintable():
+    redirect = _redirect(fields.get("success_action_redirect") or fields.get("redirect", ""))
+    if redirect is not None:
         query = urlencode({"bucket": call.bucket_name, "key": call.key, "etag": etag})
-        return Response(status=303, headers={**headers, "location": f"{redirect}{_joint(redirect)}{query}"})
+        joined = redirect._replace(query=f"{redirect.query}&{query}" if redirect.query else query)
+        return Response(status=303, headers={**headers, "location": joined.geturl()})
     status = fields.get("success_action_status", "")
     if status == "201":
         rows = f"<Location>{escape(location)}</Location><Bucket>{escape(call.bucket_name)}</Bucket>"
@@ -261,5 +271,11 @@ def _answer(call: Call, fields: Mapping[str, str], record: Record, told: Mapping
     return Response(status=200 if status == "200" else 204, headers=headers)
 
 
-def _joint(redirect: str) -> str:
-    return "&" if urlsplit(redirect).query else "?"
+def _redirect(text: str) -> SplitResult | None:
+    """Where the browser goes; what cannot be understood counts as if it were not there, as S3 has it: the object is
+    stored by now."""
+    try:
+        redirect = urlsplit(text) if text.isascii() and text.isprintable() else None
+    except ValueError:
+        return None
+    return redirect if redirect is not None and redirect.scheme in ("http", "https") else None

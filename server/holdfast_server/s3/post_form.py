@@ -26,6 +26,11 @@ MAX_FIELDS_SIZE_BYTES = 64 << 10
 """Everything in front of the file's first byte."""
 MAX_FIELDS = 200
 MAX_BOUNDARY_LENGTH = 200
+MAX_PART_HEAD_SIZE_BYTES = 4 << 10
+"""Of the lines in front of a field's value."""
+MAX_PARAMETERS = 64
+"""Of a Content-Type or Content-Disposition, as their semicolons tell, those in quotes too: the library that reads them
+looks at all that comes before for each, and a few kilobytes of semicolons would keep it busy for seconds."""
 MAX_SKEW_MS = 7 * 24 * 3600 * 1000
 ALGORITHM = "AWS4-HMAC-SHA256"
 FILE = "file"
@@ -38,18 +43,24 @@ class FormReader:
 
     def __init__(self, content_type: str) -> None:
         """Raises MalformedPOSTRequest where it is no form."""
+        if content_type.count(";") > MAX_PARAMETERS:
+            raise S3Error("MalformedPOSTRequest")
         message = Message()
         message["content-type"] = content_type
         boundary = message.get_boundary("")
         if message.get_content_type() != "multipart/form-data" or not 1 <= len(boundary) <= MAX_BOUNDARY_LENGTH:
             raise S3Error("MalformedPOSTRequest")
+        try:
+            delimiter = b"\r\n--" + boundary.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:  # it may be written in an encoding of the client's choice
+            raise S3Error("MalformedPOSTRequest") from error
         self.fields: dict[str, str] = {}
         """By name in lower case."""
         self.file_name = ""
         self.in_file = False
         self.ended = False
         """The file's last byte was seen."""
-        self._delimiter = b"\r\n--" + boundary.encode("utf-8", "surrogateescape")
+        self._delimiter = delimiter
         self._buffer = bytearray(b"\r\n")
         self._begun = False
         self._fields_size_bytes = 0
@@ -94,6 +105,8 @@ class FormReader:
         if self._buffer[after : after + 2] != b"\r\n":
             raise S3Error("InvalidArgument", "POST requires exactly one file upload per request.", ArgumentName=FILE)
         head_end = self._buffer.find(b"\r\n\r\n", after)
+        if (len(self._buffer) if head_end < 0 else head_end) - after > MAX_PART_HEAD_SIZE_BYTES:
+            raise S3Error("MaxPostPreDataLengthExceededError")
         if head_end < 0:
             return False
         name, file_name = _disposition(bytes(self._buffer[after + 2 : head_end]))
@@ -119,7 +132,7 @@ def _disposition(head: bytes) -> tuple[str, str]:
     """Name (lower case) and file name of a part."""
     for line in head.split(b"\r\n"):
         title, _, value = line.partition(b":")
-        if title.strip().lower() == b"content-disposition":
+        if title.strip().lower() == b"content-disposition" and value.count(b";") <= MAX_PARAMETERS:
             message = Message()
             try:
                 message["content-disposition"] = value.strip().decode()
@@ -130,6 +143,21 @@ def _disposition(head: bytes) -> tuple[str, str]:
             if isinstance(name, str) and name:
                 return name.lower(), file_name
     raise S3Error("MalformedPOSTRequest")
+
+
+# --- the file's name
+
+_VARIABLE = "${filename}"
+_NOT_EXPANDED = frozenset({"policy", "signature", "x-amz-signature"})
+
+
+def with_file_name(fields: Mapping[str, str], file_name: str) -> dict[str, str]:
+    """The fields with `${filename}` replaced, wherever it stands: with what follows the last slash or backslash of the
+    name, for browsers may send a path.  The policy is about the fields as they are then."""
+    name = file_name.rpartition("/")[2].rpartition("\\")[2]
+    return {
+        field: value if field in _NOT_EXPANDED else value.replace(_VARIABLE, name) for field, value in fields.items()
+    }
 
 
 # --- the policy
