@@ -23,7 +23,7 @@ from urllib.parse import quote
 import msgspec
 
 from holdfast_server.s3.headers import http_date
-from holdfast_server.s3.lifecycle import DAY_MS, LifecycleRule
+from holdfast_server.s3.lifecycle import DAY_MS, LATEST_MS, LifecycleRule
 
 EXPIRATION_HEADER = "x-amz-expiration"
 
@@ -189,7 +189,7 @@ def expiration_header(rules: Sequence[LifecycleRule], key: str, version: Facts) 
     found = expires_at(rules, key, version, Calendar()) if rules else None
     if found is None:
         return {}
-    return {EXPIRATION_HEADER: f'expiry-date="{http_date(found[0])}", rule-id="{quote(found[1], safe="")}"'}
+    return {EXPIRATION_HEADER: f'expiry-date="{_shown(found[0])}", rule-id="{quote(found[1], safe="")}"'}
 
 
 def abort_headers(rules: Sequence[LifecycleRule], key: str, begun_ms: int) -> dict[str, str]:
@@ -197,4 +197,9 @@ def abort_headers(rules: Sequence[LifecycleRule], key: str, begun_ms: int) -> di
     found = upload_ends_at(rules, key, begun_ms, Calendar()) if rules else None
     if found is None:
         return {}
-    return {"x-amz-abort-date": http_date(found[0]), "x-amz-abort-rule-id": quote(found[1], safe="")}
+    return {"x-amz-abort-date": _shown(found[0]), "x-amz-abort-rule-id": quote(found[1], safe="")}
+
+
+def _shown(moment_ms: int) -> str:
+    """A rule may have more days than there are in the calendar."""
+    return http_date(min(moment_ms, LATEST_MS))

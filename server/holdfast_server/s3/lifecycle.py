@@ -29,6 +29,8 @@ MAX_NEWER_VERSIONS = 100
 MAX_DAYS = (1 << 31) - 1
 MAX_SIZE_BYTES = 1 << 50
 DAY_MS = 24 * 3600 * 1000
+LATEST_MS = 253_402_214_400_000
+"""The last midnight that can be written, of the year 9999."""
 
 MINIMUM_SIZE_HEADER = "x-amz-transition-default-minimum-object-size"
 MINIMUM_SIZES = ("all_storage_classes_128K", "varies_by_storage_class")
@@ -220,7 +222,7 @@ def _date_ms(text: str) -> int:
         raise S3Error("InvalidArgument", "'Date' must be in ISO 8601 format", ArgumentValue=text) from error
     when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
     milliseconds = int(when.timestamp() * 1000)
-    if milliseconds < 0 or milliseconds % DAY_MS:
+    if not 0 <= milliseconds <= LATEST_MS or milliseconds % DAY_MS:
         raise S3Error("InvalidArgument", "'Date' must be at midnight GMT", ArgumentValue=text)
     return milliseconds
 

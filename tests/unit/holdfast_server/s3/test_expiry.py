@@ -51,6 +51,16 @@ def test_a_current_version_expires_and_not_a_moment_earlier() -> None:
     assert due(rules, [Facts(NOON)], 102 * DAY_MS) == [(0, Why.EXPIRED)]
 
 
+def test_what_lasts_longer_than_the_calendar_is_told_to_end_with_it() -> None:
+    """Days may be any number that S3 takes; who read or wrote such an object was told 500."""
+    rules = [rule(days=2**31 - 1, abort_days=2**31 - 1)]
+    told = expiration_header(rules, "k", Facts(NOON)) | abort_headers(rules, "k", NOON)
+    end = "Fri, 31 Dec 9999 00:00:00 GMT"
+    assert told == {
+        "x-amz-expiration": f'expiry-date="{end}", rule-id="r"', "x-amz-abort-date": end, "x-amz-abort-rule-id": "r",
+    }  # fmt: skip
+
+
 def test_the_earliest_of_several_rules_counts() -> None:
     rules = [rule("late", days=9), rule("soon", days=2), rule("off", days=1, enabled=False)]
     assert expires_at(rules, "k", Facts(NOON), REAL) == (103 * DAY_MS, "soon")

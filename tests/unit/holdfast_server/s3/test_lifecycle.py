@@ -111,6 +111,7 @@ def test_sizes_are_bounds_outside_the_range(size: int, named: bool) -> None:
         (rule("<Expiration><Days>1.5</Days></Expiration>"), "MalformedXML"),
         (rule("<Expiration><Date>2030-01-01T12:00:00Z</Date></Expiration>"), "InvalidArgument"),
         (rule("<Expiration><Date>tomorrow</Date></Expiration>"), "InvalidArgument"),
+        (rule("<Expiration><Date>9999-12-31T01:00:00-23:00</Date></Expiration>"), "InvalidArgument"),
         (rule("<Expiration><Date>1066-10-14T00:00:00Z</Date></Expiration>"), "InvalidArgument"),
         (rule("<Expiration><ExpiredObjectDeleteMarker>yes</ExpiredObjectDeleteMarker></Expiration>"), "MalformedXML"),
         (rule(MARKER, filter=f"<Filter>{TAG}</Filter>"), "InvalidRequest"),
