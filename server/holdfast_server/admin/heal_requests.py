@@ -102,7 +102,7 @@ class HealRequests:
                     bucket_record.DOCUMENT_PREFIX, after=after, limit=PAGE_SIZE
                 )
                 for entry in page.entries:
-                    bucket = bucket_record.decode(entry.record.body)
+                    bucket = bucket_record.decode_listed(entry.record.body)
                     names[bucket.id.hex()] = bucket.name
                 after = page.next_after
         except (ObjectError, bucket_record.BucketDocumentError):

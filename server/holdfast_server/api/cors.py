@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
+from holdfast_server.api.bucket_record import BucketDocumentError
 from holdfast_server.api.bucket_settings import change_bucket, current_bucket
 from holdfast_server.api.buckets_cache import BucketGone
 from holdfast_server.api.call import Call
@@ -55,6 +56,6 @@ async def headers_for(services: Services, request: Request) -> dict[str, str]:
         if not target.bucket:
             return {}
         bucket = await services.buckets.get(target.bucket)
-    except (S3Error, BucketGone, ObjectError, TimeoutError):
+    except (S3Error, BucketGone, BucketDocumentError, ObjectError, TimeoutError):
         return {}  # the answer is about that already
     return cors.response_headers(bucket.cors, request.headers, request.method)
