@@ -19,7 +19,7 @@ TYPE = "type"
 STORAGE_CLASS_HEADER = "x-amz-storage-class"
 TAG_COUNT_HEADER = "x-amz-tagging-count"
 
-_UNIMPLEMENTED = ("x-amz-write-offset-bytes",)
+_UNIMPLEMENTED = ("x-amz-write-offset-bytes", "x-amz-copy-source-range")
 """What a client must not believe was done."""
 
 TAGS = "x-holdfast-tags"

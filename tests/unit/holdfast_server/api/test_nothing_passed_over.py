@@ -170,6 +170,18 @@ def test_the_last_bytes_of_nothing_are_nothing(s3: Any) -> None:
     assert refused(s3.get_object, Key="k", Range="bytes=0-0") == "InvalidRange"
 
 
+def test_a_range_of_an_object_is_copied_into_a_part_alone(s3: Any) -> None:
+    """Passed over, it made a copy of the whole."""
+    s3.put_object(Bucket=BUCKET, Key="source", Body=b"0123456789")
+
+    def with_range(params: dict[str, Any], **_: Any) -> None:
+        params["headers"]["x-amz-copy-source-range"] = "bytes=0-4"
+
+    s3.meta.events.register("before-call.s3.CopyObject", with_range)
+    assert refused(s3.copy_object, Key="k", CopySource=f"{BUCKET}/source") == "NotImplemented"
+    assert [one["Key"] for one in s3.list_objects_v2(Bucket=BUCKET)["Contents"]] == ["source"]
+
+
 def test_a_directive_that_is_none_is_named_before_the_copy_is(s3: Any) -> None:
     s3.put_object(Bucket=BUCKET, Key="k", Body=b"x")
     copy = {"Key": "k", "CopySource": f"{BUCKET}/k"}
