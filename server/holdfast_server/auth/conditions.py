@@ -11,6 +11,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 
@@ -18,6 +19,10 @@ Values = Mapping[str, tuple[str, ...]]
 """Lower-cased condition keys of a request → values."""
 Matcher = Callable[[str, str], bool]
 """(value of the request, value of the policy) → does it match."""
+
+KEPT_NETWORKS = 4096
+"""Of all policies, as they are asked: reading one takes longer than all else about it."""
+KEPT_ADDRESSES = 256
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _LITERALS = {"*": "*", "?": "?", "$": "$"}
@@ -38,6 +43,26 @@ def wildcard(pattern: str, ignore_case: bool = False) -> re.Pattern[str]:
     middle = "".join([f"(?>.*?{part})" for part in rest[:-1]])
     text = f"{first}{middle}.*{rest[-1]}" if rest else first
     return re.compile(text, re.DOTALL | (re.IGNORECASE if ignore_case else 0))
+
+
+def like(pattern: str, text: str) -> bool:
+    """Whether `wildcard` matches the text in full, without compiling anything: a policy may hold thousands of patterns,
+    and be asked for each key of a request."""
+    if "?" in pattern or _STAR in pattern or _MARK in pattern:
+        return wildcard(pattern).fullmatch(text) is not None
+    first, *rest = pattern.split("*")
+    if not rest:
+        return pattern == text
+    last = rest.pop()
+    at, end = len(first), len(text) - len(last)
+    if at > end or not (text.startswith(first) and text.endswith(last)):
+        return False
+    for part in rest:
+        at = text.find(part, at, end)
+        if at < 0:
+            return False
+        at += len(part)
+    return True
 
 
 def _segment(text: str) -> str:
@@ -89,15 +114,26 @@ def _ordered(convert: Callable[[str], float], compare: Callable[[float, float], 
     return matches
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@lru_cache(maxsize=KEPT_NETWORKS)
+def _network(text: str) -> Network:
+    return ipaddress.ip_network(text, strict=False)
+
+
+_address = lru_cache(maxsize=KEPT_ADDRESSES)(ipaddress.ip_address)
+
+
 def _in_network(have: str, want: str) -> bool:
     try:
-        return ipaddress.ip_address(have) in ipaddress.ip_network(want, strict=False)
+        return _address(have) in _network(want)
     except ValueError:
         return False
 
 
 def _like(have: str, want: str) -> bool:
-    return wildcard(want).fullmatch(have) is not None
+    return like(want, have)
 
 
 class _Operator(msgspec.Struct, frozen=True):
@@ -136,7 +172,7 @@ OPERATORS: dict[str, _Operator] = {
     **_both("StringLike", "StringNotLike", _like, wildcards=True),
     **_both("ArnEquals", "ArnNotEquals", _like, wildcards=True),
     **_both("ArnLike", "ArnNotLike", _like, wildcards=True),
-    **_both("IpAddress", "NotIpAddress", _in_network, lambda text: ipaddress.ip_network(text, strict=False)),
+    **_both("IpAddress", "NotIpAddress", _in_network, _network),
     **_comparisons("Numeric", _number),
     **_comparisons("Date", _date),
     "Bool": _Operator(lambda a, b: a.lower() == b.lower(), check=_boolean),

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast_server.auth import conditions
 from holdfast_server.auth.builtin import builtin_policies
-from holdfast_server.auth.conditions import wildcard
+from holdfast_server.auth.conditions import like, wildcard
 from holdfast_server.auth.policy import PolicyError, Question, parse_policy
 
 ARN = "arn:aws:s3:::"
@@ -78,11 +79,23 @@ def _glob(pattern: str, text: str) -> bool:
 @given(st.text("ab*?", max_size=8), st.text("ab", max_size=10))
 def test_wildcards_match_as_defined(pattern, text):
     assert (wildcard(pattern).fullmatch(text) is not None) == _glob(pattern, text)
+    assert like(pattern, text) == _glob(pattern, text)
 
 
 def test_no_pattern_makes_matching_slow():
     # With a backtracking match this would not end within the age of the universe.
     assert wildcard("*a" * 200 + "b").fullmatch("a" * 1024) is None
+    assert not like("*a" * 200 + "b", "a" * 1024)
+
+
+def test_a_condition_of_many_patterns_compiles_none(monkeypatch):
+    """A policy of 15 kB with 1,500 of them took 0.12 s to ask, once for each key of a DeleteObjects."""
+    prefixes = [f"team-{number}/*" for number in range(700)]
+    policy = parse_policy(json.dumps(document(statement(Condition={"StringLike": {"s3:prefix": prefixes}}))))
+    monkeypatch.setattr(conditions, "wildcard", None)
+    for have, decision in (("team-699/x", "Allow"), ("team-700/x", None)):
+        asked = Question(action="s3:GetObject", resource=f"{ARN}b/k", values=lambda have=have: {"s3:prefix": (have,)})
+        assert policy.decide(asked) == decision
 
 
 def test_deny_wins_wherever_it_stands():
