@@ -17,12 +17,15 @@ from holdfast_server.s3.headers import unquote_etag
 from holdfast_server.s3.names import MAX_LIST_COUNT, MAX_PART_NUMBER
 from holdfast_server.s3.request import check_key
 from holdfast_server.s3.tags import MAX_BUCKET_TAGS, MAX_TAGGING_SIZE_BYTES, parse_tags
-from holdfast_server.s3.xml_tree import Element, parse
+from holdfast_server.s3.xml_tree import MAX_ELEMENTS, Element, parse
 
 MAX_BUCKET_CONFIGURATION_SIZE_BYTES = 64 << 10
 MAX_NEW_BUCKET_SIZE_BYTES = MAX_BUCKET_CONFIGURATION_SIZE_BYTES + MAX_TAGGING_SIZE_BYTES
 MAX_DELETE_SIZE_BYTES = 4 << 20
 """1,000 keys of 1,024 bytes, escaped, with version ids."""
+MAX_DELETE_ELEMENTS = 16 * MAX_LIST_COUNT
+"""More than twice of what these keys take.  Any user may send such a document to any bucket, before anything is
+decided about it, and each of its elements takes some microseconds of everybody's time."""
 MAX_COMPLETE_SIZE_BYTES = 8 << 20
 """10,000 parts with ETags and checksums."""
 
@@ -55,10 +58,10 @@ class CompletedPart(msgspec.Struct, frozen=True):
     """Algorithm name → base64, where the client repeats them."""
 
 
-def _root(body: bytes, name: str, max_size_bytes: int) -> Element:
+def _root(body: bytes, name: str, max_size_bytes: int, max_elements: int = MAX_ELEMENTS) -> Element:
     if not body.strip():
         raise S3Error("MissingRequestBodyError")
-    root = parse(body, max_size_bytes)
+    root = parse(body, max_size_bytes, max_elements)
     if root.name != name:
         raise S3Error("MalformedXML")
     return root
@@ -108,7 +111,7 @@ def parse_versioning(body: bytes) -> VersioningRequest:
 
 def parse_delete(body: bytes) -> DeleteRequest:
     """DeleteObjects' keys in order: 1 to 1,000.  Raises MalformedXML, and KeyTooLongError for a key."""
-    root = _root(body, "Delete", MAX_DELETE_SIZE_BYTES)
+    root = _root(body, "Delete", MAX_DELETE_SIZE_BYTES, MAX_DELETE_ELEMENTS)
     entries = []
     for element in root.all("Object"):
         key = element.find("Key")

@@ -53,7 +53,8 @@ def _malformed(reason: str) -> S3Error:
 class _TreeBuilder:
     """Collects expat's events into Elements and refuses what no S3 client sends."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_elements: int) -> None:
+        self._max_elements = max_elements
         self.root: Element | None = None
         self._open: list[Element] = []
         self._texts: list[list[str]] = []
@@ -63,7 +64,7 @@ class _TreeBuilder:
         self._elements += 1
         if len(self._open) >= MAX_DEPTH:
             raise _malformed("nested too deeply")
-        if self._elements > MAX_ELEMENTS:
+        if self._elements > self._max_elements:
             raise _malformed("too many elements")
         element = Element(name.rpartition(" ")[2], attributes)
         if self._open:
@@ -87,11 +88,11 @@ class _TreeBuilder:
         raise _malformed("entity declarations are not accepted")
 
 
-def parse(body: bytes, max_size_bytes: int) -> Element:
+def parse(body: bytes, max_size_bytes: int, max_elements: int = MAX_ELEMENTS) -> Element:
     """The document's root.  Raises MalformedXML for anything that is not one small, plain document."""
     if len(body) > max_size_bytes:
         raise _malformed(f"larger than {max_size_bytes} bytes")
-    builder = _TreeBuilder()
+    builder = _TreeBuilder(max_elements)
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.buffer_text = True
     parser.StartElementHandler = builder.start

@@ -228,6 +228,8 @@ def test_bad_deletes():
     assert code_of(documents_in.parse_delete, b"<Delete>" + keys * 1001 + b"</Delete>") == "MalformedXML"
     assert code_of(documents_in.parse_delete, b"<Delete/>") == "MalformedXML"
     assert code_of(documents_in.parse_delete, b"<Delete><Object/></Delete>") == "MalformedXML"
+    others = b"<a/>" * documents_in.MAX_DELETE_ELEMENTS
+    assert code_of(documents_in.parse_delete, b"<Delete>" + keys + others + b"</Delete>") == "MalformedXML"
     long = b"<Delete><Object><Key>" + b"k" * 1025 + b"</Key></Object></Delete>"
     assert code_of(documents_in.parse_delete, long) == "KeyTooLongError"
 
