@@ -224,6 +224,10 @@ class Identities:
         self._sessions: dict[tuple[str, str], Session] = {}
         self._account_names: dict[str, str] | None = None
         self._declared: set[tuple[str, str]] | None = None
+        self._ordered: list[User] | None = None
+        """All users by access key."""
+        self._keys: dict[tuple[str, str], list[User]] | None = None
+        """In that order, by account and name in lower case; of keys that clients made the user's id in its place."""
         self._allowance = float(LOOK_UPS_PER_SECOND)
         self._allowance_at = clock.monotonic_seconds()
         self._listings: dict[int, dict[str, bytes | None]] = {}
@@ -385,17 +389,19 @@ class Identities:
     def keys_of(self, account: str, name: str) -> list[User]:
         """The keys of that user, by access key.  Those that clients made count only for the user they were made for."""
         entity = self.directory.find(UserEntity, account, name)
-        return [
-            user
-            for user in self.users()
-            if user.account == account
-            and (user.identity == entity.id if user.identity and entity else not user.identity)
-            and (bool(user.identity) or user.name.lower() == name.lower())
-        ]
+        if self._keys is None:
+            self._keys = {}
+            for user in self.users():
+                self._keys.setdefault((user.account, user.identity or user.name.lower()), []).append(user)
+        declared = [one for one in self._keys.get((account, name.lower()), ()) if not one.identity]
+        made = [one for one in self._keys.get((account, entity.id), ()) if one.identity] if entity is not None else []
+        return sorted((*declared, *made), key=lambda user: user.access_key)
 
     def users(self) -> list[User]:
         """All but root, by access key."""
-        return [self._users[key] for key in sorted(self._users)]
+        if self._ordered is None:
+            self._ordered = [self._users[key] for key in sorted(self._users)]
+        return list(self._ordered)
 
     def account_of(self, canonical: str) -> str | None:
         """The name for people of the account with that canonical id; None where there is none."""
@@ -581,7 +587,7 @@ class Identities:
 
     def _forget(self) -> None:
         self._credentials.clear()
-        self._account_names = self._declared = None
+        self._account_names = self._declared = self._ordered = self._keys = None
 
     def _decode(self, access_key: str, body: bytes) -> User | None:
         try:

@@ -4,6 +4,7 @@ here (built in, declared by the Tenant, or put with `holdfast admin policy`)."""
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
@@ -58,14 +59,22 @@ def _holders_of(call: IamCall, arn: str) -> list[Holder]:
     return [holder for holder in _holders(call) if _holds(call, holder, arn)]
 
 
-def _shown(call: IamCall, policy: PolicyEntity, with_tags: bool = False) -> Result:
+def _attachments(call: IamCall) -> Counter[str]:
+    """To how many entities each policy is attached, by its ARN; looked up once, whoever shows many policies."""
+    found: Counter[str] = Counter()
+    for holder in _holders(call):
+        found.update({one.arn for one in (*holder.attached, *declared_policies(call, holder))})
+    return found
+
+
+def _shown(policy: PolicyEntity, attachments: Counter[str], with_tags: bool = False) -> Result:
     return {
         "PolicyName": policy.name,
         "PolicyId": policy.id,
         "Arn": policy.arn,
         "Path": policy.path,
         "DefaultVersionId": f"v{policy.default}",
-        "AttachmentCount": len(_holders_of(call, policy.arn)),
+        "AttachmentCount": attachments[policy.arn],
         "PermissionsBoundaryUsageCount": 0,
         "IsAttachable": True,
         "Description": policy.description or None,
@@ -75,7 +84,7 @@ def _shown(call: IamCall, policy: PolicyEntity, with_tags: bool = False) -> Resu
     }
 
 
-def _shown_of_store(call: IamCall, name: str) -> Result:
+def _shown_of_store(name: str, attachments: Counter[str]) -> Result:
     arn = STORE_POLICY_PREFIX + name
     return {
         "PolicyName": name,
@@ -83,7 +92,7 @@ def _shown_of_store(call: IamCall, name: str) -> Result:
         "Arn": arn,
         "Path": "/",
         "DefaultVersionId": "v1",
-        "AttachmentCount": len(_holders_of(call, arn)),
+        "AttachmentCount": attachments[arn],
         "PermissionsBoundaryUsageCount": 0,
         "IsAttachable": True,
         "CreateDate": date(0),
@@ -116,13 +125,15 @@ async def create_policy(call: IamCall) -> Result:
         versions=[PolicyVersion(number=1, text=text, created_ms=now_ms)],
         tags=checked_tags(call.parameters.tags()),
     )
-    return {"Policy": _shown(call, await call.create(policy), with_tags=True)}
+    created = await call.create(policy)
+    return {"Policy": _shown(created, _attachments(call), with_tags=True)}
 
 
 async def get_policy(call: IamCall) -> Result:
     if _store_text(call) is not None:
-        return {"Policy": _shown_of_store(call, _arn(call).removeprefix(STORE_POLICY_PREFIX))}
-    return {"Policy": _shown(call, await call.policy(_arn(call)), with_tags=True)}
+        return {"Policy": _shown_of_store(_arn(call).removeprefix(STORE_POLICY_PREFIX), _attachments(call))}
+    policy = await call.policy(_arn(call))
+    return {"Policy": _shown(policy, _attachments(call), with_tags=True)}
 
 
 async def list_policies(call: IamCall) -> Result:
@@ -130,12 +141,13 @@ async def list_policies(call: IamCall) -> Result:
     scope = parameters.choice("Scope", ("All", "AWS", "Local"), "All")
     parameters.choice("PolicyUsageFilter", ("PermissionsPolicy",), "")
     prefix, attached = parameters.path_prefix(), parameters.flag("OnlyAttached")
+    attachments = _attachments(call)
     rows: list[Result] = []
     if scope != "AWS":
         own = call.identities.directory.all_of(PolicyEntity, call.account)
-        rows += [_shown(call, policy) for policy in own if policy.path.startswith(prefix)]
+        rows += [_shown(policy, attachments) for policy in own if policy.path.startswith(prefix)]
     if scope != "Local" and prefix == "/":
-        rows += [_shown_of_store(call, name) for name in call.identities.managed_names()]
+        rows += [_shown_of_store(name, attachments) for name in call.identities.managed_names()]
     rows = [row for row in rows if not attached or row["AttachmentCount"]]
     rows.sort(key=_row_key)
     return page_of(parameters, "Policies", rows, _row_key, lambda row: row)
