@@ -31,6 +31,11 @@ class Sealer:
         self._ciphers: dict[bytes, AESGCM] = {}
         self._clock = clock
 
+    @property
+    def keys(self) -> frozenset[bytes]:
+        """All that open what was sealed."""
+        return frozenset(self._peer_keys())
+
     def _known(self) -> list[AESGCM]:
         """A cipher for each peer key, in their order."""
         keys = self._peer_keys()
