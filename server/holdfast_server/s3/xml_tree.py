@@ -2,10 +2,14 @@
 
 DTDs, entities and deep nesting are refused and the size is bounded; namespaces are dropped, because clients
 send S3's, none, or a wrong one.  What a document must contain is checked in `documents_in`.
+
+Parsing holds the interpreter, on whichever thread it is done, and an element's attributes are taken in one go: so many
+of them that they take seconds are refused before expat sees them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from xml.parsers import expat
 
@@ -14,7 +18,13 @@ from holdfast_server.s3.errors import ERRORS, S3Error
 MAX_DEPTH = 16
 """Levels of nesting accepted; S3's own documents have at most eight."""
 MAX_ELEMENTS = 100_000
-"""Elements accepted in one document; ten thousand parts with all their checksums are 50,000."""
+"""Elements and attributes accepted in one document; ten thousand parts with all their checksums are 50,000."""
+MAX_ATTRIBUTES = 16
+"""Of one element, declarations of namespaces among them; S3's own have two."""
+_TOO_MANY_ATTRIBUTES = re.compile(
+    rb"""<[^<>"']*+(?:(?:"[^"<]*+"|'[^'<]*+')[^<>"']*+){%d}""" % (MAX_ATTRIBUTES + 1)
+).search
+"""In bytes: expat takes no encoding in which these signs are other bytes, but for UTF-16, which is full of NUL."""
 
 
 class Element:
@@ -61,11 +71,9 @@ class _TreeBuilder:
         self._elements = 0
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
-        self._elements += 1
+        self._count(1 + len(attributes))
         if len(self._open) >= MAX_DEPTH:
             raise _malformed("nested too deeply")
-        if self._elements > self._max_elements:
-            raise _malformed("too many elements")
         element = Element(name.rpartition(" ")[2], attributes)
         if self._open:
             self._open[-1].children.append(element)
@@ -73,6 +81,14 @@ class _TreeBuilder:
             self.root = element
         self._open.append(element)
         self._texts.append([])
+
+    def namespace(self, _prefix: str, _uri: str) -> None:
+        self._count(1)
+
+    def _count(self, more: int) -> None:
+        self._elements += more
+        if self._elements > self._max_elements:
+            raise _malformed("too many elements")
 
     def text(self, data: str) -> None:
         if self._texts:
@@ -92,11 +108,16 @@ def parse(body: bytes, max_size_bytes: int, max_elements: int = MAX_ELEMENTS) ->
     """The document's root.  Raises MalformedXML for anything that is not one small, plain document."""
     if len(body) > max_size_bytes:
         raise _malformed(f"larger than {max_size_bytes} bytes")
+    if b"\0" in body:
+        raise _malformed("not in UTF-8")
+    if _TOO_MANY_ATTRIBUTES(body):
+        raise _malformed("too many attributes")
     builder = _TreeBuilder(max_elements)
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.buffer_text = True
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
+    parser.StartNamespaceDeclHandler = builder.namespace
     parser.CharacterDataHandler = builder.text
     parser.StartDoctypeDeclHandler = builder.doctype
     parser.EntityDeclHandler = builder.entity

@@ -1,6 +1,7 @@
 """XML out is well-formed whatever the keys; XML in is refused unless it is small, plain and right."""
 
 import re
+import time
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -262,6 +263,10 @@ def test_create_bucket_configuration():
         b"<a>&undefined;</a>",
         b"<a>" * 100,
         b"<a>" + b"<b/>" * 100_001 + b"</a>",
+        b"<a " + b" ".join(b"a%d='>'" % number for number in range(17)) + b"/>",
+        b"<a " + b" ".join(b'xmlns:a%d = "u"' % number for number in range(17)) + b"/>",
+        b"<a>" + b'<b c="" d="" xmlns:e="u"/>' * 30_000 + b"</a>",
+        "<a/>".encode("utf-16"),
         b'<?xml version="1.0" encoding="klingon"?><a/>',
         b"<a/><b/>",
         b"\xff\xfe",
@@ -272,6 +277,20 @@ def test_create_bucket_configuration():
 def test_dangerous_documents_are_refused(body):
     with pytest.raises(S3Error, match="MalformedXML"):
         parse(body, 1_000_000)
+
+
+def test_what_attributes_there_are_is_no_matter_of_seconds():
+    """One element with 380,000 of them took two, on whichever thread."""
+    body = b"<Delete " + b" ".join(b'a%x="" ' % number for number in range(300_000)) + b"/>"
+    began = time.monotonic()
+    assert code_of(documents_in.parse_delete, body) == "MalformedXML"
+    assert time.monotonic() - began < 0.5
+
+
+@given(st.text("a<>\"'= /", max_size=60))
+def test_no_document_is_refused_for_attributes_that_it_does_not_have(text):
+    body = f"""<a xmlns="u" xmlns:x='v' x:type="{escape(text)}">{escape(text)}<b/></a>""".encode()
+    assert parse(body, 1000).text == text
 
 
 @given(st.binary(max_size=200))
