@@ -133,8 +133,9 @@ def _add_heal(heal: argparse.ArgumentParser) -> None:
         help="take it back: what was current before it is served again; or, if it was committed, delete it",
     )
     resolve.add_argument(
-        "--kind", choices=("object", "upload", "part", "document"), default="object", help="default: %(default)s"
-    )
+        "--kind", choices=("object", "version", "upload", "part", "document"), default="object",
+        help="version: one that is not current; default: %(default)s",
+    )  # fmt: skip
     resolve.add_argument("--version", metavar="HEX", default="", help="as list-stuck shows it, where it shows one")
 
 

@@ -21,6 +21,7 @@ MAX_BUCKETS_LOOKED_AT = 10_000
 PAGE_SIZE = 1000
 _SPACES = {
     "object": record.OBJECT_SPACE,
+    "version": record.VERSION_SPACE,
     "upload": record.UPLOAD_SPACE,
     "part": record.PART_SPACE,
     "document": record.DOCUMENT_SPACE,

@@ -114,12 +114,12 @@ class StuckRegister(_Struct, frozen=True, kw_only=True):
     """A version that the drives can neither decide nor rebuild: an admin's decision, `heal resolve`."""
 
     kind: str
-    """`object`, `upload`, `part` or `document`."""
+    """`object`, `version` (one that is not current), `upload`, `part` or `document`."""
     bucket_id: str
     """Hexadecimal."""
     key: str
     version: str
-    """Hexadecimal; empty for the null version."""
+    """Hexadecimal: of a version its id, of an upload its; empty for an object."""
     stamp: int
     copies: int
     copies_needed: int

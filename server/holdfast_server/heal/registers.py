@@ -14,6 +14,7 @@ Not here: which registers, in which order (`repair_queue`, `filling`, `scanner`)
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,9 @@ MAX_STUCK = 10_000
 
 STUCK_PER_LOOK = 256
 
+READ_AGAIN_SECONDS = 600.0
+"""After which shards that were read, and found to be too few, are read again: all of them, on every drive."""
+
 MAX_RECORDS_BYTES = 4 << 20
 """Of one drive's answer about a batch, as far as can be told: a record of ten thousand parts has 0.7 MB, and all drives
 answer at once."""
@@ -45,6 +49,7 @@ LEAST_AT_ONCE = 4
 
 _KINDS = {
     record.OBJECT_SPACE: "object",
+    record.VERSION_SPACE: "version",
     record.UPLOAD_SPACE: "upload",
     record.PART_SPACE: "part",
     record.DOCUMENT_SPACE: "document",
@@ -72,6 +77,8 @@ class Outcome:
 class _StuckEntry:
     stuck: Stuck
     since_ms: int
+    read_again_at: float | None
+    """None: that it is stuck is seen without reading its shards."""
 
 
 class RegisterHealing:
@@ -120,8 +127,12 @@ class RegisterHealing:
     ) -> Healed | None:
         try:
             if register.space[:1] == record.PART_SPACE and await self.upload_has_ended(register):
-                return await self.end_part(erasure_set, register)
-            healed = await self._store.heal(erasure_set, register, verify, replies)
+                ended = await self.end_part(erasure_set, register)
+                if ended is None:
+                    return None
+                healed = ended
+            else:
+                healed = await self._store.heal(erasure_set, register, verify, replies)
         except (DriveError, ObjectError) as error:
             self.failed += 1
             log.info("%s: %r could not be healed now: %s", erasure_set.name, register.key, error)
@@ -131,7 +142,7 @@ class RegisterHealing:
             self.failed += 1
             log.error("%s: the record of %r is damaged: %s", erasure_set.name, register.key, error)
             return None
-        self._remember_stuck(erasure_set, register, healed)
+        self._remember_stuck(erasure_set, register, healed, verify)
         return healed
 
     # ---------------------------------------------------------------- parts
@@ -179,26 +190,33 @@ class RegisterHealing:
 
     # ---------------------------------------------------------------- what is stuck
 
-    def _remember_stuck(self, erasure_set: ErasureSet, register: Register, healed: Healed) -> None:
+    def _remember_stuck(self, erasure_set: ErasureSet, register: Register, healed: Healed, verified: bool) -> None:
         place = (erasure_set.set_id, register)
+        known = self._stuck.get(place)
         if healed.stuck is None:
-            if healed.settled:
+            unread = known is not None and known.read_again_at is not None and known.stuck.stamp == healed.stamp
+            if healed.settled and (verified or not unread):
                 self._stuck.pop(place, None)
             return
-        known = self._stuck.get(place)
         if known is None and len(self._stuck) < MAX_STUCK:
             log.warning("%s: %r can neither be decided nor rebuilt: %s", erasure_set.name, register.key, healed.stuck)
         if known is not None or len(self._stuck) < MAX_STUCK:
             since = known.since_ms if known is not None else self._clock.now_ms()
-            self._stuck[place] = _StuckEntry(healed.stuck, since)
+            read_again_at = self._clock.monotonic_seconds() + READ_AGAIN_SECONDS if verified else None
+            self._stuck[place] = _StuckEntry(healed.stuck, since, read_again_at)
 
     async def look_again(self, erasure_set: ErasureSet) -> None:
         """Whether some of those that are stuck still are: a drive may have come back, a person may have decided."""
         of_set = [place for place in self._stuck if place[0] == erasure_set.set_id][:STUCK_PER_LOOK]
         for place in of_set:
             self._stuck[place] = self._stuck.pop(place)  # the others are next
-        if of_set:
-            await self.heal(erasure_set, [register for _, register in of_set])
+        now = self._clock.monotonic_seconds()
+        unread = [place[1] for place in of_set if (self._stuck[place].read_again_at or math.inf) <= now]
+        others = [place[1] for place in of_set if place[1] not in unread]
+        if others:
+            await self.heal(erasure_set, others)
+        if unread:
+            await self.heal(erasure_set, unread, verify=True)
 
     def stuck_registers(self, set_id: SetId) -> list[Register]:
         return [register for where, register in self._stuck if where == set_id]

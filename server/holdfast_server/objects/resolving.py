@@ -8,7 +8,8 @@ left at all, where the record itself rotted on too many drives.
 - *keep*: it stays, in the hope of a drive that holds a missing shard.  If one has come back meanwhile, the version is
   made whole now; else the decision is refused, and says what is missing.
 - *discard*: an undecided version is fenced on every drive that lacks it and removed from those that hold it; what was
-  current before it is current again.  A committed one is never removed (rule 1): it is deleted, by quorum.
+  current before it is current again.  A committed one is never removed (rule 1): it is deleted, by quorum, as a client
+  deletes a key: where versions are kept, a delete marker takes the place of the current one, and the others stay.
 
 Either way every drive of the set has to answer, so that nothing is given up that a silent drive could save, and the
 version is judged anew: what is not stuck now is not touched.
@@ -18,14 +19,18 @@ Not here: finding stuck registers (`heal`), the admin API.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from holdfast_server.drives.port import Register
-from holdfast_server.objects import quorum
+from holdfast_server.objects import quorum, record
 from holdfast_server.objects.asking import ask
 from holdfast_server.objects.erasure_set import ErasureSet, MakeHeld
 from holdfast_server.objects.healing import Healer, Stuck, find_holes
 from holdfast_server.objects.port import Conflict, Missing, Unavailable
+from holdfast_server.objects.record import Record
+
+InPlaceOf = Callable[[Record], MakeHeld]
+"""What a delete leaves of a version that was committed."""
 
 
 async def find_stuck(healer: Healer, sets: Sequence[ErasureSet], register: Register) -> tuple[ErasureSet, Stuck]:
@@ -62,15 +67,14 @@ async def keep(healer: Healer, erasure_set: ErasureSet, register: Register, stuc
 
 
 async def discard(
-    healer: Healer, erasure_set: ErasureSet, register: Register, stuck: Stuck, tombstone: MakeHeld
+    healer: Healer, erasure_set: ErasureSet, register: Register, stuck: Stuck, in_place_of: InPlaceOf
 ) -> str:
     """Raises Conflict while something upon it may be under way, Unavailable if a drive did not do its part: the
     decision may be repeated."""
     if healer.may_be_in_flight(stuck.stamp):
         raise Conflict("it was written within the last half minute and may yet become whole by itself")
     if stuck.committed:
-        await erasure_set.commit(register, tombstone)
-        return "deleted: it was committed, and too few of its shards are left to rebuild it"
+        return await _delete(erasure_set, register, stuck, in_place_of)
     drives = erasure_set.awake()
     replies = await erasure_set.query(register)
     holding = quorum.holders(replies, stuck.stamp)
@@ -99,3 +103,19 @@ async def discard(
         raise Unavailable("a drive could not remove it")
     await healer.heal(erasure_set, register)
     return "taken back: what was current before it is current again"
+
+
+async def _delete(erasure_set: ErasureSet, register: Register, stuck: Stuck, in_place_of: InPlaceOf) -> str:
+    """Raises Unavailable where something newer has come, which nobody has decided about."""
+    replies = await erasure_set.query(register)
+    found = quorum.versions(replies)
+    newer = [stamp for stamp in found if stamp > stuck.stamp]
+    # What provably never was is no reason to wait: it goes by itself.
+    judged = {quorum.decide_heal(erasure_set.quorums, replies, stamp) for stamp in newer}
+    if stuck.stamp not in found or judged - {quorum.HealStep.TAKE_BACK}:
+        raise Unavailable("the drives have changed; look at it again")
+    version = record.decode(found[stuck.stamp].record)
+    await erasure_set.commit(register, in_place_of(version))
+    told = "deleted: it was committed, and too few of its shards are left to rebuild it"
+    is_current = not register.version and version.version is not None
+    return f"{told}; a delete marker takes its place, older versions stay" if is_current else told

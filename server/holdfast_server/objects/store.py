@@ -57,7 +57,7 @@ from holdfast_server.objects.record import INLINE_LIMIT_BYTES, Extent, Geometry,
 from holdfast_server.objects.sealed import key_of_extent
 from holdfast_server.objects.sources import order_sources
 from holdfast_server.objects.version_listing import list_versions
-from holdfast_server.objects.versions import Versions
+from holdfast_server.objects.versions import Versions, marker_over
 from holdfast_server.objects.writing import Carried, ShardWriter, Staged
 from holdfast_server.placement.map import PoolMap, SetId
 from holdfast_server.sealing.chunks import ChunkSealer
@@ -383,8 +383,13 @@ class ObjectStore:
         erasure_set, stuck = await resolving.find_stuck(self.healer, self.all_sets(), register)
         if keep:
             return await resolving.keep(self.healer, erasure_set, register, stuck)
-        tombstone = self.made(Record(Kind.TOMBSTONE, 0), erasure_set)
-        return await self.background.shielded(resolving.discard(self.healer, erasure_set, register, stuck, tombstone))
+
+        def in_place_of(found: Record) -> Made:
+            # Without a current version a key has none at all (`versions`), and the others are not given up.
+            current = register.space[:1] == record.OBJECT_SPACE and found.version is not None
+            return self.made(marker_over(found) if current else Record(Kind.TOMBSTONE, 0), erasure_set)
+
+        return await self.background.shielded(resolving.discard(self.healer, erasure_set, register, stuck, in_place_of))
 
     async def delete_object(
         self,

@@ -156,6 +156,11 @@ def _null_place_beside(current: Record | None) -> bytes:
     return current.place if current.null else null_rests(current)
 
 
+def marker_over(current: Record) -> Record:
+    """A delete marker in the place of a current version that does not come to rest: it is given up."""
+    return Record(Kind.OBJECT, 0, version=VersionInfo(marker=True, null_place=null_rests(current)))
+
+
 class Versions:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store

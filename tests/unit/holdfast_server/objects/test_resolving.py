@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 
 from holdfast_server.clock.stamp import floor_stamp
+from holdfast_server.drives import keys
 from holdfast_server.drives.port import DriveOffline
+from holdfast_server.drives.rules import RegisterState
+from holdfast_server.objects import resolving
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
-from holdfast_server.objects.port import Conflict, Missing, Unavailable
-from holdfast_server.objects.record import STRIPE_SIZE_BYTES, object_register
-from holdfast_server.testing.memory_cluster import BUCKET, MemoryCluster
+from holdfast_server.objects.port import NULL_VERSION, Conflict, Missing, Unavailable, Versioning
+from holdfast_server.objects.record import STRIPE_SIZE_BYTES, object_register, version_register
+from holdfast_server.testing.memory_cluster import BUCKET, BytesBody, MemoryCluster
 from holdfast_server.testing.memory_drive import MemoryDrive
 
 REGISTER = object_register(BUCKET, "k")
@@ -201,3 +204,107 @@ async def test_a_decision_cut_off_at_any_call_may_be_repeated(cluster: MemoryClu
         assert await made.get("k") == b"old", n
         await made.close()
     assert n > 10
+
+
+async def too_few_shards(cluster: MemoryCluster, data_ids: set[bytes]) -> None:
+    """Of these; each is left on one drive."""
+    for drive in cluster.drives[1:]:
+        for data_id in data_ids:
+            drive.rot(data_id, 1)
+    await cluster.clock.sleep(OPERATION_DEADLINE_SECONDS + 10)
+
+
+async def put_version(cluster: MemoryCluster, data: bytes) -> tuple[bytes, set[bytes]]:
+    """Its id, and what names its shards."""
+    before = cluster.drives[0].shard_ids()
+    made = await cluster.store.put_object(BUCKET, "k", BytesBody(data, versioning=Versioning.ENABLED))
+    await cluster.settle()
+    return made.place, cluster.drives[0].shard_ids() - before
+
+
+async def versions(cluster: MemoryCluster) -> list[tuple[bytes, bool]]:
+    listing = await cluster.store.list_versions(BUCKET, prefix="k")
+    return [(entry.record.place, entry.record.marker) for entry in listing.entries]
+
+
+async def read_version(cluster: MemoryCluster, version: bytes) -> bytes:
+    reader = await cluster.store.open_object(BUCKET, "k", version)
+    assert reader is not None
+    return b"".join([bytes(chunk) async for chunk in reader.chunks(0, reader.record.size_bytes)])
+
+
+async def test_a_current_version_that_is_discarded_takes_no_other_version_with_it(cluster: MemoryCluster) -> None:
+    """A key without a current version has none at all: the others would be gone, and locked ones with them."""
+    first, _ = await put_version(cluster, BIG)
+    second, lost = await put_version(cluster, BIG + b"2")
+    await too_few_shards(cluster, lost)
+    assert "older versions stay" in await cluster.store.resolve(REGISTER, keep=False)
+    await cluster.settle()
+    ((marker, hides), *others) = await versions(cluster)
+    assert hides
+    assert others == [(first, False)]
+    assert await read_version(cluster, first) == BIG
+    assert await cluster.get("k") == b""
+    # As after any other delete.
+    await cluster.store.delete_version(BUCKET, "k", marker)
+    assert await cluster.get("k") == BIG
+    assert await cluster.heal("k", verify=True)
+    assert await cluster.store.open_object(BUCKET, "k", second) is None
+
+
+async def test_a_current_version_of_which_drives_were_lost_gives_way_to_a_marker(cluster: MemoryCluster) -> None:
+    first, _ = await put_version(cluster, b"small")
+    await put_version(cluster, BIG)
+    # Of the second only one shard is left behind a mark; the first rests on all drives.
+    row = keys.row_key(REGISTER)
+    for drive in cluster.drives[1:]:
+        drive._put(row, RegisterState())
+    for drive in cluster.drives[2:]:
+        drive._healing = True
+    await cluster.clock.sleep(OPERATION_DEADLINE_SECONDS + 10)
+    with pytest.raises(Unavailable):
+        await cluster.get("k")
+    await cluster.store.resolve(REGISTER, keep=False)
+    await cluster.settle()
+    assert [marker for _, marker in await versions(cluster)] == [True, False]
+    assert await read_version(cluster, first) == b"small"
+
+
+async def test_a_version_at_rest_is_discarded_alone(cluster: MemoryCluster) -> None:
+    first, lost = await put_version(cluster, BIG)
+    second, _ = await put_version(cluster, b"second")
+    third, _ = await put_version(cluster, b"third")
+    await too_few_shards(cluster, lost)
+    assert "deleted" in await cluster.store.resolve(version_register(BUCKET, "k", first), keep=False)
+    assert await versions(cluster) == [(third, False), (second, False)]
+
+
+async def test_a_null_version_that_is_discarded_names_no_place_to_rest(cluster: MemoryCluster) -> None:
+    first, _ = await put_version(cluster, BIG)
+    suspended = BytesBody(BIG + b"null", versioning=Versioning.SUSPENDED)
+    before = cluster.drives[0].shard_ids()
+    await cluster.store.put_object(BUCKET, "k", suspended)
+    await cluster.settle()
+    await too_few_shards(cluster, cluster.drives[0].shard_ids() - before)
+    await cluster.store.resolve(REGISTER, keep=False)
+    assert [marker for _, marker in await versions(cluster)] == [True, False]
+    assert await cluster.store.open_object(BUCKET, "k", NULL_VERSION) is None
+    assert await read_version(cluster, first) == BIG
+
+
+async def test_what_was_overwritten_meanwhile_is_not_discarded(
+    cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rotted_before_it_was_copied(cluster, gone=False)
+    find_stuck = resolving.find_stuck
+
+    async def slowly(*arguments: Any) -> Any:
+        found = await find_stuck(*arguments)
+        await cluster.put("k", b"new")
+        return found
+
+    monkeypatch.setattr(resolving, "find_stuck", slowly)
+    with pytest.raises(Unavailable, match="look at it again"):
+        await cluster.store.resolve(REGISTER, keep=False)
+    await cluster.settle()
+    assert await cluster.get("k") == b"new"
