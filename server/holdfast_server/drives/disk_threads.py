@@ -12,6 +12,9 @@ threads: a drive that is merely too slow refuses work instead of collecting it.
 A hand-over is most of what a small piece of work costs, so the threads are ours: they take jobs off one queue, and
 no future of theirs is made that nobody looks at.
 
+Where a process may begin no more threads (a container's limit), those there are do the work of all; only where there is
+none at all do calls fail, and no more than those.
+
 The thread itself cannot be freed: it ends when the kernel lets go of it.  So a hang holds as many threads as the
 drive has, and the memory of the work that had begun on them, for as long as it lasts, and never more.
 """
@@ -194,18 +197,28 @@ class DiskThreads:
             job = self._waiting.popleft()
             if job.future is not None and job.future.done():
                 continue  # its caller has left
+            if len(self._begun) <= len(self._running) and (error := self._begin_thread()) is not None:
+                if self._begun:
+                    self._waiting.appendleft(job)  # for one of those that are busy
+                    return
+                if job.future is not None:
+                    job.future.set_exception(DriveError(f"{self._name}: {error}"))
+                continue
             self._running.add(job)
-            if len(self._begun) < len(self._running):
-                self._begin_thread()
             self._jobs.put(job)
         if not self._running and not self._waiting:
             self._idle.set()
 
-    def _begin_thread(self) -> None:
+    def _begin_thread(self) -> RuntimeError | None:
+        """Why there is none."""
         # A daemon: one that hangs in the kernel must not keep the process from ending.
         thread = threading.Thread(target=self._run, name=f"{self._name}_{len(self._begun)}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            return error
         self._begun.append(thread)
-        thread.start()
+        return None
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -37,7 +37,7 @@ from holdfast_server.drives.anchor import Anchor
 from holdfast_server.drives.disk_threads import HANG_SECONDS, WATCH_INTERVAL_SECONDS, CallTimes, DiskThreads
 from holdfast_server.drives.durable_files import FolderLock, FolderLocked
 from holdfast_server.drives.engine import Engine, EngineError
-from holdfast_server.drives.faults import Fault, FaultKind, is_passing, kind_of
+from holdfast_server.drives.faults import NO_ROOM_ERRORS, Fault, FaultKind, is_passing, kind_of
 from holdfast_server.drives.group_commit import Transaction
 from holdfast_server.drives.identity import Identity, IdentityError, IdentityGuard, make_identity
 from holdfast_server.drives.parts import DriveSettings, Parts, Surroundings
@@ -123,6 +123,7 @@ class LocalDrive:
         self._looking: asyncio.Future[bool] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._background: list[asyncio.Task[None]] = []
+        self._watching: asyncio.Task[None] | None = None
         self._reaping = asyncio.Lock()
 
     # --- life cycle
@@ -142,9 +143,12 @@ class LocalDrive:
         return drive
 
     async def _open_and_watch(self) -> None:
-        await self._in_life(lambda: self._guarded(self._open))
+        try:
+            await self._in_life(lambda: self._guarded(self._open))
+        except RuntimeError as error:  # no thread can be begun
+            self._set_fault(Fault(kind_of(error), str(error)))
         self._stuck = None
-        self._background.append(asyncio.create_task(self._watch_calls()))
+        self._watching = asyncio.create_task(self._watch_calls())
         if self._settings.reap_interval_seconds is not None:
             self._background.append(asyncio.create_task(self._run_background(self._settings.reap_interval_seconds)))
 
@@ -181,6 +185,9 @@ class LocalDrive:
         await self._in_life(lambda: None)
         if self._parts is not None:
             await self._parts.closed(self._in_life, faulty=self._fault is not None)
+        if self._watching is not None:
+            self._watching.cancel()  # not before: what is under way may hang until then
+            await asyncio.wait((self._watching,))
         self._let_go()
         self._life.shutdown(wait=False)
 
@@ -300,18 +307,23 @@ class LocalDrive:
 
     async def _watch_calls(self) -> None:
         """Look when the oldest piece of work will have been under way for too long, and not before: what begins
-        later, or has yet to begin, cannot hang earlier."""
+        later, or has yet to begin, cannot hang earlier.
+
+        Of a drive that is set aside or being closed, too: who waits for what hangs there is let go like any other, but
+        it does not come back."""
         pause_seconds = WATCH_INTERVAL_SECONDS
-        while self._fault is None:
+        while True:
             await asyncio.sleep(pause_seconds)
             pause_seconds = WATCH_INTERVAL_SECONDS
             parts = self._parts
             if parts is None:
+                if self._fault is not None:
+                    return
                 continue
             seconds, what = parts.watch.longest()
             if seconds >= HANG_SECONDS:
                 self._hang(parts, what)
-            elif self._stuck is not None:
+            elif self._stuck is not None and self._fault is None and self._closing is None:
                 await self._come_back(parts)
             else:
                 pause_seconds = max(WATCH_INTERVAL_SECONDS, HANG_SECONDS - seconds)
@@ -641,7 +653,15 @@ class LocalDrive:
         def finish(transaction: Transaction) -> None:
             identity = parts.guard.identity
             if identity.incarnation == incarnation and identity.healing:
-                parts.guard.rewrite(msgspec.structs.replace(identity, state="full"))
+                try:
+                    parts.guard.rewrite(msgspec.structs.replace(identity, state="full"))
+                except OSError as error:
+                    # The file is what it was, and the drive as good as before.
+                    if error.errno in NO_ROOM_ERRORS:
+                        raise DriveFull(f"{self.path} cannot note that it is full: {error}") from error
+                    if is_passing(error):
+                        raise DriveError(f"{self.path} cannot note that it is full: {error}") from error
+                    raise
                 parts.verbs.healing = False
 
         await parts.commits.submit((), finish)
@@ -761,13 +781,15 @@ class LocalDrive:
                 while await parts.commits.submit((), parts.verbs.sweep_parts):
                     pass
             await self._on_thread(parts.shard_writers, parts.shards.discard_idle)
-            unlinked = 0
-            while chosen := await parts.commits.submit((), parts.trash.condemn):
+            unlinked, more = 0, True
+            while more:
+                chosen, more = await parts.commits.submit((), parts.trash.condemn)
                 for start in range(0, len(chosen), UNLINKS_PER_JOB):
                     await self._on_thread(
                         parts.shard_writers, partial(_unlink, parts, chosen[start:][:UNLINKS_PER_JOB])
                     )
-                await parts.commits.submit((), lambda transaction: parts.trash.unlinked(transaction, chosen))
+                if chosen:
+                    await parts.commits.submit((), partial(parts.trash.unlinked, chosen=chosen))
                 unlinked += len(chosen)
             return unlinked
 

@@ -96,8 +96,9 @@ class Trash:
     def condemned(self, data_id: bytes) -> bool:
         return data_id in self._condemned
 
-    def condemn(self, transaction: Transaction) -> list[tuple[bytes, bytes]]:
-        """The next files to unlink, as (trash row, data id); nothing will refer to them from now on.
+    def condemn(self, transaction: Transaction) -> tuple[list[tuple[bytes, bytes]], bool]:
+        """The next files to unlink, as (trash row, data id), of which nothing will refer to them from now on; and
+        whether there may be more once these are gone.
 
         Where nothing can be written for want of room, the other rows stay as they are: what is unlinked makes some."""
         horizon = self._horizon()
@@ -105,8 +106,11 @@ class Trash:
             key[1:17] for key, value in transaction.changes.items() if key[:1] == keys.REFERENCE and value is not None
         }
         chosen = []
-        for row, data_id in self._engine.items(keys.TRASH, limit=REAP_BATCH):
+        rows = self._engine.items(keys.TRASH, limit=REAP_BATCH)
+        more = len(rows) == REAP_BATCH and transaction.no_room is None
+        for row, data_id in rows:
             if keys.to_number(row[1:9]) > horizon:
+                more = False
                 break
             referred = data_id in taken_over or bool(self._engine.items(keys.REFERENCE + data_id, limit=1))
             if referred or self.recent_reads.contains(data_id):
@@ -117,7 +121,7 @@ class Trash:
             else:
                 self._condemned.add(data_id)
                 chosen.append((row, data_id))
-        return chosen
+        return chosen, more
 
     def unlinked(self, transaction: Transaction, chosen: list[tuple[bytes, bytes]]) -> None:
         for row, data_id in chosen:

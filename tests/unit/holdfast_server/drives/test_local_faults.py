@@ -11,6 +11,7 @@ import time
 import pytest
 import xxhash
 
+from holdfast_server.drives import identity, trash
 from holdfast_server.drives.engine import EngineError
 from holdfast_server.drives.local import DriveSettings
 from holdfast_server.drives.port import (
@@ -36,9 +37,9 @@ BLOCKS = [b"a" * 5000, b"b" * 5000, b"c" * 100]
 HASHES = [xxhash.xxh3_128_digest(block) for block in BLOCKS]
 
 
-async def stage(drive) -> None:
-    await drive.stage(DATA_ID, 0, BLOCKS, HASHES)
-    await drive.seal(DATA_ID)
+async def stage(drive, data_id: bytes = DATA_ID) -> None:
+    await drive.stage(data_id, 0, BLOCKS, HASHES)
+    await drive.seal(data_id)
 
 
 async def finish(drive) -> None:
@@ -449,4 +450,52 @@ async def test_what_may_be_reclaimed_makes_room_though_the_table_has_none(open_d
     with pytest.raises(DriveFull):
         await drive.reap()
     assert not shard_path(tmp_path).exists()
+    assert drive.status().state is DriveState.FULL
+
+
+async def test_files_that_other_records_name_hold_up_no_reclaim_behind_them(open_drive, tmp_path, monkeypatch):
+    """A completed upload leaves as many as it had parts, and they come before all that is deleted later."""
+    monkeypatch.setattr(trash, "REAP_BATCH", 2)
+    drive = await open_drive()
+    named = [bytes((number,)) * 16 for number in range(1, 6)]
+    for data_id in named:
+        await stage(drive, data_id)
+    await stage(drive)
+    for number, data_id in enumerate(named):
+        # As of an upload: its part, and the object that takes the part's file over.
+        part, made = Register(SPACE, f"part{number}"), Register(SPACE, f"made{number}")
+        for register in (part, made):
+            held = Held(10, False, b"r", 0, None, (data_id,))
+            assert (await drive.commit(CommitRequest(register, held, CommitMode.PLAIN))).status is CommitStatus.OK
+        await drive.commit(CommitRequest(part, Held(20, True, b"r", -1, None), CommitMode.PLAIN))
+        await drive.note(part, 20, True)
+    assert await put(drive, 10, data_ids=(DATA_ID,)) is CommitStatus.OK
+    drive._parts.shards.place((DATA_ID, *named))
+    assert await put(drive, 20, tombstone=True) is CommitStatus.OK
+    await drive.note(REGISTER, 20, True)
+    drive._clock.advance(100)
+    assert await drive.reap() == 1
+    assert not shard_path(tmp_path).exists()
+    for data_id in named:
+        assert await drive.read_blocks(data_id, 0, 3) == (BLOCKS, HASHES)
+    assert await drive.reap() == 0
+
+
+@pytest.mark.parametrize(("number", "refused"), [(errno.ENOSPC, DriveFull), (errno.EMFILE, DriveError)])
+async def test_a_drive_that_was_filled_and_cannot_say_so_yet_serves_on(
+    open_drive, tmp_path, monkeypatch, number, refused
+):
+    drive = await open_drive(form=False)
+    await drive.adopt(b"drive id 16 byte", 7, 5)
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as out:
+        out.setattr(identity, "write_identity", fail)
+        with pytest.raises(refused) as failure:
+            await drive.finish_healing(7)
+    assert not isinstance(failure.value, DriveFaulty)
+    assert drive.status().state is DriveState.HEALING
+    await drive.finish_healing(7)
     assert drive.status().state is DriveState.FULL

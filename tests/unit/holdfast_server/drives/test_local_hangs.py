@@ -20,6 +20,7 @@ from holdfast_server.drives.port import (
     CommitRequest,
     CommitStatus,
     DriveError,
+    DriveFaulty,
     DriveOffline,
     DriveState,
     Held,
@@ -334,3 +335,86 @@ async def test_shards_that_take_long_to_verify_hold_up_no_reads(open_drive, monk
     finally:
         hold.release()
     assert drive.status().state is DriveState.FULL
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_what_hangs_on_a_drive_that_was_set_aside_lets_everybody_go(open_drive, monkeypatch, closed):
+    """Its life cycle waits for it, too: a pod that is not told opens none of its drives anew."""
+    drive = await open_drive()
+    hold = Hold(monkeypatch, drive._parts.engine, "flush")
+    read = Hold(monkeypatch, drive._parts.shards, "read")
+    closing = None
+    try:
+        waiting = [asyncio.ensure_future(commit(drive, "first"))]
+        await asyncio.to_thread(hold.begun.wait, 60)
+        waiting += [asyncio.ensure_future(drive.kept(b"name")), asyncio.create_task(drive.read_blocks(DATA_ID, 0, 1))]
+        await asyncio.to_thread(read.begun.wait, 60)
+        drive.set_aside("it was replaced here")
+        if closed:
+            closing = asyncio.ensure_future(drive.close())
+        async with asyncio.timeout(30):
+            for task in waiting:
+                with pytest.raises(DriveOffline):
+                    await task
+        assert drive.status().state is DriveState.FAULTY
+        assert drive.status().message == "it was replaced here"
+        with pytest.raises(DriveFaulty):
+            await commit(drive, "later")
+    finally:
+        hold.release()
+        read.release()
+    await (closing or drive.close())
+    assert drive.status().state is DriveState.FAULTY
+
+
+class Unstarted(threading.Thread):
+    """As where the container may have no more processes."""
+
+    def start(self) -> None:
+        raise RuntimeError("can't start new thread")
+
+
+async def test_want_of_threads_fails_the_calls_that_wanted_one_and_no_others(monkeypatch):
+    threads = DiskThreads("test", 2, Watch(), asyncio.get_running_loop())
+    with monkeypatch.context() as patch:
+        patch.setattr(disk_threads.threading, "Thread", Unstarted)
+        threads.post(lambda: None)
+        with pytest.raises(DriveError, match="start new thread") as failure:
+            await threads.run(lambda: None)
+        assert not isinstance(failure.value, DriveFaulty)
+    assert await threads.run(lambda: "done") == "done"
+    with monkeypatch.context() as patch:
+        patch.setattr(disk_threads.threading, "Thread", Unstarted)
+        # The one there is does the work of both.
+        assert await asyncio.gather(*(threads.run(lambda n=n: n) for n in range(3))) == [0, 1, 2]
+    assert await asyncio.gather(*(threads.run(lambda n=n: n) for n in range(3))) == [0, 1, 2]
+    async with asyncio.timeout(30):
+        await threads.drained()
+    threads.shutdown()
+
+
+async def test_a_drive_that_finds_no_thread_serves_on_and_can_be_closed(open_drive, monkeypatch):
+    drive = await open_drive()
+    with monkeypatch.context() as patch:
+        patch.setattr(disk_threads.threading, "Thread", Unstarted)
+        with pytest.raises(DriveError):
+            await drive.stage(DATA_ID, 0, [BLOCK], [HASH])
+        assert drive.status().state is DriveState.FULL
+    await drive.stage(DATA_ID, 0, [BLOCK], [HASH])
+    async with asyncio.timeout(60):
+        await drive.close()
+
+
+async def test_a_drive_for_whose_opening_there_is_no_thread_says_so(open_drive, monkeypatch):
+    await (await open_drive()).close()
+
+    def none_left(*_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(local.LocalDrive, "_in_life", none_left)
+        drive = await open_drive(form=False)
+    assert drive.status().state is DriveState.FAULTY
+    assert "start new thread" in drive.status().message
+    await drive.close()
+    assert (await open_drive(form=False)).status().state is DriveState.FULL
