@@ -2,7 +2,8 @@
 
 What was done is remembered only to spare calls: after a restart of the operator everything is made again, which
 changes nothing.  Between, `VERIFY_SECONDS` apart, three questions tell whether somebody removed or changed what was
-made (`provision.drift`); what they cannot tell is made again every `REPEAT_SECONDS`.
+made (`provision.drift`); what they cannot tell is made again every `REPEAT_SECONDS`.  What the store refuses may stay
+so for ever: it alone is tried again, with growing pauses, and what it takes is made once all the same.
 
 Not here: which calls (`provision.plan`), and the order in which they are made (`provision.execute`).
 """
@@ -27,6 +28,9 @@ VERIFY_SECONDS = 60.0
 REPEAT_SECONDS = 600.0
 """After that they are made again, for what a look does not show: secret keys, and the text of policies."""
 
+LAST_PAUSE_SECONDS = 30.0
+"""The longest pause before something that the store refuses is tried again."""
+
 logger = logging.getLogger(__name__)
 
 Write = Callable[[Ledger], Awaitable[None]]
@@ -35,12 +39,23 @@ Write = Callable[[Ledger], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class _Remembered:
-    """The last complete provisioning of a tenant."""
+    """The last provisioning of a tenant."""
 
     fingerprint: str
     outcome: Provisioned
     made_at: float
+    """When everything was made."""
     seen_at: float
+    tried_at: float
+    """When what is refused was tried last, `tries` times after the first."""
+    tries: int = 0
+
+    def rests(self, at: float) -> bool:
+        """Whether there is nothing to do that a look, or the time to make everything again, does not bring."""
+        if self.outcome.complete:
+            return True
+        pause = min(2.0 ** min(self.tries, 16), LAST_PAUSE_SECONDS)
+        return not self.outcome.pending and at - self.tried_at < pause
 
 
 class Provisioner:
@@ -71,21 +86,28 @@ class Provisioner:
         plan = plan_provisioning(tenant, credentials, ledger)
         fingerprint = _fingerprint(credentials, tenant, plan)
         known = self._known if self._known and self._known.fingerprint == fingerprint else None
-        if known and (not writable or not recorded or not await self._is_due(known, plan, store)):
+        if known and (not writable or not recorded):
             return known.outcome
         if not recorded:
             return pending(plan, "waiting for the record of keys to be written")
         if not writable:
             return pending(plan, "waiting for the write quorum")
-        outcome = await execute(plan, store)
+        if known and await self._is_due(known, plan, store):
+            known = None
+        at = self._monotonic()
+        if known and known.rests(at):
+            return known.outcome
+        outcome = await execute(plan, store, known.outcome.made if known else ())
         self._note(plan, outcome)
         remaining = forget(ledger, outcome.removed)
         if remaining != ledger:
             await write(remaining)
-        if outcome.complete:
-            settled = _fingerprint(credentials, tenant, plan_provisioning(tenant, credentials, remaining))
-            at = self._monotonic()
-            self._known = _Remembered(settled, outcome, at, at)
+        settled = _fingerprint(credentials, tenant, plan_provisioning(tenant, credentials, remaining))
+        if known and self._known:
+            tries = 0 if outcome.pending else known.tries + 1
+            self._known = replace(self._known, fingerprint=settled, outcome=outcome, tried_at=at, tries=tries)
+        else:
+            self._known = _Remembered(settled, outcome, at, at, at)
         return outcome
 
     async def _is_due(self, known: _Remembered, plan: ProvisionPlan, store: StoreClient) -> bool:
@@ -96,7 +118,7 @@ class Provisioner:
             return False
         self._known = replace(known, seen_at=at)
         try:
-            self.drift = await find_drift(plan, store)
+            self.drift = await find_drift(plan.part(known.outcome.made), store)
         except StoreError as error:
             logger.info("the store cannot be looked at: %s", error)
         return bool(self.drift)

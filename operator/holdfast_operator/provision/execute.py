@@ -6,7 +6,7 @@ that does not answer at all, or answers so to one item after another: then every
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,7 +19,7 @@ from holdfast_operator.provision.client import (
     StoreRefused,
     StoreUnavailable,
 )
-from holdfast_operator.provision.plan import ProvisionPlan, Removed, UserKey, UserTask
+from holdfast_operator.provision.plan import Item, ProvisionPlan, Removed, UserKey, UserTask
 from holdfast_operator.provision.policy import generated_policy_name
 from holdfast_server.contract.admin import UserSpec
 
@@ -46,11 +46,21 @@ class Provisioned:
     policies: tuple[ItemStatus, ...] = ()
     """Declared policies that could not be made, and removals that failed."""
     removed: Removed = field(default_factory=Removed)
+    made: frozenset[Item] = frozenset()
+    """What is declared and as it should be."""
 
     @property
     def complete(self) -> bool:
-        items = (*self.buckets, *self.accounts, *self.users, *self.policies)
-        return all(item.state == "Ready" for item in items)
+        return all(item.state == "Ready" for item in self._items)
+
+    @property
+    def pending(self) -> bool:
+        """Whether of anything the store has not said yes or no."""
+        return any(item.state == "Pending" for item in self._items)
+
+    @property
+    def _items(self) -> tuple[ItemStatus, ...]:
+        return (*self.buckets, *self.accounts, *self.users, *self.policies)
 
 
 def pending(plan: ProvisionPlan, message: str) -> Provisioned:
@@ -62,14 +72,18 @@ def pending(plan: ProvisionPlan, message: str) -> Provisioned:
     )
 
 
-async def execute(plan: ProvisionPlan, store: StoreClient) -> Provisioned:
-    """Policies come before the users that have them, and departures last."""
-    run = _Run(store)
+async def execute(plan: ProvisionPlan, store: StoreClient, made: Collection[Item] = ()) -> Provisioned:
+    """Policies come before the users that have them, and departures last.  `made`: what need not be made again."""
+    run = _Run(store, made)
     settings = dict(plan.settings)
-    buckets = [await run.item(name, run.make_bucket(name, settings.get(name, {}))) for name in plan.buckets]
-    policies = [await run.item(name, store.put_policy(name, document)) for name, document in plan.policies]
-    accounts = [await run.item(name, store.put_account(name, shown)) for name, shown in plan.accounts]
-    users = [await run.item(task.name, run.make_user(task)) for task in plan.users]
+    buckets = [
+        await run.declared("bucket", name, run.make_bucket(name, settings.get(name, {}))) for name in plan.buckets
+    ]
+    policies = [
+        await run.declared("policy", name, store.put_policy(name, document)) for name, document in plan.policies
+    ]
+    accounts = [await run.declared("account", name, store.put_account(name, shown)) for name, shown in plan.accounts]
+    users = [await run.declared("user", task.name, run.make_user(task)) for task in plan.users]
     for name, keys in plan.departed_users:
         policies.append(await run.item(f"user {name}", run.remove_user(name, keys)))
     for name in plan.departed_accounts:
@@ -92,6 +106,7 @@ async def execute(plan: ProvisionPlan, store: StoreClient) -> Provisioned:
             buckets=tuple(run.buckets),
             accounts=tuple(run.accounts),
         ),
+        made=frozenset(run.made),
     )
 
 
@@ -107,6 +122,12 @@ def user_spec(task: UserTask, key: UserKey) -> UserSpec:
     )
 
 
+def _drop(call: Awaitable[None]) -> None:
+    """It is not made."""
+    if hasattr(call, "close"):
+        call.close()
+
+
 class SettingsRefused(StoreError):
     """The bucket is there; these of its settings were refused."""
 
@@ -117,8 +138,9 @@ class SettingsRefused(StoreError):
 class _Run:
     """One execution: what it has removed so far, and whether the store still answers."""
 
-    def __init__(self, store: StoreClient) -> None:
+    def __init__(self, store: StoreClient, made: Collection[Item]) -> None:
         self._store = store
+        self.made = set(made)
         self._silence = ""
         self._failures = 0
         """In a row."""
@@ -128,10 +150,18 @@ class _Run:
         self.buckets: list[str] = []
         self.accounts: list[str] = []
 
+    async def declared(self, kind: str, name: str, call: Awaitable[None]) -> ItemStatus:
+        if (kind, name) in self.made:
+            _drop(call)
+            return ItemStatus(name, "Ready")
+        status = await self.item(name, call)
+        if status.state == "Ready":
+            self.made.add((kind, name))
+        return status
+
     async def item(self, name: str, call: Awaitable[None]) -> ItemStatus:
         if self._silence:
-            if hasattr(call, "close"):
-                call.close()
+            _drop(call)
             return ItemStatus(name, "Pending", self._silence)
         failures, self._failures = self._failures + 1, 0
         try:

@@ -8,7 +8,7 @@ from an earlier life of the Tenant, is found and taken back.  A bucket is delete
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,9 @@ from holdfast_operator.provision.bucket_settings import settings_of
 from holdfast_operator.provision.policy import generated_policy_name, render_policy
 from holdfast_operator.tenant.spec import TenantSpec
 from holdfast_operator.tenant_keys import TenantCredentials
+
+Item = tuple[str, str]
+"""Kind (`bucket`, `policy`, `account`, `user`) and name of something that is declared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,16 @@ class ProvisionPlan:
     departed_policies: tuple[str, ...] = ()
     doomed_buckets: tuple[str, ...] = ()
     """Buckets that are declared no more and may go if they are empty."""
+
+    def part(self, items: Collection[Item]) -> ProvisionPlan:
+        """What it says of these, and of nothing that leaves."""
+        return ProvisionPlan(
+            buckets=tuple(name for name in self.buckets if ("bucket", name) in items),
+            settings=tuple((name, settings) for name, settings in self.settings if ("bucket", name) in items),
+            policies=tuple((name, document) for name, document in self.policies if ("policy", name) in items),
+            accounts=tuple((name, shown) for name, shown in self.accounts if ("account", name) in items),
+            users=tuple(task for task in self.users if ("user", task.name) in items),
+        )
 
     def fingerprint(self) -> str:
         """The same for the same plan; tells whether anything has to be done again."""

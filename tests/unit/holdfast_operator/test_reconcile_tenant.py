@@ -591,6 +591,47 @@ async def test_one_refused_bucket_does_not_hold_up_the_others(world: Any) -> Non
     assert world.condition("UsersReady")["status"] == "True"
 
 
+@pytest.mark.parametrize("open_bucket", ["NotEmpty", "Failed"])
+async def test_what_stays_open_has_nothing_else_made_again(world: Any, open_bucket: str) -> None:
+    """A bucket that is not empty may stay so for years, with hundreds of users beside it."""
+    await world.start(buckets=[{"name": "scratch", "deletionPolicy": "Delete"}])
+    if open_bucket == "NotEmpty":
+        world.store.buckets["scratch"] = 1
+        world.change_spec()
+    else:
+        world.store.refuse_buckets = {"loki-chunks"}
+        world.change_spec()
+    await world.run_passes(2)
+    world.store.calls.clear()
+    await world.run_passes(30)
+    assert {call.split()[0] for call in world.store.calls} <= {"delete_bucket", "create_bucket"}
+    assert 3 <= len(world.store.calls) <= 8, "tried again, with growing pauses"
+    world.store.buckets["scratch"], world.store.refuse_buckets = 0, set()
+    world.seconds += 30
+    await world.run_pass()
+    assert {item["state"] for item in world.kube.tenant_status()["buckets"]} == {"Ready"}
+
+
+async def test_drift_is_found_beside_a_bucket_that_is_refused(world: Any) -> None:
+    world.store.refuse_buckets = {"loki-chunks"}
+    await world.start()
+    world.seconds += 61
+    await world.run_passes(2)
+    assert "DriftCorrected" not in {event["reason"] for event in _events(world)}
+    world.store.users.clear()
+    world.store.buckets.pop("loki-ruler")
+    world.seconds += 61
+    await world.run_passes(2)
+    assert world.store.users
+    assert "loki-ruler" in world.store.buckets
+    (told,) = [event["message"] for event in _events(world) if event["reason"] == "DriftCorrected"]
+    assert "loki-chunks" not in told
+
+
+def _events(world: Any) -> list[dict[str, Any]]:
+    return [manifest for (kind, _, _), manifest in world.kube.objects.items() if kind == "Event"]
+
+
 async def test_drift_is_put_right(world: Any) -> None:
     await world.start()
     world.kube.object(SERVICE, "logs")["spec"]["selector"] = {"somebody": "else"}
