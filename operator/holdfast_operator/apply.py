@@ -144,6 +144,16 @@ async def prune(
     return pruned
 
 
+async def unlabel_kept(kube: KubeClient, live: LiveObjects) -> None:
+    """Take the label that nothing without an owner may have from Secrets that an earlier operator gave it, or that were
+    owned before."""
+    for key, existing in live.by_key.items():
+        own = labels.labels_of(existing)
+        is_kept = key[0] == SECRET.kind and own.get(labels.COMPONENT_LABEL) == labels.COMPONENT_KEPT
+        if is_kept and labels.INSTANCE_LABEL in own and not existing["metadata"].get("ownerReferences"):
+            live.by_key[key] = await kube.merge(existing, {"metadata": {"labels": {labels.INSTANCE_LABEL: None}}})
+
+
 def with_manifest_hash(manifest: Manifest) -> Manifest:
     """The manifest with a hash of itself in an annotation, which tells an unchanged one from a changed one."""
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]

@@ -10,6 +10,9 @@ from holdfast_operator.kube.port import FIELD_MANAGER
 TENANT_LABEL = "holdfast.dev/tenant"
 POOL_LABEL = "holdfast.dev/pool"
 COMPONENT_LABEL = "app.kubernetes.io/component"
+INSTANCE_LABEL = "app.kubernetes.io/instance"
+"""On nothing that has no owner: Argo CD, by default until its version 3, takes such objects for its own where the label
+says an application's name, and deletes those that are not among the application's manifests."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 SERVICE_LABEL = "holdfast.dev/service"
 SERVICE_PODS = "pods"

@@ -27,6 +27,7 @@ from holdfast_operator.apply import (
     fit_to_live,
     is_owned_by,
     prune,
+    unlabel_kept,
 )
 from holdfast_operator.credentials import KeyPair
 from holdfast_operator.desired.monitoring import render_monitoring
@@ -312,6 +313,7 @@ class Reconciler:
                 applied = [f"{manifest['kind']}/{manifest['metadata']['name']}" for manifest in sent]
                 _log(key, "applied", objects=applied)
             await prune(self._ports.kube, tenant, [*rendered, *tls.spared, *_record(live, tenant)], live)
+            await unlabel_kept(self._ports.kube, live)
         except ApplyRefused as error:
             trouble = Trouble("NameTaken", str(error))
         except (KubeRejected, KubeForbidden) as error:

@@ -20,7 +20,7 @@ def render_metadata(
         "namespace": tenant.namespace,
         "labels": {
             "app.kubernetes.io/name": "holdfast",
-            "app.kubernetes.io/instance": tenant.name,
+            **({labels.INSTANCE_LABEL: tenant.name} if owned else {}),
             labels.COMPONENT_LABEL: component,
             **labels.tenant_labels(tenant.name),
         },

@@ -61,7 +61,7 @@ def render_stateful_set(request: RenderRequest, pool: PoolSpec) -> Manifest:
 def _pod_metadata(tenant: TenantSpec, pool: PoolSpec) -> dict[str, Any]:
     own = {
         "app.kubernetes.io/name": "holdfast",
-        "app.kubernetes.io/instance": tenant.name,
+        labels.INSTANCE_LABEL: tenant.name,
         **labels.tenant_labels(tenant.name),
         **labels.pool_labels(tenant.name, pool.name),
     }

@@ -20,6 +20,7 @@ from holdfast_operator.kube.port import (
     SERVICE_ACCOUNT,
     STATEFUL_SET,
 )
+from holdfast_operator.labels import INSTANCE_LABEL
 from holdfast_operator.ledger import decode_ledger
 from holdfast_operator.provisioner import VERIFY_SECONDS
 from holdfast_operator.reconcile import MOVING_SECONDS, SETTLED_SECONDS, SILENCE_SECONDS, TenantKey
@@ -159,6 +160,36 @@ async def test_other_geometry_on_kept_claims_is_refused(world: Any) -> None:
     assert condition["status"] == "False"
     assert "spec.pools[0].volumesPerServer: is 1, but the pool's drives were laid out with 2" in condition["message"]
     assert world.kube.names(STATEFUL_SET) == []
+
+
+async def test_nothing_that_outlives_the_tenant_looks_like_a_part_of_an_application(world: Any) -> None:
+    """Argo CD takes what has the label of an application's name and no owner for its own, and deletes what manifests
+    do not have: with an application `logs`, all keys of the Tenant `logs` at once."""
+    await world.start(tls={"mode": "SelfSigned"}, encryption={})
+    kept = {"logs-ca", "logs-encryption", "logs-peer", "logs-peer-copy", "logs-root"}
+
+    def exposed() -> set[str]:
+        found = set()
+        for (kind, _, name), manifest in world.kube.objects.items():
+            metadata = manifest["metadata"]
+            if kind == "Secret" and not metadata.get("ownerReferences"):
+                assert name in kept
+                found |= {name} if INSTANCE_LABEL in metadata["labels"] else set()
+        return found
+
+    assert exposed() == set()
+    for name in kept:
+        world.kube.object(SECRET, name)["metadata"]["labels"][INSTANCE_LABEL] = "logs"
+    await world.run_pass()
+    assert exposed() == set(), "nor those that an earlier operator has made"
+    world.kube.calls.clear()
+    await world.run_passes()
+    assert world.kube.calls == []
+    world.change_spec(tls={"mode": "SelfSigned"}, encryption={}, claimRetention="Delete")
+    await world.run_passes()
+    world.change_spec(tls={"mode": "SelfSigned"}, encryption={})
+    await world.run_passes()
+    assert exposed() == set()
 
 
 async def test_with_claims_that_go_the_secrets_go_too(world: Any) -> None:
