@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from holdfast_operator.kube.errors import KubeError
+from holdfast_operator.kube.errors import KubeError, NamespaceEnding
 from holdfast_operator.kube.port import EVENT, FIELD_MANAGER, KubeClient, Manifest
 from holdfast_operator.status.events import TenantEvent
 
@@ -57,6 +57,8 @@ class Announcer:
                 continue
             try:
                 await self._kube.apply(self._manifest(tenant, event))
+            except NamespaceEnding:
+                return
             except KubeError as error:
                 logger.warning("event not posted: %s", error, extra={"fields": {"reason": event.reason}})
                 return

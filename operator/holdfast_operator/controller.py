@@ -13,7 +13,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
-from holdfast_operator.kube.errors import KubeError
+from holdfast_operator.kube.errors import KubeError, NamespaceEnding
 from holdfast_operator.kube.port import TENANT, KubeClient
 from holdfast_operator.metrics import OperatorMetrics, Outcome
 from holdfast_operator.reconcile import TenantKey
@@ -28,6 +28,8 @@ PASS_TIMEOUT_SECONDS = 120.0
 LISTING_SECONDS = 60.0
 FIRST_RETRY_SECONDS = 1.0
 LAST_RETRY_SECONDS = 60.0
+ENDING_SECONDS = 10.0
+"""Until the next look at a Tenant of a namespace that is being deleted: it goes with that, which is an event."""
 TOLD_AFTER_FAILURES = 3
 """Passes that fail one after the other before the Tenant's status says so: a conflict or two is no news."""
 TELL_TIMEOUT_SECONDS = 20.0
@@ -172,6 +174,11 @@ class Controller:
         try:
             async with asyncio.timeout(PASS_TIMEOUT_SECONDS):
                 delay = await self._reconcile(key)
+        except NamespaceEnding as error:
+            logger.debug("%s", error, extra={"fields": fields})
+            self._metrics.pass_ended("done", asyncio.get_running_loop().time() - started)
+            self._failures.pop(key, None)
+            return ENDING_SECONDS
         except (KubeError, TimeoutError) as error:
             outcome = "timed_out" if isinstance(error, TimeoutError) else "failed"
             why = str(error) or f"it took longer than {PASS_TIMEOUT_SECONDS:.0f} s"

@@ -26,6 +26,7 @@ from holdfast_operator.kube.errors import (
     KubeForbidden,
     KubeRejected,
     KubeUnavailable,
+    NamespaceEnding,
     WatchExpired,
 )
 from holdfast_operator.kube.port import FIELD_MANAGER, LEASE, POD, Kind, Manifest, WatchEvent, kind_of
@@ -53,6 +54,8 @@ _WRONG_TYPE_MARKS = ("failed to create typed patch object", "failed to convert n
 """What server-side apply says of a field with a wrong type or name: a 500 on servers up to 1.36 at least."""
 _SEVERAL_BUDGETS = "more than one PodDisruptionBudget"
 """What an eviction of a pod that several budgets select is answered, with 500, for as long as they do."""
+_ENDING_CAUSE, _ENDING_WORDS = "NamespaceTerminating", "because it is being terminated"
+"""How a namespace that is being deleted refuses what would be new in it."""
 _UID_FIELD = "metadata.uid"
 """The field that is named where a patch is for an object that somebody has since made anew."""
 
@@ -307,12 +310,16 @@ def _translated(status: int | None, body: Any, where: str) -> KubeError:
     try:
         said = json.loads(body)
         message = said.get("message") or ""
-        fields = [cause.get("field") for cause in (said.get("details") or {}).get("causes") or ()]
+        causes = (said.get("details") or {}).get("causes") or ()
+        fields = [cause.get("field") for cause in causes]
+        reasons = [cause.get("reason") for cause in causes]
     except (ValueError, TypeError, AttributeError):
-        message, fields = "", []
+        message, fields, reasons = "", [], []
     text = f"{where}: {status}" + (f": {message}" if message else "")
     if status == 404:
         return _NotFound(text)
+    if status == 403 and (_ENDING_CAUSE in reasons or message.endswith(_ENDING_WORDS)):
+        return NamespaceEnding(text)
     if status in (401, 403):
         return KubeForbidden(text)
     if status == 409 or (status == 422 and _UID_FIELD in fields):

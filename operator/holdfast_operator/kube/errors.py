@@ -15,6 +15,10 @@ class KubeForbidden(KubeError):
     """401 or 403: the operator's role does not allow it; only an administrator can help."""
 
 
+class NamespaceEnding(KubeError):
+    """403 of a namespace that is being deleted, in which nothing can be made any more: the Tenant goes, too."""
+
+
 class KubeConflict(KubeError):
     """409: the object exists already, or has changed since it was read; read again and decide anew."""
 

@@ -12,7 +12,7 @@ import pytest
 
 from holdfast_operator import controller as controller_module
 from holdfast_operator.controller import Controller, WorkQueue
-from holdfast_operator.kube.errors import KubeUnavailable
+from holdfast_operator.kube.errors import KubeUnavailable, NamespaceEnding
 from holdfast_operator.metrics import OperatorMetrics
 from holdfast_operator.reconcile import TenantKey
 from holdfast_operator.testing.memory_kube import MemoryKubeClient
@@ -182,6 +182,28 @@ async def test_tenants_whose_pods_hang_do_not_hold_up_the_others() -> None:
             controller.trigger("loki", f"hangs-{number}")
         controller.trigger("loki", "logs")
         await until(lambda: done == ["logs"])
+
+
+async def test_a_namespace_that_is_being_deleted_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    passes, told = 0, list[str]()
+
+    async def reconcile(key: TenantKey) -> float | None:
+        nonlocal passes
+        passes += 1
+        raise NamespaceEnding("secrets is forbidden: because it is being terminated")
+
+    async def tell(key: TenantKey, why: str) -> None:
+        told.append(why)
+
+    metrics = OperatorMetrics("test")
+    controller = Controller(MemoryKubeClient(), reconcile, (), metrics, tell)
+    async with running(controller):
+        for count in range(1, 6):
+            controller.trigger("loki", "logs")
+            await until(lambda count=count: passes >= count)
+    assert told == []
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+    assert b'passes_total{outcome="failed"} 0.0' in metrics.render()
 
 
 async def test_a_tenant_is_told_of_passes_that_fail_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:

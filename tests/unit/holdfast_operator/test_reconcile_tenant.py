@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from holdfast_operator.desired.secrets import LEDGER_KEY
-from holdfast_operator.kube.errors import KubeForbidden, KubeRejected, KubeUnavailable
+from holdfast_operator.kube.errors import KubeForbidden, KubeRejected, KubeUnavailable, NamespaceEnding
 from holdfast_operator.kube.port import (
     CONFIG_MAP,
     DISRUPTION_BUDGET,
@@ -678,6 +678,25 @@ async def test_a_refused_apply_is_a_condition(world: Any, error: Exception) -> N
     await world.start()
     assert world.condition("PoolsReady")["reason"] == "ApplyFailed"
     assert str(error) in world.condition("PoolsReady")["message"]
+
+
+async def test_nothing_is_told_of_a_namespace_that_is_being_deleted(world: Any) -> None:
+    """Its content goes in no order; what is gone cannot be made again, and nobody has to see to that."""
+    await world.start(tls={"mode": "SelfSigned"})
+    before = world.kube.tenant_status()
+    ending = NamespaceEnding("403: because it is being terminated")
+    there = world.kube.objects
+
+    def fail(verb: str, kind: str, name: str) -> Exception | None:
+        makes = verb == "create" or (verb == "apply" and (kind, "loki", name) not in there)
+        return ending if makes and kind != "Event" else None
+
+    world.kube.fail_on = fail
+    for key in (("Secret", "logs-ca"), ("StatefulSet", "logs-pool-main"), ("Service", "logs")):
+        world.kube.remove((key[0], "loki", key[1]))
+        with pytest.raises(NamespaceEnding):
+            await world.run_pass()
+    assert world.kube.tenant_status() == before
 
 
 @pytest.mark.parametrize("name", ["logs-accepted-spec", "logs-peer-copy", "logs-peer"])

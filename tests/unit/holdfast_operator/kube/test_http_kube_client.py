@@ -20,6 +20,7 @@ from holdfast_operator.kube.errors import (
     KubeForbidden,
     KubeRejected,
     KubeUnavailable,
+    NamespaceEnding,
 )
 from holdfast_operator.kube.login import LoginFailed, connection_for_kopf, load_configuration
 from holdfast_operator.kube.port import LEASE, SECRET, STATEFUL_SET, TENANT
@@ -131,6 +132,20 @@ async def test_a_list_is_read_page_by_page(api: Any, kube: HttpKubeClient) -> No
     assert first.path == "/apis/apps/v1/statefulsets"
     assert first.query["labelSelector"] == "holdfast.dev/tenant=logs,x=y"
     assert second.query["continue"] == "to/k=n"
+
+
+@pytest.mark.parametrize(
+    "details", [{}, {"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]}]
+)
+async def test_a_namespace_that_is_being_deleted_is_no_want_of_rights(
+    api: Any, kube: HttpKubeClient, details: dict[str, Any]
+) -> None:
+    message = 'secrets "logs-root" is forbidden: unable to create new content in namespace loki'
+    message += "" if details else " because it is being terminated"
+    api[0].answer = lambda request: (403, {"reason": "Forbidden", "message": message, "details": details})
+    for call in (kube.create, kube.apply):
+        with pytest.raises(NamespaceEnding, match="logs-root"):
+            await call(SECRET_MANIFEST)
 
 
 async def test_only_the_very_object_is_deleted(api: Any, kube: HttpKubeClient) -> None:
