@@ -123,11 +123,14 @@ class Controller:
         namespaces: tuple[str, ...],
         metrics: OperatorMetrics,
         tell: Tell = _tell_nobody,
+        stood_down: Callable[[], None] = lambda: None,
     ) -> None:
+        """`stood_down`: called when passes have ended, and begin again later perhaps."""
         self._kube = kube
         self._metrics = metrics
         self._reconcile = reconcile
         self._tell = tell
+        self._stood_down = stood_down
         self._namespaces = namespaces
         self._queue = WorkQueue()
         self._is_working = False
@@ -156,6 +159,7 @@ class Controller:
             self._is_working = False
             self._queue.clear()
             self._failures.clear()
+            self._stood_down()
 
     async def _work(self) -> None:
         while True:

@@ -96,7 +96,14 @@ async def run(settings: OperatorSettings) -> None:
             fresh_kube=writer,
         )
         reconciler = Reconciler(ports, settings.default_image, settings.cluster_domain, settings.own_namespace)
-        controller = Controller(kube, reconciler.reconcile, settings.namespaces, metrics, reconciler.tell_failing)
+        controller = Controller(
+            kube,
+            reconciler.reconcile,
+            settings.namespaces,
+            metrics,
+            reconciler.tell_failing,
+            stood_down=reconciler.forget_all,
+        )
 
         def on_tenant(namespace: str, name: str, version: str) -> None:
             if not kube.knows(TENANT, namespace, name, version):

@@ -89,6 +89,11 @@ class OperatorMetrics:
         self._conditions.pop(key, None)
         self._certificates.pop(key, None)
 
+    def tenants_unknown(self) -> None:
+        """Nothing is known of any: another operator works."""
+        self._conditions.clear()
+        self._certificates.clear()
+
     def render(self) -> bytes:
         return generate_latest(self._registry)
 

@@ -166,13 +166,7 @@ class Reconciler:
         body = await self._ports.kube.get(TENANT, key.namespace, key.name)
         if body is None or body["metadata"].get("deletionTimestamp"):
             # What is to go with it goes by owner reference; the rest is meant to stay.
-            self._provisioners.pop(key, None)
-            self._silent_since.pop(key, None)
-            self._written.pop(key, None)
-            self._unchanged.pop(key, None)
-            self._ports.metrics.tenant_gone(key)
-            for memory in (self._monitoring, self._network, self._tls):
-                memory.forget(key.namespace, key.name)
+            self._forget(key)
             return None
         previous = body.get("status") or {}
         status, delay = await self._pass(key, body, previous)
@@ -187,6 +181,22 @@ class Reconciler:
             news = condition_events(previous.get("conditions") or [], status.get("conditions") or [])
             await self._announcer.post(body, news)
         return patient(delay, self._unchanged[key])
+
+    def _forget(self, key: TenantKey) -> None:
+        self._provisioners.pop(key, None)
+        self._silent_since.pop(key, None)
+        self._written.pop(key, None)
+        self._unchanged.pop(key, None)
+        self._ports.metrics.tenant_gone(key)
+        for memory in (self._monitoring, self._network, self._tls):
+            memory.forget(key.namespace, key.name)
+
+    def forget_all(self) -> None:
+        """Another operator works from now on.  What is known here grows old, and what goes then is never heard of: its
+        conditions would be told, and alerted on, for ever."""
+        for key in {*self._provisioners, *self._silent_since, *self._written, *self._unchanged}:
+            self._forget(key)
+        self._ports.metrics.tenants_unknown()
 
     async def tell_failing(self, key: TenantKey, why: str) -> None:
         """Have the Tenant say that no pass over it comes to its end, so that nobody takes what it says for news.

@@ -167,6 +167,25 @@ async def test_one_that_stands_by_keeps_nothing_and_begins_with_all() -> None:
     assert b"holdfast_operator_queue_length 0.0" in metrics.render()
 
 
+async def test_one_that_stands_by_tells_nothing_of_tenants(world: Any) -> None:
+    """What it knew grows old, and of a Tenant that is deleted meanwhile it never learns: its alerts would never end."""
+    world.kube.put(world.body())
+    kube, metrics, reconciler = world.kube, world.metrics, world.reconciler
+
+    def tells() -> bool:
+        text = metrics.render()
+        return b"holdfast_operator_tenants 1.0" in text and b'condition="SpecValid"' in text
+
+    controller = Controller(kube, reconciler.reconcile, (), metrics, stood_down=reconciler.forget_all)
+    async with running(controller):
+        await until(tells)
+    assert b"holdfast_operator_tenants 0.0" in metrics.render()
+    assert b"condition=" not in metrics.render()
+    assert not [name for name, value in vars(reconciler).items() if isinstance(value, dict) and value]
+    async with running(controller):
+        await until(tells)
+
+
 async def test_tenants_whose_pods_hang_do_not_hold_up_the_others() -> None:
     done: list[str] = []
 
