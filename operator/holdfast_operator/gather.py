@@ -16,14 +16,21 @@ root pair) ends the pass.  Not here: what follows from a difference (`key_change
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import yaml
 
 from holdfast_operator import labels
-from holdfast_operator.credentials import KeyPair, PeerIdentity
+from holdfast_operator.credentials import (
+    ACCESS_KEY_FORM,
+    ACCESS_KEY_WORDS,
+    MAX_SECRET_KEY_SIZE,
+    MIN_ACCESS_KEY_SIZE,
+    MIN_SECRET_KEY_SIZE,
+    KeyPair,
+    PeerIdentity,
+)
 from holdfast_operator.desired import paths
 from holdfast_operator.desired import secrets as secret_manifests
 from holdfast_operator.desired.secret_data import decoded
@@ -34,12 +41,7 @@ from holdfast_operator.tenant.spec import TenantSpec
 from holdfast_operator.tenant_keys import CredentialsFault
 from holdfast_server.contract import config
 
-MIN_ACCESS_KEY_SIZE = 3
-MIN_SECRET_KEY_SIZE = 8
-MAX_SECRET_KEY_SIZE = 256
-"""What the store takes."""
 MIN_PEER_KEY_SIZE = 16
-_ACCESS_KEY = re.compile(r"[A-Za-z0-9_.@+-]{3,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,9 +310,8 @@ def _is_whole(peer: Manifest) -> bool:
 def _pair_of(secret: Manifest) -> KeyPair:
     name, values = secret["metadata"]["name"], decoded(secret)
     access_key = _required(values, name, secret_manifests.ACCESS_KEY, MIN_ACCESS_KEY_SIZE)
-    if not _ACCESS_KEY.fullmatch(access_key):
-        # As the storage pods have it: a signature could not carry other keys.
-        message = f"Secret {name}: {secret_manifests.ACCESS_KEY} may have A-Z a-z 0-9 _ . @ + - only, at most 128"
+    if not ACCESS_KEY_FORM.fullmatch(access_key):
+        message = f"Secret {name}: {secret_manifests.ACCESS_KEY} {ACCESS_KEY_WORDS}"
         raise CredentialsFault("SecretInvalid", message)
     secret_key = _required(values, name, secret_manifests.SECRET_KEY, MIN_SECRET_KEY_SIZE)
     if len(secret_key) > MAX_SECRET_KEY_SIZE:

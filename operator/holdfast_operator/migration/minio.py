@@ -18,6 +18,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from holdfast_operator.credentials import (
+    ACCESS_KEY_FORM,
+    ACCESS_KEY_WORDS,
+    MAX_SECRET_KEY_SIZE,
+    MIN_ACCESS_KEY_SIZE,
+    MIN_SECRET_KEY_SIZE,
+)
 from holdfast_operator.tenant.parse import parse_tenant
 from holdfast_server.contract import geometry, names
 
@@ -30,19 +37,19 @@ _WITHOUT_MEANING = {
     "mountPath": "pods mount their volumes where they like",
     "subPath": "pods use their volumes whole",
     "podManagementPolicy": "pods always start in parallel",
-    "serviceAccountName": "each Tenant has a ServiceAccount of its own, without any rights",
+    "serviceAccountName": "the operator makes one without any rights; spec.serviceAccount.name takes another",
     "logging": "logs are one event per line, key=value",
-    "prometheusOperator": "metrics are at /metrics of every pod",
+    "prometheusOperator": "metrics are at /metrics of every pod; spec.metrics has the Prometheus operator scrape them",
     "requestAutoCert": "",
     "s3": "",
 }
 _DROPPED = {
-    "externalCertSecret": "set up TLS in front of the Service, or in the Tenant once it can",
+    "externalCertSecret": "spec.tls with mode: Secret takes one, which has to vouch for the new endpoint",
     "externalCaCertSecret": "nothing is called out to, so no further authority is trusted",
     "externalClientCertSecret": "there is no key server to authenticate to",
     "externalClientCertSecrets": "there is nothing they would be shown to",
-    "certConfig": "no certificate is requested",
-    "kes": "objects are not encrypted at rest; decrypt them by copying them over S3",
+    "certConfig": "spec.tls says where certificates come from",
+    "kes": "spec.encryption has keys in a Secret; what is encrypted there is decrypted by being copied over S3",
     "sideCars": "the operator runs the storage container only",
     "initContainers": "the operator runs the storage container only",
     "additionalVolumes": "pods mount their configuration and their drives only",
@@ -54,8 +61,6 @@ _DROPPED = {
     "readiness": "the operator's own probe is used",
     "startup": "the operator's own probe is used",
     "lifecycle": "the operator's own hooks are used",
-    "serviceMetadata": "add labels or annotations to a Service of your own",
-    "exposeServices": "Services are ClusterIP; put an Ingress or a LoadBalancer Service of your own before them",
     "poolsMetadata": "labels and annotations are given per pool",
     "env": "MINIO_* variables mean nothing here; those with a counterpart were taken over",
     "image": "it is MinIO's image; the operator's default is used",
@@ -63,7 +68,7 @@ _DROPPED = {
     "imagePullSecret": "it was chosen for MinIO's image; add spec.imagePullSecrets if the operator's needs one",
 }
 _POOL_DROPPED = {
-    "securityContext": "pods run as an unprivileged user with the volumes' group set to theirs",
+    "securityContext": "pods run as an unprivileged user, which spec.securityContext names, and so does the group",
     "containerSecurityContext": "containers run without privileges and with a read-only root",
     "runtimeClassName": "the cluster's default is used",
     "reclaimStorage": "claims outlive the Tenant unless spec.claimRetention is Delete",
@@ -158,6 +163,9 @@ def _spec(conversion: _Conversion, spec: Mapping[str, Any]) -> dict[str, Any]:
     if domains:
         result["domains"] = domains
     erasure = _erasure(conversion, variables)
+    service = _service(conversion, rest.pop("exposeServices", None) or {}, rest.pop("serviceMetadata", None) or {})
+    if service:
+        result["service"] = service
     priority = rest.pop("priorityClassName", "")
     result["pools"] = [
         _pool(conversion, index, pool, erasure, priority) for index, pool in enumerate(rest.pop("pools", None) or [])
@@ -176,7 +184,9 @@ def _spec(conversion: _Conversion, spec: Mapping[str, Any]) -> dict[str, Any]:
 def _left_over(conversion: _Conversion, where: str, key: str, value: Any, reasons: Mapping[str, str]) -> None:
     if value in (None, {}, [], "", False) or reasons.get(key) == "":
         if key == "requestAutoCert" and value is not False:
-            conversion.note(where, "not carried over: the Tenant serves plain http")
+            conversion.note(
+                where, "not carried over: the Tenant serves plain http, unless spec.tls.mode: SelfSigned is added"
+            )
         return
     word = "has no counterpart" if key in _WITHOUT_MEANING else "not carried over"
     conversion.note(where, f"{word}: {reasons[key]}" if key in reasons else "not carried over: it is not known here")
@@ -207,10 +217,13 @@ def _variables(conversion: _Conversion, rest: dict[str, Any]) -> dict[str, str]:
 
 
 def _config_env(text: str) -> dict[str, str]:
-    """`export NAME="value"` lines, as a shell reads them."""
+    """`export NAME="value"` lines, as a shell reads them.  Raises ConversionError."""
     found = {}
-    for line in text.splitlines():
-        words = shlex.split(line, comments=True)
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError as error:
+            raise ConversionError(f"spec.configuration: config.env cannot be read, line {number}: {error}") from error
         for word in words[1:] if words[:1] == ["export"] else words[:1]:
             name, separator, value = word.partition("=")
             if separator:
@@ -230,6 +243,7 @@ def _root(conversion: _Conversion, rest: dict[str, Any], variables: Mapping[str,
         conversion.made.append(_secret(conversion, name, user, password))
         result["rootCredentials"] = {"secretRef": {"name": name}}
         conversion.note("root keys", f"kept, in Secret {name}")
+        _note_keys(conversion, "root keys", name, user, password)
     else:
         conversion.note("root keys", f"not found in the input; new ones are generated in Secret {conversion.name}-root")
 
@@ -247,6 +261,7 @@ def _user(conversion: _Conversion, index: int, secret: str) -> dict[str, Any]:
         conversion.made.append(_secret(conversion, made, keys["CONSOLE_ACCESS_KEY"], keys["CONSOLE_SECRET_KEY"]))
         user["secretRef"] = {"name": made}
         conversion.note(where, f"keys kept, in Secret {made}")
+        _note_keys(conversion, where, made, keys["CONSOLE_ACCESS_KEY"], keys["CONSOLE_SECRET_KEY"])
     else:
         conversion.note(
             where, f"Secret {secret} has no CONSOLE_ACCESS_KEY and CONSOLE_SECRET_KEY: new keys are generated"
@@ -265,6 +280,36 @@ def _secret(conversion: _Conversion, name: str, access_key: str, secret_key: str
         "metadata": metadata,
         "stringData": {"accessKey": access_key, "secretKey": secret_key},
     }
+
+
+def _note_keys(conversion: _Conversion, where: str, name: str, access_key: str, secret_key: str) -> None:
+    """What of them is not taken here."""
+    faults = []
+    if not ACCESS_KEY_FORM.fullmatch(access_key):
+        faults.append(f"accessKey has to have {MIN_ACCESS_KEY_SIZE} characters at least, and {ACCESS_KEY_WORDS}")
+    if not MIN_SECRET_KEY_SIZE <= len(secret_key) <= MAX_SECRET_KEY_SIZE:
+        faults.append(f"secretKey has to have {MIN_SECRET_KEY_SIZE} to {MAX_SECRET_KEY_SIZE} characters")
+    if faults:
+        conversion.note(where, f"change them in Secret {name} before you apply it: {'; '.join(faults)}")
+
+
+# --- how clients get in
+
+
+def _service(conversion: _Conversion, exposed: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    service: dict[str, Any] = {}
+    for key, value in exposed.items():
+        if key == "minio" and value:
+            service["type"] = "LoadBalancer"
+        elif value:
+            conversion.note(f"spec.exposeServices.{key}", "not carried over: there is no console yet")
+    for key, value in metadata.items():
+        ours = {"minioServiceLabels": "labels", "minioServiceAnnotations": "annotations"}.get(key)
+        if ours and value:
+            service[ours] = dict(value)
+        elif value:
+            conversion.note(f"spec.serviceMetadata.{key}", "not carried over: there is no such Service to be reached")
+    return service
 
 
 # --- pools and what they hold
@@ -338,11 +383,9 @@ def _claim(conversion: _Conversion, where: str, claim: Mapping[str, Any]) -> dic
 
 
 def _bucket(conversion: _Conversion, index: int, bucket: Mapping[str, Any]) -> dict[str, Any]:
-    if bucket.get("objectLock"):
-        conversion.note(f"spec.buckets[{index}].objectLock", "not carried over: objects cannot be locked yet")
     if bucket.get("region"):
         conversion.note(f"spec.buckets[{index}].region", "a Tenant has one region, spec.region")
-    return {"name": bucket["name"]}
+    return {"name": bucket["name"], **({"objectLock": {"enabled": True}} if bucket.get("objectLock") else {})}
 
 
 def _domains(conversion: _Conversion, features: Mapping[str, Any], variables: Mapping[str, str]) -> list[str]:
@@ -376,5 +419,11 @@ def _flattened(documents: Iterable[Any]) -> Iterable[Mapping[str, Any]]:
 
 
 def _decoded(secret: Mapping[str, Any]) -> dict[str, str]:
-    data = {key: base64.b64decode(value).decode() for key, value in (secret.get("data") or {}).items()}
+    """What is no text is left out: keys are, and the others of the namespace are not asked for anything."""
+    data = {}
+    for key, value in (secret.get("data") or {}).items():
+        try:
+            data[key] = base64.b64decode(value or "").decode()
+        except ValueError:
+            continue
     return {**data, **(secret.get("stringData") or {})}
