@@ -20,6 +20,9 @@ MAX_CORS_SIZE_BYTES = 64 << 10
 MAX_RULES = 100
 MAX_ID_LENGTH = 255
 MAX_AGE_LIMIT_SECONDS = (1 << 31) - 1
+MAX_REQUEST_HEADERS = 128
+"""That a preflight may ask for: no request can have more of them (`api.services.Limits`), and each is held against all
+patterns of all rules, for whoever asks."""
 METHODS = ("GET", "PUT", "POST", "DELETE", "HEAD")
 
 _VARY = "Origin, Access-Control-Request-Headers, Access-Control-Request-Method"
@@ -42,7 +45,12 @@ class CorsRule(msgspec.Struct, frozen=True, kw_only=True):
         if method not in self.methods or not any(_matches(pattern, origin) for pattern in self.origins):
             return False
         patterns = [pattern.lower() for pattern in self.headers]
-        return all(any(_matches(pattern, name.lower()) for pattern in patterns) for name in headers)
+        left = {name.lower() for name in headers}.difference(patterns)
+        for pattern in patterns if left else ():
+            head, star, _ = pattern.partition("*")
+            if star:
+                left = {name for name in left if not (name.startswith(head) and _matches(pattern, name))}
+        return not left
 
     def told(self, origin: str, headers: Sequence[str] = ()) -> dict[str, str]:
         """The response's headers for a request that this rule allows."""
@@ -82,7 +90,7 @@ class Preflight(msgspec.Struct, frozen=True):
 
 
 def parse_preflight(headers: Mapping[str, str]) -> Preflight:
-    """Raises BadRequest where origin or method are missing."""
+    """Raises BadRequest where origin or method are missing, or more headers are asked for than there can be."""
     origin = headers.get("origin")
     if not origin:
         raise S3Error("BadRequest", "Insufficient information. Origin request header needed.")
@@ -90,7 +98,10 @@ def parse_preflight(headers: Mapping[str, str]) -> Preflight:
     if method not in METHODS:
         raise S3Error("BadRequest", f"Invalid Access-Control-Request-Method: {method or 'null'}")
     wanted = headers.get("access-control-request-headers", "").split(",")
-    return Preflight(origin, method, tuple(name.strip() for name in wanted if name.strip()))
+    names = tuple(name.strip() for name in wanted if name.strip())
+    if len(names) > MAX_REQUEST_HEADERS:
+        raise S3Error("BadRequest", f"Access-Control-Request-Headers may name {MAX_REQUEST_HEADERS} headers.")
+    return Preflight(origin, method, names)
 
 
 def answer_preflight(rules: Sequence[CorsRule], asked: Preflight) -> dict[str, str]:
