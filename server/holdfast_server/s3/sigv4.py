@@ -33,6 +33,7 @@ MAX_SKEW_MS = 15 * 60 * 1000
 MAX_EXPIRES_SECONDS = 7 * 24 * 3600
 MAX_CACHED_KEYS = 4096
 """Signing keys kept by a Verifier: one per access key, day and region in use."""
+MAX_REGION_LENGTH = 64
 KEPT_TIMESTAMPS = 256
 """Requests of the same second bear the same."""
 SERVICE = "s3"
@@ -232,8 +233,9 @@ def _parse_credential(credential: str, code: str, wanted_service: str = SERVICE)
             f'got "{credential}".',
         )
     access_key, date, region, service, terminator = parts
-    if not (region.isascii() and region.isprintable()):
-        raise S3Error(code, f'Invalid region "{region}".')  # it is part of what the key is derived from
+    if not (region.isascii() and region.isprintable() and len(region) <= MAX_REGION_LENGTH):
+        # It is part of what the key is derived from, and kept with it.
+        raise S3Error(code, f'Invalid region "{region[:_SHOWN_CHARACTERS]}".')
     if not (len(date) == 8 and date.isascii() and date.isdigit()):
         raise S3Error(code, f'Invalid credential date "{date}"; expecting YYYYMMDD.')
     if service != wanted_service:

@@ -61,6 +61,7 @@ def test_a_request_without_a_signature_is_anonymous():
         (lambda h: h[:-1] + ("0" if h[-1] != "0" else "1"), "SignatureDoesNotMatch"),
         (lambda h: h.replace("host;", "host;x-absent;"), "SignatureDoesNotMatch"),
         (lambda h: h.replace("host;", ""), "AccessDenied"),
+        (lambda h: h.replace("/us-east-1/", f"/{'r' * 65}/"), "AuthorizationHeaderMalformed"),
     ],
 )
 def test_a_broken_authorization_header_names_its_fault(change, code):
