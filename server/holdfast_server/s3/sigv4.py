@@ -280,6 +280,10 @@ def _parse_presigned(request: Request, query: Mapping[str, str]) -> Claim:
 
 def _check_signed_headers(headers: Mapping[str, str], claim: Claim) -> None:
     signed = frozenset(claim.signed_headers)
+    if len(signed) != len(claim.signed_headers):
+        # What is signed would be a header of 16 kB thousands of times.
+        code = "AuthorizationQueryParametersError" if claim.presigned else "AuthorizationHeaderMalformed"
+        raise S3Error(code, "SignedHeaders names a header twice.")
     unsigned = [
         name for name in headers if name.startswith("x-amz-") and name not in signed and name not in _UNSIGNED_ALLOWED
     ]

@@ -61,6 +61,7 @@ def test_a_request_without_a_signature_is_anonymous():
         (lambda h: h[:-1] + ("0" if h[-1] != "0" else "1"), "SignatureDoesNotMatch"),
         (lambda h: h.replace("host;", "host;x-absent;"), "SignatureDoesNotMatch"),
         (lambda h: h.replace("host;", ""), "AccessDenied"),
+        (lambda h: h.replace("host;", "host;host;"), "AuthorizationHeaderMalformed"),
         (lambda h: h.replace("/us-east-1/", f"/{'r' * 65}/"), "AuthorizationHeaderMalformed"),
     ],
 )
@@ -135,6 +136,7 @@ def test_the_date_header_serves_where_x_amz_date_is_missing():
         (lambda q: q.replace("X-Amz-Date=2025", "X-Amz-Date=2024"), "AuthorizationQueryParametersError"),
         (lambda q: q.replace("X-Amz-Date=2025", "X-Amz-Date=yyyy"), "AuthorizationQueryParametersError"),
         (lambda q: q.replace("SignedHeaders=host", "SignedHeaders=range"), "AccessDenied"),
+        (lambda q: q.replace("SignedHeaders=host", "SignedHeaders=host%3Bhost"), "AuthorizationQueryParametersError"),
         (lambda q: q + "&response-content-type=text%2Fhtml", "SignatureDoesNotMatch"),
     ],
 )
