@@ -30,7 +30,10 @@ _STAR, _MARK = "\uf8f0", "\uf8f1"
 """Stand for a `*` and a `?` that came out of a variable: they are themselves, never wildcards.  (Of a private range;
 whoever writes them into a policy gets the same characters.)"""
 _SHIELD = str.maketrans({"*": _STAR, "?": _MARK})
+_UNSHIELD = str.maketrans({_STAR: "*", _MARK: "?"})
 _SHIELDED = {_STAR: r"\*", _MARK: r"\?"}
+MAX_EXPANDED_LENGTH = 64 << 10
+"""Of what variables of one pattern stand for; no value of a request is longer."""
 
 
 def wildcard(pattern: str, ignore_case: bool = False) -> re.Pattern[str]:
@@ -46,13 +49,15 @@ def wildcard(pattern: str, ignore_case: bool = False) -> re.Pattern[str]:
 
 
 def like(pattern: str, text: str) -> bool:
-    """Whether `wildcard` matches the text in full, without compiling anything: a policy may hold thousands of patterns,
-    and be asked for each key of a request."""
-    if "?" in pattern or _STAR in pattern or _MARK in pattern:
+    """Whether `wildcard` matches the text in full, compiling next to nothing: a policy may hold thousands of patterns,
+    be asked for each key of a request, and its variables are as long as whoever asks makes them."""
+    if len(pattern) - pattern.count("*") > len(text):
+        return False
+    if "?" in pattern:
         return wildcard(pattern).fullmatch(text) is not None
-    first, *rest = pattern.split("*")
+    first, *rest = [part.translate(_UNSHIELD) for part in pattern.split("*")]
     if not rest:
-        return pattern == text
+        return first == text
     last = rest.pop()
     at, end = len(first), len(text) - len(last)
     if at > end or not (text.startswith(first) and text.endswith(last)):
@@ -69,23 +74,26 @@ def _segment(text: str) -> str:
     return "".join(["." if char == "?" else _SHIELDED.get(char) or re.escape(char) for char in text])
 
 
-def expand(pattern: str, values: Values, for_wildcard: bool = False) -> str | None:
-    """Replace policy variables (`${aws:username}`); None where one has no single value.
+def expand(pattern: str, values: Values, for_wildcard: bool = False, most: int = MAX_EXPANDED_LENGTH) -> str | None:
+    """Replace policy variables (`${aws:username}`); None where one has no single value, or where all together are
+    longer than `most`: what they are compared with.
 
-    `for_wildcard`: the outcome goes to `wildcard`, where what a variable stands for matches itself alone: else a client
+    `for_wildcard`: the outcome goes to `like`, where what a variable stands for matches itself alone: else a client
     that sends `*` for `${s3:prefix}` would be asking for everything.
     """
     if "${" not in pattern:
         return pattern
-    missing = False
+    missing, length = False, 0
 
     def replace(match: re.Match[str]) -> str:
-        nonlocal missing
+        nonlocal missing, length
         name = match[1].strip()
         found = (_LITERALS[name],) if name in _LITERALS else values.get(name.lower(), ())
-        missing = missing or len(found) != 1
-        text = found[0] if found else ""
-        return text.translate(_SHIELD) if for_wildcard else text
+        length += len(found[0]) if found else 0
+        missing = missing or len(found) != 1 or length > most
+        if missing:
+            return ""
+        return found[0].translate(_SHIELD) if for_wildcard else found[0]
 
     text = _VARIABLE.sub(replace, pattern)
     return None if missing else text
@@ -201,7 +209,8 @@ class Condition(msgspec.Struct, frozen=True):
         if not have:
             negated = row.negated and self.qualifier != "ForAnyValue"
             return self.if_exists or negated or self.qualifier == "ForAllValues"
-        expanded = [text for wanted in self.wanted if (text := expand(wanted, values, row.wildcards)) is not None]
+        most = max(map(len, have)) if row.wildcards else MAX_EXPANDED_LENGTH
+        expanded = [text for wanted in self.wanted if (text := expand(wanted, values, row.wildcards, most)) is not None]
         results = [any(row.matches(value, want) for want in expanded) != row.negated for value in have]
         # Without a qualifier a key has one value; should it have more, a negation must hold for all of them.
         every = self.qualifier == "ForAllValues" or (row.negated and not self.qualifier)

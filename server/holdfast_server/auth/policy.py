@@ -18,6 +18,7 @@ from holdfast_server.auth.conditions import (
     Values,
     check_value,
     expand,
+    like,
     parse_condition_operator,
     wildcard,
 )
@@ -62,7 +63,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Patterns(msgspec.Struct, frozen=True):
-    """Wildcard patterns of actions or resources; those with variables are compiled when asked."""
+    """Wildcard patterns of actions or resources; those with variables are compared when asked."""
 
     fixed: tuple[re.Pattern[str], ...]
     variable: tuple[str, ...]
@@ -71,8 +72,8 @@ class _Patterns(msgspec.Struct, frozen=True):
         if any(pattern.fullmatch(text) for pattern in self.fixed):
             return True
         for pattern in self.variable:
-            expanded = expand(pattern, values(), for_wildcard=True)
-            if expanded is not None and wildcard(expanded).fullmatch(text):
+            expanded = expand(pattern, values(), for_wildcard=True, most=len(text))
+            if expanded is not None and like(expanded, text):
                 return True
         return False
 
