@@ -39,9 +39,17 @@ _LAST_HOLD_OFF_SECONDS = 10.0
 class Link:
     """See the module.  `run` must be running."""
 
-    def __init__(self, target: Target, settings: DialSettings, on_change: Callable[[], None]) -> None:
-        """`on_change` is called when the peer comes, goes, or reports something new."""
+    def __init__(
+        self,
+        target: Target,
+        settings: DialSettings,
+        on_change: Callable[[], None],
+        judged: Callable[[Report], Report] = lambda report: report,
+    ) -> None:
+        """`on_change` is called when the peer comes, goes, or reports something new; `judged` tells what is to be made
+        of a report."""
         self.target = target
+        self._judged = judged
         self.report: Report | None = None
         self._clock_reading: tuple[int, float] | None = None
         self._on_change = on_change
@@ -175,6 +183,7 @@ class Link:
         if report.now_ms:
             self._clock_reading = report.now_ms, asyncio.get_running_loop().time()
             report = msgspec.structs.replace(report, now_ms=0)  # what changes with every report is no news
+        report = self._judged(report)
         changed = self.report is None or _matters(report) != _matters(self.report)
         self.report = report
         if changed:

@@ -9,7 +9,7 @@ from holdfast_server.contract import geometry
 from holdfast_server.contract.config import ServerConfig
 from holdfast_server.peers.channel import DialSettings, Target
 from holdfast_server.peers.handshake import PodIdentity
-from holdfast_server.peers.remote import RemotePeer
+from holdfast_server.peers.remote import Judge, RemotePeer
 
 
 def targets(config: ServerConfig, me: PodIdentity) -> dict[Target, tuple[int, list[tuple[int, int]]]]:
@@ -35,9 +35,10 @@ def targets(config: ServerConfig, me: PodIdentity) -> dict[Target, tuple[int, li
 class PeerNetwork:
     """Runs one RemotePeer for each other pod of the tenant."""
 
-    def __init__(self, settings: DialSettings, on_change: Callable[[], None]) -> None:
+    def __init__(self, settings: DialSettings, on_change: Callable[[], None], judge: Judge) -> None:
         """`on_change`: some peer came, went, or reported something new."""
         self._settings = settings
+        self._judge = judge
         self._on_change = on_change
         self._peers: dict[Target, tuple[RemotePeer, asyncio.Task[None]]] = {}
 
@@ -68,7 +69,7 @@ class PeerNetwork:
             await _stop(task)
         for target, (node, positions) in wanted.items():
             if target not in self._peers:
-                peer = RemotePeer(target, node, positions, self._settings, self._on_change)
+                peer = RemotePeer(target, node, positions, self._settings, self._on_change, self._judge)
                 task = asyncio.get_running_loop().create_task(peer.run(), name=f"peer {target}")
                 self._peers[target] = (peer, task)
         self._on_change()

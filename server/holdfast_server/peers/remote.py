@@ -11,6 +11,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from holdfast_server.contract.admin import PodState
 from holdfast_server.drives import port
 from holdfast_server.drives.port import Block, Drive, DriveState, DriveStatus, Note, Register
@@ -26,6 +28,7 @@ from holdfast_server.peers.messages import (
     LIST_PAGES_FEATURE,
     MAX_BLOCKS_PER_READ,
     STAGE_LAST_FEATURE,
+    Report,
     Verb,
 )
 from holdfast_server.peers.notes import NoteBatch
@@ -226,6 +229,10 @@ class RemoteDrive:
         await self._call(Verb.FINISH_HEALING, incarnation)
 
 
+Judge = Callable[[tuple[str, int, int], DriveStatus], DriveStatus]
+"""What is to be made of what a pod says of its drive in a place: pool, set index, position."""
+
+
 class RemotePeer:
     """`peers.port.Peer` over a link."""
 
@@ -236,10 +243,17 @@ class RemotePeer:
         positions: Sequence[tuple[int, int]],
         settings: DialSettings,
         on_change: Callable[[], None],
+        judge: Judge = lambda _, status: status,
     ) -> None:
         """`positions`: (set index, position) of each volume, in order."""
         self.pool, self.ordinal, self.node = target.pool, target.ordinal, node
-        self.link = Link(target, settings, on_change)
+        places = [(target.pool, *position) for position in positions]
+
+        def judged(report: Report) -> Report:
+            drives = tuple(map(judge, places, report.drives)) + report.drives[len(places) :]
+            return msgspec.structs.replace(report, drives=drives)
+
+        self.link = Link(target, settings, on_change, judged)
         self._drives: list[Drive] = [
             RemoteDrive(self.link, target.pool, set_index, position, volume)
             for volume, (set_index, position) in enumerate(positions)

@@ -2,7 +2,8 @@
 
 One unit of work is `settle_once`: learn what the peers remember, set aside a drive that was replaced and has
 come back, look again at every drive that was set aside, decide for every blank or damaged drive (`adoption`), act.
-It is repeated whenever a peer comes, goes or reports something new, and every `SETTLE_SECONDS`.
+It is repeated whenever a peer comes, goes or reports something new, and every `SETTLE_SECONDS`.  Other pods that
+remember the replacement use such a drive no more from its first report on, whether or not its own has heard of it.
 
 A drive that was set aside is opened anew, as a new object, when its fault may have passed (`reopening`).  Two kinds
 are not: one that was replaced here, unless something else is in its folder by now; and one whose table is damaged.
@@ -37,7 +38,7 @@ from holdfast_server.peers.remote import RemotePeer
 from holdfast_server.pod.adoption import Action, BlankDrive, decide
 from holdfast_server.pod.membership import Membership
 from holdfast_server.pod.reopening import Reopening
-from holdfast_server.pod.slot_book import SlotBook
+from holdfast_server.pod.slot_book import Place, SlotBook
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +149,21 @@ class LocalDrives:
         if news:
             await self._keep(news)
 
+    def judged(self, place: Place, status: DriveStatus) -> DriveStatus:
+        """What a peer says of its drive in a place.  Whoever remembers that another was put there uses it no more: the
+        peer may not have heard of that yet, and would have it deny what was written since."""
+        newer = self._newer(place, status)
+        if newer is None:
+            return status
+        return DriveStatus(DriveState.FAULTY, status.drive_id, status.incarnation, _replaced(status, newer))
+
+    def _newer(self, place: Place, status: DriveStatus) -> SlotMemory | None:
+        """The drive that took the place of one that serves there now."""
+        known = self.book.get(place)
+        if known is None or status.state not in _SERVING or known.drive_id == status.drive_id:
+            return None
+        return known if known.incarnation > status.incarnation else None
+
     # --- the work
     async def load_memories(self) -> None:
         """Of every drive that serves and was opened since: what it remembers, and how far its stamps went."""
@@ -191,6 +207,7 @@ class LocalDrives:
 
     async def _learn_from_peers(self) -> None:
         heard: list[SlotMemory] = []
+        unheard: list[tuple[RemotePeer, Sequence[DriveStatus]]] = []
         for peer in self._peers():
             who = (peer.pool, peer.ordinal)
             if not peer.online or peer.link.report is None:
@@ -203,32 +220,34 @@ class LocalDrives:
                     SlotMemory(peer.pool, drive.set_index, drive.position, status.drive_id, status.incarnation)
                 )
             if who not in self._told_all:
-                try:
-                    heard += await peer.remembered_slots()
-                    self._asked.add(who)
-                    # Else it is asked again: it does not know yet what a drive remembers that is not open.
-                    if all(status.state in (*_SERVING, DriveState.BLANK) for status in reported):
-                        self._told_all.add(who)
-                except PeerError as error:
-                    log.info("peer was not heard", extra={"peer": str(peer.link.target), "reason": str(error)})
+                unheard.append((peer, reported))
         await self.remember_slots(heard)
+        if unheard:
+            # Together: one that does not answer must not keep a drive in use that another knows to be an older one.
+            await asyncio.gather(*(self._ask(peer, reported) for peer, reported in unheard))
+
+    async def _ask(self, peer: RemotePeer, reported: Sequence[DriveStatus]) -> None:
+        who = (peer.pool, peer.ordinal)
+        try:
+            remembered = await peer.remembered_slots()
+        except PeerError as error:
+            log.info("peer was not heard", extra={"peer": str(peer.link.target), "reason": str(error)})
+            return
+        self._asked.add(who)
+        # Else it is asked again: it does not know yet what a drive remembers that is not open.
+        if all(status.state in (*_SERVING, DriveState.BLANK) for status in reported):
+            self._told_all.add(who)
+        await self.remember_slots(remembered)
+        self._set_aside_outdated()
 
     def _set_aside_outdated(self) -> None:
         """A drive that was replaced and has come back knows nothing of what happened since."""
         for drive in self.drives:
             status = drive.status()
-            known = self.book.get((drive.pool, drive.set_index, drive.position))
-            if (
-                status.state in _SERVING
-                and known is not None
-                and known.drive_id != status.drive_id
-                and known.incarnation > status.incarnation
-            ):
-                log.error("an older drive came back", extra={"drive": drive, "newer": known.drive_id.hex()})
-                drive.set_aside(
-                    f"drive {status.drive_id.hex()} was replaced here by {known.drive_id.hex()}; "
-                    "empty its folder to use it again"
-                )
+            newer = self._newer((drive.pool, drive.set_index, drive.position), status)
+            if newer is not None:
+                log.error("an older drive came back", extra={"drive": drive, "newer": newer.drive_id.hex()})
+                drive.set_aside(_replaced(status, newer))
                 self._on_change()
 
     async def _look_again(self, volume: int) -> None:
@@ -382,3 +401,9 @@ class LocalDrives:
                     await drive.remember(slots)
                 except DriveError as error:
                     log.warning("slots cannot be remembered", extra={"drive": drive, "reason": str(error)})
+
+
+def _replaced(status: DriveStatus, newer: SlotMemory) -> str:
+    return (
+        f"drive {status.drive_id.hex()} was replaced here by {newer.drive_id.hex()}; empty its folder to use it again"
+    )

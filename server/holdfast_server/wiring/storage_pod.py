@@ -144,7 +144,7 @@ class StoragePod:
             DialSettings(
                 self._identity, self._peer_keys, self._report, self._resolver, clock,
                 inputs.tls.dials_with_tls, inputs.tls.for_dialling,
-            ), self._peers_changed,
+            ), self._peers_changed, lambda place, status: self.local.judged(place, status),
         )  # fmt: skip
         self.local = LocalDrives(
             lambda: inputs.membership, drives, self._reopen, lambda: self._network.peers, clock, self._stamps,

@@ -13,9 +13,13 @@ import yaml
 
 from holdfast_server.api.services import Told
 from holdfast_server.contract.config import ConfigError, Listen
+from holdfast_server.drives.local import LocalDrive
 from holdfast_server.drives.port import DriveState
+from holdfast_server.drives.slot import SlotMemory
 from holdfast_server.objects.port import Unavailable
+from holdfast_server.peers.remote import RemotePeer
 from holdfast_server.pod import users_wait
+from holdfast_server.pod.local_drives import LocalDrives
 from holdfast_server.testing.free_ports import free_port
 from holdfast_server.testing.whole_pods import FourPods, get, put, until
 from holdfast_server.wiring import kept_running
@@ -184,7 +188,8 @@ async def test_a_tenant_that_lost_more_than_parity_stops_instead_of_serving_empt
         await get(tenant.pod(3), "precious")
 
 
-async def test_a_drive_that_was_replaced_and_comes_back_is_set_aside(tenant: Tenant) -> None:
+async def put_an_older_drive_back(tenant: Tenant) -> None:
+    """Pod 1 is not running; its first drive was replaced, and lies in its place again."""
     await tenant.start(0, 1, 2, 3)
     await tenant.all_ok(0, 1, 2, 3)
     await tenant.stop(1)
@@ -192,14 +197,60 @@ async def test_a_drive_that_was_replaced_and_comes_back_is_set_aside(tenant: Ten
     place.rename(tenant.root(1) / "old")
     place.mkdir()
     await tenant.start(1)
-    await tenant.all_ok(0, 1)
+    await tenant.all_ok(0, 1, 2, 3)
     await tenant.stop(1)
     shutil.rmtree(place)
     (tenant.root(1) / "old").rename(place)
+
+
+async def test_a_drive_that_was_replaced_and_comes_back_is_set_aside(tenant: Tenant) -> None:
+    await put_an_older_drive_back(tenant)
     await tenant.start(1)
     await until(lambda: tenant.pod(1).local.status(0).state is DriveState.FAULTY)
     assert "was replaced here" in tenant.pod(1).local.status(0).message
     await until(lambda: tenant.states(0)[1] == "faulty")
+
+
+async def test_nobody_who_remembers_its_replacement_uses_an_older_drive_though_its_pod_does_not_know(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows nothing of what was written since, and would deny it until its pod has heard what others remember."""
+    await put_an_older_drive_back(tenant)
+    monkeypatch.setattr(LocalDrives, "_set_aside_outdated", lambda _: None)
+    await tenant.start(1)
+    for other in (0, 2, 3):
+        peer = tenant.pod(other)._network.find("main", 1)
+        assert peer is not None
+        await until(lambda peer=peer: peer.online and peer.link.report.drives[1].state is DriveState.FULL)
+        assert tenant.states(other)[1] == "faulty"
+        (erasure_set,) = tenant.pod(other).store.all_sets()
+        assert len(erasure_set.awake()) == 7
+    assert tenant.pod(1).local.status(0).state is DriveState.FULL
+
+
+async def test_a_peer_that_does_not_tell_what_it_remembers_keeps_no_older_drive_in_use(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put_an_older_drive_back(tenant)
+    remembered_slots, silent = RemotePeer.remembered_slots, asyncio.Event()
+
+    async def one_is_silent(peer: RemotePeer) -> list[SlotMemory]:
+        if peer.ordinal == 0:
+            await silent.wait()
+        return await remembered_slots(peer)
+
+    monkeypatch.setattr(RemotePeer, "remembered_slots", one_is_silent)
+    # What its own other drive remembers would do, too.
+    monkeypatch.setattr(LocalDrive, "remembered", nothing)
+    await tenant.start(1)
+    try:
+        await until(lambda: tenant.pod(1).local.status(0).state is DriveState.FAULTY, 60)
+    finally:
+        silent.set()
+
+
+async def nothing(_: LocalDrive) -> list[SlotMemory]:
+    return []
 
 
 async def test_configuration_is_followed_and_a_pod_that_is_behind_coordinates_nothing(tenant: Tenant) -> None:
