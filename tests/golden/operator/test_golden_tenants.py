@@ -43,7 +43,7 @@ TLS = TenantTls(
     peers_authority=AUTHORITY.bundle,
     authority=AUTHORITY,
 )
-VERSIONS = ("1.27", "1.37")
+VERSIONS = ("1.29", "1.37")
 
 
 def tenant_in(path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from holdfast_operator.kube.port import (
 from holdfast_operator.tenant.parse import parse_tenant
 from holdfast_operator.tls.names import client_names
 
-VERSIONS = ("1.27", "1.37")
+VERSIONS = ("1.29", "1.37")
 INGRESS_SPEC = {
     "hosts": ["s3.example.com", "*.s3.example.com"],
     "className": "nginx",

@@ -174,6 +174,16 @@ def test_the_chart_carries_the_same_crd() -> None:
     assert (CHART / "files" / "tenant.yaml").read_text() == (ROOT / "crds" / "tenant.yaml").read_text()
 
 
+def test_helm_asks_for_a_kubernetes_that_understands_the_crd() -> None:
+    """An older one refuses the CRD with `undeclared reference to 'isQuantity'`, which tells nobody what is wanted."""
+    since = {"isQuantity(": 29, "fieldPath:": 28, "x-kubernetes-validations:": 25}
+    text = (ROOT / "crds" / "tenant.yaml").read_text()
+    needed = max(minor for words, minor in since.items() if words in text)
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["kubeVersion"] == f">=1.{needed}.0-0"
+    assert f"Kubernetes 1.{needed} or newer" in (ROOT / "README.md").read_text()
+
+
 def test_the_rules_cover_what_the_operator_does_and_no_wildcard() -> None:
     rules = yaml.safe_load((CHART / "files" / "rules.yaml").read_text())
     granted = {
