@@ -21,7 +21,7 @@ _STARTING = frozenset({"Starting", "Pending", "NoPodAnswers", "NoPodReady"})
 """Why a new Tenant is not ready yet: no news, unless it was ready before."""
 _ON_THE_MEND = frozenset({"DrivesHealing", "CatchingUp"})
 """Why a Tenant is still degraded though nothing more is missing: good news."""
-_NEEDS_A_PERSON = frozenset({"RollBlocked", "PassFails"})
+_NEEDS_A_PERSON = frozenset({"RollBlocked", "VolumesCannotGrow", "PassFails"})
 
 EventType = Literal["Normal", "Warning"]
 

@@ -283,3 +283,8 @@ def test_the_notes_say_what_to_do_next() -> None:
     assert "logs.system.svc:9000" in told
     assert "logs-user-loki  user loki" in told
     assert "own  user mine" in told
+    assert "logs-root  everything" in told
+    told = notes("holdfast-tenant", {"spec": {**spec, "rootCredentials": {"secretRef": {"name": "mine-root"}}}})
+    assert "mine-root  everything" in told
+    assert "get secret mine-root" in told
+    assert "hold-root" not in told

@@ -36,6 +36,8 @@ def told(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[tupl
         ([condition("Progressing", "False", "Settled")], [condition("Progressing", "True", "Rolling")], []),
         ([condition("Progressing", "True", "Rolling")], [condition("Progressing", "False", "RollBlocked")],
          [("Warning", "RollBlocked")]),
+        ([condition("Progressing", "True", "VolumesGrowing")], [condition("Progressing", "False", "VolumesCannotGrow")],
+         [("Warning", "VolumesCannotGrow")]),
         ([condition("BucketsReady", "True", "Provisioned")], [condition("BucketsReady", "False", "Failed")], []),
     ],
 )  # fmt: skip
