@@ -49,7 +49,15 @@ async def gather_tls(
     Raises TlsFault, or KubeError if the API server cannot be asked."""
     if tenant.tls.mode == "Disabled" and ledger.tls_stage == "Off":
         return None
-    served = await _own_values(ports.kube, tenant, labels.tls_secret_name(tenant.name)) or {}
+    mounted = labels.tls_secret_name(tenant.name)
+    if tenant.tls.mode == "Secret" and tenant.tls.secret_name == mounted:
+        # It would be taken for the user's, checked, and never renewed.
+        raise TlsFault(
+            "SecretNotOurs",
+            f"spec.tls.secretRef: {mounted} is what the operator itself writes for the pods; give the certificate's "
+            "Secret another name",
+        )
+    served = await _own_values(ports.kube, tenant, mounted) or {}
     authority = await _authority(ports, tenant, served.get(manifests.PEERS_AUTHORITY, ""))
     names = peer_names(tenant, ports.cluster_domain)
     known = _pair(served, manifests.PEERS_CERTIFICATE, manifests.PEERS_KEY)
@@ -177,5 +185,5 @@ async def _own_values(kube: KubeClient, tenant: TenantSpec, name: str) -> dict[s
     if secret is None:
         return None
     if not labels.is_labelled_for(secret, tenant.name):
-        raise TlsFault("SecretNotOurs", f"Secret {name} exists but does not belong to tenant {tenant.name}")
+        raise TlsFault("SecretNotOurs", labels.strange_secret_words(name, tenant.name))
     return decoded(secret)

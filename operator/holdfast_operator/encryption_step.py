@@ -112,7 +112,7 @@ async def settle_encryption(
         secret = await kube.create(_first_secret(tenant, name, mint()))
     if wanted.secret_name is None:
         if not labels.is_labelled_for(secret, tenant.name):
-            message = f"Secret {name} exists but does not belong to tenant {tenant.name}"
+            message = labels.strange_secret_words(name, tenant.name)
             return EncryptionStep(tenant, trouble=("SecretNotOurs", message))
         await _settle_owner(kube, tenant, secret)
     return _compared(tenant, wanted, name, secret, ledger)

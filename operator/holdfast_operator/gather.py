@@ -282,9 +282,7 @@ class _Gathering:
         if secret is None:
             return None
         if not labels.is_labelled_for(secret, self._tenant.name):
-            raise CredentialsFault(
-                "SecretNotOurs", f"Secret {name} exists but does not belong to tenant {self._tenant.name}"
-            )
+            raise CredentialsFault("SecretNotOurs", labels.strange_secret_words(name, self._tenant.name))
         self._own[name] = secret
         former = labels.other_controller(secret, self._tenant.uid)
         if former:

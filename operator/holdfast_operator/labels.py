@@ -55,6 +55,16 @@ def is_labelled_for(manifest: Mapping[str, Any], tenant_name: str) -> bool:
     return all(labels.get(key) == value for key, value in tenant_labels(tenant_name).items())
 
 
+def strange_secret_words(name: str, tenant_name: str) -> str:
+    """Of a Secret in the place of one of the tenant's that is labelled for somebody else, or nobody: as where somebody
+    replaced the whole of it to change its content."""
+    wanted = " ".join(f"{key}={value}" for key, value in tenant_labels(tenant_name).items())
+    return (
+        f"Secret {name} exists but does not belong to tenant {tenant_name}: it lacks the labels. If it is meant to, "
+        f"`kubectl label --overwrite secret {name} {wanted}`; else it needs another name"
+    )
+
+
 def other_controller(manifest: Mapping[str, Any], uid: str) -> str:
     """The owner that controls it, where that is another than the one with this uid, in words; else empty."""
     for owner in (manifest.get("metadata") or {}).get("ownerReferences") or []:

@@ -349,6 +349,25 @@ async def test_a_secret_that_is_not_ours_is_never_adopted(world: Any) -> None:
     assert world.kube.object(SECRET, "logs-root")["data"] == {}
 
 
+async def test_a_secret_that_was_replaced_without_its_labels_says_how_to_have_it_back(world: Any) -> None:
+    """As `kubectl create secret --dry-run=client -o yaml | kubectl replace -f -` leaves it."""
+    await world.start()
+    own = world.kube.object(SECRET, "logs-root")
+    wanted = dict(own["metadata"]["labels"])
+    own["metadata"]["labels"] = {}
+    own["data"] = {"accessKey": "YWRtaW4=", "secretKey": "c3VwZXJzZWNyZXQ="}
+    await world.run_passes(2)
+    told = world.condition("CredentialsReady")
+    assert told["reason"] == "SecretNotOurs"
+    words = told["message"].partition("`")[2].partition("`")[0].split()
+    assert words[:5] == ["kubectl", "label", "--overwrite", "secret", "logs-root"]
+    own["metadata"]["labels"] = dict(label.split("=") for label in words[5:])
+    assert own["metadata"]["labels"].items() <= wanted.items()
+    await world.run_passes()
+    assert world.condition("CredentialsReady")["reason"] == "KeysChanging"
+    assert secret_values(world, "logs-root")["accessKey"] == "admin"
+
+
 async def test_given_root_credentials_are_used_and_none_are_made(world: Any) -> None:
     world.kube.put(
         {

@@ -343,6 +343,28 @@ async def test_a_faulty_tls_is_refused_with_its_field(world: Any, tls: dict[str,
     assert fault in world.condition("SpecValid")["message"]
 
 
+async def test_a_certificate_is_not_looked_for_in_what_the_operator_writes_itself(world: Any) -> None:
+    """`<tenant>-tls` is what one would call a certificate of one's own, too."""
+    pair, authority = a_pair()
+    bring(world, pair, authority, "logs-tls")
+    brought = secret(world, "logs-tls")
+    mine = {"mode": "Secret", "secretRef": {"name": "logs-tls"}}
+    await world.start(tls=mine)
+    ready = world.condition("TLSReady")
+    assert (ready["status"], ready["reason"]) == ("False", "SecretNotOurs")
+    assert "logs-tls is what the operator itself writes" in ready["message"]
+    assert "another name" in ready["message"]
+    assert secret(world, "logs-tls") == brought
+    world.kube.remove((SECRET.kind, "loki", "logs-tls"))
+    world.change_spec(tls={"mode": "SelfSigned"})
+    await world.run_passes()
+    assert world.condition("TLSReady")["reason"] == "Serving"
+    world.change_spec(tls=mine)
+    await world.run_passes()
+    assert world.condition("TLSReady")["reason"] == "SecretNotOurs", "it would take its own, and never renew it"
+    assert world.condition("Ready")["status"] == "True"
+
+
 async def test_while_the_authority_cannot_be_used_clients_keep_what_they_trust_and_are_served(world: Any) -> None:
     """A Secret edited by hand must not take `ca.crt` out of the Secrets that clients start with."""
     await world.start(tls={"mode": "SelfSigned"})
