@@ -21,6 +21,10 @@ END_PATIENCE = timedelta(seconds=30)
 """How long after its time to end a pod may be there still before its node counts as silent."""
 
 
+CREATION_PATIENCE = timedelta(seconds=60)
+"""How long a node may take for a container before one is to look why: a large image, a volume that another node has."""
+
+
 def explain_pods(pods: Sequence[PodState], claims: Sequence[ClaimState], now: datetime) -> tuple[PodState, ...]:
     """The same pods; the message of each that is not ready is complete."""
     return tuple(pod if pod.ready and not pod.deleting else _explained(pod, claims, now) for pod in pods)
@@ -35,6 +39,10 @@ def _explained(pod: PodState, claims: Sequence[ClaimState], now: datetime) -> Po
         parts.append(
             f"was to end at {pod.ends_at:%H:%M:%S} UTC, which node {pod.node} has not confirmed; if that node is gone "
             f"for good, `kubectl delete node {pod.node}`"
+        )
+    elif not pod.deleting and pod.creating_since is not None and now - pod.creating_since > CREATION_PATIENCE:
+        parts.append(
+            f"on node {pod.node}, which has not created its container yet: `kubectl describe pod {pod.name}` says why"
         )
     else:
         parts.append(f"{'ending ' if pod.deleting else ''}on node {pod.node}")

@@ -34,6 +34,8 @@ class PodState:
     """When a pod that is being deleted has to be gone."""
     unready_since: datetime | None = None
     """Of one that is not ready, where the kubelet tells."""
+    creating_since: datetime | None = None
+    """When it was given to its node, of one whose container that has not created yet."""
 
     @property
     def told(self) -> str:
@@ -75,6 +77,7 @@ def read_pods(manifests: Iterable[Manifest], tenant_name: str) -> tuple[PodState
                 manifest=manifest,
                 ends_at=_moment(metadata.get("deletionTimestamp")),
                 unready_since=None if ready else _moment(readiness.get("lastTransitionTime")),
+                creating_since=_creating_since(status),
             )
         )
     return tuple(sorted(pods, key=lambda pod: (pod.pool, pod.ordinal)))
@@ -113,6 +116,13 @@ def _trouble(status: Mapping[str, Any]) -> str:
             return told
     scheduled = _condition(status, "PodScheduled")
     return _sentence(scheduled) if scheduled.get("status") == "False" else ""
+
+
+def _creating_since(status: Mapping[str, Any]) -> datetime | None:
+    waiting = [(one.get("state") or {}).get("waiting") or {} for one in status.get("containerStatuses") or []]
+    if not any(one.get("reason") in _STARTING for one in waiting):
+        return None
+    return _moment(_condition(status, "PodScheduled").get("lastTransitionTime"))
 
 
 def _container_trouble(container: Mapping[str, Any]) -> str:

@@ -47,6 +47,25 @@ def test_a_pod_whose_node_says_nothing_names_the_node() -> None:
     assert explained(node="node-3", ends_at=NOW + timedelta(seconds=20)) == "ending on node node-3"
 
 
+def test_a_pod_whose_volume_is_not_attached_says_where_to_look() -> None:
+    """A volume that hangs on a lost node, a Secret that is gone: only events tell, and the pod waits for ever."""
+    waiting = {"name": "holdfast", "state": {"waiting": {"reason": "ContainerCreating"}}}
+
+    def told(seconds: int, **status: Any) -> str:
+        placed = (NOW - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": placed}
+        return explained(node="node-3", conditions=[scheduled], **status)
+
+    assert told(20, containerStatuses=[waiting]) == "on node node-3"
+    hint = "on node node-3, which has not created its container yet: `kubectl describe pod logs-pool-main-0` says why"
+    assert told(61, containerStatuses=[waiting]) == hint
+    assert told(61) == "on node node-3", "a kubelet that says nothing"
+    running = {"name": "holdfast", "state": {"running": {}}}
+    assert told(3600, containerStatuses=[running]) == "on node node-3"
+    gone = explained(node="node-3", ends_at=NOW, containerStatuses=[waiting])
+    assert gone == "ending on node node-3"
+
+
 def test_a_pod_that_does_not_end_says_what_to_do() -> None:
     told = explained(node="node-3", ends_at=NOW - timedelta(minutes=6))
     assert told == (
