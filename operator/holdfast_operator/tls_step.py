@@ -54,7 +54,9 @@ class TlsStep:
         return derive_tls(self.tenant, ledger, self.tls, self.trouble, _reports(views), messages)
 
     def keeps_from_serving(self, finding: Finding) -> bool:
-        return keeps_from_serving(finding, self.tls, self.now)
+        # Pods that have not begun to use TLS serve without, whatever keeps them from it.
+        plain = self.known.pools and self.known.tls_stage == "Off"
+        return not plain and keeps_from_serving(finding, self.tls, self.now)
 
     def ends(self) -> dict[str, datetime]:
         """When each certificate ends, for metrics."""

@@ -343,6 +343,33 @@ async def test_a_faulty_tls_is_refused_with_its_field(world: Any, tls: dict[str,
     assert fault in world.condition("SpecValid")["message"]
 
 
+@pytest.mark.parametrize(
+    ("tls", "reason"),
+    [
+        ({"mode": "CertManager", "issuerRef": {"name": "x"}}, "WaitingForCertificate"),
+        ({"mode": "Secret", "secretRef": {"name": "absent"}}, "SecretMissing"),
+    ],
+)
+async def test_a_tenant_that_cannot_change_over_yet_is_ready_as_before(
+    world: Any, tls: dict[str, Any], reason: str
+) -> None:
+    await world.start()
+    world.change_spec(tls=tls)
+    await world.run_passes()
+    assert stage(world) == "Off"
+    assert world.condition("TLSReady")["reason"] == reason
+    assert world.condition("Ready")["status"] == "True", "clients are served without, as they were"
+
+
+@pytest.mark.parametrize("name", ["absent", "broken"])
+async def test_a_new_tenant_without_a_certificate_is_not_ready(world: Any, name: str) -> None:
+    bring(world, KeyCertificate("none", "none"), "", "broken")
+    await world.start(tls={"mode": "Secret", "secretRef": {"name": name}})
+    assert stage(world) == "Required"
+    assert world.condition("Ready")["reason"] == world.condition("TLSReady")["reason"]
+    assert world.condition("Ready")["status"] == "False"
+
+
 async def test_a_certificate_is_not_looked_for_in_what_the_operator_writes_itself(world: Any) -> None:
     """`<tenant>-tls` is what one would call a certificate of one's own, too."""
     pair, authority = a_pair()
