@@ -45,7 +45,7 @@ from holdfast_operator.key_rotation import (
     pods_behind,
     rotate_keys,
 )
-from holdfast_operator.kube.errors import EvictionRefused, KubeForbidden, KubeRejected
+from holdfast_operator.kube.errors import EvictionRefused, KubeForbidden, KubeRejected, WebhookAway
 from holdfast_operator.kube.port import SECRET, STATEFUL_SET, TENANT, KubeClient, Manifest
 from holdfast_operator.ledger import Ledger, advance_pools
 from holdfast_operator.metrics import OperatorMetrics
@@ -326,7 +326,7 @@ class Reconciler:
             await unlabel_kept(self._ports.kube, live)
         except ApplyRefused as error:
             trouble = Trouble("NameTaken", str(error))
-        except (KubeRejected, KubeForbidden) as error:
+        except (KubeRejected, KubeForbidden, WebhookAway) as error:
             trouble = Trouble("ApplyFailed", str(error))
         monitoring = await self._monitoring.settle(tenant, render_monitoring(tenant, tls.scraped(ledger)))
         network = await self._network.settle(tenant, render_network(tenant, self._operator_namespace))
@@ -461,7 +461,7 @@ class Reconciler:
                 await self._ports.kube.evict(tenant.namespace, step.pod.name)
             elif step.pod.manifest is not None:
                 await self._ports.kube.delete(step.pod.manifest)
-        except (EvictionRefused, KubeForbidden, KubeRejected) as error:
+        except (EvictionRefused, KubeForbidden, KubeRejected, WebhookAway) as error:
             return Wait(step.outdated, f"pod {step.pod.name} is to be replaced: {error}")
         _log(key, "replacing pod", pod=step.pod.name, outdated=step.outdated, step=type(step).__name__)
         return step

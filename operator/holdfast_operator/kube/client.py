@@ -28,6 +28,7 @@ from holdfast_operator.kube.errors import (
     KubeUnavailable,
     NamespaceEnding,
     WatchExpired,
+    WebhookAway,
 )
 from holdfast_operator.kube.port import FIELD_MANAGER, LEASE, POD, Kind, Manifest, WatchEvent, kind_of
 
@@ -56,6 +57,7 @@ _SEVERAL_BUDGETS = "more than one PodDisruptionBudget"
 """What an eviction of a pod that several budgets select is answered, with 500, for as long as they do."""
 _ENDING_CAUSE, _ENDING_WORDS = "NamespaceTerminating", "because it is being terminated"
 """How a namespace that is being deleted refuses what would be new in it."""
+_WEBHOOK_AWAY = "failed calling webhook"
 _UID_FIELD = "metadata.uid"
 """The field that is named where a patch is for an object that somebody has since made anew."""
 
@@ -330,4 +332,6 @@ def _translated(status: int | None, body: Any, where: str) -> KubeError:
         return _TooManyRequests(text)
     if status in (400, 405, 406, 413, 415, 422) or message.startswith(_WRONG_TYPE_MARKS):
         return KubeRejected(text)
+    if status is not None and status >= 500 and _WEBHOOK_AWAY in message:
+        return WebhookAway(text)
     return KubeUnavailable(text)

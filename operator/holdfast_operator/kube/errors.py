@@ -11,6 +11,11 @@ class KubeUnavailable(KubeError):
     """No answer, a 5xx, or 429: nothing is known of the outcome; try again later."""
 
 
+class WebhookAway(KubeUnavailable):
+    """500 where the API server answers, and an admission webhook that it has to ask does not: about these objects
+    alone, and for as long as its owner lets it."""
+
+
 class KubeForbidden(KubeError):
     """401 or 403: the operator's role does not allow it; only an administrator can help."""
 

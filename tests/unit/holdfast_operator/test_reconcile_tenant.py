@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from holdfast_operator.desired.secrets import LEDGER_KEY
-from holdfast_operator.kube.errors import KubeForbidden, KubeRejected, KubeUnavailable, NamespaceEnding
+from holdfast_operator.kube.errors import KubeForbidden, KubeRejected, KubeUnavailable, NamespaceEnding, WebhookAway
 from holdfast_operator.kube.port import (
     CONFIG_MAP,
     DISRUPTION_BUDGET,
@@ -716,6 +716,33 @@ async def test_nothing_is_told_of_a_namespace_that_is_being_deleted(world: Any) 
         with pytest.raises(NamespaceEnding):
             await world.run_pass()
     assert world.kube.tenant_status() == before
+
+
+async def test_a_webhook_that_went_with_a_node_does_not_keep_the_lost_drives_from_being_told(world: Any) -> None:
+    """A policy engine's: it is asked about everything, and its pod was on the same node."""
+    await world.start()
+    away = WebhookAway('500: failed calling webhook "validate.kyverno.svc-fail"')
+    world.kube.fail_on = lambda verb, kind, name: away if verb in ("create", "apply", "merge", "evict") else None
+    world.pods.down = {"logs-pool-main-1"}
+    world.pods.settle()
+    world.change_spec(buckets=[*world.body()["spec"]["buckets"], {"name": "new"}], users=[])
+    await world.run_passes(3)
+    assert world.condition("Degraded")["reason"] == "DrivesMissing"
+    assert world.condition("PoolsReady")["reason"] == "ApplyFailed"
+    assert "kyverno" in world.condition("PoolsReady")["message"]
+    world.kube.fail_on = lambda verb, kind, name: None
+    world.pods.down = set()
+    world.pods.settle()
+    await world.run_passes(6)
+    assert world.condition("Ready")["status"] == "True"
+    assert "new" in world.store.buckets
+    world.change_spec(image="holdfast:next", buckets=[{"name": "new"}], users=[])
+    await world.run_pass()
+    world.kube.fail_on = lambda verb, kind, name: away if verb == "evict" else None
+    await world.run_passes(2)
+    told = world.condition("Progressing")
+    assert told["reason"] == "RollWaiting"
+    assert "kyverno" in told["message"]
 
 
 @pytest.mark.parametrize("name", ["logs-accepted-spec", "logs-peer-copy", "logs-peer"])

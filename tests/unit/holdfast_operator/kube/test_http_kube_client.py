@@ -21,6 +21,7 @@ from holdfast_operator.kube.errors import (
     KubeRejected,
     KubeUnavailable,
     NamespaceEnding,
+    WebhookAway,
 )
 from holdfast_operator.kube.login import LoginFailed, connection_for_kopf, load_configuration
 from holdfast_operator.kube.port import LEASE, SECRET, STATEFUL_SET, TENANT
@@ -146,6 +147,22 @@ async def test_a_namespace_that_is_being_deleted_is_no_want_of_rights(
     for call in (kube.create, kube.apply):
         with pytest.raises(NamespaceEnding, match="logs-root"):
             await call(SECRET_MANIFEST)
+
+
+async def test_a_webhook_that_is_away_is_told_from_an_api_server_that_is(api: Any, kube: HttpKubeClient) -> None:
+    message = (
+        'Internal error occurred: failed calling webhook "validate.kyverno.svc-fail": failed to call webhook: Post'
+    )
+    api[0].answer = lambda request: (500, {"reason": "InternalError", "message": message})
+    with pytest.raises(WebhookAway, match=r"validate\.kyverno\.svc-fail"):
+        await kube.apply(SECRET_MANIFEST)
+    with pytest.raises(WebhookAway):
+        await kube.evict("loki", "logs-pool-main-0")
+    assert issubclass(WebhookAway, KubeUnavailable), "whoever asks later does so here, too"
+    api[0].answer = lambda request: (500, {"message": "etcdserver: request timed out"})
+    with pytest.raises(KubeUnavailable) as raised:
+        await kube.apply(SECRET_MANIFEST)
+    assert not isinstance(raised.value, WebhookAway)
 
 
 async def test_only_the_very_object_is_deleted(api: Any, kube: HttpKubeClient) -> None:
