@@ -102,6 +102,8 @@ class BucketRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Of transitions, which do not exist here; kept because clients read it back."""
     encryption: BucketEncryption | None = None
     """Of objects whose writer asks for none."""
+    blocked_encryption: str = ""
+    """NONE or SSE-C, as clients said it (`s3.encryption`): whether customers' keys are refused with new objects."""
     quota: Quota | None = None
     object_lock: str = ""
     """ENABLED or PREPARING; empty where there is no locking.  Never taken back."""

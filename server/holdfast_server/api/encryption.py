@@ -31,6 +31,7 @@ from holdfast_server.s3.encryption import (
     COPY_SOURCE_PREFIX,
     CUSTOMER_PREFIX,
     CustomerKey,
+    EncryptionRule,
     Wanted,
     parse_bucket_encryption,
     parse_customer_key,
@@ -79,6 +80,7 @@ async def seal_of_new_object(
     customer = _customer_key(call, call.headers, CUSTOMER_PREFIX)
     wanted = parse_wanted(call.headers)
     encryption.refuse_both(wanted, customer)
+    _refuse_blocked(bucket, customer)
     if wanted is None and customer is None:
         wanted = _by_default(call, bucket, source)
     if wanted is None and customer is None:
@@ -90,6 +92,12 @@ async def seal_of_new_object(
     random_bytes = call.services.clock.random_bytes(RANDOM_SIZE_BYTES)
     seal = new_seal(sealing, master_key, bucket.id, call.key, random_bytes)
     return seal, written_headers(seal.sealing, customer)
+
+
+def _refuse_blocked(bucket: BucketRecord, customer: CustomerKey | None) -> None:
+    """What is there already stays readable with its key.  Raises AccessDenied."""
+    if customer is not None and bucket.blocked_encryption == encryption.CUSTOMER_KEYS_BLOCKED:
+        raise S3Error("AccessDenied", "This bucket blocks uploads with customer-provided keys (SSE-C).")
 
 
 def _by_default(call: Call, bucket: BucketRecord, source: Sealing | None) -> Wanted | None:
@@ -146,6 +154,7 @@ def seal_of_part(call: Call, bucket: BucketRecord, upload: Record) -> tuple[Seal
     customer = _customer_key(call, call.headers, CUSTOMER_PREFIX)
     if upload.sealing is not None and upload.sealing.method == SSE_C and customer is None:
         raise S3Error("InvalidRequest", _PART_NEEDS_KEY)
+    _refuse_blocked(bucket, customer)
     seal = _open(call, bucket, call.key, upload.sealing, customer)
     return seal, shown_headers(upload.sealing, customer)
 
@@ -266,20 +275,30 @@ def completed_headers(sealing: Sealing | None) -> dict[str, str]:
 async def get_bucket_encryption(call: Call) -> Response:
     """Of a bucket that has none S3 says since 2023 that it has SSE-S3.  Here it is not encrypted, and told so."""
     bucket = await current_bucket(call)
-    if bucket.encryption is None:
+    if bucket.encryption is None and not bucket.blocked_encryption:
         raise S3Error("ServerSideEncryptionConfigurationNotFoundError", BucketName=bucket.name)
-    return call.xml(encryption.bucket_encryption_xml(bucket.encryption))
+    return call.xml(encryption.bucket_encryption_xml(EncryptionRule(bucket.encryption, bucket.blocked_encryption)))
 
 
 async def put_bucket_encryption(call: Call) -> Response:
-    """Of objects to come.  Refused where there is no such key: writes would fail later."""
+    """Of objects to come.  Refused where there is no such key: writes would fail later.
+
+    What is blocked stays so where nothing is said of it: whoever changes the default alone, as every client did before
+    there were blocks, is not to lift one.
+    """
     asked = parse_bucket_encryption(await call.small_body(encryption.MAX_BUCKET_ENCRYPTION_SIZE_BYTES))
-    _newest(call, asked.wanted.key_name or DEFAULT_KEY)
-    await prepare(call, await current_bucket(call))
-    await change_bucket(call, lambda bucket: msgspec.structs.replace(bucket, encryption=asked))
+    if asked.default is not None:
+        _newest(call, asked.default.wanted.key_name or DEFAULT_KEY)
+        await prepare(call, await current_bucket(call))
+
+    def asked_of(bucket: BucketRecord) -> BucketRecord:
+        blocked = asked.blocked or bucket.blocked_encryption
+        return msgspec.structs.replace(bucket, encryption=asked.default, blocked_encryption=blocked)
+
+    await change_bucket(call, asked_of)
     return Response(status=200)
 
 
 async def delete_bucket_encryption(call: Call) -> Response:
-    await change_bucket(call, lambda bucket: msgspec.structs.replace(bucket, encryption=None))
+    await change_bucket(call, lambda bucket: msgspec.structs.replace(bucket, encryption=None, blocked_encryption=""))
     return Response(status=204)

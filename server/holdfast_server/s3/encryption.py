@@ -20,7 +20,7 @@ import msgspec
 from holdfast_server.s3.documents_out import document
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.xml_text import escape
-from holdfast_server.s3.xml_tree import parse
+from holdfast_server.s3.xml_tree import Element, parse
 
 AES256 = "AES256"
 KMS = "aws:kms"
@@ -209,18 +209,30 @@ class BucketEncryption(msgspec.Struct, frozen=True):
         return Wanted(self.algorithm, self.key_id, "", self.bucket_key)
 
 
-def parse_bucket_encryption(body: bytes) -> BucketEncryption:
+NOTHING_BLOCKED, CUSTOMER_KEYS_BLOCKED = "NONE", "SSE-C"
+
+
+class EncryptionRule(msgspec.Struct, frozen=True):
+    """What a `ServerSideEncryptionConfiguration` says."""
+
+    default: BucketEncryption | None
+    blocked: str = ""
+    """NOTHING_BLOCKED or CUSTOMER_KEYS_BLOCKED, as it was put, for clients compare it; empty where nobody said."""
+
+
+def parse_bucket_encryption(body: bytes) -> EncryptionRule:
     """A `ServerSideEncryptionConfiguration`.  Raises MalformedXML, InvalidArgument, NotImplemented."""
     root = parse(body, MAX_BUCKET_ENCRYPTION_SIZE_BYTES)
     rules = list(root.all("Rule"))
     if root.name != "ServerSideEncryptionConfiguration" or len(rules) != 1:
         raise S3Error("MalformedXML")
     rule = rules[0]
+    blocked = _parse_blocked(rule)
     default = rule.find("ApplyServerSideEncryptionByDefault")
+    if default is None and blocked:
+        return EncryptionRule(None, blocked)
     if default is None or not default.value("SSEAlgorithm"):
         raise S3Error("MalformedXML")
-    if rule.find("BlockedEncryptionTypes") is not None:
-        raise S3Error("NotImplemented", "BlockedEncryptionTypes is not implemented.")
     algorithm = default.value("SSEAlgorithm") or ""
     if algorithm not in (AES256, KMS, *_OTHER_ALGORITHMS):
         raise S3Error("MalformedXML")
@@ -233,16 +245,34 @@ def parse_bucket_encryption(body: bytes) -> BucketEncryption:
     bucket_key = (rule.value("BucketKeyEnabled") or "false").lower()
     if bucket_key not in ("true", "false"):
         raise S3Error("MalformedXML")
-    return BucketEncryption(algorithm, check_key_id(key_id), bucket_key == "true")
+    return EncryptionRule(BucketEncryption(algorithm, check_key_id(key_id), bucket_key == "true"), blocked)
 
 
-def bucket_encryption_xml(found: BucketEncryption) -> bytes:
+def _parse_blocked(rule: Element) -> str:
+    found = rule.find("BlockedEncryptionTypes")
+    if found is None:
+        return ""
+    types = {one.text.strip() for one in found.all("EncryptionType")}
+    if len(types) != 1 or not types <= {NOTHING_BLOCKED, CUSTOMER_KEYS_BLOCKED}:
+        raise S3Error("MalformedXML")
+    return types.pop()
+
+
+def bucket_encryption_xml(rule: EncryptionRule) -> bytes:
     """The same document, for who asks."""
+    blocked = ""
+    if rule.blocked:
+        blocked = f"<BlockedEncryptionTypes><EncryptionType>{rule.blocked}</EncryptionType></BlockedEncryptionTypes>"
+    return document("ServerSideEncryptionConfiguration", f"<Rule>{_default_xml(rule.default)}{blocked}</Rule>")
+
+
+def _default_xml(found: BucketEncryption | None) -> str:
+    if found is None:
+        return ""
     key = f"<KMSMasterKeyID>{escape(found.key_id)}</KMSMasterKeyID>" if found.key_id else ""
     default = f"<SSEAlgorithm>{found.algorithm}</SSEAlgorithm>{key}"
     enabled = "true" if found.bucket_key else "false"
-    return document(
-        "ServerSideEncryptionConfiguration",
-        f"<Rule><ApplyServerSideEncryptionByDefault>{default}</ApplyServerSideEncryptionByDefault>"
-        f"<BucketKeyEnabled>{enabled}</BucketKeyEnabled></Rule>",
+    return (
+        f"<ApplyServerSideEncryptionByDefault>{default}</ApplyServerSideEncryptionByDefault>"
+        f"<BucketKeyEnabled>{enabled}</BucketKeyEnabled>"
     )

@@ -231,6 +231,76 @@ def test_without_keys_it_is_not_implemented_rather_than_dropped(s3: Any, keys: K
     assert put(s3, **CUSTOMER)["SSECustomerAlgorithm"] == "AES256"
 
 
+# --- blocking customers' keys
+
+
+def put_rule(s3: Any, rule: dict[str, Any]) -> None:
+    s3.put_bucket_encryption(Bucket=BUCKET, ServerSideEncryptionConfiguration={"Rules": [rule]})
+
+
+def rule_of(s3: Any) -> Any:
+    [rule] = s3.get_bucket_encryption(Bucket=BUCKET)["ServerSideEncryptionConfiguration"]["Rules"]
+    return rule
+
+
+def blocking(blocked: str) -> dict[str, Any]:
+    return {"BlockedEncryptionTypes": {"EncryptionType": [blocked]}}
+
+
+DEFAULT_RULE = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}
+
+
+def test_a_bucket_takes_customers_keys_when_told_to(s3: Any) -> None:
+    put_rule(s3, {**DEFAULT_RULE, **blocking("NONE")})
+    assert rule_of(s3) == {**DEFAULT_RULE, **blocking("NONE")}
+    assert put(s3, **CUSTOMER)["SSECustomerAlgorithm"] == "AES256"
+
+
+def test_a_bucket_that_blocks_customers_keys_refuses_every_way_to_write_with_one(s3: Any) -> None:
+    put(s3, key="before", **CUSTOMER)
+    upload = s3.create_multipart_upload(Bucket=BUCKET, Key="parts", **CUSTOMER)["UploadId"]
+    put_rule(s3, blocking("SSE-C"))
+    named = {"Bucket": BUCKET, "Key": "k", **CUSTOMER}
+    part = {"Bucket": BUCKET, "Key": "parts", "UploadId": upload, "PartNumber": 1, **CUSTOMER}
+    for answer in (
+        refused(put, s3, **CUSTOMER),
+        refused(s3.create_multipart_upload, **named),
+        refused(s3.upload_part, **part, Body=b"content"),
+    ):
+        assert answer[:2] == (403, "AccessDenied")
+        assert "SSE-C" in answer[2]
+    put(s3, key="plain")
+    source = {"CopySource": {"Bucket": BUCKET, "Key": "plain"}}
+    assert refused(s3.copy_object, **named, **source)[:2] == (403, "AccessDenied")
+    assert refused(s3.upload_part_copy, **part, **source)[:2] == (403, "AccessDenied")
+    put(s3, ServerSideEncryption="AES256")
+    assert get(s3, "before", **CUSTOMER) == b"content"
+    opened = {f"CopySource{name}": value for name, value in CUSTOMER.items()}
+    s3.copy_object(Bucket=BUCKET, Key="copy", CopySource={"Bucket": BUCKET, "Key": "before"}, **opened)
+    assert get(s3, "copy") == b"content"
+
+
+def test_a_block_needs_no_keys_and_stays_until_it_is_lifted(s3: Any, keys: Keys) -> None:
+    ring, keys.ring = keys.ring, KeyRing({})
+    put_rule(s3, blocking("SSE-C"))
+    assert rule_of(s3) == blocking("SSE-C")
+    keys.ring = ring
+    put_rule(s3, DEFAULT_RULE)
+    assert rule_of(s3) == {**DEFAULT_RULE, **blocking("SSE-C")}
+    put_rule(s3, {**DEFAULT_RULE, **blocking("NONE")})
+    put(s3, **CUSTOMER)
+    put_rule(s3, blocking("SSE-C"))
+    s3.delete_bucket_encryption(Bucket=BUCKET)
+    assert refused(s3.get_bucket_encryption, Bucket=BUCKET)[0] == 404
+    put(s3, **CUSTOMER)
+
+
+@pytest.mark.parametrize("types", [[], ["AES256"], ["NONE", "SSE-C"]])
+def test_blocks_that_say_nothing_are_malformed(s3: Any, types: list[str]) -> None:
+    rule = {**DEFAULT_RULE, "BlockedEncryptionTypes": {"EncryptionType": types}}
+    assert refused(put_rule, s3, rule)[:2] == (400, "MalformedXML")
+
+
 # --- keys that change
 
 
