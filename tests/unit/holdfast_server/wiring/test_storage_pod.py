@@ -17,6 +17,7 @@ from holdfast_server.drives.local import LocalDrive
 from holdfast_server.drives.port import DriveState
 from holdfast_server.drives.slot import SlotMemory
 from holdfast_server.objects.port import Unavailable
+from holdfast_server.peers.port import PeerError
 from holdfast_server.peers.remote import RemotePeer
 from holdfast_server.pod import users_wait
 from holdfast_server.pod.local_drives import LocalDrives
@@ -232,13 +233,23 @@ async def test_a_peer_that_does_not_tell_what_it_remembers_keeps_no_older_drive_
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await put_an_older_drive_back(tenant)
-    remembered_slots, silent = RemotePeer.remembered_slots, asyncio.Event()
+    run, remembered_slots, silent = RemotePeer.run, RemotePeer.remembered_slots, asyncio.Event()
+    dialled: list[RemotePeer] = []
+
+    async def noted(peer: RemotePeer) -> None:
+        dialled.append(peer)
+        await run(peer)
 
     async def one_is_silent(peer: RemotePeer) -> list[SlotMemory]:
+        serves = 1 in tenant.pods and tenant.pod(1).local.status(0).state is DriveState.FULL
+        if not (serves and all(other.online and other.link.report for other in dialled)):
+            # The silent one alone would be waited for, or while there is no drive yet to be set aside.
+            raise PeerError("not before all can be asked about a drive that is open")
         if peer.ordinal == 0:
             await silent.wait()
         return await remembered_slots(peer)
 
+    monkeypatch.setattr(RemotePeer, "run", noted)
     monkeypatch.setattr(RemotePeer, "remembered_slots", one_is_silent)
     # What its own other drive remembers would do, too.
     monkeypatch.setattr(LocalDrive, "remembered", nothing)
