@@ -42,7 +42,7 @@ class Connection:
         self._wire: Wire | None = None
 
     async def request(
-        self, method: str, path: str, query: str = "", body: bytes = b"", keep: bool = False
+        self, method: str, path: str, query: str = "", body: bytes | memoryview = b"", keep: bool = False
     ) -> tuple[dict[str, str], bytes]:
         """One exchange; the answer's body is returned if `keep`, else read and thrown away.  Raises RequestFailed."""
         target = f"{path}?{query}" if query else path
@@ -57,7 +57,7 @@ class Connection:
             raise RequestFailed(f"{method} {target}: {answer.status} {bytes(answer.body[:300])!r}")
         return answer.headers, bytes(answer.body)
 
-    def signed(self, method: str, path: str, query: str, body: bytes) -> bytes:
+    def signed(self, method: str, path: str, query: str, body: bytes | memoryview) -> bytes:
         """The head of a request, to be sent soon."""
         headers = {"host": f"{self._host}:{self._port}", "content-length": str(len(body))}
         signed = sign_headers(self._pair, method, path, query, headers, time.time_ns() // 1_000_000)
@@ -65,7 +65,7 @@ class Connection:
         target = f"{path}?{query}" if query else path
         return f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode()
 
-    async def _exchange(self, head: bytes, body: bytes, keep: bool, bodiless: bool) -> Answer:
+    async def _exchange(self, head: bytes, body: bytes | memoryview, keep: bool, bodiless: bool) -> Answer:
         if self._wire is None or self._wire.ended:
             loop = asyncio.get_running_loop()
             _, self._wire = await loop.create_connection(Wire, self._host, self._port)

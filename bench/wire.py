@@ -53,7 +53,7 @@ class Wire(asyncio.BufferedProtocol):
         self._keep = self._bodiless = False
         self.ended = True
 
-    async def exchange(self, head: bytes, body: bytes, keep: bool, bodiless: bool) -> Answer:
+    async def exchange(self, head: bytes, body: bytes | memoryview, keep: bool, bodiless: bool) -> Answer:
         """Send a request and wait for its whole answer.  `keep`: its body too; `bodiless`: it has none, as for HEAD.
         Raises WireError."""
         if self._transport is None or self.ended:
