@@ -25,8 +25,8 @@ from holdfast_server.testing.trees import copy_system_tree, digest_tree, long_na
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-FILES = 150
-TOTAL_BYTES = 60_000_000
+FILES = 100
+TOTAL_BYTES = 40_000_000
 SYSTEM_FILES = int(os.environ.get("HOLDFAST_TREE_SYSTEM_FILES", "0"))
 SYSTEM_BYTES = int(os.environ.get("HOLDFAST_TREE_SYSTEM_BYTES", "0"))
 CLIENT_TIMEOUT_SECONDS = 1800

@@ -22,7 +22,7 @@ from holdfast_operator.testing.traffic import s3
 from holdfast_server.testing.standin import StandIn
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.cluster]
-OBJECTS = 400
+OBJECTS = 200
 ATTEMPTS = 20
 
 
@@ -67,7 +67,7 @@ def test_an_emptied_volume_is_filled_in_sight_of_everybody(
         client = s3(endpoint, keys)
         bodies = write(client, OBJECTS)
         # A write that missed a drive, as on a busy machine, is made up for first.
-        wait_for("the store to be whole", lambda: heal_status(endpoint, keys)[0] == 0)
+        wait_for("the store to be whole", lambda: heal_status(endpoint, keys)[0] == 0, pause_seconds=1)
 
         empty_volume(cluster, standin, namespace)
         cluster.core.delete_namespaced_pod("store-pool-main-1", namespace, grace_period_seconds=0)
@@ -78,11 +78,15 @@ def test_an_emptied_volume_is_filled_in_sight_of_everybody(
         for number in range(1, OBJECTS, 20):
             client.delete_object(Bucket="first", Key=f"k/{number}")
             del bodies[f"k/{number}"]
-        wait_for("the command to tell", lambda: tells_of(heal_status(endpoint, keys), "store-pool-main-1/data0"))
+        wait_for(
+            "the command to tell",
+            lambda: tells_of(heal_status(endpoint, keys), "store-pool-main-1/data0"),
+            pause_seconds=1,
+        )
         wait_for("Degraded", lambda: "store-pool-main-1: data0" in degraded(cluster, namespace)["message"])
         assert degraded(cluster, namespace)["status"] == "True"
 
-        wait_for("the drive to be filled", lambda: heal_status(endpoint, keys)[0] == 0, 300)
+        wait_for("the drive to be filled", lambda: heal_status(endpoint, keys)[0] == 0, 300, 1)
         wait_for("the Tenant to be whole again", lambda: degraded(cluster, namespace)["status"] == "False", 300)
         assert "healing" not in cluster.tenant(namespace, "store")["status"]["pools"][0]
         assert drive_state(cluster, namespace) == "ok"

@@ -1,4 +1,4 @@
-"""Some hundred seeds of every profile, and the reproducibility of a run.
+"""Some seeds of every profile (`make soak` has many), and the reproducibility of a run.
 
 More: `HOLDFAST_SIM_SEEDS=5000 HOLDFAST_SIM_FIRST=1000 pytest tests/sim`, or `python -m holdfast_server.testing.sim`,
 which also replays one seed.  A failure's message has the seed, the profile and the whole history.
@@ -17,12 +17,12 @@ from holdfast_server.testing.sim.runs import RUNS, replay
 FIRST = int(os.environ.get("HOLDFAST_SIM_FIRST", "0"))
 SEEDS = int(os.environ.get("HOLDFAST_SIM_SEEDS", "0"))
 USUAL_SEEDS = {
-    "any": 16, "large": 4, **dict.fromkeys(SCRIPTED_GEOMETRIES, 3),
+    "any": 10, "large": 3, **dict.fromkeys(SCRIPTED_GEOMETRIES, 3),
     **dict.fromkeys((*versioned.PROFILES, *aging.PROFILES), 2),
     **{name: 2 for name in RUNS if name.startswith("reduced")},
 }  # fmt: skip
 """Where no number is asked for."""
-OTHER_SEEDS = 5
+OTHER_SEEDS = 4
 
 
 @pytest.mark.timeout(24 * 3600 if SEEDS else 600)

@@ -34,13 +34,15 @@ _TENANTS = ("holdfast.dev", "v1")
 _STORAGE_CLASSES = ("storage.k8s.io", "v1", "storageclasses")
 
 
-def wait_for(what: str, check: Callable[[], object], timeout_seconds: float = WAIT_SECONDS) -> None:
+def wait_for(
+    what: str, check: Callable[[], object], timeout_seconds: float = WAIT_SECONDS, pause_seconds: float = 0.2
+) -> None:
     """Poll until `check` is true; raises TimeoutError naming `what`."""
     deadline = time.monotonic() + timeout_seconds
     while not check():
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout_seconds:g} s for {what}")
-        time.sleep(0.2)
+        time.sleep(pause_seconds)
 
 
 class Cluster:
