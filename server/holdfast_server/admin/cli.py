@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, get_args
 
 import msgspec
 
@@ -24,6 +24,7 @@ from holdfast_server.admin.bucket_commands import add_bucket_verbs
 from holdfast_server.admin.client import TIMEOUT_SECONDS, AdminClient, AdminFailure, Unreachable
 from holdfast_server.contract import names
 from holdfast_server.contract.admin import AccountSpec, Resolve, UserInfo, UserSpec
+from holdfast_server.contract.healing import RegisterKind
 from holdfast_server.s3.signing import KeyPair
 
 EXIT_DONE, EXIT_NOT_DONE, EXIT_UNREACHABLE = 0, 1, 2
@@ -133,7 +134,7 @@ def _add_heal(heal: argparse.ArgumentParser) -> None:
         help="take it back: what was current before it is served again; or, if it was committed, delete it",
     )
     resolve.add_argument(
-        "--kind", choices=("object", "version", "upload", "part", "document"), default="object",
+        "--kind", choices=get_args(RegisterKind), default="object",
         help="version: one that is not current; default: %(default)s",
     )  # fmt: skip
     resolve.add_argument("--version", metavar="HEX", default="", help="as list-stuck shows it, where it shows one")

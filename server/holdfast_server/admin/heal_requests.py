@@ -13,19 +13,14 @@ from holdfast_server.api.buckets_cache import BucketGone
 from holdfast_server.api.services import Services
 from holdfast_server.contract.admin import HealStatus, Resolve, Resolved, ScanStarted, StuckObject
 from holdfast_server.drives.port import Register
+from holdfast_server.heal.registers import KINDS
 from holdfast_server.objects import record
 from holdfast_server.objects.port import Conflict, Missing, ObjectError, Unavailable
 from holdfast_server.s3.errors import S3Error
 
 MAX_BUCKETS_LOOKED_AT = 10_000
 PAGE_SIZE = 1000
-_SPACES = {
-    "object": record.OBJECT_SPACE,
-    "version": record.VERSION_SPACE,
-    "upload": record.UPLOAD_SPACE,
-    "part": record.PART_SPACE,
-    "document": record.DOCUMENT_SPACE,
-}
+_SPACES: dict[str, bytes] = {kind: space for space, kind in KINDS.items()}
 
 Decide = Callable[[Register, bool], Awaitable[str]]
 """Carry out a decision about a stuck register (True: keep it); what came of it.  Raises Missing, Conflict,

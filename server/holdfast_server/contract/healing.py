@@ -7,6 +7,8 @@ whole set: take one drive per set, never the sum of several.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 
@@ -110,11 +112,15 @@ class DriveHealing(_Struct, frozen=True, kw_only=True):
     buckets: BucketWalkProgress = BucketWalkProgress()
 
 
+RegisterKind = Literal["object", "version", "upload", "part", "document"]
+"""`version`: one that is not current."""
+
+
 class StuckRegister(_Struct, frozen=True, kw_only=True):
     """A version that the drives can neither decide nor rebuild: an admin's decision, `heal resolve`."""
 
     kind: str
-    """`object`, `version` (one that is not current), `upload`, `part` or `document`."""
+    """A `RegisterKind`."""
     bucket_id: str
     """Hexadecimal."""
     key: str

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import stamp_ms
-from holdfast_server.contract.healing import MAX_STUCK_SAMPLES, StuckRegister
+from holdfast_server.contract.healing import MAX_STUCK_SAMPLES, RegisterKind, StuckRegister
 from holdfast_server.drives.port import MAX_REGISTERS_PER_CALL, DriveError, Register, ScanEntry
 from holdfast_server.heal.pacing import Pacer
 from holdfast_server.objects import quorum, record
@@ -47,7 +47,7 @@ answer at once."""
 LEAST_AT_ONCE = 4
 """While nothing is known of their size; twice as many each time."""
 
-_KINDS = {
+KINDS: dict[bytes, RegisterKind] = {
     record.OBJECT_SPACE: "object",
     record.VERSION_SPACE: "version",
     record.UPLOAD_SPACE: "upload",
@@ -241,7 +241,7 @@ def most_at_once(before: int, batch: Collection[quorum.Replies]) -> int:
 
 def _told(register: Register, entry: _StuckEntry) -> StuckRegister:
     return StuckRegister(
-        kind=_KINDS.get(register.space[:1], "other"),
+        kind=KINDS.get(register.space[:1], "other"),
         bucket_id=register.space[1:].hex(),
         key=register.key,
         version=register.version.hex(),
