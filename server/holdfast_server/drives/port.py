@@ -78,6 +78,11 @@ class DriveState(IntEnum):
     FAULTY = 5
     """Set aside: wrong identity, vanished identity, I/O errors, an engine that does not open."""
 
+    @property
+    def told(self) -> str:
+        """As `contract.health.DriveHealth` has it."""
+        return "ok" if self is DriveState.FULL else self.name.lower()
+
 
 STAGED_FOR_COMMIT_SECONDS = 5.0
 """How long whoever sent a shard with its commit waits at most."""

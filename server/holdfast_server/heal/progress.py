@@ -16,14 +16,6 @@ from holdfast_server.placement.map import SetId
 if TYPE_CHECKING:
     from holdfast_server.heal.service import HealService
 
-_STATES = {
-    DriveState.FULL: "ok",
-    DriveState.HEALING: "healing",
-    DriveState.BLANK: "blank",
-    DriveState.OFFLINE: "offline",
-    DriveState.FAULTY: "faulty",
-}
-
 
 def report(
     service: HealService, store: ObjectStore, drives: Iterable[tuple[int, OwnDrive]], clock: Clock
@@ -58,7 +50,7 @@ def _drive(service: HealService, volume: int, drive: OwnDrive, clock: Clock) -> 
         set_index=drive.set_index,
         position=drive.position,
         volume=volume,
-        state=_STATES[drive.status().state],
+        state=drive.status().state.told,
         queue_length=length,
         oldest_entry_seconds=max(0.0, waited),
         filling=service.filling.progress(work.filling, total),

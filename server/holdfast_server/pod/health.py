@@ -26,14 +26,6 @@ from holdfast_server.contract.health import (
 )
 from holdfast_server.drives.port import DriveState, DriveStatus
 
-_STATE_NAMES = {
-    DriveState.FULL: "ok",
-    DriveState.HEALING: "healing",
-    DriveState.BLANK: "blank",
-    DriveState.OFFLINE: "offline",
-    DriveState.FAULTY: "faulty",
-}
-
 
 class PlacedStatus(NamedTuple):
     """A drive's status and where the drive is."""
@@ -54,7 +46,7 @@ def drive_health(placed: PlacedStatus) -> DriveHealth:
         position=placed.position,
         ordinal=placed.ordinal,
         volume=placed.volume,
-        state=_STATE_NAMES[status.state],
+        state=status.state.told,
         message=status.message,
         total_bytes=status.total_bytes,
         available_bytes=status.available_bytes,

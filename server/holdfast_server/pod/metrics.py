@@ -30,11 +30,12 @@ from holdfast_server.contract.healing import DriveHealing
 from holdfast_server.contract.health import ClusterHealth, DriveHealth, EncryptionHealth
 from holdfast_server.contract.wording import filled_fraction
 from holdfast_server.drives.disk_threads import CALL_BOUNDS_SECONDS, CallTimes
+from holdfast_server.drives.port import DriveState
 from holdfast_server.memory.budget import Budget
 from holdfast_server.pod.tls_files import Validity
 from holdfast_server.s3.expiry import Why
 
-DRIVE_STATES = ("ok", "healing", "blank", "offline", "faulty")
+DRIVE_STATES = tuple(state.told for state in DriveState)
 MAX_BUCKET_LABELS = 100
 OTHER_BUCKETS = "_other"
 """No bucket can have that name."""
