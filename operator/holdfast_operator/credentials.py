@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-MIN_ACCESS_KEY_SIZE = 3
-MIN_SECRET_KEY_SIZE = 8
-MAX_SECRET_KEY_SIZE = 256
-"""What the store takes."""
-ACCESS_KEY_FORM = re.compile(r"[A-Za-z0-9_.@+-]{3,128}")
+from holdfast_server.contract.keys import MAX_ACCESS_KEY_LENGTH, MIN_ACCESS_KEY_LENGTH
+
+ACCESS_KEY_FORM = re.compile(rf"[A-Za-z0-9_.@+-]{{{MIN_ACCESS_KEY_LENGTH},{MAX_ACCESS_KEY_LENGTH}}}")
 """As the storage pods have it: a signature could not carry other keys."""
-ACCESS_KEY_WORDS = "may have A-Z a-z 0-9 _ . @ + - only, at most 128"
+ACCESS_KEY_WORDS = f"may have A-Z a-z 0-9 _ . @ + - only, at most {MAX_ACCESS_KEY_LENGTH}"
 
 
 @dataclass(frozen=True, slots=True)

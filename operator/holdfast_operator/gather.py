@@ -22,15 +22,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from holdfast_operator import labels
-from holdfast_operator.credentials import (
-    ACCESS_KEY_FORM,
-    ACCESS_KEY_WORDS,
-    MAX_SECRET_KEY_SIZE,
-    MIN_ACCESS_KEY_SIZE,
-    MIN_SECRET_KEY_SIZE,
-    KeyPair,
-    PeerIdentity,
-)
+from holdfast_operator.credentials import ACCESS_KEY_FORM, ACCESS_KEY_WORDS, KeyPair, PeerIdentity
 from holdfast_operator.desired import paths
 from holdfast_operator.desired import secrets as secret_manifests
 from holdfast_operator.desired.secret_data import decoded
@@ -40,8 +32,12 @@ from holdfast_operator.ledger import Ledger, LedgerError, decode_ledger, ledger_
 from holdfast_operator.tenant.spec import TenantSpec
 from holdfast_operator.tenant_keys import CredentialsFault
 from holdfast_server.contract import config
-
-MIN_PEER_KEY_SIZE = 16
+from holdfast_server.contract.keys import (
+    MAX_SECRET_KEY_LENGTH,
+    MIN_ACCESS_KEY_LENGTH,
+    MIN_PEER_KEY_SIZE_BYTES,
+    MIN_SECRET_KEY_LENGTH,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +117,7 @@ class _Gathering:
             book=book,
             root=root,
             users=users,
-            peer_key=peer_key if len(peer_key) >= MIN_PEER_KEY_SIZE else book.peer.own,
+            peer_key=peer_key if len(peer_key) >= MIN_PEER_KEY_SIZE_BYTES else book.peer.own,
             wishes=tuple(self._wishes),
             faults=self._faults,
             restored=tuple(self._restored),
@@ -230,8 +226,8 @@ class _Gathering:
                 return decode_book(text.encode())
             except KeyBookError as error:
                 raise CredentialsFault("KeysUnreadable", f"Secret {name}: {error}") from error
-        if len(peer_key) < MIN_PEER_KEY_SIZE:
-            raise _incomplete(name, secret_manifests.PEER_KEY, MIN_PEER_KEY_SIZE)
+        if len(peer_key) < MIN_PEER_KEY_SIZE_BYTES:
+            raise _incomplete(name, secret_manifests.PEER_KEY, MIN_PEER_KEY_SIZE_BYTES)
         if root is None:
             # Pods are told root keys by this Secret alone; others than they had would lock everybody out.
             root = self._pair_in(name, values)
@@ -242,8 +238,8 @@ class _Gathering:
         if fault is not None:
             raise fault
         return KeyPair(
-            _required(values, name, secret_manifests.ACCESS_KEY, MIN_ACCESS_KEY_SIZE),
-            _required(values, name, secret_manifests.SECRET_KEY, MIN_SECRET_KEY_SIZE),
+            _required(values, name, secret_manifests.ACCESS_KEY, MIN_ACCESS_KEY_LENGTH),
+            _required(values, name, secret_manifests.SECRET_KEY, MIN_SECRET_KEY_LENGTH),
         )
 
     # --- the others
@@ -307,14 +303,14 @@ def _is_whole(peer: Manifest) -> bool:
 
 def _pair_of(secret: Manifest) -> KeyPair:
     name, values = secret["metadata"]["name"], decoded(secret)
-    access_key = _required(values, name, secret_manifests.ACCESS_KEY, MIN_ACCESS_KEY_SIZE)
+    access_key = _required(values, name, secret_manifests.ACCESS_KEY, MIN_ACCESS_KEY_LENGTH)
     if not ACCESS_KEY_FORM.fullmatch(access_key):
         message = f"Secret {name}: {secret_manifests.ACCESS_KEY} {ACCESS_KEY_WORDS}"
         raise CredentialsFault("SecretInvalid", message)
-    secret_key = _required(values, name, secret_manifests.SECRET_KEY, MIN_SECRET_KEY_SIZE)
-    if len(secret_key) > MAX_SECRET_KEY_SIZE:
-        # A pod that were given it would not start.
-        message = f"Secret {name}: {secret_manifests.SECRET_KEY} may have {MAX_SECRET_KEY_SIZE} characters at most"
+    secret_key = _required(values, name, secret_manifests.SECRET_KEY, MIN_SECRET_KEY_LENGTH)
+    if len(secret_key) > MAX_SECRET_KEY_LENGTH:
+        # The store takes no user's that is longer; root's are held to the same.
+        message = f"Secret {name}: {secret_manifests.SECRET_KEY} may have {MAX_SECRET_KEY_LENGTH} characters at most"
         raise CredentialsFault("SecretInvalid", message)
     return KeyPair(access_key, secret_key)
 

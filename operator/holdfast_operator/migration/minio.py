@@ -18,15 +18,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast_operator.credentials import (
-    ACCESS_KEY_FORM,
-    ACCESS_KEY_WORDS,
-    MAX_SECRET_KEY_SIZE,
-    MIN_ACCESS_KEY_SIZE,
-    MIN_SECRET_KEY_SIZE,
-)
+from holdfast_operator.credentials import ACCESS_KEY_FORM, ACCESS_KEY_WORDS
 from holdfast_operator.tenant.parse import parse_tenant
 from holdfast_server.contract import geometry, names
+from holdfast_server.contract.keys import MAX_SECRET_KEY_LENGTH, MIN_ACCESS_KEY_LENGTH, MIN_SECRET_KEY_LENGTH
 
 MINIO_GROUP = "minio.min.io/"
 _LIKE_OURS = (
@@ -286,9 +281,9 @@ def _note_keys(conversion: _Conversion, where: str, name: str, access_key: str, 
     """What of them is not taken here."""
     faults = []
     if not ACCESS_KEY_FORM.fullmatch(access_key):
-        faults.append(f"accessKey has to have {MIN_ACCESS_KEY_SIZE} characters at least, and {ACCESS_KEY_WORDS}")
-    if not MIN_SECRET_KEY_SIZE <= len(secret_key) <= MAX_SECRET_KEY_SIZE:
-        faults.append(f"secretKey has to have {MIN_SECRET_KEY_SIZE} to {MAX_SECRET_KEY_SIZE} characters")
+        faults.append(f"accessKey has to have {MIN_ACCESS_KEY_LENGTH} characters at least, and {ACCESS_KEY_WORDS}")
+    if not MIN_SECRET_KEY_LENGTH <= len(secret_key) <= MAX_SECRET_KEY_LENGTH:
+        faults.append(f"secretKey has to have {MIN_SECRET_KEY_LENGTH} to {MAX_SECRET_KEY_LENGTH} characters")
     if faults:
         conversion.note(where, f"change them in Secret {name} before you apply it: {'; '.join(faults)}")
 

@@ -12,6 +12,7 @@ from holdfast_operator.quantities import parse_quantity
 from holdfast_operator.tenant import limits
 from holdfast_operator.tenant.fields import Fields
 from holdfast_operator.tenant.spec import LifecycleRule, QuotaSpec
+from holdfast_server.contract.buckets import MAX_QUOTA_OBJECTS, MAX_QUOTA_SIZE_BYTES
 
 _ACTIONS = ("expiration", "noncurrentVersionExpiration", "abortIncompleteMultipartUpload")
 
@@ -21,11 +22,9 @@ def parse_quota(fields: Fields) -> QuotaSpec:
     if fields.has("size"):
         text = fields.text("size", max_size=32, pattern=limits.QUANTITY)
         size_bytes = int(parse_quantity(text)) if re.fullmatch(limits.QUANTITY, text) else 1
-        if not 1 <= size_bytes <= limits.MAX_QUOTA_SIZE_BYTES:
-            fields.fault("size", f"{text} is not within 1 to {limits.MAX_QUOTA_SIZE_BYTES} bytes")
-    quota = QuotaSpec(
-        size_bytes=size_bytes, objects=fields.integer("objects", None, low=1, high=limits.MAX_QUOTA_OBJECTS)
-    )
+        if not 1 <= size_bytes <= MAX_QUOTA_SIZE_BYTES:
+            fields.fault("size", f"{text} is not within 1 to {MAX_QUOTA_SIZE_BYTES} bytes")
+    quota = QuotaSpec(size_bytes=size_bytes, objects=fields.integer("objects", None, low=1, high=MAX_QUOTA_OBJECTS))
     fields.finish()
     return quota
 

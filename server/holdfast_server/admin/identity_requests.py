@@ -12,7 +12,6 @@ import msgspec
 
 from holdfast_server.api.identities import (
     ACCOUNT_PREFIX,
-    MAX_ACCESS_KEY_LENGTH,
     MAX_DOCUMENTS,
     POLICY_PREFIX,
     USER_PREFIX,
@@ -25,11 +24,14 @@ from holdfast_server.auth.entities import UserEntity
 from holdfast_server.auth.policy import PolicyError, parse_policy
 from holdfast_server.auth.principal import ROOT_NAME, account_id, canonical_id
 from holdfast_server.contract.admin import AccountInfo, AccountSpec, Resealed, UserInfo, UserSpec
+from holdfast_server.contract.keys import (
+    MAX_ACCESS_KEY_LENGTH,
+    MAX_SECRET_KEY_LENGTH,
+    MIN_ACCESS_KEY_LENGTH,
+    MIN_SECRET_KEY_LENGTH,
+)
 from holdfast_server.s3.errors import S3Error
 
-MIN_ACCESS_KEY_LENGTH = 3
-MIN_SECRET_KEY_LENGTH = 8
-MAX_SECRET_KEY_LENGTH = 256
 MAX_POLICIES_PER_USER = 64
 MAX_FORMER_SECRETS = 8
 MAX_NAME_LENGTH = 128

@@ -15,6 +15,10 @@ from typing import Annotated
 
 import msgspec
 
+MIN_ACCESS_KEY_LENGTH, MAX_ACCESS_KEY_LENGTH = 3, 128
+MIN_SECRET_KEY_LENGTH, MAX_SECRET_KEY_LENGTH = 8, 256
+MIN_PEER_KEY_SIZE_BYTES = 16
+"""Of all keys, wherever they come from."""
 MAX_FURTHER_ROOTS = 8
 MAX_FURTHER_PEER_KEYS = 4
 

@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from holdfast_server.contract.config import ConfigError, KeyFiles
-from holdfast_server.contract.keys import FurtherKeys, FurtherKeysError, decode_further_keys
+from holdfast_server.contract.keys import (
+    MIN_ACCESS_KEY_LENGTH,
+    MIN_PEER_KEY_SIZE_BYTES,
+    MIN_SECRET_KEY_LENGTH,
+    FurtherKeys,
+    FurtherKeysError,
+    decode_further_keys,
+)
 
 log = logging.getLogger(__name__)
 
-MIN_ACCESS_KEY_LENGTH = 3
-MIN_SECRET_KEY_LENGTH = 8
-MIN_PEER_KEY_SIZE_BYTES = 16
 _MAX_KEY_SIZE_BYTES = 4096
 _MAX_FURTHER_KEYS_SIZE_BYTES = 64 * 1024
 
