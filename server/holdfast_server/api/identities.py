@@ -25,6 +25,7 @@ import base64
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
@@ -52,8 +53,11 @@ from holdfast_server.auth.principal import (
     canonical_id,
 )
 from holdfast_server.clock.port import Clock
+from holdfast_server.contract.keys import MAX_ACCESS_KEY_LENGTH
 from holdfast_server.objects.port import Condition, Conflict, ObjectError, Objects, Record, Unavailable
 from holdfast_server.s3.errors import S3Error
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +76,6 @@ LOOK_UP_TIMEOUT_SECONDS = 5.0
 MAX_DOCUMENTS = 20_000
 """Of each kind; a tenant with more users is refused more of them, not served slowly."""
 PAGE_SIZE = 1000
-MAX_ACCESS_KEY_LENGTH = 128
 MAX_KEPT_SESSIONS = 4096
 """Sessions whose tokens were read, so that it is not done for each request."""
 _KEY_PURPOSE = b"holdfast user secret keys v1"
@@ -223,8 +226,8 @@ class Identities:
         self._opened_with: frozenset[bytes] = frozenset()
         self._builtin = builtin_policies()
         self._of_aws = aws_policies()
-        self._policies: dict[str, Policy] = {}
-        self._texts: dict[str, str] = {}
+        self._policies: dict[str, tuple[bytes, Policy]] = {}
+        """By name, each with its document."""
         self.directory = Directory(self.managed_policy)
         self.tokens = SessionTokens(peer_keys, clock)
         self._display_names: dict[str, str] = {}
@@ -436,7 +439,8 @@ class Identities:
 
     def policy(self, name: str) -> Policy | None:
         """A built-in policy, or one that was put.  A name nobody defined grants nothing."""
-        return self._builtin.get(name) or self._policies.get(name)
+        known = self._policies.get(name)
+        return self._builtin.get(name) or (known[1] if known is not None else None)
 
     def policy_names(self) -> list[str]:
         return sorted({*self._builtin, *self._policies})
@@ -450,7 +454,8 @@ class Identities:
 
     def managed_document(self, name: str) -> str | dict[str, object] | None:
         """Its text, or what it says; None where there is no such policy."""
-        return builtin_document(name) or self._texts.get(name) or aws_document(name)
+        known = self._policies.get(name)
+        return builtin_document(name) or (known[0].decode() if known is not None else None) or aws_document(name)
 
     def is_builtin(self, name: str) -> bool:
         return name in self._builtin
@@ -559,11 +564,9 @@ class Identities:
             return
         policy = _parse(name, document.body) if document is not None else None
         if policy is not None and document is not None:
-            self._policies[name] = policy
-            self._texts[name] = document.body.decode()
+            self._policies[name] = document.body, policy
         else:
             self._policies.pop(name, None)
-            self._texts.pop(name, None)
 
     async def _read_document(self, name: str) -> tuple[Record | None, Callable[[], bool]]:
         """With what is to be asked, once, right before it is taken over: whether it may be."""
@@ -667,34 +670,19 @@ class Identities:
         users, policies, entities, accounts = [
             _with_news(prefix, found, news) for prefix, found in zip(prefixes, listed, strict=True)
         ]
-        parsed = {name: self._parsed(name, body) for name, body in policies.items()}
         self._users = self._open_all(users)
-        self._policies = {name: policy for name, policy in parsed.items() if policy is not None}
-        self._texts = {name: policies[name].decode() for name in self._policies}
+        self._policies = _read_anew(policies, self._policies, _parse)
         self.directory.replace({ENTITY_PREFIX + name: body for name, body in entities.items()})
         self._display_names = {name: _display_name(name, body) for name, body in accounts.items()}
         self._forget()
         self.loaded = True
 
     def _open_all(self, users: Mapping[str, bytes]) -> dict[str, User]:
-        """What has not changed is not opened again, unless with other peer keys."""
+        """What was opened with other peer keys is opened again."""
         keys = self.secrets.keys
-        before = self._opened if keys == self._opened_with else {}
-        opened: dict[str, tuple[bytes, User]] = {}
-        for name, body in users.items():
-            known = before.get(name)
-            if known is None or known[0] != body:
-                user = self._decode(name, body)
-                if user is None:
-                    continue
-                known = (body, user)
-            opened[name] = known
-        self._opened, self._opened_with = opened, keys
-        return {name: user for name, (_, user) in opened.items()}
-
-    def _parsed(self, name: str, body: bytes) -> Policy | None:
-        known = self._policies.get(name)
-        return known if known is not None and self._texts[name].encode() == body else _parse(name, body)
+        self._opened = _read_anew(users, self._opened if keys == self._opened_with else {}, self._decode)
+        self._opened_with = keys
+        return {name: user for name, (_, user) in self._opened.items()}
 
     async def _read_all(self, prefix: str) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
@@ -729,6 +717,22 @@ def _with_news(prefix: str, listed: dict[str, bytes], news: Mapping[str, bytes |
     read = {name.removeprefix(prefix): body for name, body in news.items() if name.startswith(prefix)}
     kept = {name: body for name, body in listed.items() if name not in read}
     return kept | {name: body for name, body in read.items() if body is not None}
+
+
+def _read_anew(
+    documents: Mapping[str, bytes], before: Mapping[str, tuple[bytes, T]], read: Callable[[str, bytes], T | None]
+) -> dict[str, tuple[bytes, T]]:
+    """What each says, with the document; what has not changed is not read again, what cannot be read is left out."""
+    found: dict[str, tuple[bytes, T]] = {}
+    for name, body in documents.items():
+        known = before.get(name)
+        if known is None or known[0] != body:
+            value = read(name, body)
+            if value is None:
+                continue
+            known = (body, value)
+        found[name] = known
+    return found
 
 
 def _still(body: bytes) -> Condition:
