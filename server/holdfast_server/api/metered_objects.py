@@ -15,15 +15,14 @@ Not here: what fits (`quotas`).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.quotas import Quotas
-from holdfast_server.objects.port import Attributes, Body, ObjectError, Objects, PartRef, Record, Versioning
+from holdfast_server.objects.port import Assemble, Attributes, Body, ObjectError, Objects, PartRef, Record, Versioning
 
 PARTS_PER_PAGE = 1000
-Assemble = Callable[[Record, Sequence[tuple[PartRef, Record | None]]], Attributes]
 MAX_GONE = 4096
 """Of what went last this pod knows that it was taken off; more than requests that are under way at once."""
 

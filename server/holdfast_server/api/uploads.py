@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.call import Call
 from holdfast_server.api.stored_headers import TYPE
-from holdfast_server.objects.port import Attributes, PartRef, Record
+from holdfast_server.objects.port import Assemble, Attributes, PartRef, Record
 from holdfast_server.objects.sealed import ties_of
 from holdfast_server.s3 import checksums
 from holdfast_server.s3.checksums import ALGORITHMS, Algorithm
@@ -69,9 +69,6 @@ async def open_upload(call: Call, bucket: BucketRecord, upload_id: bytes) -> Rec
     if upload is None:
         raise S3Error("NoSuchUpload", UploadId=encode_upload_id(upload_id))
     return upload
-
-
-Assemble = Callable[[Record, Sequence[tuple[PartRef, Record | None]]], Attributes]
 
 
 def assembler(expected: Mapping[str, str], expected_type: str, object_size_bytes: int | None) -> Assemble:

@@ -20,7 +20,7 @@ Not here: ETags of objects, the rules for part sizes (`api`), expiry of stale up
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ from holdfast_server.objects.erasure_set import LEASED_ATTEMPTS, RETRY_PAUSE_SEC
 from holdfast_server.objects.listing import Walk, one_by_one, start_after
 from holdfast_server.objects.look_up import Located, Step
 from holdfast_server.objects.port import (
+    Assemble,
     Attributes,
     Body,
     Condition,
@@ -48,8 +49,6 @@ from holdfast_server.sealing.envelope import Seal, Sealing
 
 if TYPE_CHECKING:
     from holdfast_server.objects.store import ObjectStore
-
-Assemble = Callable[[Record, Sequence[tuple[PartRef, Record | None]]], Attributes]
 
 MAX_PARTS = 10_000
 COMPLETE_ATTEMPTS = 8

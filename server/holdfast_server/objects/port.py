@@ -142,6 +142,11 @@ class PartRef(msgspec.Struct, frozen=True):
     checksums: dict[str, str] = {}
 
 
+Assemble = Callable[[Record, Sequence[tuple[PartRef, Record | None]]], Attributes]
+"""Gets the upload's record and, for every part asked for, what is stored (None: no such part); returns the object's
+attributes, or raises to refuse it."""
+
+
 class UploadInfo(msgspec.Struct, frozen=True):
     key: str
     upload_id: bytes
@@ -301,12 +306,11 @@ class Objects(Protocol):
         key: str,
         upload_id: bytes,
         parts: Sequence[PartRef],
-        assemble: Callable[[Record, Sequence[tuple[PartRef, Record | None]]], Attributes],
+        assemble: Assemble,
         condition: Condition | None = None,
     ) -> Record:
-        """Make the object out of its parts.  `assemble` gets the upload's record and, for every part asked
-        for, what is stored (None: no such part); it raises to refuse and returns the object's attributes.
-        Completing twice with the same result is one completion.  Raises Missing."""
+        """Make the object out of its parts.  Completing twice with the same result is one completion.  Raises Missing,
+        and what `assemble` raises."""
 
     async def abort_upload(self, bucket_id: bytes, key: str, upload_id: bytes) -> None:
         """Raises Missing."""
@@ -336,7 +340,7 @@ class Objects(Protocol):
 
 
 __all__ = [
-    "NULL_VERSION", "Attributes", "Body", "Condition", "Conflict", "Damaged", "Digest", "Kind", "Listed",
+    "NULL_VERSION", "Assemble", "Attributes", "Body", "Condition", "Conflict", "Damaged", "Digest", "Kind", "Listed",
     "ListedVersion", "Listing", "Locked", "Missing", "ObjectError", "Objects", "OutOfSpace", "PartRef", "Reader",
     "Record", "Redundancy", "TooSlow", "Unavailable", "UploadInfo", "Vanished", "VersionListing", "Versioning",
 ]  # fmt: skip

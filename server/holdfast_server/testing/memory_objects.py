@@ -19,6 +19,7 @@ from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import HybridClock
 from holdfast_server.objects.object_lock import protects
 from holdfast_server.objects.port import (
+    Assemble,
     Attributes,
     Body,
     Condition,
@@ -330,7 +331,7 @@ class MemoryObjects:
         key: str,
         upload_id: bytes,
         parts: Sequence[PartRef],
-        assemble: Callable[[Record, Sequence[tuple[PartRef, Record | None]]], Attributes],
+        assemble: Assemble,
         condition: Condition | None = None,
     ) -> Record:
         self._enter("complete_upload")
