@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+Place = tuple[str, int, int]
+"""Pool, set index, position."""
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:

@@ -16,6 +16,7 @@ import msgspec
 from holdfast_server.contract.admin import PodState
 from holdfast_server.drives import port
 from holdfast_server.drives.port import Block, Drive, DriveState, DriveStatus, Note, Register
+from holdfast_server.drives.slot import Place
 from holdfast_server.peers import older_listings
 from holdfast_server.peers.channel import DialSettings, Target
 from holdfast_server.peers.commits import CommitQueue
@@ -229,8 +230,8 @@ class RemoteDrive:
         await self._call(Verb.FINISH_HEALING, incarnation)
 
 
-Judge = Callable[[tuple[str, int, int], DriveStatus], DriveStatus]
-"""What is to be made of what a pod says of its drive in a place: pool, set index, position."""
+Judge = Callable[[Place, DriveStatus], DriveStatus]
+"""What is to be made of what a pod says of its drive in a place."""
 
 
 class RemotePeer:

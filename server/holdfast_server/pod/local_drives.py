@@ -31,19 +31,20 @@ import msgspec
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import MAX_CLOCK_SKEW_MS, HybridClock, floor_stamp
 from holdfast_server.drives.faults import FaultKind
+from holdfast_server.drives.identity import DRIVE_ID_SIZE_BYTES
 from holdfast_server.drives.port import Drive, DriveError, DriveState, DriveStatus
+from holdfast_server.drives.slot import Place
 from holdfast_server.peers.messages import Report
 from holdfast_server.peers.port import PeerError, SlotMemory
 from holdfast_server.peers.remote import RemotePeer
 from holdfast_server.pod.adoption import Action, BlankDrive, decide
 from holdfast_server.pod.membership import Membership
 from holdfast_server.pod.reopening import Reopening
-from holdfast_server.pod.slot_book import Place, SlotBook
+from holdfast_server.pod.slot_book import SlotBook
 
 log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 1.0
-DRIVE_ID_SIZE_BYTES = 16
 _SERVING = (DriveState.FULL, DriveState.HEALING)
 
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from holdfast_server.peers.port import SlotMemory
-
-Place = tuple[str, int, int]
-"""Pool, set index, position."""
+from holdfast_server.drives.slot import Place, SlotMemory
 
 
 class SlotBook:
