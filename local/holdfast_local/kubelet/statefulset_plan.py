@@ -28,8 +28,6 @@ REVISION_LABEL = "controller-revision-hash"
 class Plan:
     """One pass: owners first, then claims, then pods, then deletions, then the status."""
 
-    adopt_pods: list[Manifest] = field(default_factory=list)
-    """As they are; they are to get the set as their controller.  What else they need is for the next pass."""
     own_claims: list[tuple[Manifest, list[Manifest]]] = field(default_factory=list)
     """Claims, each with the ownerReferences it is to have."""
     create_claims: list[Manifest] = field(default_factory=list)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 EXIT_FAILURE = 1
-EXIT_USAGE = 2
 
 
 class RunFailed(Exception):

@@ -33,11 +33,6 @@ def parse_config(text: str) -> ServerConfig:
     return contract.from_builtins(document)
 
 
-def read_config(path: Path) -> ServerConfig:
-    """Raises ConfigError, each line led by the path of the file."""
-    return _checked(path, _read_text(path))
-
-
 class ConfigFile:
     """The configuration in force and its file."""
 

@@ -17,7 +17,6 @@ from holdfast_server.s3.xml_text import DECLARATION, NAMESPACE, escape, escape_a
 
 XML_CONTENT_TYPE = "application/xml"
 _NO_CHECKSUMS: Mapping[str, str] = MappingProxyType({})
-_XSI = "http://www.w3.org/2001/XMLSchema-instance"
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -377,14 +376,3 @@ def logging_xml() -> bytes:
 def notification_xml() -> bytes:
     """GetBucketNotificationConfiguration: none."""
     return document("NotificationConfiguration", "")
-
-
-def owner_acl_xml(owner: Owner) -> bytes:
-    """GetBucketAcl and GetObjectAcl: the owner has full control; permissions are policies, not ACLs."""
-    grantee = f'<Grantee xmlns:xsi="{_XSI}" xsi:type="CanonicalUser">'
-    return document(
-        "AccessControlPolicy",
-        f"{owner.xml()}<AccessControlList><Grant>{grantee}<ID>{escape(owner.id)}</ID>"
-        f"<DisplayName>{escape(owner.display_name)}</DisplayName></Grantee>"
-        "<Permission>FULL_CONTROL</Permission></Grant></AccessControlList>",
-    )

@@ -26,7 +26,6 @@ MAX_OBJECT_SIZE_BYTES = 50 << 40
 """Of a multipart object, as MinIO allows; S3 itself stops at 5 TiB."""
 MAX_PUT_SIZE_BYTES = 5 << 30
 """Of one PutObject, S3's bound."""
-MAX_UPLOAD_ID_LENGTH = 256
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _IPV4 = re.compile(r"\d+\.\d+\.\d+\.\d+")

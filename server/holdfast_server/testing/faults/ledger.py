@@ -115,11 +115,6 @@ class Ledger:
                 f"{version.size_bytes} that were written"
             )
 
-    def may_be(self, key: str, etag: str) -> bool:
-        """Whether a condition may have been judged against this version."""
-        state = self.state(key)
-        return etag == state.settled or etag in state.undecided
-
     def close_undecided(self) -> int:
         """Nothing can take effect any more; returns how many operations never did."""
         count = sum(len(state.undecided) for state in self.keys.values())

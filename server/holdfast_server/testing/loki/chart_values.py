@@ -28,7 +28,6 @@ _CLASSIC = {
 """`loki.storage.s3` of the chart → `common.storage.s3` of Loki."""
 _STORAGE = {"type", "bucketNames", "s3", "use_thanos_objstore", "object_store"}
 _LOKI = {"auth_enabled", "schemaConfig", "storage", "compactor", "limits_config", "storage_config", "rulerConfig"}
-_BUNDLED_STORE = '{{ include "loki.minio" $ }}'
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Values:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast_server.s3 import documents_in, documents_out
+from holdfast_server.s3.acl import acl_xml, private
 from holdfast_server.s3.documents_out import (
     DeletedObject,
     DeleteFailure,
@@ -134,7 +135,7 @@ def test_every_other_answer_is_well_formed():
         documents_out.accelerate_xml(),
         documents_out.logging_xml(),
         documents_out.notification_xml(),
-        documents_out.owner_acl_xml(OWNER),
+        acl_xml(OWNER, private(OWNER.id), lambda owner: OWNER.display_name),
     ]
     for answer in answers:
         assert ET.fromstring(answer).tag.startswith(NS)

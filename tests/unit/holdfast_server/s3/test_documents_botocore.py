@@ -7,6 +7,7 @@ import botocore.parsers
 import botocore.session
 
 from holdfast_server.s3 import documents_out
+from holdfast_server.s3.acl import acl_xml, private
 from holdfast_server.s3.documents_out import (
     DeletedObject,
     DeleteFailure,
@@ -125,7 +126,7 @@ def test_copies_deletes_and_the_rest():
     assert "Deleted" not in read(
         "DeleteObjects", documents_out.delete_objects_xml([DeletedObject("k")], [], quiet=True)
     )
-    acl = read("GetBucketAcl", documents_out.owner_acl_xml(OWNER))
+    acl = read("GetBucketAcl", acl_xml(OWNER, private(OWNER.id), lambda owner: OWNER.display_name))
     assert acl["Grants"][0]["Permission"] == "FULL_CONTROL"
     assert acl["Grants"][0]["Grantee"]["Type"] == "CanonicalUser"
     assert read("GetBucketRequestPayment", documents_out.request_payment_xml())["Payer"] == "BucketOwner"
