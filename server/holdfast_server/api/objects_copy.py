@@ -32,11 +32,11 @@ from holdfast_server.s3.conditions import check_copy_source
 from holdfast_server.s3.documents_out import copy_object_xml, copy_part_xml
 from holdfast_server.s3.encryption import COPY_SOURCE_PREFIX, CUSTOMER_PREFIX, HEADER
 from holdfast_server.s3.errors import S3Error
-from holdfast_server.s3.headers import metadata_directive
+from holdfast_server.s3.headers import copy_directive
 from holdfast_server.s3.names import MAX_PUT_SIZE_BYTES, CopySource, parse_copy_source, parse_part_number
 from holdfast_server.s3.ranges import ByteRange, parse_copy_range
 from holdfast_server.s3.request import Response
-from holdfast_server.s3.tags import decode_tags, tagging_directive
+from holdfast_server.s3.tags import decode_tags
 
 _ILLEGAL = (
     "This copy request is illegal because it is trying to copy an object to itself without changing the object's "
@@ -73,13 +73,13 @@ async def upload_part_copy(call: Call) -> Response:
 
 async def _copy_object(call: Call) -> Response:
     source = parse_copy_source(call.headers["x-amz-copy-source"])
-    directive = metadata_directive(call.headers)
-    tagging_directive(call.headers)
+    directive = copy_directive(call.headers, "metadata")
+    copy_directive(call.headers, "tagging")
     async with call.writing() as lease:
         _refuse_copy_onto_itself(call, source, directive)
         reader = await _open_source(call, source)
         headers = _copied_headers(call, reader.record, directive)
-        if TAGS in headers and tagging_directive(call.headers) == "COPY":
+        if TAGS in headers and copy_directive(call.headers, "tagging") == "COPY":
             from_bucket = await call.services.buckets.get(source.bucket)
             action = "s3:GetObjectVersionTagging" if source.version_id else "s3:GetObjectTagging"
             call.require_of(from_bucket, reader.record, action, source.key, _named(source))
@@ -169,7 +169,7 @@ def _copied_headers(call: Call, source: Record, directive: str) -> dict[str, str
     """REPLACE takes the request's headers; COPY the source's, but for storage class and redirect, which are
     always the request's.  Tags go by a directive of their own."""
     asked = headers_to_keep(call.headers)
-    replaced_tags = tagging_directive(call.headers) == "REPLACE"
+    replaced_tags = copy_directive(call.headers, "tagging") == "REPLACE"
     tags = decode_tags(asked.pop(TAGS, "")) if replaced_tags else object_tags(source)
     if directive == "REPLACE":
         return with_tags(asked, tags)

@@ -33,7 +33,6 @@ from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.headers import quote_etag
 from holdfast_server.s3.names import MAX_PUT_SIZE_BYTES
 from holdfast_server.s3.post_form import (
-    ALGORITHM,
     FormClaim,
     FormPolicy,
     FormReader,
@@ -45,12 +44,11 @@ from holdfast_server.s3.post_form import (
 )
 from holdfast_server.s3.request import Response, Target, check_key
 from holdfast_server.s3.sigv2 import SIGNATURE_VERSION
-from holdfast_server.s3.sigv4 import SigningContext
+from holdfast_server.s3.sigv4 import ALGORITHM, SigningContext
 from holdfast_server.s3.tags import MAX_OBJECT_TAGS, encode_tags, parse_tagging
 from holdfast_server.s3.xml_text import escape
 from holdfast_server.sealing.envelope import Seal
 
-MD5 = checksums.ALGORITHMS["MD5"]
 _HEADERS = (
     "cache-control", "content-disposition", "content-encoding", "content-language", "content-type", "expires",
 )  # fmt: skip
@@ -109,7 +107,7 @@ class FormBody:
         self._etag = BodyEtag(lease.bucket)
         self._extra = checksum.algorithm.new() if checksum is not None else None
         self._content_md5 = content_md5
-        self._md5 = MD5.new() if content_md5 is not None else None
+        self._md5 = checksums.ALGORITHMS["MD5"].new() if content_md5 is not None else None
         self._received = 0
         self.size_bytes: int | None = None
         self.filler: Filler | None = None
@@ -132,8 +130,8 @@ class FormBody:
             digest = self._extra.digest()
             checksums.check_digest(self._checksum.algorithm, self._checksum.expected, digest)
             found = {self._checksum.algorithm.name: checksums.encode_checksum(digest), TYPE: FULL_OBJECT}
-        if self._md5 is not None and self._md5.digest() != self._content_md5:
-            raise S3Error("BadDigest", "The Content-MD5 you specified did not match what we received.")
+        if self._md5 is not None and self._content_md5 is not None:
+            checksums.check_content_md5(self._content_md5, self._md5.digest())
         self._lease.confirm()
         etag, kept = self._etag.finish(self._seal), self._lease.kept(self._headers)
         return Attributes(etag=etag, headers=kept, checksums=found, versioning=self._lease.keeps)

@@ -195,6 +195,12 @@ def parse_content_md5(headers: Mapping[str, str]) -> bytes | None:
     return digest
 
 
+def check_content_md5(expected: bytes, actual: bytes) -> None:
+    """Raises BadDigest where they differ."""
+    if expected != actual:
+        raise S3Error("BadDigest", "The Content-MD5 you specified did not match what we received.")
+
+
 def check_digest(algorithm: Algorithm, expected: bytes, actual: bytes) -> None:
     """Raises BadDigest where they differ."""
     if expected != actual:

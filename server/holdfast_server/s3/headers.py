@@ -99,16 +99,12 @@ def storage_class(headers: Mapping[str, str]) -> str:
     return wanted
 
 
-def metadata_directive(headers: Mapping[str, str]) -> str:
-    """`COPY` or `REPLACE` of a copy's headers.  Raises InvalidArgument."""
-    directive = headers.get("x-amz-metadata-directive") or "COPY"
+def copy_directive(headers: Mapping[str, str], about: str) -> str:
+    """`COPY` or `REPLACE`, about a copy's `metadata` (all its headers) or `tagging`.  Raises InvalidArgument."""
+    name = f"x-amz-{about}-directive"
+    directive = headers.get(name) or "COPY"
     if directive not in ("COPY", "REPLACE"):
-        raise S3Error(
-            "InvalidArgument",
-            "Unknown metadata directive.",
-            ArgumentName="x-amz-metadata-directive",
-            ArgumentValue=directive,
-        )
+        raise S3Error("InvalidArgument", f"Unknown {about} directive.", ArgumentName=name, ArgumentValue=directive)
     return directive
 
 

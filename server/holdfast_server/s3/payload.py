@@ -131,8 +131,8 @@ class Payload:
                 ClientComputedContentSHA256=self._sha256,
                 S3ComputedContentSHA256=digests["SHA256"].hex(),
             )
-        if self._content_md5 is not None and digests["MD5"] != self._content_md5:
-            raise S3Error("BadDigest", "The Content-MD5 you specified did not match what we received.")
+        if self._content_md5 is not None:
+            checksums.check_content_md5(self._content_md5, digests["MD5"])
         md5_hex = digests["MD5"].hex() if "MD5" in digests else ""
         if self._checksum is None:
             return PayloadResult(self._received, md5_hex)

@@ -20,7 +20,7 @@ import msgspec
 
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.signing import KeyPair
-from holdfast_server.s3.sigv4 import parse_timestamp
+from holdfast_server.s3.sigv4 import ALGORITHM, parse_timestamp
 
 MAX_FIELDS_SIZE_BYTES = 64 << 10
 """Everything in front of the file's first byte."""
@@ -32,7 +32,6 @@ MAX_PARAMETERS = 64
 """Of a Content-Type or Content-Disposition, as their semicolons tell, those in quotes too: the library that reads them
 looks at all that comes before for each, and a few kilobytes of semicolons would keep it busy for seconds."""
 MAX_SKEW_MS = 7 * 24 * 3600 * 1000
-ALGORITHM = "AWS4-HMAC-SHA256"
 FILE = "file"
 _EXEMPT = frozenset({"policy", "signature", "awsaccesskeyid", "x-amz-signature", "file"})
 _EXEMPT_PREFIXES = ("x-ignore-", "x-amz-checksum-")

@@ -126,16 +126,3 @@ def tagging_xml(tags: Mapping[str, str]) -> bytes:
         [f"<Tag><Key>{escape(key)}</Key><Value>{escape(value)}</Value></Tag>" for key, value in tags.items()]
     )
     return document("Tagging", f"<TagSet>{rows}</TagSet>")
-
-
-def tagging_directive(headers: Mapping[str, str]) -> str:
-    """`COPY` or `REPLACE` of a copy's tags.  Raises InvalidArgument."""
-    directive = headers.get("x-amz-tagging-directive") or "COPY"
-    if directive not in ("COPY", "REPLACE"):
-        raise S3Error(
-            "InvalidArgument",
-            "Unknown tagging directive.",
-            ArgumentName="x-amz-tagging-directive",
-            ArgumentValue=directive,
-        )
-    return directive

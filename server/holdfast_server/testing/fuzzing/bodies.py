@@ -25,13 +25,13 @@ from holdfast_server.s3.chunked import (
 )
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.post_form import (
-    ALGORITHM,
     FormReader,
     check_form,
     check_form_signature,
     parse_form_claim,
     parse_form_policy,
 )
+from holdfast_server.s3.sigv4 import ALGORITHM
 from holdfast_server.testing.chunked_bodies import MODES, SIGNATURE_TRAILER, decode, encode, signer_of
 from holdfast_server.testing.fuzzing.damage import damaged
 from holdfast_server.testing.fuzzing.target import Target, pure

@@ -72,8 +72,8 @@ def test_a_redirect_leads_to_somewhere() -> None:
 def test_choices_are_checked():
     assert headers.storage_class({}) == "STANDARD"
     assert code_of(headers.storage_class, {"x-amz-storage-class": "BEST"}) == "InvalidStorageClass"
-    assert headers.metadata_directive({"x-amz-metadata-directive": "REPLACE"}) == "REPLACE"
-    assert code_of(headers.metadata_directive, {"x-amz-metadata-directive": "MERGE"}) == "InvalidArgument"
+    assert headers.copy_directive({"x-amz-metadata-directive": "REPLACE"}, "metadata") == "REPLACE"
+    assert code_of(headers.copy_directive, {"x-amz-tagging-directive": "MERGE"}, "tagging") == "InvalidArgument"
 
 
 def test_response_overrides_cannot_inject_headers():
