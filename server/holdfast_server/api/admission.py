@@ -17,6 +17,10 @@ from holdfast_server.auth.principal import Principal
 from holdfast_server.memory.budget import Budget, Hold, asker
 from holdfast_server.memory.pod_memory import PodMemory
 
+PARSED_FACTOR = 6
+"""What a request document takes in memory by its size: as it came, decoded, as a tree of elements, and as the parts
+or keys it names."""
+
 
 class Ticket:
     """The places and bytes of one request."""

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 
 from holdfast_server.api.access import bucket_facts, object_facts
-from holdfast_server.api.admission import Ticket
+from holdfast_server.api.admission import PARSED_FACTOR, Ticket
 from holdfast_server.api.audit_trail import Trail
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.buckets_cache import BucketGone, WriteLease
@@ -30,9 +30,6 @@ from holdfast_server.s3.sigv4 import SigningContext
 _CHUNK_FRAMING_FACTOR = 2
 """An aws-chunked document may be framed into small chunks; its wire size is bounded by so many times its own."""
 _SMALL_BODY_SLACK_BYTES = 4096
-_PARSED_FACTOR = 6
-"""What a request document takes in memory by its size: as it came, decoded, as a tree of elements, and as the parts
-or keys it names."""
 _SCANNED_ENTRY_BYTES = 1536
 """Of a row as one drive's page has it: names, record, objects around them."""
 _ANSWERED_ENTRY_BYTES = 2048
@@ -156,7 +153,7 @@ class Call(msgspec.Struct, frozen=True):
         bound = max_size_bytes * _CHUNK_FRAMING_FACTOR + _SMALL_BODY_SLACK_BYTES
         if self.body.size_bytes is not None and self.body.size_bytes > bound:
             raise _too_long(max_size_bytes)
-        await self.ticket.document(_PARSED_FACTOR * (bound if self.body.size_bytes is None else self.body.size_bytes))
+        await self.ticket.document(PARSED_FACTOR * (bound if self.body.size_bytes is None else self.body.size_bytes))
         taken = bytearray()
         async for piece in self.body.pieces():
             taken += piece
@@ -170,7 +167,7 @@ class Call(msgspec.Struct, frozen=True):
     async def page(self, entries: int, document_size_bytes: int = 0) -> None:
         """Room for so many listed entries, beside a request document that is held.  Raises Overloaded."""
         listed_bytes = entries * (self.services.drives_listed() * _SCANNED_ENTRY_BYTES + _ANSWERED_ENTRY_BYTES)
-        await self.ticket.document(listed_bytes + _PARSED_FACTOR * document_size_bytes)
+        await self.ticket.document(listed_bytes + PARSED_FACTOR * document_size_bytes)
 
     @property
     def location(self) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 
-from holdfast_server.api.admission import Ticket
+from holdfast_server.api.admission import PARSED_FACTOR, Ticket
 from holdfast_server.api.dispatch import UNKNOWN_OPERATION, IdentifyCall
 from holdfast_server.api.failures import RETRY_AFTER_SECONDS, to_s3_error
 from holdfast_server.api.services import IncomingBody, Services
@@ -38,7 +38,6 @@ from holdfast_server.iam.parameters import parse_form
 from holdfast_server.s3.request import Request, Response
 
 MAX_BODY_SIZE_BYTES = 256 * 1024
-_PARSED_FACTOR = 6
 
 Handler = Callable[[IamCall], Awaitable[Result]]
 
@@ -169,7 +168,7 @@ async def _read(body: IncomingBody, ticket: Ticket) -> bytes:
     too_large = IamError("RequestEntityTooLarge", f"A request may have {MAX_BODY_SIZE_BYTES} bytes.")
     if body.size_bytes is not None and body.size_bytes > MAX_BODY_SIZE_BYTES:
         raise too_large
-    await ticket.document(_PARSED_FACTOR * (MAX_BODY_SIZE_BYTES if body.size_bytes is None else body.size_bytes))
+    await ticket.document(PARSED_FACTOR * (MAX_BODY_SIZE_BYTES if body.size_bytes is None else body.size_bytes))
     taken = bytearray()
     async for piece in body.pieces():
         taken += piece

@@ -12,9 +12,13 @@ from holdfast_server.iam.answers import Result
 from holdfast_server.iam.call import IamCall
 from holdfast_server.iam.errors import IamError
 from holdfast_server.iam.pages import page_of
-from holdfast_server.iam.policy_texts import MAX_INLINE_SIZE, check_identity_policy, check_inline_sizes, shown_text
-
-MAX_POLICY_NAME = 128
+from holdfast_server.iam.policy_texts import (
+    MAX_INLINE_SIZE,
+    MAX_POLICY_NAME,
+    check_identity_policy,
+    check_inline_sizes,
+    shown_text,
+)
 
 H = TypeVar("H", UserEntity, GroupEntity, RoleEntity)
 Find = Callable[[IamCall, str], Awaitable[H]]

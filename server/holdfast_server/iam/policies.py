@@ -25,12 +25,11 @@ from holdfast_server.iam.attachments import declared_policies
 from holdfast_server.iam.call import IamCall
 from holdfast_server.iam.errors import IamError
 from holdfast_server.iam.pages import page_of
-from holdfast_server.iam.policy_texts import MAX_MANAGED_SIZE, check_identity_policy, shown_text
+from holdfast_server.iam.policy_texts import MAX_MANAGED_SIZE, MAX_POLICY_NAME, check_identity_policy, shown_text
 from holdfast_server.iam.roles import described
 from holdfast_server.iam.tags import checked_tags, shown_tags
 
 MAX_VERSIONS = 5
-MAX_POLICY_NAME = 128
 
 
 def _arn(call: IamCall) -> str:

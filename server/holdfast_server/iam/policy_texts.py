@@ -9,6 +9,7 @@ from urllib.parse import quote
 from holdfast_server.auth.policy import PolicyError, parse_policy, parse_trust_policy
 from holdfast_server.iam.errors import IamError
 
+MAX_POLICY_NAME = 128
 MAX_INLINE_SIZE = {"user": 2048, "group": 5120, "role": 10240}
 """Characters of all inline policies of one, blanks not counted."""
 MAX_MANAGED_SIZE = 6144
