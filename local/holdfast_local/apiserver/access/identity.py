@@ -34,11 +34,19 @@ def service_account_user(namespace: str, name: str) -> User:
     return User(f"{_ACCOUNT_PREFIX}{namespace}:{name}", groups)
 
 
+def account_of(name: str) -> tuple[str, str] | None:
+    """Namespace and name of the service account that a user of this name is; None where it is none."""
+    if not name.startswith(_ACCOUNT_PREFIX):
+        return None
+    namespace, _, account = name.removeprefix(_ACCOUNT_PREFIX).partition(":")
+    return namespace, account
+
+
 def user_from(name: str, groups: tuple[str, ...]) -> User:
     """A user from a token table: names of service accounts bring their groups along."""
-    if name.startswith(_ACCOUNT_PREFIX):
-        namespace, _, account = name.removeprefix(_ACCOUNT_PREFIX).partition(":")
-        groups = (*groups, *service_account_user(namespace, account).groups)
+    account = account_of(name)
+    if account is not None:
+        groups = (*groups, *service_account_user(*account).groups)
     return User(name, tuple(dict.fromkeys((*groups, AUTHENTICATED))))
 
 

@@ -3,12 +3,11 @@
 from multidict import CIMultiDictProxy
 
 from holdfast_local.apiserver.access.authorizer import Authorizer
-from holdfast_local.apiserver.access.identity import AUTHENTICATED, User, user_from
+from holdfast_local.apiserver.access.identity import AUTHENTICATED, User, account_of, user_from
 from holdfast_local.apiserver.http.targets import Target
 
 USER_HEADER = "Impersonate-User"
 GROUP_HEADER = "Impersonate-Group"
-_ACCOUNT_PREFIX = "system:serviceaccount:"
 
 
 def impersonated(user: User, headers: CIMultiDictProxy[str], authorizer: Authorizer) -> User:
@@ -17,9 +16,9 @@ def impersonated(user: User, headers: CIMultiDictProxy[str], authorizer: Authori
     if not name:
         return user
     groups = tuple(headers.getall(GROUP_HEADER, []))
-    if name.startswith(_ACCOUNT_PREFIX):
-        namespace, _, account = name.removeprefix(_ACCOUNT_PREFIX).partition(":")
-        authorizer.require(user, Target("", "v1", "serviceaccounts", namespace, account, "", "impersonate"))
+    account = account_of(name)
+    if account is not None:
+        authorizer.require(user, Target("", "v1", "serviceaccounts", *account, "", "impersonate"))
     else:
         authorizer.require(user, Target("", "v1", "users", "", name, "", "impersonate"))
     for group in groups:

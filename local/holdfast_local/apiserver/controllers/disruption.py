@@ -17,7 +17,7 @@ from holdfast_local.apiserver.storage.store import Store
 from holdfast_local.apiserver.writing import MERGE_PATCH, WriteOptions, Writer
 
 BUDGETS = ("policy", "poddisruptionbudgets")
-_WORKLOADS = (("apps", "statefulsets"), ("apps", "replicasets"), ("apps", "deployments"))
+WORKLOADS = (("apps", "statefulsets"), ("apps", "replicasets"), ("apps", "deployments"))
 
 
 def is_ready(pod: Object) -> bool:
@@ -71,7 +71,7 @@ def _expected_count(store: Store, pods: Sequence[Object]) -> int:
         references = pod["metadata"].get("ownerReferences") or ()
         controller = next((entry["uid"] for entry in references if entry.get("controller")), None)
         address = store.by_uid(controller) if controller else None
-        owner = store.at(address) if address is not None and address.key in _WORKLOADS else None
+        owner = store.at(address) if address is not None and address.key in WORKLOADS else None
         if owner is None:
             loose += 1
         else:

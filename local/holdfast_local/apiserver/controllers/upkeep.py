@@ -10,7 +10,7 @@ import datetime
 from collections.abc import Callable
 
 from holdfast_local.apiserver import errors
-from holdfast_local.apiserver.controllers.disruption import BUDGETS, refresh_budget
+from holdfast_local.apiserver.controllers.disruption import BUDGETS, WORKLOADS, refresh_budget
 from holdfast_local.apiserver.deleting import DeleteOptions, delete
 from holdfast_local.apiserver.kinds.definitions_of_customs import CLEANUP_FINALIZER
 from holdfast_local.apiserver.resources import CRDS, NAMESPACES, PODS, Object, Resource, custom_resources
@@ -20,7 +20,6 @@ from holdfast_local.apiserver.writing import MERGE_PATCH, WriteOptions, Writer
 
 EVENT_LIFETIME = datetime.timedelta(hours=1)
 _OPTIONS = WriteOptions(manager="kube-controller-manager", field_validation="Ignore")
-_WORKLOADS = (("apps", "statefulsets"), ("apps", "replicasets"), ("apps", "deployments"))
 
 
 class Upkeep:
@@ -40,7 +39,7 @@ class Upkeep:
             self._keep_definition(address)
         elif address.key == BUDGETS:
             self._refresh_budget(address)
-        elif address.key == PODS or address.key in _WORKLOADS:
+        elif address.key == PODS or address.key in WORKLOADS:
             for budget in self._store.list(BUDGETS, address.namespace):
                 self._refresh_budget(Address(BUDGETS, address.namespace, budget["metadata"]["name"]))
 
