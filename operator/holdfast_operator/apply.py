@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from holdfast_operator import labels
 from holdfast_operator.growth import GrowClaim, GrowthStep, ReleaseClaims, RemakeStatefulSet, with_live_claims
 from holdfast_operator.kube.errors import KubeForbidden, KubeRejected, WebhookAway
-from holdfast_operator.kube.port import CONFIG_MAP, POD, SECRET, STATEFUL_SET, KubeClient, Manifest, kind_of
+from holdfast_operator.kube.port import CONFIG_MAP, POD, SECRET, STATEFUL_SET, Kind, KubeClient, Manifest, kind_of
 from holdfast_operator.observe.cluster import LiveObjects
 from holdfast_operator.sameness import covers
 from holdfast_operator.tenant.spec import TenantSpec
@@ -142,6 +142,15 @@ async def prune(
         await kube.delete(existing)
         pruned.append(existing)
     return pruned
+
+
+async def settle_kind(kube: KubeClient, tenant: TenantSpec, kind: Kind, manifests: Sequence[Manifest]) -> None:
+    """Of a kind that is not watched: look what there is of this Tenant's, and bring it to these.  Raises as
+    `apply_manifests` does."""
+    found = await kube.list_objects(kind, tenant.namespace, labels.tenant_labels(tenant.name))
+    live = LiveObjects({(kind.kind, one["metadata"]["name"]): one for one in found}, ())
+    await apply_manifests(kube, tenant, manifests, live)
+    await prune(kube, tenant, manifests, live)
 
 
 async def unlabel_kept(kube: KubeClient, live: LiveObjects) -> None:

@@ -7,12 +7,10 @@ generation.
 
 from __future__ import annotations
 
-from holdfast_operator import labels
-from holdfast_operator.apply import ApplyRefused, apply_manifests, prune
+from holdfast_operator.apply import ApplyRefused, settle_kind
 from holdfast_operator.desired.tls import render_certificate
 from holdfast_operator.kube.errors import KubeForbidden, KubeRejected, KubeUnavailable
 from holdfast_operator.kube.port import CERTIFICATE, KubeClient
-from holdfast_operator.observe.cluster import LiveObjects
 from holdfast_operator.tenant.spec import TenantSpec
 
 
@@ -33,10 +31,7 @@ class CertificateRequests:
             return None
         looked = True
         try:
-            found = await self._kube.list_objects(CERTIFICATE, tenant.namespace, labels.tenant_labels(tenant.name))
-            live = LiveObjects({(CERTIFICATE.kind, one["metadata"]["name"]): one for one in found}, ())
-            await apply_manifests(self._kube, tenant, wanted, live)
-            await prune(self._kube, tenant, wanted, live)
+            await settle_kind(self._kube, tenant, CERTIFICATE, wanted)
         except (KubeRejected, KubeForbidden, KubeUnavailable, ApplyRefused) as error:
             if wanted:
                 return "CertificateNotApplied", f"{error}; it takes cert-manager, and the operator's right to its kind"

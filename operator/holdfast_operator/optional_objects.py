@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from holdfast_operator import labels
-from holdfast_operator.apply import ApplyRefused, apply_manifests, prune
+from holdfast_operator.apply import ApplyRefused, settle_kind
 from holdfast_operator.kube.errors import KubeForbidden, KubeRejected, KubeUnavailable
 from holdfast_operator.kube.port import (
     INGRESS,
@@ -24,7 +23,6 @@ from holdfast_operator.kube.port import (
     KubeClient,
     Manifest,
 )
-from holdfast_operator.observe.cluster import LiveObjects
 from holdfast_operator.status.conditions import ConditionType, Finding
 from holdfast_operator.tenant.spec import TenantSpec
 
@@ -70,7 +68,7 @@ class OptionalObjects:
         for kind in self._group.fields:
             mine = [manifest for manifest in wanted if manifest["kind"] == kind.kind]
             try:
-                await self._settle_kind(tenant, kind, mine)
+                await settle_kind(self._kube, tenant, kind, mine)
             except (KubeRejected, KubeForbidden, KubeUnavailable, ApplyRefused) as error:
                 looked = looked and not isinstance(error, KubeUnavailable)
                 if mine:
@@ -88,12 +86,6 @@ class OptionalObjects:
     def forget(self, namespace: str, name: str) -> None:
         """The Tenant is gone."""
         self._bare.pop((namespace, name), None)
-
-    async def _settle_kind(self, tenant: TenantSpec, kind: Kind, manifests: list[Manifest]) -> None:
-        found = await self._kube.list_objects(kind, tenant.namespace, labels.tenant_labels(tenant.name))
-        live = LiveObjects({(kind.kind, manifest["metadata"]["name"]): manifest for manifest in found}, ())
-        await apply_manifests(self._kube, tenant, manifests, live)
-        await prune(self._kube, tenant, manifests, live)
 
     def _told(self, kind: Kind, error: Exception) -> str:
         needs = self._group.needs.format(kind=f"{kind.kind} ({kind.api_version})")
