@@ -13,12 +13,12 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
-from botocore.exceptions import ClientError
 
 from holdfast_server.admin.client import AdminClient
 from holdfast_server.auth.principal import account_id
 from holdfast_server.contract.admin import UserSpec
 from holdfast_server.s3.signing import KeyPair
+from holdfast_server.testing.boto import refusal
 from holdfast_server.testing.pods import PodProcesses
 
 SERVERS = 4
@@ -60,19 +60,10 @@ def allow(action: str, resource: str = "*", effect: str = "Allow", **more: Any) 
     return json.dumps({"Statement": [{"Effect": effect, "Action": action, "Resource": resource, **more}]})
 
 
-def code_of(call: Any, **arguments: Any) -> str:
-    """Empty where it succeeds."""
-    try:
-        call(**arguments)
-    except ClientError as error:
-        return str(error.response["Error"]["Code"])
-    return ""
-
-
 def ends_in(code: str, call: Any, **arguments: Any) -> None:
     """At once where the news arrives; a pod too busy to hear of it reads everything anew a few seconds later."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while (told := code_of(call, **arguments)) != code:
+    while (told := refusal(call, **arguments)) != code:
         assert time.monotonic() < deadline, f"{told or 'success'} instead of {code or 'success'}"
         time.sleep(0.2)
 

@@ -16,7 +16,6 @@ import boto3
 import pytest
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import ClientError
 
 from holdfast_server.admin.client import AdminClient
 from holdfast_server.auth.principal import account_id, canonical_id
@@ -24,7 +23,7 @@ from holdfast_server.contract.admin import UserSpec
 from holdfast_server.s3.acl import ALL_USERS
 from holdfast_server.s3.signing import KeyPair
 from holdfast_server.testing import boto
-from holdfast_server.testing.boto import code_of
+from holdfast_server.testing.boto import refusal
 from holdfast_server.testing.memory_services import Endpoint
 
 MIB = 1 << 20
@@ -45,9 +44,7 @@ def elsewhere(endpoints: list[Endpoint]):
 
 
 def refused(code: str, call, **arguments: object) -> None:
-    with pytest.raises(ClientError) as raised:
-        call(**arguments)
-    assert code_of(raised) == code
+    assert refusal(call, **arguments) == code
 
 
 # --- tags

@@ -7,13 +7,12 @@ date, an algorithm, an owner.  Only a default that has no effect before tomorrow
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from holdfast_operator.testing.cluster import Cluster, wait_for
 from holdfast_operator.testing.traffic import s3
@@ -21,6 +20,7 @@ from holdfast_server.admin.client import AdminClient, AdminFailure
 from holdfast_server.contract.accounts import canonical_id
 from holdfast_server.contract.buckets import BucketQuota
 from holdfast_server.s3.signing import KeyPair
+from holdfast_server.testing.boto import refusal
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.cluster]
 
@@ -117,15 +117,6 @@ def declared(cluster: Cluster, tenant: dict[str, Any]) -> Iterator[Declared]:
     found.create()
     with found.reached():
         yield found
-
-
-def refusal(call: Callable[..., Any], **arguments: Any) -> str:
-    """The code of the refusal; empty where there is none."""
-    try:
-        call(**arguments)
-    except ClientError as error:
-        return str(error.response["Error"]["Code"])
-    return ""
 
 
 def fill(root: Any, at_most: int) -> None:

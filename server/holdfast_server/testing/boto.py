@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Protocol
 
 import boto3  # type: ignore[import-untyped]
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from holdfast_server.api.services import Services
 from holdfast_server.contract.names import S3_PORT
@@ -94,3 +95,12 @@ class Raised(Protocol):
 def code_of(raised: Raised) -> str:
     """The S3 code of what a client raised."""
     return str(raised.value.response["Error"]["Code"])
+
+
+def refusal(call: Callable[..., Any], **arguments: Any) -> str:
+    """The S3 code that a call is refused with; empty where it is not."""
+    try:
+        call(**arguments)
+    except ClientError as error:
+        return str(error.response["Error"]["Code"])
+    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import pytest
 
 from holdfast_operator.credentials import KeyPair, PeerIdentity
 from holdfast_operator.gather import KeyMint
-from holdfast_operator.kube.port import Manifest
+from holdfast_operator.kube.port import SECRET, Manifest
 from holdfast_operator.metrics import OperatorMetrics
 from holdfast_operator.reconcile import Ports, Reconciler, TenantKey
 from holdfast_operator.testing.memory_kube import MemoryKubeClient
@@ -106,6 +107,10 @@ class World:
     def condition(self, name: str, tenant: str = "logs") -> dict[str, Any]:
         conditions = self.kube.tenant_status(tenant)["conditions"]
         return next(condition for condition in conditions if condition["type"] == name)
+
+    def secret_values(self, name: str) -> dict[str, str]:
+        data = self.kube.object(SECRET, name)["data"]
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
     def change_spec(self, **changes: Any) -> None:
         body = make_body(**changes)

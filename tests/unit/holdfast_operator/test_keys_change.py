@@ -14,13 +14,8 @@ from holdfast_server.contract.keys import decode_further_keys
 HOUR = 3600
 
 
-def values(world: Any, name: str) -> dict[str, str]:
-    data = world.kube.object(SECRET, name)["data"]
-    return {key: base64.b64decode(value).decode() for key, value in data.items()}
-
-
 def pair(world: Any, name: str) -> tuple[str, str]:
-    found = values(world, name)
+    found = world.secret_values(name)
     return found["accessKey"], found["secretKey"]
 
 
@@ -39,7 +34,7 @@ def ask_for_new_keys(world: Any, name: str) -> None:
 
 def accepted_roots(world: Any) -> list[tuple[str, str]]:
     """By the pods: what the Secret that they mount says."""
-    found = values(world, "logs-peer")
+    found = world.secret_values("logs-peer")
     further = decode_further_keys(found["furtherKeys.json"].encode())
     return [pair(world, "logs-peer"), *((one.access_key, one.secret_key) for one in further.root)]
 
@@ -47,7 +42,7 @@ def accepted_roots(world: Any) -> list[tuple[str, str]]:
 def hold_back(world: Any, pod: str = "logs-pool-main-2") -> None:
     """This pod's kubelet is late: it goes on with the keys that it has."""
     world.pods.key_revisions[pod] = decode_further_keys(
-        values(world, "logs-peer")["furtherKeys.json"].encode()
+        world.secret_values("logs-peer")["furtherKeys.json"].encode()
     ).revision
 
 
@@ -58,7 +53,7 @@ async def test_a_root_pair_that_was_edited_is_valid_beside_the_one_before_until_
     write(world, "logs-root", accessKey=new[0], secretKey=new[1])
     await world.run_passes(2)
     assert accepted_roots(world) == [new, old]
-    assert values(world, "logs-root")["AWS_ACCESS_KEY_ID"] == "admin"
+    assert world.secret_values("logs-root")["AWS_ACCESS_KEY_ID"] == "admin"
     assert world.condition("CredentialsReady")["status"] == "True"
     assert "waiting for logs-pool-main-2" in world.condition("CredentialsReady")["message"]
     world.seconds += 5 * HOUR
@@ -159,12 +154,12 @@ async def test_a_given_secret_may_go_back_to_the_pair_it_had(world: Any) -> None
 @pytest.mark.parametrize("name", ["logs-root", "logs-user-loki", "logs-peer", "logs-peer-copy"])
 async def test_a_generated_secret_that_was_deleted_is_written_again_with_the_same_keys(world: Any, name: str) -> None:
     await world.start()
-    before = values(world, name)
+    before = world.secret_values(name)
     config = world.kube.object(CONFIG_MAP, "logs-config")["data"]
     world.kube.remove(("Secret", "loki", name))
     world.restart_operator()
     await world.run_passes(2)
-    assert values(world, name) == before
+    assert world.secret_values(name) == before
     assert world.kube.object(CONFIG_MAP, "logs-config")["data"] == config
     events = [value for (kind, _, _), value in world.kube.objects.items() if kind == "Event"]
     assert f"Secret {name} was gone, and is written again" in {event["message"] for event in events}
@@ -194,7 +189,7 @@ async def test_a_peer_secret_that_somebody_spoilt_is_written_again_from_its_copy
 @pytest.mark.parametrize("also_root", [False, True])
 async def test_without_the_peer_secret_and_its_copy_nothing_is_made_anew(world: Any, also_root: bool) -> None:
     await world.start()
-    saved, root = values(world, "logs-peer"), pair(world, "logs-root")
+    saved, root = world.secret_values("logs-peer"), pair(world, "logs-root")
     for name in ("logs-peer", "logs-peer-copy", *(["logs-root"] if also_root else [])):
         world.kube.remove(("Secret", "loki", name))
     world.kube.calls.clear()
@@ -218,15 +213,15 @@ async def test_without_the_peer_secret_and_its_copy_nothing_is_made_anew(world: 
     await world.run_passes(3)
     assert world.condition("Ready")["status"] == "True"
     assert world.kube.object(CONFIG_MAP, "logs-config")["data"] == config
-    assert (pair(world, "logs-root"), values(world, "logs-peer")["peerKey"]) == (root, saved["peerKey"])
-    assert values(world, "logs-peer")["tenantId"] == saved["tenantId"]
+    assert (pair(world, "logs-root"), world.secret_values("logs-peer")["peerKey"]) == (root, saved["peerKey"])
+    assert world.secret_values("logs-peer")["tenantId"] == saved["tenantId"]
 
 
 async def test_the_peer_key_changes_in_three_steps_each_taken_by_every_pod(world: Any) -> None:
     await world.start()
 
     def keys() -> tuple[str, tuple[str, ...]]:
-        found = values(world, "logs-peer")
+        found = world.secret_values("logs-peer")
         return found["peerKey"], decode_further_keys(found["furtherKeys.json"].encode()).peer
 
     old, none = keys()
@@ -256,7 +251,7 @@ async def test_a_secret_that_is_faulty_is_named_and_left_alone_and_its_keys_stay
     write(world, "logs-root", secretKey="short")
     await world.run_passes(2)
     assert world.condition("CredentialsReady")["message"] == "Secret logs-root: secretKey needs at least 8 characters"
-    assert values(world, "logs-root")["secretKey"] == "short"
+    assert world.secret_values("logs-root")["secretKey"] == "short"
     assert accepted_roots(world) == old
     write(world, "logs-root", accessKey="with/slash", secretKey="long-enough")
     await world.run_passes(2)

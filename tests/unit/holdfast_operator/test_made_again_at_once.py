@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import pytest
 import yaml
 
-from holdfast_operator.kube.port import CLAIM, CONFIG_MAP, SECRET, TENANT
-
-
-def values(world: Any, name: str) -> dict[str, str]:
-    data = world.kube.object(SECRET, name)["data"]
-    return {key: base64.b64decode(value).decode() for key, value in data.items()}
+from holdfast_operator.kube.port import CLAIM, CONFIG_MAP, TENANT
 
 
 def made_again(world: Any, **spec: Any) -> None:
@@ -39,7 +33,7 @@ def collect(world: Any, *, but: str) -> None:
 async def test_the_ledger_of_data_that_go_is_not_taken_up(world: Any, last: str) -> None:
     """By it the new, blank volumes would count as formatted, and the Tenant would wait for their data for ever."""
     await world.start(claimRetention="Delete")
-    former = values(world, "logs-peer")["tenantId"]
+    former = world.secret_values("logs-peer")["tenantId"]
     made_again(world, claimRetention="Delete")
     collect(world, but=last)
     for key in [key for key in world.kube.objects if key[0] == CLAIM.kind]:
@@ -53,20 +47,20 @@ async def test_the_ledger_of_data_that_go_is_not_taken_up(world: Any, last: str)
     served = yaml.safe_load(world.kube.object(CONFIG_MAP, "logs-config")["data"]["config.yaml"])
     assert served["pools"][0]["formatting"] is True
     await world.run_passes()
-    assert values(world, "logs-peer")["tenantId"] != former
+    assert world.secret_values("logs-peer")["tenantId"] != former
     assert world.condition("Ready")["status"] == "True"
 
 
 async def test_the_keys_of_its_users_end_with_it(world: Any) -> None:
     await world.start()
-    former = values(world, "logs-user-loki")["accessKey"]
+    former = world.secret_values("logs-user-loki")["accessKey"]
     made_again(world)
     collect(world, but="logs-user-loki")
     await world.run_passes()
     assert world.condition("UsersReady")["status"] == "False", "its Secret is not ours yet"
     collect(world, but="")
     await world.run_passes()
-    now = values(world, "logs-user-loki")["accessKey"]
+    now = world.secret_values("logs-user-loki")["accessKey"]
     assert now != former
     assert set(world.store.users) == {now}
     assert world.condition("Ready")["status"] == "True"

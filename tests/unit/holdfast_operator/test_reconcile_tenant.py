@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import msgspec
@@ -24,11 +23,6 @@ from holdfast_operator.labels import INSTANCE_LABEL
 from holdfast_operator.ledger import decode_ledger
 from holdfast_operator.provisioner import VERIFY_SECONDS
 from holdfast_operator.reconcile import MOVING_SECONDS, SETTLED_SECONDS, SILENCE_SECONDS, TenantKey
-
-
-def secret_values(world: Any, name: str) -> dict[str, str]:
-    data = world.kube.object(SECRET, name)["data"]
-    return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
 def served_config(world: Any) -> dict[str, Any]:
@@ -72,7 +66,7 @@ async def test_a_tenant_becomes_ready_with_everything_it_declares(world: Any) ->
     assert status["pools"][0]["tolerates"] == {"drives": 3, "servers": 1, "nodes": 1}
     assert world.store.buckets == {"loki-chunks": 0, "loki-ruler": 0}
     (user,) = world.store.users.items()
-    keys = secret_values(world, "logs-user-loki")
+    keys = world.secret_values("logs-user-loki")
     assert user[0] == keys["accessKey"] == keys["AWS_ACCESS_KEY_ID"]
     assert user[1].secret_key == keys["secretKey"]
     assert user[1].policies == ["tenant-user-loki"]
@@ -131,8 +125,8 @@ async def test_formatting_is_permitted_until_all_drives_were_whole_once_and_neve
 
 async def test_a_tenant_made_again_takes_up_keys_id_and_formatting(world: Any) -> None:
     await world.start()
-    root, peer = secret_values(world, "logs-root"), secret_values(world, "logs-peer")
-    old_user = secret_values(world, "logs-user-loki")["accessKey"]
+    root, peer = world.secret_values("logs-root"), world.secret_values("logs-peer")
+    old_user = world.secret_values("logs-user-loki")["accessKey"]
     world.kube.remove(("Tenant", "loki", "logs"))
     assert world.kube.names(SECRET) == ["logs-peer", "logs-peer-copy", "logs-root"]
     assert world.kube.names(STATEFUL_SET) == []
@@ -143,8 +137,8 @@ async def test_a_tenant_made_again_takes_up_keys_id_and_formatting(world: Any) -
     world.kube.put(body)
     await world.run_pass()
     assert served_config(world)["pools"][0]["formatting"] is False
-    assert secret_values(world, "logs-root") == root
-    assert secret_values(world, "logs-peer")["peerKey"] == peer["peerKey"]
+    assert world.secret_values("logs-root") == root
+    assert world.secret_values("logs-peer")["peerKey"] == peer["peerKey"]
     assert served_config(world)["tenant"]["id"] == peer["tenantId"]
     await world.run_passes()
     assert world.condition("Ready")["status"] == "True"
@@ -365,7 +359,7 @@ async def test_a_secret_that_was_replaced_without_its_labels_says_how_to_have_it
     assert own["metadata"]["labels"].items() <= wanted.items()
     await world.run_passes()
     assert world.condition("CredentialsReady")["reason"] == "KeysChanging"
-    assert secret_values(world, "logs-root")["accessKey"] == "admin"
+    assert world.secret_values("logs-root")["accessKey"] == "admin"
 
 
 async def test_given_root_credentials_are_used_and_none_are_made(world: Any) -> None:
@@ -379,8 +373,8 @@ async def test_given_root_credentials_are_used_and_none_are_made(world: Any) -> 
     )
     await world.start(rootCredentials={"secretRef": {"name": "mine"}})
     assert "logs-root" not in world.kube.names(SECRET)
-    assert secret_values(world, "logs-peer")["accessKey"] == "admin", "which is what the pods read"
-    assert secret_values(world, "logs-peer")["secretKey"] == "supersecret"
+    assert world.secret_values("logs-peer")["accessKey"] == "admin", "which is what the pods read"
+    assert world.secret_values("logs-peer")["secretKey"] == "supersecret"
     assert world.condition("Ready")["status"] == "True"
 
 
@@ -588,7 +582,7 @@ async def test_a_user_that_leaves_the_spec_leaves_the_store_and_its_secret_goes(
     assert world.store.users == {}
     assert world.store.policies == {}
     assert "logs-user-loki" not in world.kube.names(SECRET)
-    assert decode_ledger(secret_values(world, "logs-peer")[LEDGER_KEY].encode()).users == {}
+    assert decode_ledger(world.secret_values("logs-peer")[LEDGER_KEY].encode()).users == {}
 
 
 async def test_a_users_account_is_carried_and_kept(world: Any) -> None:
@@ -758,7 +752,7 @@ async def test_no_key_is_made_in_the_store_that_is_not_on_record(world: Any, nam
     assert "waiting for the record of keys" in world.condition("UsersReady")["message"]
     world.kube.fail_on = lambda verb, kind, at: None
     await world.run_passes()
-    announced = {secret_values(world, f"logs-user-{user}")["accessKey"] for user in ("loki", "new")}
+    announced = {world.secret_values(f"logs-user-{user}")["accessKey"] for user in ("loki", "new")}
     assert set(world.store.users) == announced
     assert world.condition("Ready")["status"] == "True"
 

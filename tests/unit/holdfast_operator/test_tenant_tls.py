@@ -26,11 +26,6 @@ NOW = datetime(2026, 11, 20, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 
-def secret(world: Any, name: str) -> dict[str, str]:
-    data = world.kube.objects[SECRET.kind, "loki", name]["data"]
-    return {key: base64.b64decode(value).decode() for key, value in data.items()}
-
-
 def has_secret(world: Any, name: str) -> bool:
     return (SECRET.kind, "loki", name) in world.kube.objects
 
@@ -88,11 +83,11 @@ async def test_a_new_tenant_begins_with_tls(world: Any) -> None:
     assert world.condition("TLSReady")["reason"] == "Serving"
     assert world.condition("Ready")["status"] == "True"
     assert world.kube.tenant_status()["endpoint"] == f"https://{HOST}:9000"
-    served, user = secret(world, "logs-tls"), secret(world, "logs-user-loki")
+    served, user = world.secret_values("logs-tls"), world.secret_values("logs-user-loki")
     check_pair(KeyCertificate(served["tls.crt"], served["tls.key"]), [HOST], user["ca.crt"], NOW + timedelta(seconds=9))
     assert user["AWS_ENDPOINT_URL_S3"] == f"https://{HOST}:9000"
     assert user["insecure"] == "false"
-    assert secret(world, "logs-root")["ca.crt"] == user["ca.crt"]
+    assert world.secret_values("logs-root")["ca.crt"] == user["ca.crt"]
     assert "ownerReferences" not in world.kube.objects[SECRET.kind, "loki", "logs-ca"]["metadata"]
     assert world.pods.reach.scheme == "https"
     assert world.pods.reach.server_name == HOST
@@ -136,46 +131,46 @@ async def test_a_tenant_changes_over_and_back_only_as_fast_as_its_slowest_pod(wo
             assert stage(world) == after
             scheme = "https" if after in ("Used", "Required") else "http"
             assert world.kube.tenant_status()["endpoint"].startswith(f"{scheme}://")
-            assert secret(world, "logs-user-loki")["AWS_ENDPOINT_URL_S3"].startswith(f"{scheme}://")
+            assert world.secret_values("logs-user-loki")["AWS_ENDPOINT_URL_S3"].startswith(f"{scheme}://")
     await world.run_passes(2)
     assert not has_secret(world, "logs-tls")
     assert has_secret(world, "logs-ca")
-    assert "ca.crt" not in secret(world, "logs-user-loki")
+    assert "ca.crt" not in world.secret_values("logs-user-loki")
     assert world.kube.objects["StatefulSet", "loki", "logs-pool-main"]["spec"]["template"] == template
 
 
 async def test_a_certificate_is_renewed_before_its_end_and_after_its_loss(world: Any) -> None:
     await world.start(tls={"mode": "SelfSigned"})
-    first = secret(world, "logs-tls")
+    first = world.secret_values("logs-tls")
     world.seconds += 59 * 86400
     await world.run_pass()
-    assert secret(world, "logs-tls") == first
+    assert world.secret_values("logs-tls") == first
     world.seconds += 2 * 86400
     await world.run_pass()
-    second = secret(world, "logs-tls")
+    second = world.secret_values("logs-tls")
     assert second["tls.crt"] != first["tls.crt"]
     assert second["peer.crt"] != first["peer.crt"]
     assert second["ca.crt"] == first["ca.crt"]
     del world.kube.objects[SECRET.kind, "loki", "logs-tls"]
     await world.run_pass()
-    assert secret(world, "logs-tls")["ca.crt"] == first["ca.crt"]
+    assert world.secret_values("logs-tls")["ca.crt"] == first["ca.crt"]
     world.change_spec(tls={"mode": "SelfSigned", "additionalNames": ["s3.example.com"]})
     await world.run_pass()
-    assert "s3.example.com" in read_certificate(secret(world, "logs-tls")["tls.crt"]).names.dns
+    assert "s3.example.com" in read_certificate(world.secret_values("logs-tls")["tls.crt"]).names.dns
 
 
 async def test_the_authority_s_loss_is_made_good_without_breaking_what_it_signed(world: Any) -> None:
     await world.start(tls={"mode": "SelfSigned"})
-    first = secret(world, "logs-tls")
+    first = world.secret_values("logs-tls")
     del world.kube.objects[SECRET.kind, "loki", "logs-ca"]
     await world.run_pass()
-    now = secret(world, "logs-tls")
+    now = world.secret_values("logs-tls")
     assert now["tls.crt"] == first["tls.crt"]
     assert first["ca.crt"] in now["ca.crt"]
-    assert now["ca.crt"] == secret(world, "logs-user-loki")["ca.crt"] != first["ca.crt"]
+    assert now["ca.crt"] == world.secret_values("logs-user-loki")["ca.crt"] != first["ca.crt"]
     world.seconds += 3600
     await world.run_pass()
-    assert secret(world, "logs-tls")["tls.crt"] != first["tls.crt"]
+    assert world.secret_values("logs-tls")["tls.crt"] != first["tls.crt"]
 
 
 async def test_a_user_s_certificate_is_checked_first_and_a_broken_renewal_never_reaches_pods(world: Any) -> None:
@@ -183,16 +178,16 @@ async def test_a_user_s_certificate_is_checked_first_and_a_broken_renewal_never_
     await world.start(tls=spec)
     assert world.condition("TLSReady")["reason"] == "SecretMissing"
     assert world.condition("Ready")["reason"] == "SecretMissing"
-    assert "tls.crt" not in secret(world, "logs-tls")
+    assert "tls.crt" not in world.secret_values("logs-tls")
     pair, authority = a_pair()
     bring(world, pair, authority)
     await world.run_passes(2)
     assert world.condition("TLSReady")["reason"] == "Serving"
     assert world.condition("Ready")["status"] == "True"
-    served = secret(world, "logs-tls")
+    served = world.secret_values("logs-tls")
     assert (served["tls.crt"], served["ca.crt"]) == (pair.certificate, authority)
-    assert served["peer-ca.crt"] == secret(world, "logs-ca")["ca.crt"] != authority
-    assert secret(world, "logs-user-loki")["ca.crt"] == authority
+    assert served["peer-ca.crt"] == world.secret_values("logs-ca")["ca.crt"] != authority
+    assert world.secret_values("logs-user-loki")["ca.crt"] == authority
     for broken, reason in [
         (KeyCertificate(a_pair()[0].certificate, pair.key), "KeyMismatch"),
         (a_pair("elsewhere.example.com")[0], "NamesMissing"),
@@ -203,17 +198,17 @@ async def test_a_user_s_certificate_is_checked_first_and_a_broken_renewal_never_
         condition = world.condition("TLSReady")
         assert (condition["status"], condition["reason"]) == ("False", reason)
         assert "Secret mine" in condition["message"]
-        assert secret(world, "logs-tls") == served
+        assert world.secret_values("logs-tls") == served
         assert world.condition("Ready")["status"] == "True"
     renewed, new_authority = a_pair()
     bring(world, renewed, new_authority)
     await world.run_pass()
-    assert secret(world, "logs-tls")["tls.crt"] == renewed.certificate
+    assert world.secret_values("logs-tls")["tls.crt"] == renewed.certificate
     world.seconds += 91 * 86400
     await world.run_pass()
     assert world.condition("TLSReady")["reason"] == "CertificateExpired"
     assert world.condition("Ready")["reason"] == "CertificateExpired"
-    ended = secret(world, "logs-tls")
+    ended = world.secret_values("logs-tls")
     assert ended["tls.crt"] == renewed.certificate, "pods go on to show it: there is nothing better"
     assert world.pods.reach.scheme == "http", "pods are asked without what cannot be verified any more"
     fresh, fresh_authority = mint_for(now(world))
@@ -228,7 +223,7 @@ async def test_what_is_not_valid_yet_or_was_put_together_wrongly_is_told_and_the
     good, authority = a_pair()
     bring(world, good, authority)
     await world.run_passes(2)
-    served = secret(world, "logs-tls")
+    served = world.secret_values("logs-tls")
     pair, _ = a_pair()
     early, early_authority = mint_for(now(world) + 10 * DAY)
     for broken, trust, reason, words in [
@@ -246,7 +241,7 @@ async def test_what_is_not_valid_yet_or_was_put_together_wrongly_is_told_and_the
         assert (condition["status"], condition["reason"]) == ("False", reason)
         assert condition["message"].startswith("Secret mine: ")
         assert words in condition["message"]
-        assert secret(world, "logs-tls") == served
+        assert world.secret_values("logs-tls") == served
         assert world.condition("Ready")["status"] == "True"
 
 
@@ -256,7 +251,7 @@ async def test_a_chain_is_served_whole(world: Any) -> None:
     whole = KeyCertificate(pair.certificate + authority, pair.key)
     bring(world, whole, authority)
     await world.run_passes(2)
-    assert secret(world, "logs-tls")["tls.crt"] == whole.certificate
+    assert world.secret_values("logs-tls")["tls.crt"] == whole.certificate
 
 
 async def test_prometheus_asks_with_tls_once_every_pod_has_it(world: Any) -> None:
@@ -296,7 +291,7 @@ async def test_the_operator_tells_when_the_first_certificate_ends(world: Any) ->
     assert first("clients") is None
     world.change_spec(tls={"mode": "SelfSigned"})
     await world.run_passes(2)
-    served = secret(world, "logs-tls")
+    served = world.secret_values("logs-tls")
     for kind, file in (("clients", "tls.crt"), ("peers", "peer.crt"), ("authority", "ca.crt")):
         assert first(kind) == read_certificate(served[file]).expires.timestamp()
 
@@ -311,20 +306,20 @@ async def test_cert_manager_is_asked_and_its_secret_taken(world: Any) -> None:
     bring(world, pair, authority, "logs-certificate")
     await world.run_passes(2)
     assert world.condition("TLSReady")["reason"] == "Serving"
-    assert secret(world, "logs-tls")["tls.crt"] == pair.certificate
+    assert world.secret_values("logs-tls")["tls.crt"] == pair.certificate
     world.change_spec(tls={"mode": "SelfSigned"})
     await world.run_passes(2)
     assert (CERTIFICATE.kind, "loki", "logs-certificate") not in world.kube.objects
-    assert secret(world, "logs-tls")["ca.crt"] == secret(world, "logs-ca")["ca.crt"]
+    assert world.secret_values("logs-tls")["ca.crt"] == world.secret_values("logs-ca")["ca.crt"]
 
 
 async def test_a_secret_of_somebody_else_is_left_alone_and_nothing_in_use_is_taken_away(world: Any) -> None:
     await world.start(tls={"mode": "SelfSigned"})
-    served = secret(world, "logs-tls")
+    served = world.secret_values("logs-tls")
     world.kube.objects[SECRET.kind, "loki", "logs-ca"]["metadata"]["labels"] = {}
     await world.run_passes(2)
     assert world.condition("TLSReady")["reason"] == "SecretNotOurs"
-    assert secret(world, "logs-tls") == served
+    assert world.secret_values("logs-tls") == served
 
 
 @pytest.mark.parametrize(
@@ -374,14 +369,14 @@ async def test_a_certificate_is_not_looked_for_in_what_the_operator_writes_itsel
     """`<tenant>-tls` is what one would call a certificate of one's own, too."""
     pair, authority = a_pair()
     bring(world, pair, authority, "logs-tls")
-    brought = secret(world, "logs-tls")
+    brought = world.secret_values("logs-tls")
     mine = {"mode": "Secret", "secretRef": {"name": "logs-tls"}}
     await world.start(tls=mine)
     ready = world.condition("TLSReady")
     assert (ready["status"], ready["reason"]) == ("False", "SecretNotOurs")
     assert "logs-tls is what the operator itself writes" in ready["message"]
     assert "another name" in ready["message"]
-    assert secret(world, "logs-tls") == brought
+    assert world.secret_values("logs-tls") == brought
     world.kube.remove((SECRET.kind, "loki", "logs-tls"))
     world.change_spec(tls={"mode": "SelfSigned"})
     await world.run_passes()
@@ -395,7 +390,7 @@ async def test_a_certificate_is_not_looked_for_in_what_the_operator_writes_itsel
 async def test_while_the_authority_cannot_be_used_clients_keep_what_they_trust_and_are_served(world: Any) -> None:
     """A Secret edited by hand must not take `ca.crt` out of the Secrets that clients start with."""
     await world.start(tls={"mode": "SelfSigned"})
-    trusted, served = secret(world, "logs-user-loki")["ca.crt"], secret(world, "logs-tls")
+    trusted, served = world.secret_values("logs-user-loki")["ca.crt"], world.secret_values("logs-tls")
     strange = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     leaf, _ = a_pair()
     for pair in (
@@ -409,8 +404,8 @@ async def test_while_the_authority_cannot_be_used_clients_keep_what_they_trust_a
         await world.run_passes(2)
         condition = world.condition("TLSReady")
         assert (condition["status"], condition["reason"]) == ("False", "AuthorityUnreadable")
-        assert secret(world, "logs-user-loki")["ca.crt"] == trusted
-        assert secret(world, "logs-tls") == served
+        assert world.secret_values("logs-user-loki")["ca.crt"] == trusted
+        assert world.secret_values("logs-tls") == served
         assert world.condition("Ready")["status"] == "True"
         assert world.pods.reach.scheme == "https"
     world.kube.remove((SECRET.kind, "loki", "logs-ca"))

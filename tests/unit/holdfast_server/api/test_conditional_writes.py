@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from holdfast_server.testing.boto import served_client
+from holdfast_server.testing.boto import refusal, served_client
 from holdfast_server.testing.memory_services import memory_services
 
 BUCKET = "conditions"
@@ -23,9 +23,7 @@ def s3() -> Iterator[Any]:
 
 
 def refused(ask: Any, **asked: Any) -> str:
-    with pytest.raises(ClientError) as error:
-        ask(Bucket=BUCKET, Key="k", **asked)
-    return str(error.value.response["Error"]["Code"])
+    return refusal(ask, Bucket=BUCKET, Key="k", **asked)
 
 
 def keep_versions(s3: Any) -> None:

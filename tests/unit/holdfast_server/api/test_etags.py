@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 import xxhash
-from botocore.exceptions import ClientError
 
 from holdfast_server.api.bucket_record import OPAQUE, BucketRecord, decode, encode
 from holdfast_server.api.etags import BodyEtag
@@ -24,7 +23,7 @@ from holdfast_server.main import run
 from holdfast_server.objects.record import INLINE_LIMIT_BYTES
 from holdfast_server.s3.checksums import ALGORITHMS, multipart_etag
 from holdfast_server.sealing.ring import KeyRing
-from holdfast_server.testing.boto import client_of
+from holdfast_server.testing.boto import client_of, refusal
 from holdfast_server.testing.memory_services import ROOT_PASSWORD, ROOT_USER, Endpoint, memory_services, served
 
 PLAIN, OPAQUE_BUCKET = "plain", "opaque"
@@ -81,9 +80,7 @@ def opaque(body: bytes) -> str:
 
 
 def refused(ask: Any, **asked: Any) -> str:
-    with pytest.raises(ClientError) as error:
-        ask(Bucket=OPAQUE_BUCKET, Key="k", **asked)
-    return str(error.value.response["Error"]["Code"])
+    return refusal(ask, Bucket=OPAQUE_BUCKET, Key="k", **asked)
 
 
 def complete(s3: Any, *parts: bytes, bucket: str = OPAQUE_BUCKET, **options: Any) -> tuple[list[str], str]:

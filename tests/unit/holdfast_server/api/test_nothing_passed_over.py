@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.s3.signing import KeyPair, presign_query
-from holdfast_server.testing.boto import served_client
+from holdfast_server.testing.boto import refusal, served_client
 from holdfast_server.testing.memory_services import ROOT_PASSWORD, ROOT_USER, memory_services
 
 BUCKET = "asked"
@@ -32,9 +32,7 @@ def s3() -> Iterator[Any]:
 
 
 def refused(ask: Any, **asked: Any) -> str:
-    with pytest.raises(ClientError) as error:
-        ask(**{"Bucket": BUCKET, **asked})
-    return str(error.value.response["Error"]["Code"])
+    return refusal(ask, **{"Bucket": BUCKET, **asked})
 
 
 # -------------------------------------------------------------------- buckets

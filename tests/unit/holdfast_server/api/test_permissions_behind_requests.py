@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 import requests
-from botocore.exceptions import ClientError
 
-from holdfast_server.testing.boto import client_of
+from holdfast_server.testing.boto import client_of, refusal
 from holdfast_server.testing.memory_services import Endpoint, memory_services, served
 
 MINE, OTHER = "mine", "other"
@@ -61,12 +60,6 @@ def user(endpoint: Endpoint, root: Any) -> Callable[..., Any]:
     return make
 
 
-def refused(ask: Any, **asked: Any) -> str:
-    with pytest.raises(ClientError) as error:
-        ask(**asked)
-    return str(error.value.response["Error"]["Code"])
-
-
 # -------------------------------------------------------------------- copies
 
 
@@ -75,11 +68,11 @@ def test_that_a_source_is_not_there_is_told_to_who_may_list_where_it_would_be(us
     asked = {"Bucket": MINE, "Key": "k", "CopySource": {"Bucket": OTHER, "Key": "absent"}}
     lists_source = user(copying, allow("ListBucket", bucket=OTHER))
     lists_target = user(copying, allow("ListBucket", bucket=MINE))
-    assert refused(lists_source.copy_object, **asked) == "NoSuchKey"
-    assert refused(lists_target.copy_object, **asked) == "AccessDenied"
+    assert refusal(lists_source.copy_object, **asked) == "NoSuchKey"
+    assert refusal(lists_target.copy_object, **asked) == "AccessDenied"
     for client, code in ((lists_source, "NoSuchKey"), (lists_target, "AccessDenied")):
         upload = client.create_multipart_upload(Bucket=MINE, Key="k")["UploadId"]
-        assert refused(client.upload_part_copy, **asked, UploadId=upload, PartNumber=1) == code
+        assert refusal(client.upload_part_copy, **asked, UploadId=upload, PartNumber=1) == code
 
 
 def test_tags_of_a_version_take_the_permission_to_read_those_of_versions(root: Any, user: Callable[..., Any]) -> None:
@@ -87,7 +80,7 @@ def test_tags_of_a_version_take_the_permission_to_read_those_of_versions(root: A
     version = root.put_object(Bucket=OTHER, Key="k", Body=b"x", Tagging="a=1")["VersionId"]
     asked = {"Bucket": MINE, "Key": "k", "CopySource": {"Bucket": OTHER, "Key": "k", "VersionId": version}}
     copying = allow("GetObjectVersion", "PutObject", "PutObjectTagging", key="*")
-    assert refused(user(copying, allow("GetObjectTagging", key="*")).copy_object, **asked) == "AccessDenied"
+    assert refusal(user(copying, allow("GetObjectTagging", key="*")).copy_object, **asked) == "AccessDenied"
     user(copying, allow("GetObjectVersionTagging", key="*")).copy_object(**asked)
     assert root.get_object_tagging(Bucket=MINE, Key="k")["TagSet"] == [{"Key": "a", "Value": "1"}]
 
@@ -102,18 +95,18 @@ def test_who_asks_whether_an_etag_is_right_may_read_the_object(root: Any, user: 
     writes, reads = user(*writing), user(*writing, allow("GetObject", key="*"))
     asked = {"Bucket": MINE, "Key": "k"}
     for wrong in (etag, '"0"', f"*, {etag}"):
-        assert refused(writes.put_object, **asked, IfMatch=wrong) == "AccessDenied"
-        assert refused(writes.delete_object, **asked, IfMatch=wrong) == "AccessDenied"
-        assert refused(writes.copy_object, **asked, CopySource="other/x", IfMatch=wrong) == "AccessDenied"
-    assert refused(writes.put_object, **asked, IfNoneMatch=etag) == "AccessDenied"
+        assert refusal(writes.put_object, **asked, IfMatch=wrong) == "AccessDenied"
+        assert refusal(writes.delete_object, **asked, IfMatch=wrong) == "AccessDenied"
+        assert refusal(writes.copy_object, **asked, CopySource="other/x", IfMatch=wrong) == "AccessDenied"
+    assert refusal(writes.put_object, **asked, IfNoneMatch=etag) == "AccessDenied"
     upload = writes.create_multipart_upload(**asked)["UploadId"]
     part = writes.upload_part(**asked, UploadId=upload, PartNumber=1, Body=b"x")["ETag"]
     parts = {"UploadId": upload, "MultipartUpload": {"Parts": [{"PartNumber": 1, "ETag": part}]}}
-    assert refused(writes.complete_multipart_upload, **asked, **parts, IfMatch=etag) == "AccessDenied"
+    assert refusal(writes.complete_multipart_upload, **asked, **parts, IfMatch=etag) == "AccessDenied"
     objects = {"Objects": [{"Key": "k", "ETag": etag}]}
     assert writes.delete_objects(Bucket=MINE, Delete=objects)["Errors"][0]["Code"] == "AccessDenied"
     assert root.get_object(**asked)["Body"].read() == b"secret"
-    assert refused(writes.put_object, **asked, IfNoneMatch="*") == "PreconditionFailed"
+    assert refusal(writes.put_object, **asked, IfNoneMatch="*") == "PreconditionFailed"
     writes.put_object(**asked, Body=b"public", IfMatch="*")
     etag = reads.put_object(**asked, Body=b"new", IfMatch=root.head_object(**asked)["ETag"])["ETag"]
     assert "Errors" not in reads.delete_objects(Bucket=MINE, Delete={"Objects": [{"Key": "k", "ETag": etag}]})
@@ -142,13 +135,13 @@ def test_a_policy_can_ask_for_conditions_of_what_makes_objects_and_not_of_parts(
     root.put_bucket_policy(Bucket=MINE, Policy=json.dumps({"Statement": statement}))
     asked = {"Bucket": MINE, "Key": "k"}
     root.put_object(Bucket=OTHER, Key="k")
-    assert refused(root.put_object, **asked) == "AccessDenied"
-    assert refused(root.copy_object, **asked, CopySource="other/k") == "AccessDenied"
+    assert refusal(root.put_object, **asked) == "AccessDenied"
+    assert refusal(root.copy_object, **asked, CopySource="other/k") == "AccessDenied"
     upload = root.create_multipart_upload(**asked)["UploadId"]
     part = root.upload_part(**asked, UploadId=upload, PartNumber=1, Body=b"x")["ETag"]
     root.upload_part_copy(**asked, UploadId=upload, PartNumber=2, CopySource="other/k")
     parts = {"UploadId": upload, "MultipartUpload": {"Parts": [{"PartNumber": 1, "ETag": part}]}}
-    assert refused(root.complete_multipart_upload, **asked, **parts) == "AccessDenied"
+    assert refusal(root.complete_multipart_upload, **asked, **parts) == "AccessDenied"
     root.complete_multipart_upload(**asked, **parts, IfNoneMatch="*")
     root.put_object(Bucket=MINE, Key="another", IfNoneMatch="*")
 
@@ -206,12 +199,12 @@ def test_a_policy_can_bound_the_age_of_links_and_forms(endpoint: Endpoint, root:
 def test_grants_and_ownership_of_a_new_bucket_take_their_permissions(user: Callable[..., Any]) -> None:
     creates = user(allow("CreateBucket"))
     owned = {"ObjectOwnership": "ObjectWriter"}
-    assert refused(creates.create_bucket, Bucket="new", **owned) == "AccessDenied"
+    assert refusal(creates.create_bucket, Bucket="new", **owned) == "AccessDenied"
     creates.create_bucket(Bucket="private", ACL="private")
     owns = user(allow("CreateBucket", "PutBucketOwnershipControls"))
-    assert refused(owns.create_bucket, Bucket="new", ACL="public-read", **owned) == "AccessDenied"
+    assert refusal(owns.create_bucket, Bucket="new", ACL="public-read", **owned) == "AccessDenied"
     everybody = 'uri="http://acs.amazonaws.com/groups/global/AllUsers"'
-    assert refused(owns.create_bucket, Bucket="new", GrantRead=everybody, **owned) == "AccessDenied"
+    assert refusal(owns.create_bucket, Bucket="new", GrantRead=everybody, **owned) == "AccessDenied"
     owns.create_bucket(Bucket="owned", **owned)
     grants = user(allow("CreateBucket", "PutBucketOwnershipControls", "PutBucketAcl"))
     grants.create_bucket(Bucket="public", ACL="public-read", **owned)
@@ -234,7 +227,7 @@ def test_a_session_is_shown_no_bucket_that_its_policy_does_not_let_it_list(endpo
         made = sts.assume_role(**asked, Policy=policy)["Credentials"]
         return client_of(endpoint, made["AccessKeyId"], made["SecretAccessKey"], session_token=made["SessionToken"])
 
-    assert refused(session_with(allow("GetObject", key="*")).list_buckets) == "AccessDenied"
+    assert refusal(session_with(allow("GetObject", key="*")).list_buckets) == "AccessDenied"
     assert [one["Name"] for one in session_with(allow("*")).list_buckets()["Buckets"]] == ["anns"]
 
 

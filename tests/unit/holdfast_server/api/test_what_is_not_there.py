@@ -7,10 +7,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from botocore.exceptions import ClientError
 
 from holdfast_server.s3.operations import OPERATIONS, Operation
-from holdfast_server.testing.boto import served_client
+from holdfast_server.testing.boto import refusal, served_client
 from holdfast_server.testing.memory_services import memory_services
 
 BUCKET = "b01"
@@ -29,9 +28,7 @@ def said(ask: Ask, **asked: Any) -> dict[str, Any]:
 
 
 def refused(ask: Ask, **asked: Any) -> str:
-    with pytest.raises(ClientError) as error:
-        ask(Bucket=BUCKET, **asked)
-    return str(error.value.response["Error"]["Code"])
+    return refusal(ask, Bucket=BUCKET, **asked)
 
 
 def test_features_that_are_off_say_so_as_s3_does(s3: Any) -> None:

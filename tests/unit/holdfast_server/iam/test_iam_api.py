@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from holdfast_server.admin.client import AdminClient
 from holdfast_server.auth.principal import account_id
 from holdfast_server.contract.admin import UserSpec
 from holdfast_server.s3.signing import KeyPair
 from holdfast_server.testing import boto
+from holdfast_server.testing.boto import refusal
 from holdfast_server.testing.memory_services import Endpoint, memory_services, served
 
 SECRET = "a-secret-of-enough-length"
@@ -48,38 +48,32 @@ def trust(principal: str) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
-def code_of(call: Any, **arguments: Any) -> str:
-    with pytest.raises(ClientError) as raised:
-        call(**arguments)
-    return str(raised.value.response["Error"]["Code"])
-
-
 def test_a_user_gets_keys_and_may_what_its_policies_and_groups_allow(endpoint: Endpoint) -> None:
     iam = client(endpoint, "iam", "main-root-key")
     user = iam.create_user(UserName="Ann", Path="/staff/", Tags=[{"Key": "team", "Value": "a b"}])["User"]
     assert user["Arn"] == f"arn:aws:iam::{account_id('main')}:user/staff/Ann"
-    assert code_of(iam.create_user, UserName="ann") == "EntityAlreadyExists"
+    assert refusal(iam.create_user, UserName="ann") == "EntityAlreadyExists"
     assert iam.get_user(UserName="ANN")["User"] == user
     key = iam.create_access_key(UserName="Ann")["AccessKey"]
     s3 = client(endpoint, "s3", key["AccessKeyId"], key["SecretAccessKey"])
-    assert code_of(s3.create_bucket, Bucket="mine-1") == "AccessDenied"
+    assert refusal(s3.create_bucket, Bucket="mine-1") == "AccessDenied"
     iam.put_user_policy(UserName="Ann", PolicyName="make", PolicyDocument=allow("s3:CreateBucket"))
     s3.create_bucket(Bucket="mine-1")
-    assert code_of(s3.put_object, Bucket="mine-1", Key="k", Body=b"") == "AccessDenied"
+    assert refusal(s3.put_object, Bucket="mine-1", Key="k", Body=b"") == "AccessDenied"
     iam.create_group(GroupName="Writers")
     iam.attach_group_policy(GroupName="Writers", PolicyArn="arn:aws:iam::aws:policy/writeonly")
     iam.add_user_to_group(GroupName="writers", UserName="ann")
     s3.put_object(Bucket="mine-1", Key="k", Body=b"")
     assert [one["UserName"] for one in iam.get_group(GroupName="Writers")["Users"]] == ["Ann"]
     iam.put_user_policy(UserName="Ann", PolicyName="no", PolicyDocument=allow("s3:PutObject", effect="Deny"))
-    assert code_of(s3.put_object, Bucket="mine-1", Key="k", Body=b"") == "AccessDenied"
+    assert refusal(s3.put_object, Bucket="mine-1", Key="k", Body=b"") == "AccessDenied"
     iam.delete_user_policy(UserName="Ann", PolicyName="no")
     iam.update_user(UserName="Ann", NewUserName="Bea", NewPath="/")
     s3.put_object(Bucket="mine-1", Key="k", Body=b"")
-    assert code_of(iam.get_user, UserName="Ann") == "NoSuchEntity"
+    assert refusal(iam.get_user, UserName="Ann") == "NoSuchEntity"
     iam.update_access_key(UserName="Bea", AccessKeyId=key["AccessKeyId"], Status="Inactive")
-    assert code_of(s3.list_buckets) == "InvalidAccessKeyId"
-    assert code_of(iam.delete_user, UserName="Bea") == "DeleteConflict"
+    assert refusal(s3.list_buckets) == "InvalidAccessKeyId"
+    assert refusal(iam.delete_user, UserName="Bea") == "DeleteConflict"
     iam.delete_access_key(UserName="Bea", AccessKeyId=key["AccessKeyId"])
     iam.remove_user_from_group(GroupName="Writers", UserName="Bea")
     iam.delete_user_policy(UserName="Bea", PolicyName="make")
@@ -97,7 +91,7 @@ def test_a_user_does_not_become_root_by_its_name(endpoint: Endpoint) -> None:
     admin.put_user("second-root-key", UserSpec(secret_key=SECRET, name="ann", account="main", account_root=True))
     ann = client(endpoint, "iam", key["AccessKeyId"], key["SecretAccessKey"])
     more = ann.create_access_key(UserName="ann")["AccessKey"]
-    assert code_of(client(endpoint, "iam", more["AccessKeyId"], more["SecretAccessKey"]).list_users) == "AccessDenied"
+    assert refusal(client(endpoint, "iam", more["AccessKeyId"], more["SecretAccessKey"]).list_users) == "AccessDenied"
 
 
 def test_policies_see_the_tags_that_are_put(endpoint: Endpoint) -> None:
@@ -116,9 +110,9 @@ def test_policies_see_the_tags_that_are_put(endpoint: Endpoint) -> None:
         return {"Bucket": "tagged", "Key": "k", "Tagging": {"TagSet": [{"Key": "kind", "Value": kind}]}}
 
     ann.put_object_tagging(**tagging("public"))
-    assert code_of(ann.put_object_tagging, **tagging("secret")) == "AccessDenied"
+    assert refusal(ann.put_object_tagging, **tagging("secret")) == "AccessDenied"
     ann.meta.events.register("before-call.s3.PutObjectTagging", _say_otherwise)
-    assert code_of(ann.put_object_tagging, **tagging("secret")) == "AccessDenied"
+    assert refusal(ann.put_object_tagging, **tagging("secret")) == "AccessDenied"
     assert main.get_object_tagging(Bucket="tagged", Key="k")["TagSet"] == [{"Key": "kind", "Value": "public"}]
 
 
@@ -139,7 +133,7 @@ def test_policies_see_no_tags_where_a_copy_takes_those_of_its_source(endpoint: E
     root.put_user_policy(UserName="ann", PolicyName="tag", PolicyDocument=document)
     ann = client(endpoint, "s3", key["AccessKeyId"], key["SecretAccessKey"])
     copy = {"Bucket": "tagged", "Key": "copy", "CopySource": "tagged/k", "Tagging": "kind=public"}
-    assert code_of(ann.copy_object, **copy) == "AccessDenied"
+    assert refusal(ann.copy_object, **copy) == "AccessDenied"
     ann.copy_object(**copy, TaggingDirective="REPLACE")
     assert main.get_object_tagging(Bucket="tagged", Key="copy")["TagSet"] == [{"Key": "kind", "Value": "public"}]
 
@@ -155,12 +149,12 @@ def test_buckets_are_listed_to_who_may_list_them(endpoint: Endpoint) -> None:
     root.create_user(UserName="ann")
     key = root.create_access_key(UserName="ann")["AccessKey"]
     ann = client(endpoint, "s3", key["AccessKeyId"], key["SecretAccessKey"])
-    assert code_of(ann.list_buckets) == "AccessDenied"
+    assert refusal(ann.list_buckets) == "AccessDenied"
     for policy in (allow("s3:ListAllMyBuckets"), allow("s3:ListBucket", "arn:aws:s3:::of-main")):
         root.put_user_policy(UserName="ann", PolicyName="may", PolicyDocument=policy)
         assert [bucket["Name"] for bucket in ann.list_buckets()["Buckets"]] == ["of-main"]
     root.put_user_policy(UserName="ann", PolicyName="no", PolicyDocument=allow("s3:ListAllMyBuckets", effect="Deny"))
-    assert code_of(ann.list_buckets) == "AccessDenied"
+    assert refusal(ann.list_buckets) == "AccessDenied"
 
 
 def test_what_is_made_again_under_an_old_name_is_another(endpoint: Endpoint) -> None:
@@ -168,7 +162,7 @@ def test_what_is_made_again_under_an_old_name_is_another(endpoint: Endpoint) -> 
     iam.create_user(UserName="ann")
     policy = iam.create_policy(PolicyName="all", PolicyDocument=allow("s3:*"))["Policy"]["Arn"]
     iam.attach_user_policy(UserName="ann", PolicyArn=policy)
-    assert code_of(iam.delete_policy, PolicyArn=policy) == "DeleteConflict"
+    assert refusal(iam.delete_policy, PolicyArn=policy) == "DeleteConflict"
     iam.detach_user_policy(UserName="ann", PolicyArn=policy)
     iam.delete_policy(PolicyArn=policy)
     iam.delete_user(UserName="ann")
@@ -185,18 +179,18 @@ def test_versions_of_a_policy(endpoint: Endpoint) -> None:
     s3 = client(endpoint, "s3", key["AccessKeyId"], key["SecretAccessKey"])
     arn = iam.create_policy(PolicyName="may", PolicyDocument=allow("s3:GetObject"), Description="x")["Policy"]["Arn"]
     iam.attach_user_policy(UserName="ann", PolicyArn=arn)
-    assert code_of(s3.create_bucket, Bucket="by-ann") == "AccessDenied"
+    assert refusal(s3.create_bucket, Bucket="by-ann") == "AccessDenied"
     iam.create_policy_version(PolicyArn=arn, PolicyDocument=allow("s3:*"))
-    assert code_of(s3.create_bucket, Bucket="by-ann") == "AccessDenied"
+    assert refusal(s3.create_bucket, Bucket="by-ann") == "AccessDenied"
     iam.set_default_policy_version(PolicyArn=arn, VersionId="v2")
     s3.create_bucket(Bucket="by-ann")
-    assert code_of(iam.delete_policy_version, PolicyArn=arn, VersionId="v2") == "DeleteConflict"
+    assert refusal(iam.delete_policy_version, PolicyArn=arn, VersionId="v2") == "DeleteConflict"
     iam.delete_policy_version(PolicyArn=arn, VersionId="v1")
     for number in range(3, 7):
         assert iam.create_policy_version(PolicyArn=arn, PolicyDocument=allow("s3:*"))["PolicyVersion"]["VersionId"] == (
             f"v{number}"
         )
-    assert code_of(iam.create_policy_version, PolicyArn=arn, PolicyDocument=allow("s3:*")) == "LimitExceeded"
+    assert refusal(iam.create_policy_version, PolicyArn=arn, PolicyDocument=allow("s3:*")) == "LimitExceeded"
     assert iam.get_policy(PolicyArn=arn)["Policy"]["AttachmentCount"] == 1
     assert iam.list_entities_for_policy(PolicyArn=arn)["PolicyUsers"][0]["UserName"] == "ann"
     assert iam.get_policy_version(PolicyArn=S3_FULL, VersionId="v1")["PolicyVersion"]["Document"]["Statement"]
@@ -212,7 +206,7 @@ def test_pages(endpoint: Endpoint) -> None:
     assert [user["UserName"] for page in pages for user in page["Users"]] == names
     pages = list(iam.get_paginator("list_user_policies").paginate(UserName="D", PaginationConfig={"PageSize": 3}))
     assert sorted(name for page in pages for name in page["PolicyNames"]) == sorted(names)
-    assert code_of(iam.list_users, Marker="!") == "ValidationError"
+    assert refusal(iam.list_users, Marker="!") == "ValidationError"
 
 
 @pytest.mark.parametrize(
@@ -234,7 +228,7 @@ def test_pages(endpoint: Endpoint) -> None:
 def test_what_cannot_be_is_refused(endpoint: Endpoint, call: str, arguments: dict[str, Any], code: str) -> None:
     iam = client(endpoint, "iam", "main-root-key")
     if code:
-        assert code_of(getattr(iam, call), **arguments) == code
+        assert refusal(getattr(iam, call), **arguments) == code
     else:
         getattr(iam, call)(**arguments)
 
@@ -244,13 +238,13 @@ def test_accounts_do_not_see_or_touch_each_other(endpoint: Endpoint) -> None:
     main.create_user(UserName="ann")
     arn = main.create_policy(PolicyName="p", PolicyDocument=allow("s3:*"))["Policy"]["Arn"]
     assert alt.list_users()["Users"] == []
-    assert code_of(alt.get_user, UserName="ann") == "NoSuchEntity"
-    assert code_of(alt.get_policy, PolicyArn=arn) == "AccessDenied"
+    assert refusal(alt.get_user, UserName="ann") == "NoSuchEntity"
+    assert refusal(alt.get_policy, PolicyArn=arn) == "AccessDenied"
     alt.create_user(UserName="bob")
-    assert code_of(alt.attach_user_policy, UserName="bob", PolicyArn=arn) in ("NoSuchEntity", "AccessDenied")
-    assert code_of(alt.delete_policy, PolicyArn=S3_FULL) == "AccessDenied"
+    assert refusal(alt.attach_user_policy, UserName="bob", PolicyArn=arn) in ("NoSuchEntity", "AccessDenied")
+    assert refusal(alt.delete_policy, PolicyArn=S3_FULL) == "AccessDenied"
     client(endpoint, "s3", "main-root-key").create_bucket(Bucket="of-main")
-    assert code_of(client(endpoint, "s3", "alt-root-key").list_objects_v2, Bucket="of-main") == "AccessDenied"
+    assert refusal(client(endpoint, "s3", "alt-root-key").list_objects_v2, Bucket="of-main") == "AccessDenied"
 
 
 def test_a_user_may_call_iam_only_as_its_policies_say(endpoint: Endpoint) -> None:
@@ -259,15 +253,15 @@ def test_a_user_may_call_iam_only_as_its_policies_say(endpoint: Endpoint) -> Non
     key = root.create_access_key(UserName="ann")["AccessKey"]
     ann = client(endpoint, "iam", key["AccessKeyId"], key["SecretAccessKey"])
     everything = allow("*")
-    assert code_of(ann.put_user_policy, UserName="ann", PolicyName="x", PolicyDocument=everything) == "AccessDenied"
-    assert code_of(ann.create_access_key) == "AccessDenied"
+    assert refusal(ann.put_user_policy, UserName="ann", PolicyName="x", PolicyDocument=everything) == "AccessDenied"
+    assert refusal(ann.create_access_key) == "AccessDenied"
     own = f"arn:aws:iam::{account_id('main')}:user/${{aws:username}}"
     root.put_user_policy(UserName="ann", PolicyName="own", PolicyDocument=allow("iam:*AccessKey*", own))
     ann.create_access_key()
     root.create_user(UserName="bob")
-    assert code_of(ann.create_access_key, UserName="bob") == "AccessDenied"
-    assert code_of(ann.create_access_key, UserName="main-root") in ("AccessDenied", "NoSuchEntity")
-    assert code_of(ann.list_users) == "AccessDenied"
+    assert refusal(ann.create_access_key, UserName="bob") == "AccessDenied"
+    assert refusal(ann.create_access_key, UserName="main-root") in ("AccessDenied", "NoSuchEntity")
+    assert refusal(ann.list_users) == "AccessDenied"
 
 
 def test_nobody_becomes_administrator_of_the_store_or_root_through_iam(endpoint: Endpoint) -> None:
@@ -282,11 +276,11 @@ def test_nobody_becomes_administrator_of_the_store_or_root_through_iam(endpoint:
             AdminClient(endpoint.url, pair).users()
     ann = client(endpoint, "iam", key["AccessKeyId"], key["SecretAccessKey"])
     ann.list_users()
-    assert code_of(ann.create_access_key, UserName="main-root") == "NoSuchEntity"
-    assert code_of(ann.put_user_policy, UserName="main-root", PolicyName="x", PolicyDocument=allow("*")) == (
+    assert refusal(ann.create_access_key, UserName="main-root") == "NoSuchEntity"
+    assert refusal(ann.put_user_policy, UserName="main-root", PolicyName="x", PolicyDocument=allow("*")) == (
         "NoSuchEntity"
     )
-    assert code_of(ann.delete_user, UserName="main-root") == "NoSuchEntity"
+    assert refusal(ann.delete_user, UserName="main-root") == "NoSuchEntity"
 
 
 def test_a_declared_user_is_shown_and_given_more_but_not_taken_apart(endpoint: Endpoint) -> None:
@@ -295,13 +289,13 @@ def test_a_declared_user_is_shown_and_given_more_but_not_taken_apart(endpoint: E
     admin.put_user(LOKI, spec)
     root = client(endpoint, "iam", "main-root-key")
     assert [user["UserName"] for user in root.list_users()["Users"]] == ["loki"]
-    assert code_of(root.delete_user, UserName="loki") == "UnmodifiableEntity"
-    assert code_of(root.create_user, UserName="Loki") == "EntityAlreadyExists"
-    assert code_of(root.delete_access_key, UserName="loki", AccessKeyId=LOKI) == "UnmodifiableEntity"
+    assert refusal(root.delete_user, UserName="loki") == "UnmodifiableEntity"
+    assert refusal(root.create_user, UserName="Loki") == "EntityAlreadyExists"
+    assert refusal(root.delete_access_key, UserName="loki", AccessKeyId=LOKI) == "UnmodifiableEntity"
     declared = "arn:aws:iam::aws:policy/readonly"
-    assert code_of(root.detach_user_policy, UserName="loki", PolicyArn=declared) == "UnmodifiableEntity"
+    assert refusal(root.detach_user_policy, UserName="loki", PolicyArn=declared) == "UnmodifiableEntity"
     s3 = client(endpoint, "s3", LOKI)
-    assert code_of(s3.create_bucket, Bucket="chunks") == "AccessDenied"
+    assert refusal(s3.create_bucket, Bucket="chunks") == "AccessDenied"
     root.attach_user_policy(UserName="loki", PolicyArn="arn:aws:iam::aws:policy/readwrite")
     s3.create_bucket(Bucket="chunks")
     names = [one["PolicyName"] for one in root.list_attached_user_policies(UserName="loki")["AttachedPolicies"]]
@@ -310,9 +304,9 @@ def test_a_declared_user_is_shown_and_given_more_but_not_taken_apart(endpoint: E
     more = client(endpoint, "s3", key["AccessKeyId"], key["SecretAccessKey"])
     more.list_objects_v2(Bucket="chunks")
     admin.remove_user(LOKI)
-    assert code_of(more.list_buckets) == "InvalidAccessKeyId"
+    assert refusal(more.list_buckets) == "InvalidAccessKeyId"
     admin.put_user(LOKI, spec)
-    assert code_of(s3.create_bucket, Bucket="chunks-2") == "AccessDenied", "what clients gave it went with it"
+    assert refusal(s3.create_bucket, Bucket="chunks-2") == "AccessDenied", "what clients gave it went with it"
     assert len(root.list_access_keys(UserName="loki")["AccessKeyMetadata"]) == 1
 
 
@@ -323,7 +317,7 @@ def test_roots_key_of_an_account_is_its_own_to_make(endpoint: Endpoint) -> None:
     another = client(endpoint, "iam", key["AccessKeyId"], key["SecretAccessKey"])
     assert another.get_user()["User"]["Arn"].endswith(":root")
     another.delete_access_key(AccessKeyId=key["AccessKeyId"])
-    assert code_of(another.get_user) == "InvalidClientTokenId"
+    assert refusal(another.get_user) == "InvalidClientTokenId"
 
 
 def test_the_stores_root_manages_the_tenants_own_account(endpoint: Endpoint) -> None:
@@ -332,12 +326,12 @@ def test_the_stores_root_manages_the_tenants_own_account(endpoint: Endpoint) -> 
     key = iam.create_access_key(UserName="ann")["AccessKey"]
     iam.attach_user_policy(UserName="ann", PolicyArn=S3_FULL)
     client(endpoint, "s3", key["AccessKeyId"], key["SecretAccessKey"]).create_bucket(Bucket="by-ann")
-    assert code_of(iam.create_access_key) == "ValidationError"
+    assert refusal(iam.create_access_key) == "ValidationError"
 
 
 def test_a_wrong_signature_or_service_is_refused_as_iam_refuses(endpoint: Endpoint) -> None:
-    assert code_of(client(endpoint, "iam", "main-root-key", "wrong-secret").list_users) == "SignatureDoesNotMatch"
-    assert code_of(client(endpoint, "iam", "nobody").list_users) == "InvalidClientTokenId"
+    assert refusal(client(endpoint, "iam", "main-root-key", "wrong-secret").list_users) == "SignatureDoesNotMatch"
+    assert refusal(client(endpoint, "iam", "nobody").list_users) == "InvalidClientTokenId"
 
 
 def test_a_key_with_a_policy_of_its_own_and_an_end(endpoint: Endpoint) -> None:
@@ -347,8 +341,8 @@ def test_a_key_with_a_policy_of_its_own_and_an_end(endpoint: Endpoint) -> None:
     s3 = client(endpoint, "s3", "limited")
     s3.create_bucket(Bucket="some-bucket")
     s3.list_objects_v2(Bucket="some-bucket")
-    assert code_of(s3.put_object, Bucket="some-bucket", Key="k", Body=b"") == "AccessDenied"
+    assert refusal(s3.put_object, Bucket="some-bucket", Key="k", Body=b"") == "AccessDenied"
     admin.put_user("ended", UserSpec(secret_key=SECRET, policies=["readwrite"], expires_ms=1))
-    assert code_of(client(endpoint, "s3", "ended").list_buckets) == "InvalidAccessKeyId"
+    assert refusal(client(endpoint, "s3", "ended").list_buckets) == "InvalidAccessKeyId"
     told = {user.access_key: user for user in admin.users()}
     assert (told["limited"].limited, told["ended"].expires_ms) == (True, 1)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from holdfast_server.api.services import Services
 from holdfast_server.testing import boto
+from holdfast_server.testing.boto import refusal
 from holdfast_server.testing.interrupted_objects import InterruptedObjects
 from holdfast_server.testing.memory_services import memory_services, served
 
@@ -37,12 +37,6 @@ def iam(services: Services) -> Iterator[Any]:
         yield client
 
 
-def code_of(call: Any, **arguments: Any) -> str:
-    with pytest.raises(ClientError) as raised:
-        call(**arguments)
-    return str(raised.value.response["Error"]["Code"])
-
-
 @pytest.mark.parametrize("again", [False, True], ids=["gone", "another of that name"])
 def test_a_key_that_comes_after_its_users_end_is_taken_back(iam: Any, objects: InterruptedObjects, again: bool) -> None:
     def end() -> None:
@@ -51,7 +45,7 @@ def test_a_key_that_comes_after_its_users_end_is_taken_back(iam: Any, objects: I
             iam.create_user(UserName="ann")
 
     objects.meanwhile["put user/AKIA"] = end
-    assert code_of(iam.create_access_key, UserName="ann") == "NoSuchEntity"
+    assert refusal(iam.create_access_key, UserName="ann") == "NoSuchEntity"
     assert keys_in(objects) == []
     if again:
         assert iam.list_access_keys(UserName="ann")["AccessKeyMetadata"] == []
@@ -74,5 +68,5 @@ def test_a_key_that_this_pod_was_not_told_of_keeps_its_user(
 ) -> None:
     made = iam.create_access_key(UserName="ann")["AccessKey"]["AccessKeyId"]
     services.identities._users.pop(made)
-    assert code_of(iam.delete_user, UserName="ann") == "DeleteConflict"
+    assert refusal(iam.delete_user, UserName="ann") == "DeleteConflict"
     assert keys_in(objects) == [f"user/{made}"]

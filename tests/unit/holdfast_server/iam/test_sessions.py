@@ -13,7 +13,6 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
-from botocore.exceptions import ClientError
 
 from holdfast_server.admin.client import AdminClient
 from holdfast_server.api.services import Services
@@ -22,6 +21,7 @@ from holdfast_server.clock.system import SystemClock
 from holdfast_server.contract.admin import UserSpec
 from holdfast_server.s3.signing import KeyPair, sign_headers
 from holdfast_server.testing import boto
+from holdfast_server.testing.boto import refusal
 from holdfast_server.testing.memory_services import Endpoint, memory_services, served
 
 SECRET = "a-secret-of-enough-length"
@@ -87,12 +87,6 @@ def trust(principal: Any, **more: Any) -> str:
     )
 
 
-def code_of(call: Any, **arguments: Any) -> str:
-    with pytest.raises(ClientError) as raised:
-        call(**arguments)
-    return str(raised.value.response["Error"]["Code"])
-
-
 def code_at(endpoint: Endpoint, keys: Any, path: str, now_ms: int) -> str:
     """What a client that is at this time is told; empty where it is let in."""
     host = endpoint.url.removeprefix("http://")
@@ -125,7 +119,7 @@ def test_a_role_gives_what_the_role_may_and_nothing_of_the_users(endpoint: Endpo
     assert got["AssumedRoleUser"]["Arn"] == f"arn:aws:sts::{account_id('alt')}:assumed-role/r/work"
     s3 = client(endpoint, "s3", got["Credentials"])
     s3.create_bucket(Bucket="by-role")
-    assert code_of(s3.put_object, Bucket="by-role", Key="k") == "AccessDenied"
+    assert refusal(s3.put_object, Bucket="by-role", Key="k") == "AccessDenied"
     who = client(endpoint, "sts", got["Credentials"]).get_caller_identity()
     assert (who["Arn"], who["Account"]) == (got["AssumedRoleUser"]["Arn"], account_id("alt"))
     buckets = client(endpoint, "s3", "alt-root-key-00000").list_buckets()["Buckets"]
@@ -137,7 +131,7 @@ def test_who_may_assume_a_role(endpoint: Endpoint) -> None:
     sts = client(endpoint, "sts", "otto-key-000000000000")
 
     def refused(arn: str) -> bool:
-        return code_of(sts.assume_role, RoleArn=arn, RoleSessionName="work") == "AccessDenied"
+        return refusal(sts.assume_role, RoleArn=arn, RoleSessionName="work") == "AccessDenied"
 
     role = make_role(endpoint, "main", arn("main", "root"))
     assert refused(role), "its account alone is named"
@@ -157,8 +151,8 @@ def test_an_account_is_a_confused_deputy_without_the_external_id(endpoint: Endpo
     condition = {"StringEquals": {"sts:ExternalId": "ours"}}
     role = make_role(endpoint, "alt", arn("main", "user/ann"), Condition=condition)
     sts = client(endpoint, "sts", "ann-key-000000000000")
-    assert code_of(sts.assume_role, RoleArn=role, RoleSessionName="work") == "AccessDenied"
-    assert code_of(sts.assume_role, RoleArn=role, RoleSessionName="work", ExternalId="theirs") == "AccessDenied"
+    assert refusal(sts.assume_role, RoleArn=role, RoleSessionName="work") == "AccessDenied"
+    assert refusal(sts.assume_role, RoleArn=role, RoleSessionName="work", ExternalId="theirs") == "AccessDenied"
     sts.assume_role(RoleArn=role, RoleSessionName="work", ExternalId="ours")
 
 
@@ -178,19 +172,19 @@ def test_a_session_policy_takes_away_and_never_gives(endpoint: Endpoint) -> None
         (client(endpoint, "iam", got).list_users, {}),
         (client(endpoint, "sts", got).get_session_token, {}),
     ):
-        assert code_of(call, **arguments) == "AccessDenied"
+        assert refusal(call, **arguments) == "AccessDenied"
     # Not even a bucket's policy lets it do more.
     everybody = {"Effect": "Allow", "Principal": {"AWS": arn("main", "user/ann")}, "Action": "s3:*",
                  "Resource": ["arn:aws:s3:::bucket-b", "arn:aws:s3:::bucket-b/*"]}  # fmt: skip
     own.put_bucket_policy(Bucket="bucket-b", Policy=json.dumps({"Statement": [everybody]}))
-    assert code_of(s3.list_objects_v2, Bucket="bucket-b") == "AccessDenied"
+    assert refusal(s3.list_objects_v2, Bucket="bucket-b") == "AccessDenied"
     managed = sts.assume_role(
         RoleArn="arn:xxx:xxx:xxx:xxxx",
         RoleSessionName="anything",
         PolicyArns=[{"arn": "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"}],
     )["Credentials"]
     client(endpoint, "s3", managed).get_object(Bucket="bucket-a", Key="k")
-    assert code_of(client(endpoint, "s3", managed).put_object, Bucket="bucket-a", Key="k") == "AccessDenied"
+    assert refusal(client(endpoint, "s3", managed).put_object, Bucket="bucket-a", Key="k") == "AccessDenied"
 
 
 def test_roots_session_with_a_policy_may_no_more_than_that(endpoint: Endpoint) -> None:
@@ -200,7 +194,7 @@ def test_roots_session_with_a_policy_may_no_more_than_that(endpoint: Endpoint) -
         "Credentials"
     ]
     client(endpoint, "s3", got).list_buckets()
-    assert code_of(client(endpoint, "s3", got).create_bucket, Bucket="of-root") == "AccessDenied"
+    assert refusal(client(endpoint, "s3", got).create_bucket, Bucket="of-root") == "AccessDenied"
     pair = KeyPair(got["AccessKeyId"], got["SecretAccessKey"], session_token=got["SessionToken"])
     with pytest.raises(Exception, match="AccessDenied"):
         AdminClient(endpoint.url, pair).users()
@@ -233,19 +227,19 @@ def test_what_belongs_to_another_session_or_was_touched_is_refused(endpoint: End
     client(endpoint, "s3", one).create_bucket(Bucket="by-session")
 
     def ask(**changed: str) -> str:
-        return code_of(client(endpoint, "s3", {**one, **changed}).list_objects_v2, Bucket="by-session")
+        return refusal(client(endpoint, "s3", {**one, **changed}).list_objects_v2, Bucket="by-session")
 
     assert ask(SessionToken=two["SessionToken"]) == "InvalidToken"
     assert ask(AccessKeyId=two["AccessKeyId"]) == "InvalidToken"
     assert ask(SecretAccessKey=two["SecretAccessKey"]) == "SignatureDoesNotMatch"
     assert ask(SessionToken="x" * 200) == "InvalidToken"
     assert ask(SessionToken="é") == "InvalidToken"
-    assert code_of(
+    assert refusal(
         client(endpoint, "s3", {k: v for k, v in one.items() if k != "SessionToken"}).list_buckets
     ) == "InvalidAccessKeyId"  # fmt: skip
     with_long_keys = {"AccessKeyId": "ann-key-000000000000", "SecretAccessKey": SECRET}
     got = client(endpoint, "s3", {**with_long_keys, "SessionToken": one["SessionToken"]})
-    assert code_of(got.list_buckets) == "InvalidToken"
+    assert refusal(got.list_buckets) == "InvalidToken"
     raw = bytearray(base64.urlsafe_b64decode(one["SessionToken"] + "=="))
     for place in range(0, len(raw), len(raw) // 8):
         raw[place] ^= 1
@@ -274,8 +268,8 @@ def test_sessions_end_with_the_key_they_were_asked_for_with(endpoint: Endpoint) 
     ):
         change()
         for what, keys in sessions.items():
-            assert code_of(client(endpoint, "s3", keys).list_buckets) == "InvalidAccessKeyId", what
-            assert code_of(client(endpoint, "sts", keys).get_caller_identity) == "InvalidClientTokenId", what
+            assert refusal(client(endpoint, "s3", keys).list_buckets) == "InvalidAccessKeyId", what
+            assert refusal(client(endpoint, "sts", keys).get_caller_identity) == "InvalidClientTokenId", what
         admin.put_user("ann-key-000000000000", spec)
         for keys in sessions.values():
             client(endpoint, "s3", keys).list_buckets()
@@ -287,12 +281,12 @@ def test_a_roles_sessions_end_with_the_role_and_change_with_it(endpoint: Endpoin
     s3, iam = client(endpoint, "s3", got), client(endpoint, "iam", "main-root-key-00000")
     s3.create_bucket(Bucket="by-role")
     iam.put_role_policy(RoleName="r", PolicyName="p", PolicyDocument=allow("s3:ListBucket"))
-    assert code_of(s3.put_object, Bucket="by-role", Key="k") == "AccessDenied"
+    assert refusal(s3.put_object, Bucket="by-role", Key="k") == "AccessDenied"
     iam.delete_role_policy(RoleName="r", PolicyName="p")
     iam.delete_role(RoleName="r")
-    assert code_of(s3.list_objects_v2, Bucket="by-role") == "InvalidAccessKeyId"
+    assert refusal(s3.list_objects_v2, Bucket="by-role") == "InvalidAccessKeyId"
     make_role(endpoint, "main", arn("main", "user/ann"), allow("s3:*"))
-    assert code_of(s3.list_objects_v2, Bucket="by-role") == "InvalidAccessKeyId", "another role of the same name"
+    assert refusal(s3.list_objects_v2, Bucket="by-role") == "InvalidAccessKeyId", "another role of the same name"
 
 
 @pytest.mark.parametrize(
@@ -307,7 +301,7 @@ def test_a_roles_sessions_end_with_the_role_and_change_with_it(endpoint: Endpoin
 )
 def test_what_cannot_be_is_refused(endpoint: Endpoint, arguments: dict[str, Any], code: str) -> None:
     sts = client(endpoint, "sts", "ann-key-000000000000")
-    assert code_of(sts.assume_role, RoleArn="arn:xxx:xxx:xxx:xxxx", **arguments) == code
+    assert refusal(sts.assume_role, RoleArn="arn:xxx:xxx:xxx:xxxx", **arguments) == code
 
 
 def test_presigned_links_of_a_session_carry_its_token(endpoint: Endpoint) -> None:
