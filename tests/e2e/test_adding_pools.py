@@ -80,9 +80,7 @@ class Traffic(Repeating):
 
 
 def test_a_pool_joins_under_traffic(cluster: Cluster, tenant: dict[str, Any]) -> None:
-    namespace = str(tenant["metadata"]["namespace"])
-    cluster.create_tenant(tenant)
-    wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"))
+    namespace = cluster.make_tenant(tenant)
     before = pods(cluster, namespace)
     keys = cluster.secret(namespace, "store-root")
     with cluster.endpoint(namespace, "store") as endpoint:

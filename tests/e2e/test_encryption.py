@@ -24,11 +24,9 @@ def said(cluster: Cluster, namespace: str) -> str:
 
 
 def test_keys_are_made_once_added_to_and_missed(cluster: Cluster, tenant: dict[str, Any]) -> None:
-    namespace = str(tenant["metadata"]["namespace"])
     tenant["spec"]["encryption"] = {}
     tenant["spec"]["buckets"][0]["encryption"] = {"algorithm": "AES256"}
-    cluster.create_tenant(tenant)
-    wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"))
+    namespace = cluster.make_tenant(tenant)
     wait_for("keys to be in use", lambda: said(cluster, namespace) == "KeysInUse", 300)
     first = cluster.core.read_namespaced_secret(SECRET, namespace)
     assert list(first.data) == ["default.1"]

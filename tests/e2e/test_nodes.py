@@ -16,9 +16,7 @@ pytestmark = [pytest.mark.timeout(1200), pytest.mark.cluster]
 @pytest.fixture
 def store(cluster: Cluster, tenant: dict[str, Any]) -> str:
     """A Tenant over four nodes; its namespace."""
-    namespace = str(tenant["metadata"]["namespace"])
-    cluster.create_tenant(tenant)
-    wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"))
+    namespace = cluster.make_tenant(tenant)
     nodes = {pod.spec.node_name for pod in cluster.core.list_namespaced_pod(namespace).items}
     if len(nodes) < 4:
         pytest.skip(f"the pods are on {len(nodes)} nodes")

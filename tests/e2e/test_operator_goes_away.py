@@ -28,9 +28,7 @@ def store(cluster: Cluster, standin: StandIn | None, tenant: dict[str, Any]) -> 
     """A Tenant that is ready; its namespace."""
     if standin is not None:
         pytest.skip("the stand-in's operator is no pod")
-    namespace = str(tenant["metadata"]["namespace"])
-    cluster.create_tenant(tenant)
-    wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"), LONG_SECONDS)
+    namespace = cluster.make_tenant(tenant, LONG_SECONDS)
     wait_for("the Tenant to be whole", lambda: is_whole(cluster, namespace), LONG_SECONDS)
     return namespace
 

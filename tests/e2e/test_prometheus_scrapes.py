@@ -144,10 +144,8 @@ def evaluated(url: str) -> bool:
 def test_prometheus_scrapes_every_pod_over_https_and_evaluates_the_alerts(
     cluster: Cluster, kinds: None, tenant: dict[str, Any], tmp_path: Path
 ) -> None:
-    namespace = str(tenant["metadata"]["namespace"])
     tenant["spec"] |= {"tls": {"mode": "SelfSigned"}, "metrics": {"serviceMonitor": {}, "prometheusRule": {}}}
-    cluster.create_tenant(tenant)
-    wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"))
+    namespace = cluster.make_tenant(tenant)
     wait_for("the monitor", lambda: cluster.condition(namespace, "store", "MonitoringReady"))
     if cluster.condition(namespace, "store", "MonitoringReady")["status"] != "True":
         pytest.skip("the cluster has no kinds of the Prometheus operator")

@@ -16,10 +16,7 @@ pytestmark = [pytest.mark.timeout(1200), pytest.mark.cluster]
 @pytest.fixture
 def store(cluster: Cluster, tenant: dict[str, Any]) -> str:
     """A Tenant that is ready; its namespace."""
-    namespace = str(tenant["metadata"]["namespace"])
-    cluster.create_tenant(tenant)
-    wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"))
-    return namespace
+    return cluster.make_tenant(tenant)
 
 
 def pods(cluster: Cluster, namespace: str) -> dict[str, str]:

@@ -12,17 +12,9 @@ from holdfast_operator.testing.traffic import s3
 pytestmark = [pytest.mark.timeout(1200)]
 
 
-def create(cluster: Cluster, tenant: dict[str, Any]) -> str:
-    """Returns the namespace, once the Tenant is Ready."""
-    namespace = str(tenant["metadata"]["namespace"])
-    cluster.create_tenant(tenant)
-    wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"))
-    return namespace
-
-
 @pytest.mark.cluster
 def test_a_declared_user_may_use_its_bucket_and_no_other(cluster: Cluster, tenant: dict[str, Any]) -> None:
-    namespace = create(cluster, tenant)
+    namespace = cluster.make_tenant(tenant)
     keys = cluster.secret(namespace, "store-user-app")
     assert keys["endpoint"] == f"store.{namespace}.svc.cluster.local:9000"
     assert keys["AWS_ACCESS_KEY_ID"] == keys["accessKey"]
@@ -38,7 +30,7 @@ def test_a_declared_user_may_use_its_bucket_and_no_other(cluster: Cluster, tenan
 
 @pytest.mark.cluster
 def test_a_deleted_pod_comes_back_and_no_client_notices(cluster: Cluster, tenant: dict[str, Any]) -> None:
-    namespace = create(cluster, tenant)
+    namespace = cluster.make_tenant(tenant)
     with cluster.endpoint(namespace, "store") as endpoint:
         root = s3(endpoint, cluster.secret(namespace, "store-root"))
         before = cluster.core.read_namespaced_pod("store-pool-main-1", namespace).metadata.uid
@@ -61,7 +53,7 @@ def test_a_deleted_pod_comes_back_and_no_client_notices(cluster: Cluster, tenant
 
 @pytest.mark.cluster
 def test_a_tenant_applied_again_on_its_kept_claims_has_its_data(cluster: Cluster, tenant: dict[str, Any]) -> None:
-    namespace = create(cluster, tenant)
+    namespace = cluster.make_tenant(tenant)
     wanted = {f"keep/{size}": bytes([size % 251]) * size for size in (0, 10, 70_000, 3_000_000)}
     keys = cluster.secret(namespace, "store-root")
     with cluster.endpoint(namespace, "store") as endpoint:
@@ -76,7 +68,7 @@ def test_a_tenant_applied_again_on_its_kept_claims_has_its_data(cluster: Cluster
     assert cluster.names("persistent_volume_claim", namespace) == claims
     assert cluster.secret(namespace, "store-root") == keys
 
-    create(cluster, tenant)
+    cluster.make_tenant(tenant)
     assert cluster.secret(namespace, "store-root") == keys
     with cluster.endpoint(namespace, "store") as endpoint:
         for key, body in wanted.items():
@@ -87,7 +79,7 @@ def test_a_tenant_applied_again_on_its_kept_claims_has_its_data(cluster: Cluster
 
 @pytest.mark.cluster
 def test_volumes_grow_under_running_pods(cluster: Cluster, tenant: dict[str, Any]) -> None:
-    namespace = create(cluster, tenant)
+    namespace = cluster.make_tenant(tenant)
     pods = {pod.metadata.uid for pod in cluster.core.list_namespaced_pod(namespace).items}
     pool = tenant["spec"]["pools"][0]
 
@@ -123,7 +115,7 @@ def test_volumes_grow_under_running_pods(cluster: Cluster, tenant: dict[str, Any
 
 @pytest.mark.cluster
 def test_what_would_lose_data_is_refused_with_the_field(cluster: Cluster, tenant: dict[str, Any]) -> None:
-    namespace = create(cluster, tenant)
+    namespace = cluster.make_tenant(tenant)
     pool = tenant["spec"]["pools"][0]
     with pytest.raises(ApiException) as refused:
         cluster.patch_tenant(namespace, "store", {"spec": {"pools": [{**pool, "servers": 2}]}})

@@ -26,13 +26,6 @@ OBJECTS = 200
 ATTEMPTS = 20
 
 
-def create(cluster: Cluster, tenant: dict[str, Any]) -> str:
-    namespace = str(tenant["metadata"]["namespace"])
-    cluster.create_tenant(tenant)
-    wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"))
-    return namespace
-
-
 def degraded(cluster: Cluster, namespace: str) -> dict[str, Any]:
     return cluster.condition(namespace, "store", "Degraded")
 
@@ -44,7 +37,7 @@ def events(cluster: Cluster, namespace: str) -> dict[str, str]:
 
 
 def test_a_pod_lost_and_back_shows_in_conditions_and_events(cluster: Cluster, tenant: dict[str, Any]) -> None:
-    namespace = create(cluster, tenant)
+    namespace = cluster.make_tenant(tenant)
     wait_for("the Tenant to be whole", lambda: degraded(cluster, namespace)["status"] == "False")
     (row,) = cluster.table(namespace)
     assert {"Name": "store", "Ready": "True", "Health": "Healthy"}.items() <= row.items()
@@ -61,7 +54,7 @@ def test_a_pod_lost_and_back_shows_in_conditions_and_events(cluster: Cluster, te
 def test_an_emptied_volume_is_filled_in_sight_of_everybody(
     cluster: Cluster, standin: StandIn | None, tenant: dict[str, Any]
 ) -> None:
-    namespace = create(cluster, tenant)
+    namespace = cluster.make_tenant(tenant)
     keys = cluster.secret(namespace, "store-root")
     with cluster.endpoint(namespace, "store") as endpoint:
         client = s3(endpoint, keys)

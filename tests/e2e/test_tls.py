@@ -56,9 +56,7 @@ def go_on(*clients: Traffic) -> None:
 def test_a_tenant_changes_over_is_renewed_and_changes_back_under_traffic(
     cluster: Cluster, tenant: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    namespace = str(tenant["metadata"]["namespace"])
-    cluster.create_tenant(tenant)
-    wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"))
+    namespace = cluster.make_tenant(tenant)
     keys, before = cluster.secret(namespace, "store-user-app"), pods(cluster, namespace)
     assert keys["AWS_ENDPOINT_URL_S3"].startswith("http://")
     with cluster.endpoint(namespace, "store") as plain:

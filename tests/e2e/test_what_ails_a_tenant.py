@@ -23,8 +23,7 @@ class Store:
         self.namespace = str(tenant["metadata"]["namespace"])
 
     def create(self) -> None:
-        self.cluster.create_tenant(self.tenant)
-        wait_for("the Tenant to be Ready", lambda: self.cluster.is_ready(self.namespace, "store"))
+        self.cluster.make_tenant(self.tenant)
 
     def change(self, **spec: Any) -> None:
         self.cluster.patch_tenant(self.namespace, "store", {"spec": spec})

@@ -71,6 +71,13 @@ class Cluster:
     def create_tenant(self, tenant: dict[str, Any]) -> None:
         self._custom.create_namespaced_custom_object(*_TENANTS, tenant["metadata"]["namespace"], "tenants", tenant)
 
+    def make_tenant(self, tenant: dict[str, Any], timeout_seconds: float = WAIT_SECONDS) -> str:
+        """The same; returns once it is ready, its namespace."""
+        namespace, name = str(tenant["metadata"]["namespace"]), str(tenant["metadata"]["name"])
+        self.create_tenant(tenant)
+        wait_for("the Tenant to be Ready", lambda: self.is_ready(namespace, name), timeout_seconds)
+        return namespace
+
     def patch_tenant(self, namespace: str, name: str, patch: dict[str, Any]) -> None:
         self._custom.patch_namespaced_custom_object(*_TENANTS, namespace, "tenants", name, patch)
 
