@@ -10,16 +10,15 @@ import re
 
 import msgspec
 
-from holdfast_server.api.identities import (
+from holdfast_server.api.identities import MAX_DOCUMENTS, POLICY_PREFIX
+from holdfast_server.api.services import DOCUMENTS_TOPIC, Services
+from holdfast_server.api.user_documents import (
     ACCOUNT_PREFIX,
-    MAX_DOCUMENTS,
-    POLICY_PREFIX,
     USER_PREFIX,
     AccountDocument,
     UserDocument,
     encode_user,
 )
-from holdfast_server.api.services import DOCUMENTS_TOPIC, Services
 from holdfast_server.auth.entities import UserEntity
 from holdfast_server.auth.policy import PolicyError, parse_policy
 from holdfast_server.auth.principal import ROOT_NAME, account_id, canonical_id

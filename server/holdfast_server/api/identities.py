@@ -10,18 +10,16 @@ Keys of one name and account are one user's.  A user that was declared is known 
 policies; what clients give it beside is in its entity.  A key that clients made names its user's unique id, and works
 only as long as that user is there.
 
-Secret keys rest encrypted (`sealing`; the access key is authenticated with it, so that no user's secret can be put
-under another's name).  `reseal` brings all of them under the pod's own peer key, and then former ones may go.  The root
-user has no document: its keys come from outside at each look-up; several may be valid at a time.  Sessions have none
-either: see `session_tokens`.
+The root user has no document: its keys come from outside at each look-up; several may be valid at a time.  Sessions
+have none either: see `session_tokens`.
 
-Not here: deciding (see `auth/`), who may change what (see `admin/` and `iam/`).
+Not here: what a user's document says, and how its secrets rest (`user_documents`), deciding (see `auth/`), who may
+change what (see `admin/` and `iam/`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,8 +28,9 @@ from typing import TypeVar
 import msgspec
 
 from holdfast_server.api.directory import Directory
-from holdfast_server.api.sealing import PeerKeys, Sealer
+from holdfast_server.api.sealing import PeerKeys
 from holdfast_server.api.session_tokens import Session, SessionTokens, TokenError, secret_mark
+from holdfast_server.api.user_documents import ACCOUNT_PREFIX, USER_PREFIX, AccountDocument, SecretBox, User
 from holdfast_server.auth.builtin import aws_document, aws_policies, builtin_document, builtin_policies
 from holdfast_server.auth.entities import (
     ENTITY_PREFIX,
@@ -61,9 +60,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-USER_PREFIX = "user/"
 POLICY_PREFIX = "policy/"
-ACCOUNT_PREFIX = "account/"
 REFRESH_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 1.0
@@ -78,79 +75,11 @@ MAX_DOCUMENTS = 20_000
 PAGE_SIZE = 1000
 MAX_KEPT_SESSIONS = 4096
 """Sessions whose tokens were read, so that it is not done for each request."""
-_KEY_PURPOSE = b"holdfast user secret keys v1"
 
 ROOT_OWNER = "root"
-USER_FORMAT = 2
-"""1: as of the first release.  2: has fields that must not be overlooked (`UserDocument.needs_format_2`)."""
-ACCOUNT_FORMAT = 1
 
 RootPairs = Callable[[], Sequence[tuple[str, str]]]
 """Access key and secret key of every pair that is root now, the pod's own first; several may share an access key."""
-
-
-class UserDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """The JSON of `user/<accessKey>`."""
-
-    secret: str
-    """base64 of nonce and ciphertext."""
-    name: str = ""
-    policies: list[str] = []
-    enabled: bool = True
-    changed_ms: int = 0
-    format: int = 1
-    """Of this document; fields are only ever appended, and a document of a later format is refused."""
-    former: list[str] = []
-    """Secrets of before that are valid too, sealed like `secret`."""
-    account: str = ""
-    """Its name; the tenant's own where empty."""
-    account_root: bool = False
-    """May do everything in its account."""
-    identity: str = ""
-    """The unique id of its user, where clients made it; without that user it is no key."""
-    expires_ms: int = 0
-    """0: never."""
-    policy: str = ""
-    """A document that has to allow it too; none where empty."""
-    created_ms: int = 0
-
-    @property
-    def sealed(self) -> list[str]:
-        return [self.secret, *self.former]
-
-    @property
-    def needs_format_2(self) -> bool:
-        """Whether it says something that a pod which does not know of it must not overlook."""
-        return bool(self.identity or self.expires_ms or self.policy)
-
-
-class AccountDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """The JSON of `account/<name>`."""
-
-    display_name: str = ""
-    format: int = ACCOUNT_FORMAT
-
-
-def encode_user(document: UserDocument) -> bytes:
-    """In the lowest format that says it all, so that pods of a release before read what they can."""
-    return msgspec.json.encode(msgspec.structs.replace(document, format=2 if document.needs_format_2 else 1))
-
-
-class User(msgspec.Struct, frozen=True, kw_only=True):
-    """A user document, decrypted."""
-
-    access_key: str
-    secret_key: str
-    name: str
-    policies: tuple[str, ...] = ()
-    enabled: bool = True
-    former_secret_keys: tuple[str, ...] = ()
-    account: str = ""
-    account_root: bool = False
-    identity: str = ""
-    expires_ms: int = 0
-    policy: str = ""
-    created_ms: int = 0
 
 
 class Resealed(msgspec.Struct, frozen=True):
@@ -187,28 +116,6 @@ class _Unknown(S3Error):
 def owner_id(principal: Principal) -> str:
     """What buckets remember of their creator: root by a fixed name, so that its key may be rotated."""
     return ROOT_OWNER if principal.is_root else principal.unique_id or principal.access_key
-
-
-class SecretBox:
-    """Encrypts users' secret keys at rest."""
-
-    def __init__(self, peer_keys: PeerKeys, clock: Clock) -> None:
-        self._sealer = Sealer(_KEY_PURPOSE, peer_keys, clock)
-
-    @property
-    def keys(self) -> frozenset[bytes]:
-        return self._sealer.keys
-
-    def seal(self, access_key: str, secret_key: str) -> str:
-        return base64.b64encode(self._sealer.seal(access_key, secret_key.encode())).decode()
-
-    def open(self, access_key: str, sealed: str) -> str:
-        """Raises ValueError if it was sealed with another key or for another user."""
-        return self._sealer.open(access_key, base64.b64decode(sealed, validate=True))[1].decode()
-
-    def needs_resealing(self, access_key: str, sealed: str) -> bool:
-        """Whether another key than the pod's own opens it.  Raises ValueError as `open` does."""
-        return self._sealer.open(access_key, base64.b64decode(sealed, validate=True))[0] > 0
 
 
 class Identities:
@@ -602,27 +509,10 @@ class Identities:
 
     def _decode(self, access_key: str, body: bytes) -> User | None:
         try:
-            document = msgspec.json.decode(body, type=UserDocument)
-            if document.format > USER_FORMAT:
-                raise ValueError(f"its document has format {document.format}, this server reads up to {USER_FORMAT}")
-            secret_key, *former = (self.secrets.open(access_key, sealed) for sealed in document.sealed)
-        except (msgspec.MsgspecError, ValueError) as error:
+            return self.secrets.user(access_key, body)
+        except ValueError as error:
             log.error("user %s cannot be read and stays locked out: %s", access_key, error)
             return None
-        return User(
-            access_key=access_key,
-            secret_key=secret_key,
-            name=document.name or access_key,
-            policies=tuple(document.policies),
-            enabled=document.enabled,
-            former_secret_keys=tuple(former),
-            account=document.account,
-            account_root=document.account_root,
-            identity=document.identity,
-            expires_ms=document.expires_ms,
-            policy=document.policy,
-            created_ms=document.created_ms or document.changed_ms,
-        )
 
     async def reseal(self) -> Resealed:
         """Bring every user's secrets under the pod's own peer key; one that is changed meanwhile is left for the
@@ -630,27 +520,15 @@ class Identities:
         done = left = unreadable = 0
         for access_key, body in (await self._read_all(USER_PREFIX)).items():
             try:
-                fresh = self._resealed(access_key, body)
+                fresh = self.secrets.resealed(access_key, body)
                 if fresh is not None:
                     await self._objects.put_document(USER_PREFIX + access_key, fresh, _still(body))
                     done += 1
-            except (msgspec.MsgspecError, ValueError):
+            except ValueError:
                 unreadable += 1
             except (_ChangedMeanwhile, Conflict):
                 left += 1
         return Resealed(done, left, unreadable)
-
-    def _resealed(self, access_key: str, body: bytes) -> bytes | None:
-        """The document under the pod's own key; None where it is."""
-        document = msgspec.json.decode(body, type=UserDocument)
-        if document.format > USER_FORMAT:
-            raise ValueError("of a later format")
-        if not any(self.secrets.needs_resealing(access_key, sealed) for sealed in document.sealed):
-            return None
-        secret, *former = (
-            self.secrets.seal(access_key, self.secrets.open(access_key, sealed)) for sealed in document.sealed
-        )
-        return msgspec.json.encode(msgspec.structs.replace(document, secret=secret, former=former))
 
     async def refresh(self) -> None:
         """Read everything once.  Raises Unavailable; what was known then stays.

@@ -11,7 +11,8 @@ import base64
 
 import msgspec
 
-from holdfast_server.api.identities import MAX_DOCUMENTS, USER_PREFIX, User, UserDocument, encode_user
+from holdfast_server.api.identities import MAX_DOCUMENTS
+from holdfast_server.api.user_documents import USER_PREFIX, User, UserDocument, encode_user
 from holdfast_server.auth.entities import UserEntity
 from holdfast_server.iam.answers import Result, date
 from holdfast_server.iam.call import IamCall

@@ -15,8 +15,9 @@ from typing import TypeVar
 
 import msgspec
 
-from holdfast_server.api.identities import PAGE_SIZE, USER_PREFIX, Identities, User, UserDocument
+from holdfast_server.api.identities import PAGE_SIZE, Identities
 from holdfast_server.api.services import DOCUMENTS_TOPIC, Services
+from holdfast_server.api.user_documents import USER_PREFIX, User, UserDocument
 from holdfast_server.auth.access import may_manage
 from holdfast_server.auth.entities import (
     STORE_POLICY_PREFIX,

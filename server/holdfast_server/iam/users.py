@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import msgspec
 
-from holdfast_server.api.identities import USER_PREFIX, UserDocument, encode_user
+from holdfast_server.api.user_documents import USER_PREFIX, UserDocument, encode_user
 from holdfast_server.auth.entities import USER, UserEntity
 from holdfast_server.auth.principal import account_id
 from holdfast_server.iam.answers import Result, date

@@ -19,10 +19,10 @@ import msgspec
 import pytest
 import xxhash
 
-from holdfast_server.api import bucket_record, identities
+from holdfast_server.api import bucket_record, user_documents
 from holdfast_server.api.bucket_record import BucketDocumentError, BucketRecord, PublicAccessBlock
-from holdfast_server.api.identities import AccountDocument, UserDocument
 from holdfast_server.api.session_tokens import Session
+from holdfast_server.api.user_documents import AccountDocument, UserDocument
 from holdfast_server.auth import entities
 from holdfast_server.contract.config import (
     ConfigError,
@@ -179,7 +179,7 @@ def _examples() -> dict[str, bytes]:
     found["document: bucket with settings"] = bucket_record.encode(BUCKET_WITH_SETTINGS)
     found["document: user"] = msgspec.json.encode(USER)
     found["document: user of an account"] = msgspec.json.encode(USER_OF_AN_ACCOUNT)
-    found["document: key that clients made"] = identities.encode_user(KEY_OF_CLIENTS)
+    found["document: key that clients made"] = user_documents.encode_user(KEY_OF_CLIENTS)
     found["document: account"] = msgspec.json.encode(AccountDocument(display_name="Other"))
     found |= {f"document: {kind} of IAM": entities.encode_entity(entity) for kind, entity in ENTITIES.items()}
     found["session"] = msgspec.msgpack.encode(SESSION)
@@ -318,7 +318,7 @@ def test_later_versions_are_refused_by_name(golden: dict[str, bytes]) -> None:
     assert (listed.id, listed.name, listed.lifecycle) == (BUCKET.id, BUCKET.name, []), "it expires nothing"
     with pytest.raises(ConfigError, match="version: 2 is not 1"):
         from_builtins({**json.loads(golden["config"]), "version": 2})
-    assert identities.USER_FORMAT == 2
+    assert user_documents.USER_FORMAT == 2
 
 
 def test_every_verb_keeps_its_number() -> None:

@@ -22,7 +22,7 @@ import msgspec
 
 from holdfast_server import main as server
 from holdfast_server.admin.handler import AdminApi, ReadBody
-from holdfast_server.api import bucket_record, identities
+from holdfast_server.api import bucket_record, user_documents
 from holdfast_server.api.directory import Directory
 from holdfast_server.auth.verified import Identity
 from holdfast_server.objects import quorum, record
@@ -43,7 +43,7 @@ class BlindRecord(record.Record, frozen=True, array_like=True):
 
 def main() -> None:
     bucket_record.NEWEST_FORMAT = bucket_record.VERSIONED_FORMAT
-    identities.USER_FORMAT = 1
+    user_documents.USER_FORMAT = 1
     features: Any = (messages.VERSIONS_FEATURE, messages.STAGE_LAST_FEATURE)
     messages.FEATURES = storage_pod.FEATURES = features
     record._decoder = msgspec.msgpack.Decoder(BlindRecord)

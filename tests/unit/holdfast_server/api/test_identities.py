@@ -12,10 +12,9 @@ from holdfast_server.api.identities import (
     REFRESH_SECONDS,
     Identities,
     Resealed,
-    SecretBox,
-    UserDocument,
 )
 from holdfast_server.api.session_tokens import Session
+from holdfast_server.api.user_documents import SecretBox, UserDocument
 from holdfast_server.auth.entities import RoleEntity, encode_entity
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.objects.port import Listing, Record, Unavailable

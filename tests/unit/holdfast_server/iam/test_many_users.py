@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from holdfast_server.api.identities import Identities, User, UserDocument, encode_user
+from holdfast_server.api.identities import Identities
+from holdfast_server.api.user_documents import User, UserDocument, encode_user
 from holdfast_server.auth.principal import Principal
 from holdfast_server.auth.verified import Identity
 from holdfast_server.iam import policies, users
