@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import msgspec
 
 from holdfast_server.s3.documents_out import document
-from holdfast_server.s3.errors import S3Error
+from holdfast_server.s3.errors import S3Error, invalid_argument
 from holdfast_server.s3.xml_text import escape
 from holdfast_server.s3.xml_tree import Element, parse
 
@@ -79,7 +79,7 @@ def parse_wanted(headers: Mapping[str, str]) -> Wanted | None:
     if algorithm is None:
         for name in (KMS_KEY_HEADER, CONTEXT_HEADER):
             if name in headers:
-                raise _invalid(
+                raise invalid_argument(
                     f"Server Side Encryption with AWS KMS managed key requires HTTP header {HEADER} : {KMS}", name, ""
                 )
         return None
@@ -87,7 +87,7 @@ def parse_wanted(headers: Mapping[str, str]) -> Wanted | None:
     bucket_key = headers.get(BUCKET_KEY_HEADER, "").lower() == "true"
     if algorithm == AES256:
         if KMS_KEY_HEADER in headers or CONTEXT_HEADER in headers:
-            raise _invalid(
+            raise invalid_argument(
                 f"Server Side Encryption with AWS KMS managed key requires HTTP header {HEADER} : {KMS}",
                 HEADER,
                 algorithm,
@@ -102,7 +102,7 @@ def check_algorithm(text: str, name: str) -> None:
     if text in _OTHER_ALGORITHMS:
         raise S3Error("NotImplemented", f"Server side encryption with {text} is not implemented.", Header=name)
     if text not in (AES256, KMS):
-        raise _invalid("The encryption method specified is not supported", name, text)
+        raise invalid_argument("The encryption method specified is not supported", name, text)
 
 
 def check_key_id(text: str) -> str:
@@ -126,7 +126,9 @@ def _checked_context(text: str) -> str:
 
 
 def _bad_context(text: str) -> S3Error:
-    return _invalid("The header must be base64 of a JSON object with strings as values", CONTEXT_HEADER, text[:64])
+    return invalid_argument(
+        "The header must be base64 of a JSON object with strings as values", CONTEXT_HEADER, text[:64]
+    )
 
 
 def parse_customer_key(headers: Mapping[str, str], secure: bool, prefix: str = CUSTOMER_PREFIX) -> CustomerKey | None:
@@ -140,21 +142,21 @@ def parse_customer_key(headers: Mapping[str, str], secure: bool, prefix: str = C
     if not secure:
         raise S3Error("InvalidRequest", _INSECURE)
     if algorithm != AES256:
-        raise _invalid(
+        raise invalid_argument(
             "Requests specifying Server Side Encryption with Customer provided keys must provide a valid encryption "
             "algorithm.",
             prefix + "algorithm",
             algorithm or "null",
         )
     if not text:
-        raise _invalid(
+        raise invalid_argument(
             "Requests specifying Server Side Encryption with Customer provided keys must provide an appropriate "
             "secret key.",
             prefix + "key",
             "null",
         )
     if not md5:
-        raise _invalid(
+        raise invalid_argument(
             "Requests specifying Server Side Encryption with Customer provided keys must provide the client "
             "calculated MD5 of the secret key.",
             prefix + "key-MD5",
@@ -169,10 +171,10 @@ def _customer_key(text: str, md5: str, prefix: str) -> bytes:
     except (ValueError, binascii.Error):
         key = b""
     if len(key) != CUSTOMER_KEY_SIZE_BYTES:
-        raise _invalid("The secret key was invalid for the specified algorithm.", prefix + "key", "(hidden)")
+        raise invalid_argument("The secret key was invalid for the specified algorithm.", prefix + "key", "(hidden)")
     found = base64.b64encode(hashlib.md5(key, usedforsecurity=False).digest())
     if not hmac.compare_digest(found, md5.encode("utf-8", "surrogateescape")):
-        raise _invalid(
+        raise invalid_argument(
             "The calculated MD5 hash of the key did not match the hash that was provided.", prefix + "key-MD5", md5
         )
     return key
@@ -181,17 +183,13 @@ def _customer_key(text: str, md5: str, prefix: str) -> bytes:
 def refuse_both(wanted: Wanted | None, customer: CustomerKey | None) -> None:
     """Raises InvalidArgument where a request asks for two ways at once."""
     if wanted is not None and customer is not None:
-        raise _invalid(_INCOMPATIBLE, HEADER, wanted.algorithm)
+        raise invalid_argument(_INCOMPATIBLE, HEADER, wanted.algorithm)
 
 
 def refuse_on_read(headers: Mapping[str, str]) -> None:
     """Reads may name a customer's key and nothing else.  Raises InvalidArgument."""
     if HEADER in headers:
-        raise _invalid(f"{HEADER} header is not supported for this operation.", HEADER, headers[HEADER])
-
-
-def _invalid(message: str, name: str, value: str) -> S3Error:
-    return S3Error("InvalidArgument", message, ArgumentName=name, ArgumentValue=value)
+        raise invalid_argument(f"{HEADER} header is not supported for this operation.", HEADER, headers[HEADER])
 
 
 # --- a bucket's default
@@ -239,7 +237,7 @@ def parse_bucket_encryption(body: bytes) -> EncryptionRule:
     check_algorithm(algorithm, "SSEAlgorithm")
     key_id = default.value("KMSMasterKeyID") or ""
     if algorithm == AES256 and key_id:
-        raise _invalid(
+        raise invalid_argument(
             "a KMSMasterKeyID is not applicable if the default sse algorithm is not aws:kms", "KMSMasterKeyID", key_id
         )
     bucket_key = (rule.value("BucketKeyEnabled") or "false").lower()

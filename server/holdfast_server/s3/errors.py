@@ -166,6 +166,11 @@ class S3Error(Exception):
         return self
 
 
+def invalid_argument(message: str, name: str, value: str) -> S3Error:
+    """Of a header or parameter."""
+    return S3Error("InvalidArgument", message, ArgumentName=name, ArgumentValue=value)
+
+
 def error_xml(error: S3Error, resource: str, request_id: str, host_id: str = "") -> bytes:
     """The `<Error>` document; `resource` is the path asked for, as people would write it."""
     extra = "".join([f"<{name}>{escape_for_people(str(value))}</{name}>" for name, value in error.extra.items()])

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from holdfast_server.s3.errors import S3Error
+from holdfast_server.s3.errors import S3Error, invalid_argument
 
 DEFAULT_CONTENT_TYPE = "binary/octet-stream"
 MAX_METADATA_SIZE_BYTES = 2048
@@ -104,7 +104,7 @@ def copy_directive(headers: Mapping[str, str], about: str) -> str:
     name = f"x-amz-{about}-directive"
     directive = headers.get(name) or "COPY"
     if directive not in ("COPY", "REPLACE"):
-        raise S3Error("InvalidArgument", f"Unknown {about} directive.", ArgumentName=name, ArgumentValue=directive)
+        raise invalid_argument(f"Unknown {about} directive.", name, directive)
     return directive
 
 

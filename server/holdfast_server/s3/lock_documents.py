@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from holdfast_server.s3.documents_out import document
-from holdfast_server.s3.errors import S3Error
+from holdfast_server.s3.errors import S3Error, invalid_argument
 from holdfast_server.s3.headers import iso_date
 from holdfast_server.s3.xml_tree import Element, parse
 
@@ -143,19 +143,19 @@ def lock_of_headers(headers: Mapping[str, str], now_ms: int) -> AskedLock:
     """What a write asks for its object.  Raises InvalidArgument."""
     mode, until, hold = (headers.get(name, "") for name in (MODE_HEADER, UNTIL_HEADER, HOLD_HEADER))
     if hold not in ("", "ON", "OFF"):
-        raise _invalid("Legal Hold must be either of 'ON' or 'OFF'", HOLD_HEADER, hold)
+        raise invalid_argument("Legal Hold must be either of 'ON' or 'OFF'", HOLD_HEADER, hold)
     if bool(mode) != bool(until):
         name = MODE_HEADER if until else UNTIL_HEADER
-        raise _invalid(f"{UNTIL_HEADER} and {MODE_HEADER} must both be supplied", name, "")
+        raise invalid_argument(f"{UNTIL_HEADER} and {MODE_HEADER} must both be supplied", name, "")
     until_ms = 0
     if mode:
         if mode not in MODES:
-            raise _invalid("Unknown wormMode directive.", MODE_HEADER, mode)
+            raise invalid_argument("Unknown wormMode directive.", MODE_HEADER, mode)
         try:
             until_ms = parse_until(until)
         except ValueError as error:
             text = "The retain until date must be provided in ISO 8601 format"
-            raise _invalid(text, UNTIL_HEADER, until) from error
+            raise invalid_argument(text, UNTIL_HEADER, until) from error
         check_future(until_ms, now_ms)
     return AskedLock(mode, until_ms, hold == "ON" if hold else None)
 
@@ -163,11 +163,7 @@ def lock_of_headers(headers: Mapping[str, str], now_ms: int) -> AskedLock:
 def check_future(until_ms: int, now_ms: int) -> None:
     """Raises InvalidArgument."""
     if until_ms <= now_ms:
-        raise _invalid("The retain until date must be in the future!", UNTIL_HEADER, str(until_ms))
-
-
-def _invalid(message: str, name: str, value: str) -> S3Error:
-    return S3Error("InvalidArgument", message, ArgumentName=name, ArgumentValue=value)
+        raise invalid_argument("The retain until date must be in the future!", UNTIL_HEADER, str(until_ms))
 
 
 # --- out

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from holdfast_server.s3.errors import S3Error
+from holdfast_server.s3.errors import S3Error, invalid_argument
 from holdfast_server.s3.request import check_key, percent_decode
 
 MAX_LIST_COUNT = 1000
@@ -55,10 +55,6 @@ def check_new_bucket_name(name: str) -> str:
     return name
 
 
-def _invalid(message: str, name: str, value: str) -> S3Error:
-    return S3Error("InvalidArgument", message, ArgumentName=name, ArgumentValue=value)
-
-
 def parse_count(query: Mapping[str, str], name: str = "max-keys", default: int = MAX_LIST_COUNT) -> int:
     """`max-keys`, `max-parts`, `max-uploads`: 0 up to the default; larger wishes are cut to it."""
     text = query.get(name, "")
@@ -66,10 +62,10 @@ def parse_count(query: Mapping[str, str], name: str = "max-keys", default: int =
         return default
     if not (text.isascii() and text.isdigit()):
         if text.isascii() and text.removeprefix("-").isdigit():
-            raise _invalid(f"Argument {name} must be an integer between 0 and 2147483647", name, text)
-        raise _invalid("Provided " + name + " not an integer or within integer range", name, text)
+            raise invalid_argument(f"Argument {name} must be an integer between 0 and 2147483647", name, text)
+        raise invalid_argument("Provided " + name + " not an integer or within integer range", name, text)
     if len(text) > 10 or int(text) > 0x7FFFFFFF:
-        raise _invalid(f"Provided {name} not an integer or within integer range", name, text)
+        raise invalid_argument(f"Provided {name} not an integer or within integer range", name, text)
     return min(int(text), default)
 
 
@@ -79,7 +75,9 @@ def parse_bucket_count(query: Mapping[str, str]) -> int:
     if not text:
         return MAX_BUCKET_COUNT
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= MAX_BUCKET_COUNT):
-        raise _invalid(f"Argument max-buckets must be an integer between 1 and {MAX_BUCKET_COUNT}", "max-buckets", text)
+        raise invalid_argument(
+            f"Argument max-buckets must be an integer between 1 and {MAX_BUCKET_COUNT}", "max-buckets", text
+        )
     return int(text)
 
 
@@ -87,7 +85,7 @@ def parse_encoding_type(query: Mapping[str, str]) -> str:
     """`url` or empty.  Raises InvalidArgument."""
     text = query.get("encoding-type", "")
     if text not in ("", "url"):
-        raise _invalid("Invalid Encoding Method specified in Request", "encoding-type", text)
+        raise invalid_argument("Invalid Encoding Method specified in Request", "encoding-type", text)
     return text
 
 
@@ -101,7 +99,9 @@ def encode_name(text: str, encoding_type: str) -> str:
 def parse_part_number(text: str) -> int:
     """1 to 10,000.  Raises InvalidArgument."""
     if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= MAX_PART_NUMBER):
-        raise _invalid(f"Part number must be an integer between 1 and {MAX_PART_NUMBER}, inclusive", "partNumber", text)
+        raise invalid_argument(
+            f"Part number must be an integer between 1 and {MAX_PART_NUMBER}, inclusive", "partNumber", text
+        )
     return int(text)
 
 
@@ -111,7 +111,7 @@ def parse_part_number_marker(query: Mapping[str, str]) -> int:
     if not text:
         return 0
     if not (text.isascii() and text.isdigit() and len(text) <= 10):
-        raise _invalid(
+        raise invalid_argument(
             "Argument part-number-marker must be an integer between 0 and 2147483647", "part-number-marker", text
         )
     return int(text)
@@ -138,7 +138,7 @@ def decode_token(token: str) -> str:
             raise ValueError("unknown version")
         return raw[1:].decode()
     except (ValueError, binascii.Error) as error:
-        raise _invalid("The continuation token provided is incorrect", "continuation-token", token) from error
+        raise invalid_argument("The continuation token provided is incorrect", "continuation-token", token) from error
 
 
 class CopySource(msgspec.Struct, frozen=True):
@@ -159,10 +159,10 @@ def parse_copy_source(text: str) -> CopySource:
     try:
         decoded = percent_decode(path.replace("+", " "))
     except S3Error as error:
-        raise _invalid("Invalid copy source encoding", "x-amz-copy-source", text) from error
+        raise invalid_argument("Invalid copy source encoding", "x-amz-copy-source", text) from error
     bucket, _, key = decoded.removeprefix("/").partition("/")
     if not bucket or not key:
-        raise _invalid(
+        raise invalid_argument(
             "Copy Source must mention the source bucket and key: sourcebucket/sourcekey", "x-amz-copy-source", text
         )
     return CopySource(bucket, check_key(key), version_id)
