@@ -1,7 +1,7 @@
 """From a pod's `volumes` and `volumeMounts` to folders of this machine.
 
 Kinds: persistentVolumeClaim, emptyDir, secret, configMap, downwardAPI and projected (of the three before).
-hostPath and the rest are refused with a clear message.  `plan_files` is pure; `VolumeFolders` touches disk.
+hostPath and the rest are refused with a clear message.  `volume_files` is pure; `VolumeFolders` touches disk.
 Not done here: size limits, fsGroup, medium; service account tokens (no pod here gets one by itself).
 """
 

@@ -6,8 +6,8 @@ and flushes the log; only then does any of them answer.  So:
 
 - Nothing is answered before it is durable.  A batch in which no operation asked for it (notes: rule 1 allows
   losing them) is written without the flush.
-- Between write and flush the rows are visible to anyone who reads the table.  `unsettled` names them; a
-  reader that finds its row there *after* reading must not use what it read, and sends its question through
+- Between write and flush the rows are visible to anyone who reads the table.  `_unsettled` names them; a
+  reader that finds its row there (`settled`) *after* reading must not use what it read, and sends its question through
   this thread instead, behind the flush.  The set is filled before the write and emptied after the flush, so a
   reader that finds its row absent has read either the old state or a flushed one.
 - A failed write or flush is final: every waiting operation fails, and the drive is set aside.  What had been

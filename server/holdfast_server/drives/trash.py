@@ -6,7 +6,7 @@ files, so a file may have had two owners), and at least `delay_seconds` after it
 last read: a reader that found the record before it was dropped can still finish.
 
 Trash rows are numbered; their times are kept in memory only, by checkpoints one second apart.  After a
-restart everything in the trash waits the full delay anew.  All methods but `was_read` run on the committing
+restart everything in the trash waits the full delay anew.  All but `RecentReads` runs on the committing
 thread, so that "nothing refers to it" cannot become untrue behind their back: what is about to be unlinked is
 *condemned*, and a commit that names it is told NO_DATA.
 """

@@ -1,4 +1,4 @@
-"""Garbage collection by ownerReferences: background, foreground and orphaning, as `Controllers` call it per object.
+"""Garbage collection by ownerReferences: background, foreground and orphaning, as `loop` has it done per object.
 
 A reference is live if an object with that uid exists, in the same namespace or cluster-wide. An object whose references
 are all dead is deleted; with some alive, the dead ones are dropped. An owner with the finalizer `orphan` gets its
