@@ -2,8 +2,9 @@
 
 One unit of work is `settle_once`: learn what the peers remember, set aside a drive that was replaced and has
 come back, look again at every drive that was set aside, decide for every blank or damaged drive (`adoption`), act.
-It is repeated whenever a peer comes, goes or reports something new, and every `SETTLE_SECONDS`.  Other pods that
-remember the replacement use such a drive no more from its first report on, whether or not its own has heard of it.
+It is repeated whenever a peer comes, goes or reports something new, and every `SETTLE_SECONDS`.  Each peer is asked in
+a task of its own: one that does not answer holds up nothing.  Other pods that remember the replacement of a drive use
+it no more from its first report on, whether or not its own has heard of it.
 
 A drive that was set aside is opened anew, as a new object, when its fault may have passed (`reopening`).  Two kinds
 are not: one that was replaced here, unless something else is in its folder by now; and one whose table is damaged.
@@ -24,6 +25,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -122,6 +124,9 @@ class LocalDrives:
         self._asked: set[tuple[str, int]] = set()
         self._told_all: set[tuple[str, int]] = set()
         """Of those asked, the ones that had opened all their drives by then."""
+        self._asking: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._tried: set[tuple[str, int]] = set()
+        """Of those online, the ones that have answered, or not, at least once."""
         self._wake = asyncio.Event()
 
     # --- what others see
@@ -193,10 +198,18 @@ class LocalDrives:
             except TimeoutError:
                 pass
 
+    async def close(self) -> None:
+        """Once nobody settles any more: ask nobody any longer."""
+        asking = list(self._asking.values())
+        for task in asking:
+            task.cancel()
+        if asking:
+            await asyncio.wait(asking)
+
     async def settle_once(self) -> None:
         """See the module."""
         await self._learn_from_peers()
-        self._set_aside_outdated()
+        self.set_aside_outdated()
         for volume in range(len(self.drives)):
             await self._look_again(volume)
         await self.load_memories()
@@ -208,41 +221,52 @@ class LocalDrives:
 
     async def _learn_from_peers(self) -> None:
         heard: list[SlotMemory] = []
-        unheard: list[tuple[RemotePeer, Sequence[DriveStatus]]] = []
         for peer in self._peers():
             who = (peer.pool, peer.ordinal)
             if not peer.online or peer.link.report is None:
                 self._asked.discard(who)
                 self._told_all.discard(who)
+                self._tried.discard(who)
+                # What it answers now is what it knew before it went.
+                if (asking := self._asking.get(who)) is not None:
+                    asking.cancel()
                 continue
             reported = peer.link.report.drives
             for drive, status in zip(peer.drives(), reported, strict=False):
                 heard.append(
                     SlotMemory(peer.pool, drive.set_index, drive.position, status.drive_id, status.incarnation)
                 )
-            if who not in self._told_all:
-                unheard.append((peer, reported))
+            if who not in self._told_all and who not in self._asking:
+                task = asyncio.create_task(self._ask(peer, reported), name=f"memories of {peer.link.target}")
+                self._asking[who] = task
+                task.add_done_callback(partial(self._asked_now, who))
         await self.remember_slots(heard)
-        if unheard:
-            # Together: one that does not answer must not keep a drive in use that another knows to be an older one.
-            await asyncio.gather(*(self._ask(peer, reported) for peer, reported in unheard))
 
     async def _ask(self, peer: RemotePeer, reported: Sequence[DriveStatus]) -> None:
         who = (peer.pool, peer.ordinal)
         try:
             remembered = await peer.remembered_slots()
+            await self.remember_slots(remembered)
+            self.set_aside_outdated()
+            self._asked.add(who)
+            # Else it is asked again: it does not know yet what a drive remembers that is not open.
+            if all(status.state in (*_SERVING, DriveState.BLANK) for status in reported):
+                self._told_all.add(who)
+                self.wake()  # a blank drive may wait for it
         except PeerError as error:
             log.info("peer was not heard", extra={"peer": str(peer.link.target), "reason": str(error)})
-            return
-        self._asked.add(who)
-        # Else it is asked again: it does not know yet what a drive remembers that is not open.
-        if all(status.state in (*_SERVING, DriveState.BLANK) for status in reported):
-            self._told_all.add(who)
-        await self.remember_slots(remembered)
-        self._set_aside_outdated()
+        except Exception:
+            log.exception("what a peer remembers could not be learnt", extra={"peer": str(peer.link.target)})
 
-    def _set_aside_outdated(self) -> None:
-        """A drive that was replaced and has come back knows nothing of what happened since."""
+    def _asked_now(self, who: tuple[str, int], task: asyncio.Task[None]) -> None:
+        del self._asking[who]
+        if not task.cancelled() and who not in self._tried:
+            self._tried.add(who)
+            self.wake()
+
+    def set_aside_outdated(self) -> None:
+        """A drive that was replaced and has come back knows nothing of what happened since.  To be called often, too:
+        one that was slow to open serves from then on, and another drive may be keeping `settle_once` waiting."""
         for drive in self.drives:
             status = drive.status()
             newer = self._newer((drive.pool, drive.set_index, drive.position), status)
@@ -284,7 +308,7 @@ class LocalDrives:
         if not await self._reopen(volume, retire):
             return
         # At once, before anybody is served from it: it may be one that was replaced here.
-        self._set_aside_outdated()
+        self.set_aside_outdated()
         status = self.drives[volume].status()
         self._waiting.pop(volume, None)
         log.warning(
@@ -315,8 +339,14 @@ class LocalDrives:
         if decision.action is Action.WAIT:
             self._waits(volume, decision.message)
             return
+        if decision.action is Action.ADOPT and self._asks_first():
+            self._waits(volume, "a replacement: joins when other pods have been asked what they remember of its place")
+            return
         drive_id = self._clock.random_bytes(DRIVE_ID_SIZE_BYTES)
         now_ms = self._clock.now_ms()
+        known = self.book.get((drive.pool, drive.set_index, drive.position))
+        if known is not None:
+            self._stamps.observe(known.incarnation)  # made when a clock was ahead, it would be the newer drive for ever
         incarnation = self._stamps.next(now_ms)
         try:
             if decision.action is Action.FORMAT:
@@ -337,6 +367,10 @@ class LocalDrives:
         await self._keep(self.book.everything())
         await self.load_memories()  # or the next volume would take this one for a drive that was not asked yet
         self._on_change()
+
+    def _asks_first(self) -> bool:
+        """Whether a pod that could tell has not been asked; one that does not answer is waited for once."""
+        return any(peer.online and (peer.pool, peer.ordinal) not in self._tried for peer in self._pool_peers())
 
     async def _announce(self) -> None:
         """Tell every pod of the pool about drives just formatted; they count once all have noted them."""

@@ -255,6 +255,7 @@ class StoragePod:
             await asyncio.sleep(self._settings.drain_seconds)
 
     async def _close(self) -> None:
+        await self.local.close()
         await self.store.close()
         await self._network.close()
         await self._peer_server.close()
@@ -278,7 +279,8 @@ class StoragePod:
             log.error("a damaged drive cannot be made blank", extra={"path": old.path, "reason": str(error)})
         volume = self._inputs.membership.volumes[number]
         self._drives[number] = await open_drive(self._inputs, volume, self._clock, self._settings.drives)
-        self._table.configure(self._inputs.config, self._network.peers)
+        # Not a newer one that is just being taken over: the peers of its pools are not dialled yet.
+        self._table.configure(self._configured or self._inputs.config, self._network.peers)
         return True
 
     # --- the configuration and what follows from it
@@ -374,6 +376,7 @@ class StoragePod:
     async def _follow_states(self) -> None:
         while True:
             await asyncio.sleep(seconds_to_next(self._clock.monotonic_seconds(), STATE_POLL_SECONDS))
+            self.local.set_aside_outdated()
             self._look_for_users()
             await self._settle_epoch()
             if any(peer.link.report is not None and peer.link.report.heals for peer in self._network.peers):

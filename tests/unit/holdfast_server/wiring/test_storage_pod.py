@@ -217,7 +217,7 @@ async def test_nobody_who_remembers_its_replacement_uses_an_older_drive_though_i
 ) -> None:
     """It knows nothing of what was written since, and would deny it until its pod has heard what others remember."""
     await put_an_older_drive_back(tenant)
-    monkeypatch.setattr(LocalDrives, "_set_aside_outdated", lambda _: None)
+    monkeypatch.setattr(LocalDrives, "set_aside_outdated", lambda _: None)
     await tenant.start(1)
     for other in (0, 2, 3):
         peer = tenant.pod(other)._network.find("main", 1)
@@ -258,6 +258,42 @@ async def test_a_peer_that_does_not_tell_what_it_remembers_keeps_no_older_drive_
         await until(lambda: tenant.pod(1).local.status(0).state is DriveState.FAULTY, 60)
     finally:
         silent.set()
+
+
+async def test_an_older_drive_is_set_aside_though_another_keeps_all_settling_waiting(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does not close, say, or is slow to open."""
+    await tenant.start(0)
+    local, waits = tenant.pod(0).local, asyncio.Event()
+    await until(lambda: local.status(0).state is DriveState.BLANK)
+
+    async def wait() -> None:
+        waits.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(local, "settle_once", wait)
+    await asyncio.wait_for(waits.wait(), 30)
+    drive = tenant.pod(0)._drives[0]
+    await drive.format(b"o" * 16, 10)
+    assert drive.status().state is DriveState.FULL
+    local.book.learn([SlotMemory("main", 0, 0, b"n" * 16, 20)])
+    await until(lambda: drive.status().state is DriveState.FAULTY, 10)
+    assert "was replaced here" in drive.status().message
+
+
+async def test_a_drive_is_opened_anew_while_a_configuration_with_another_pool_is_taken_over(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await tenant.start(0)
+    pod = tenant.pod(0)
+    taken_over = asyncio.Event()
+    monkeypatch.setattr(pod, "_configure", lambda _: taken_over.wait())  # it has been read, and no more
+    pod._inputs._config = tenant.add_pool().config  # type: ignore[attr-defined]
+    before = pod._drives[0]
+    assert await pod._reopen(0, False)
+    assert pod._drives[0] is not before
+    assert pod._drives[0] in pod.store.all_sets()[0].drives().values()
 
 
 async def nothing(_: LocalDrive) -> list[SlotMemory]:
