@@ -182,7 +182,10 @@ class LocalDrive:
         if self._background:
             await asyncio.wait(self._background)
         # Behind an opening or forming that is still under way, whose parts are closed with the rest.
-        await self._in_life(lambda: None)
+        try:
+            await self._in_life(lambda: None)
+        except RuntimeError:  # there never was a thread for it, so nothing was opened, and nothing is to be any more
+            self._life.shutdown(wait=False, cancel_futures=True)
         if self._parts is not None:
             await self._parts.closed(self._in_life, faulty=self._fault is not None)
         if self._watching is not None:
@@ -448,7 +451,12 @@ class LocalDrive:
                 return False
 
         if self._looking is None:
-            self._looking = self._loop.run_in_executor(self._life, look)
+            # A pod asks one, too, that was closed when it had given up waiting for that.
+            closed = self._closing is not None and self._closing.done()
+            try:
+                self._looking = self._loop.run_in_executor(None if closed else self._life, look)
+            except RuntimeError:  # no thread can be begun
+                return False
         await asyncio.wait((self._looking,), timeout=HANG_SECONDS)
         if not self._looking.done():
             return False

@@ -418,3 +418,24 @@ async def test_a_drive_for_whose_opening_there_is_no_thread_says_so(open_drive, 
     assert "start new thread" in drive.status().message
     await drive.close()
     assert (await open_drive(form=False)).status().state is DriveState.FULL
+
+
+async def test_a_drive_that_no_thread_could_open_is_closed_without_one_and_opened_later(open_drive, monkeypatch):
+    await (await open_drive()).close()
+    with monkeypatch.context() as patch:
+        patch.setattr(disk_threads.threading, "Thread", Unstarted)
+        drive = await open_drive(form=False)
+        assert drive.status().state is DriveState.FAULTY
+        await drive.close()
+        await drive.close()
+    assert (await open_drive(form=False)).status().state is DriveState.FULL
+
+
+async def test_a_drive_that_took_long_to_close_can_be_asked_what_is_in_its_folder(open_drive, tmp_path):
+    """As its pod does with one that is damaged, and did not close in the time it gave it."""
+    drive = await open_drive()
+    drive.set_aside("it was replaced here")
+    await drive.close()
+    assert not await drive.folder_changed()
+    (tmp_path / "holdfast.json").unlink()
+    assert await drive.folder_changed()
