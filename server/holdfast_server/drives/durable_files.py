@@ -30,19 +30,25 @@ def fsync_folder(folder: Path) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a small file so that after a crash the old or the new content is there, whole."""
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    """Write a small file so that after a crash the old or the new content is there, whole.
+
+    All that is opened is opened before anything changes: who finds no descriptor left has the old file still."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        # Before the rename: else the name may be durable before the bytes, and the file come back empty.
-        os.fsync(descriptor)
+        temporary = path.with_name(path.name + ".new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            # Before the rename: else the name may be durable before the bytes, and the file come back empty.
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+        os.fsync(folder)
     finally:
-        os.close(descriptor)
-    os.replace(temporary, path)
-    fsync_folder(path.parent)
+        os.close(folder)
 
 
 class FolderSync:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import threading
@@ -11,7 +12,7 @@ import time
 import pytest
 import xxhash
 
-from holdfast_server.drives import identity, trash
+from holdfast_server.drives import durable_files, identity, trash
 from holdfast_server.drives.engine import EngineError
 from holdfast_server.drives.local import DriveSettings
 from holdfast_server.drives.port import (
@@ -497,5 +498,28 @@ async def test_a_drive_that_was_filled_and_cannot_say_so_yet_serves_on(
             await drive.finish_healing(7)
     assert not isinstance(failure.value, DriveFaulty)
     assert drive.status().state is DriveState.HEALING
+    await drive.finish_healing(7)
+    assert drive.status().state is DriveState.FULL
+
+
+@pytest.mark.parametrize("opened_before", [0, 1, 2])
+async def test_want_of_descriptors_leaves_the_identity_as_it_was_wherever_it_strikes(
+    open_drive, monkeypatch, opened_before
+):
+    drive = await open_drive(form=False)
+    await drive.adopt(b"drive id 16 byte", 7, 5)
+    real, opened = os.open, []
+
+    def fail(path, *arguments, **named):
+        if len(opened) == opened_before:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        opened.append(path)
+        return real(path, *arguments, **named)
+
+    with monkeypatch.context() as out:
+        out.setattr(durable_files.os, "open", fail)
+        with contextlib.suppress(DriveError):
+            await drive.finish_healing(7)
+    await drive._on_thread(drive._parts.point_readers, drive._check)
     await drive.finish_healing(7)
     assert drive.status().state is DriveState.FULL
