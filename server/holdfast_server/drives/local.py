@@ -150,7 +150,9 @@ class LocalDrive:
         self._stuck = None
         self._watching = asyncio.create_task(self._watch_calls())
         if self._settings.reap_interval_seconds is not None:
-            self._background.append(asyncio.create_task(self._run_background(self._settings.reap_interval_seconds)))
+            # Apart: reclaiming what many deletes left takes minutes, and the drive may fail, or have room, meanwhile.
+            self._background.append(asyncio.create_task(self._repeat(CHECK_INTERVAL_SECONDS, self._look_after)))
+            self._background.append(asyncio.create_task(self._repeat(self._settings.reap_interval_seconds, self.reap)))
 
     async def format(self, drive_id: bytes, incarnation: int) -> None:
         """Make a blank drive of a new pool FULL.  Permission to do so is the caller's business (rule 11).
@@ -801,23 +803,23 @@ class LocalDrive:
                 unlinked += len(chosen)
             return unlinked
 
-    async def _run_background(self, reap_interval_seconds: float) -> None:
-        reaped = self._clock.monotonic_seconds()
+    async def _repeat(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
         while self._fault is None:
-            await self._clock.sleep(CHECK_INTERVAL_SECONDS)
+            await self._clock.sleep(seconds)
             if self._parts is None or self._stuck is not None:
                 continue
             try:
-                await self._on_thread(self._parts.point_readers, self._check)
-                if self._clock.monotonic_seconds() - reaped >= reap_interval_seconds:
-                    await self.reap()
-                    reaped = self._clock.monotonic_seconds()
+                await work()
             except DriveFaulty as error:
                 self._set_fault(Fault(kind_of(error), str(error)))
             except DriveFull:
                 continue  # its status says so
             except DriveError as error:
                 log.warning("background work on %s: %s", self.path, error)
+
+    async def _look_after(self) -> None:
+        parts = self._opened()
+        await self._on_thread(parts.point_readers, self._check)
 
     def _check(self) -> None:
         """Without writes nobody else would notice that the drive has gone."""

@@ -12,9 +12,10 @@ import time
 import pytest
 import xxhash
 
+from holdfast_server.clock.system import SystemClock
 from holdfast_server.drives import durable_files, identity, trash
 from holdfast_server.drives.engine import EngineError
-from holdfast_server.drives.local import DriveSettings
+from holdfast_server.drives.local import DriveSettings, LocalDrive
 from holdfast_server.drives.port import (
     CommitMode,
     CommitRequest,
@@ -30,6 +31,7 @@ from holdfast_server.drives.port import (
     ShardMissing,
     Tombstone,
 )
+from holdfast_server.drives.slot import Slot
 
 SPACE = b"o" + bytes(16)
 REGISTER = Register(SPACE, "key")
@@ -523,3 +525,31 @@ async def test_want_of_descriptors_leaves_the_identity_as_it_was_wherever_it_str
     await drive._on_thread(drive._parts.point_readers, drive._check)
     await drive.finish_healing(7)
     assert drive.status().state is DriveState.FULL
+
+
+async def test_a_drive_is_looked_after_while_it_reclaims(tmp_path, monkeypatch):
+    """What many deletes left takes minutes; until it was over, a drive that had been full was so for everybody."""
+    began, end = asyncio.Event(), asyncio.Event()
+    checked = threading.Event()
+
+    async def reap(_):
+        began.set()
+        await end.wait()
+
+    check = LocalDrive._check
+
+    def look(drive):
+        if began.is_set():
+            checked.set()
+        check(drive)
+
+    monkeypatch.setattr(LocalDrive, "reap", reap)
+    monkeypatch.setattr(LocalDrive, "_check", look)
+    settings = DriveSettings(reap_interval_seconds=0.05)
+    drive = await LocalDrive.open(tmp_path, Slot("tenant-1", "main", 0, 0), SystemClock(), settings)
+    await drive.format(b"drive id 16 byte", 7)
+    try:
+        assert await asyncio.to_thread(checked.wait, 20)
+    finally:
+        end.set()
+        await drive.close()
