@@ -16,6 +16,8 @@ from holdfast_server.clock.port import Clock
 RESERVE_BYTES = 64 << 20
 RESERVE_FRACTION = 0.01
 FRESH_SECONDS = 1.0
+LEAST_WRITE_BYTES = 128 << 10
+"""A drive with no room for so much beside the reserve is called full: more than a small object has on one drive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Space:
     @property
     def full(self) -> bool:
         """Whether there was no room for new data when it was last looked at."""
-        return self.room.available_bytes <= self.reserve_bytes(self.room)
+        return self.room.available_bytes <= self.reserve_bytes(self.room) + LEAST_WRITE_BYTES
 
     def refuses(self, size_bytes: int) -> bool:
         """Whether new data of that size would cut into the reserve; counts it as taken if not."""

@@ -140,6 +140,8 @@ class ErasureSet:
         self._background = background
         self._repairer = repairer
         self._patience = Patience()
+        self._met_full = False
+        """The last write that failed did so for want of room."""
 
     def drives(self) -> dict[int, Drive]:
         return dict(enumerate(self._drives()))
@@ -247,6 +249,8 @@ class ErasureSet:
             made = make_held(stamp)
             numbers = self._numbers(made)
             targets = self._enough({p: drive for p, drive in self.awake().items() if p in made}, numbers)
+            if self._met_full:
+                self._require_room(targets, made, numbers)
             replies = await self._send(register, made, numbers, until, targets, CommitMode.PLAIN, b"", refill, deliver)
             outcome = quorum.judge_commit(numbers, targets, replies)
             if outcome is quorum.CommitOutcome.COMMITTED:
@@ -322,6 +326,8 @@ class ErasureSet:
             if promise.contended and len(targets) < numbers.write_quorum:
                 raise Contended(f"{self.name}: another write of {promise.register.key!r} is under way")
             self._enough(targets, numbers)
+            if self._met_full:
+                self._require_room(targets, made, numbers)
             if first is not None:
                 await first(stamp)
             replies = await self._send(
@@ -354,6 +360,15 @@ class ErasureSet:
                 f"{self.name}: {len(targets)} drives can take the write, {numbers.write_quorum} are needed"
             )
         return targets
+
+    def _require_room(self, targets: Mapping[int, Drive], made: Mapping[int, Held], numbers: Quorums) -> None:
+        """Raises OutOfSpace where fewer drives than it takes have room.  What the others took would stay undecided, and
+        with each try of a client that tries again and again one more of them in the row of that key."""
+        if next(iter(made.values())).tombstone:
+            return
+        if sum(not drive.status().full for drive in targets.values()) < numbers.write_quorum:
+            raise OutOfSpace(f"{self.name}: too few drives have room")
+        self._met_full = False
 
     def _numbers(self, made: Mapping[int, Held]) -> Quorums:
         """Of a version that is being written."""
@@ -411,6 +426,7 @@ class ErasureSet:
 
     def _failure(self, replies: Answers[CommitReply]) -> Exception:
         if any(isinstance(error, DriveFull) for error in replies.errors.values()):
+            self._met_full = True
             return OutOfSpace(f"{self.name}: too few drives have room")
         told = ", ".join(f"{p}: {error}" for p, error in sorted(replies.errors.items()))
         return Unavailable(f"{self.name}: the write did not reach its quorum ({told or 'refused'})")

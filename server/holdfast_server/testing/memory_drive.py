@@ -271,6 +271,7 @@ class MemoryDrive:
             self.total_bytes,
             self.total_bytes - used,
             used,
+            self.full,
             registers=len(self._states),
         )
 

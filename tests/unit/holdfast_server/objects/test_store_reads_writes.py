@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from holdfast_server.drives import keys
 from holdfast_server.drives.port import DriveError, DriveFaulty, DriveOffline
 from holdfast_server.memory.limits import MemoryLimits
 from holdfast_server.memory.pod_memory import PodMemory
@@ -165,6 +166,25 @@ async def test_full_drives(cluster: MemoryCluster) -> None:
     assert await cluster.get("k") == BIG
     await cluster.store.delete_object(BUCKET, "k")
     assert await cluster.get("k") is None
+
+
+async def test_a_client_that_tries_again_and_again_leaves_no_more_on_the_drives_that_have_room(
+    cluster: MemoryCluster,
+) -> None:
+    """Each try left a record there, all in one row, until somebody read the key or the scanner came by."""
+    for drive in cluster.drives[:2]:
+        drive.full = True
+    for _ in range(10):
+        with pytest.raises(OutOfSpace):
+            await cluster.put("k", SMALL)
+        await cluster.settle()
+    row = keys.row_key(REGISTER)
+    assert all(len(drive.state_of(row).records) <= 1 for drive in cluster.drives)
+    await cluster.store.delete_object(BUCKET, "other")
+    for drive in cluster.drives[:2]:
+        drive.full = False
+    await cluster.put("k", SMALL)
+    assert await cluster.get("k") == SMALL
 
 
 # -------------------------------------------------------------------- bodies that fail
