@@ -293,6 +293,16 @@ class LookUp:
             if current.record is not None and current.record.live and current is not located.current:
                 await self._let_go(one, located.current.stamp)
 
+    async def give_up(self, superseded: ErasureSet, stamp: int) -> bool:
+        """Let go of a version in one set that cannot be read there, if another set has something newer; whether it has.
+        Raises Unavailable."""
+        others = await together(other.read(self.register) for other in self._others(superseded))
+        newest = max((current.stamp for current in others), default=0)
+        if newest <= stamp:
+            return False
+        await self._let_go(superseded, newest)
+        return True
+
     async def may_drop(self, holder: ErasureSet, stamp: int) -> bool:
         """Whether a tombstone in one set shadows nothing in the others, as far as they are concerned (rule 10).
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from holdfast_server.drives.port import Register
 from holdfast_server.objects import quorum, record
 from holdfast_server.objects.asking import ask
-from holdfast_server.objects.erasure_set import ErasureSet, MakeHeld
+from holdfast_server.objects.erasure_set import Current, ErasureSet, MakeHeld
 from holdfast_server.objects.healing import Healer, Stuck, find_holes
 from holdfast_server.objects.port import Conflict, Missing, Unavailable
 from holdfast_server.objects.record import Record
@@ -34,11 +34,12 @@ InPlaceOf = Callable[[Record], MakeHeld]
 
 
 async def find_stuck(healer: Healer, sets: Sequence[ErasureSet], register: Register) -> tuple[ErasureSet, Stuck]:
-    """Where, and what, is stuck now.
+    """Where, and what, is stuck now; what is undecided first, in case a committed one waits for it in another pool.
 
     Raises Missing if nothing is, Unavailable if a drive that could tell does not answer.
     """
     silent: list[str] = []
+    committed: tuple[ErasureSet, Stuck] | None = None
     for erasure_set in sets:
         replies = await erasure_set.query(register, with_inline=True)
         if len(replies) < erasure_set.quorums.set_size:
@@ -48,8 +49,12 @@ async def find_stuck(healer: Healer, sets: Sequence[ErasureSet], register: Regis
         if stuck is None and quorum.versions(replies):
             # Enough drives hold it; whether they have its shards is known when these are read.
             stuck = (await healer.heal(erasure_set, register, verify=True)).stuck
-        if stuck is not None:
+        if stuck is not None and not stuck.committed:
             return erasure_set, stuck
+        if stuck is not None and committed is None:
+            committed = erasure_set, stuck
+    if committed is not None:
+        return committed
     if silent:
         raise Unavailable(f"not every drive of {', '.join(silent)} answers: one of them may have what is missing")
     raise Missing(f"nothing about {register.key!r} is stuck")
@@ -107,15 +112,26 @@ async def discard(
 
 async def _delete(erasure_set: ErasureSet, register: Register, stuck: Stuck, in_place_of: InPlaceOf) -> str:
     """Raises Unavailable where something newer has come, which nobody has decided about."""
+    changed = "the drives have changed; look at it again"
     replies = await erasure_set.query(register)
     found = quorum.versions(replies)
     newer = [stamp for stamp in found if stamp > stuck.stamp]
     # What provably never was is no reason to wait: it goes by itself.
     judged = {quorum.decide_heal(erasure_set.quorums, replies, stamp) for stamp in newer}
     if stuck.stamp not in found or judged - {quorum.HealStep.TAKE_BACK}:
-        raise Unavailable("the drives have changed; look at it again")
+        raise Unavailable(changed)
     version = record.decode(found[stuck.stamp].record)
-    await erasure_set.commit(register, in_place_of(version))
+    if len(quorum.full_replies(replies)) >= erasure_set.quorums.write_quorum:
+        # On this condition, as every change of what may have versions: a plain write would wait for one that is under
+        # way, and then take the place of that.
+        seen = Current(version, stuck.stamp, highest=quorum.greatest_seen(replies))
+        promise = await erasure_set.promise(register, seen)
+        if promise is None:
+            raise Unavailable(changed)
+        await erasure_set.commit_promised(promise, in_place_of(version))
+    else:
+        # Nobody is promised anything now, and drives may wait for just this to be filled.
+        await erasure_set.commit(register, in_place_of(version))
     told = "deleted: it was committed, and too few of its shards are left to rebuild it"
     is_current = not register.version and version.version is not None
     return f"{told}; a delete marker takes its place, older versions stay" if is_current else told

@@ -381,6 +381,9 @@ class ObjectStore:
         Raises Missing where nothing is stuck, Conflict where the decision cannot be carried out, Unavailable.
         """
         erasure_set, stuck = await resolving.find_stuck(self.healer, self.all_sets(), register)
+        if stuck.committed and await self.look_up(register).give_up(erasure_set, stuck.stamp):
+            # Its coordinator did not come to that, and nobody who reads can.  A deletion now would be newer than both.
+            return "given up: another pool has a newer version"
         if keep:
             return await resolving.keep(self.healer, erasure_set, register, stuck)
 

@@ -11,6 +11,7 @@ import pytest
 from holdfast_server.clock.stamp import HybridClock
 from holdfast_server.drives import keys
 from holdfast_server.drives.port import Drive
+from holdfast_server.drives.rules import RegisterState
 from holdfast_server.heal.service import HealService
 from holdfast_server.objects import quorum, record
 from holdfast_server.objects.epochs import Epochs
@@ -321,4 +322,26 @@ async def test_what_a_writer_that_died_did_not_let_go_of_the_scanner_finds(
     await healing.scanner.scan_once(drive, healing.set_of(drive), healing.work_of(0).scan)
     await tenant.settle()
     assert tenant.live_in() == {NEW.pool}
+    assert await tenant.get(3) == b"new"
+
+
+async def test_a_stuck_version_gives_way_to_what_another_pool_has_and_not_to_a_deletion(tenant: Tenant) -> None:
+    """Left by a coordinator that died before it let go of it, and past reading since."""
+    register = record.object_register(BUCKET, "k")
+    await tenant.put(1, BIG)
+    await tenant.settle()
+    row = keys.row_key(register)
+    before = tenant.by_pool["main"][0].state_of(row)
+    left = RegisterState(list(before.records), before.fence, before.mark)
+    await tenant.put(3, b"new")
+    await tenant.settle()
+    assert tenant.live_in() == {"more"}
+    for drive in tenant.by_pool["main"]:
+        drive._put(row, left if drive.position == 0 else RegisterState())
+        drive._healing = drive.position > 1
+    await tenant.clock.sleep(OPERATION_DEADLINE_SECONDS + 10)
+    with pytest.raises(Unavailable):
+        await tenant.get(3)
+    assert "another pool" in await tenant.stores[3].resolve(register, keep=False)
+    await tenant.settle()
     assert await tenant.get(3) == b"new"

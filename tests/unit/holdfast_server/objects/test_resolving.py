@@ -11,6 +11,7 @@ from holdfast_server.drives import keys
 from holdfast_server.drives.port import DriveOffline
 from holdfast_server.drives.rules import RegisterState
 from holdfast_server.objects import resolving
+from holdfast_server.objects.erasure_set import ErasureSet
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
 from holdfast_server.objects.port import NULL_VERSION, Conflict, Missing, Unavailable, Versioning
 from holdfast_server.objects.record import STRIPE_SIZE_BYTES, object_register, version_register
@@ -308,3 +309,31 @@ async def test_what_was_overwritten_meanwhile_is_not_discarded(
         await cluster.store.resolve(REGISTER, keep=False)
     await cluster.settle()
     assert await cluster.get("k") == b"new"
+
+
+async def test_a_version_that_is_put_while_the_current_one_is_discarded_stays(
+    cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = await put_version(cluster, BIG)
+    _, lost = await put_version(cluster, BIG + b"2")
+    await too_few_shards(cluster, lost)
+    put: list[bytes] = []
+
+    def preceded(call: Any) -> Any:
+        async def after_a_put(erasure_set: ErasureSet, *arguments: Any, **more: Any) -> Any:
+            if not put:
+                put.append(b"")
+                body = BytesBody(b"new", versioning=Versioning.ENABLED)
+                put[0] = (await cluster.new_store().put_object(BUCKET, "k", body)).place
+            return await call(erasure_set, *arguments, **more)
+
+        return after_a_put
+
+    for step in ("promise", "commit"):
+        monkeypatch.setattr(ErasureSet, step, preceded(getattr(ErasureSet, step)))
+    with pytest.raises(Unavailable, match="look at it again"):
+        await cluster.store.resolve(REGISTER, keep=False)
+    await cluster.settle()
+    assert await cluster.get("k") == b"new"
+    assert (await versions(cluster))[0] == (put[0], False)
+    assert await read_version(cluster, first) == BIG
