@@ -179,7 +179,11 @@ def _check_location(location: str, region: str) -> None:
 
 async def head_bucket(call: Call) -> Response:
     bucket = await call.bucket()
-    return Response(status=200, headers={REGION_HEADER: bucket.region, "content-type": "application/xml"})
+    return Response(status=200, headers={**region_headers(bucket), "content-type": "application/xml"})
+
+
+def region_headers(bucket: BucketRecord) -> dict[str, str]:
+    return {REGION_HEADER: bucket.region}
 
 
 async def get_bucket_location(call: Call) -> Response:

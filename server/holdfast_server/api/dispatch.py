@@ -244,6 +244,9 @@ class Dispatcher:
             await call.require_operation(bucket)
         except S3Error as error:
             await self._tell_absence(call, bucket, error)
+            if name == "HeadBucket" and bucket is not None:
+                # As on AWS: clients that look for a bucket's region ask without a signature, or before they may read.
+                error.with_headers(buckets.region_headers(bucket))
             raise
         return call
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import requests
+from botocore.exceptions import ClientError
 
 from holdfast_server.testing.boto import client_of, refusal
 from holdfast_server.testing.memory_services import Endpoint, memory_services, served
@@ -255,3 +256,18 @@ def test_a_delete_of_many_does_not_tell_which_are_missing_to_who_may_not_list(us
     blind, lists = user(allow("DeleteObject", key="*")), user(allow("DeleteObject", key="*"), allow("ListBucket"))
     codes = [client.delete_objects(Bucket=MINE, Delete=absent)["Errors"][0]["Code"] for client in (blind, lists)]
     assert codes == ["AccessDenied", "NoSuchKey"]
+
+
+# ------------------------------------------------------------------- regions
+
+
+def test_where_a_bucket_is_is_told_to_who_may_not_see_it(endpoint: Endpoint, user: Callable[..., Any]) -> None:
+    """The SDKs' own look-ups of a region (`GetBucketRegion` of Go, OpenDAL, Arrow) read it off a refusal."""
+    reader = user(allow("GetObject", key="*"))
+    with pytest.raises(ClientError) as error:
+        reader.head_bucket(Bucket=MINE)
+    assert error.value.response["ResponseMetadata"]["HTTPHeaders"]["x-amz-bucket-region"] == "us-east-1"
+    unsigned = requests.head(f"{endpoint.url}/{MINE}", timeout=10)
+    assert (unsigned.status_code, unsigned.headers["x-amz-bucket-region"]) == (403, "us-east-1")
+    absent = requests.head(f"{endpoint.url}/absent-bucket", timeout=10)
+    assert (absent.status_code, "x-amz-bucket-region" in absent.headers) == (404, False)
