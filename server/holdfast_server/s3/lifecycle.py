@@ -122,7 +122,19 @@ def parse_lifecycle(body: bytes, new_id: Callable[[], str]) -> list[LifecycleRul
     return rules
 
 
+def _refuse_minios(rule: Element) -> None:
+    """MinIO's own actions would seem to have been taken: `mc ilm rule add --expire-all-object-versions` beside a
+    number of days, say.  Raises NotImplemented."""
+    found = [name for name in _MINIOS if rule.find(name) is not None]
+    expiration = rule.find("Expiration")
+    if expiration is not None and (expiration.value(_ALL_VERSIONS) or "false").lower() != "false":
+        found.append(_ALL_VERSIONS)
+    if found:
+        raise S3Error("NotImplemented", f"{found[0]} is not implemented.")
+
+
 def _rule(element: Element, new_id: Callable[[], str]) -> LifecycleRule:
+    _refuse_minios(element)
     rule_id = element.value("ID") or ""
     if len(rule_id) > MAX_ID_LENGTH:
         raise S3Error("InvalidArgument", f"ID length should not exceed allowed limit of {MAX_ID_LENGTH}")
@@ -276,6 +288,8 @@ def _prefix(element: Element) -> str:
 
 
 _TRANSITIONS = ("Transition", "NoncurrentVersionTransition")
+_MINIOS = ("AllVersionsExpiration", "DelMarkerExpiration")
+_ALL_VERSIONS = "ExpiredObjectAllVersions"
 
 
 def _refuse_transitions(element: Element) -> None:

@@ -36,6 +36,10 @@ def noncurrent(content: str) -> str:
     return f"<NoncurrentVersionExpiration>{content}</NoncurrentVersionExpiration>"
 
 
+def all_versions(said: str) -> str:
+    return f"<Expiration><Days>3</Days><ExpiredObjectAllVersions>{said}</ExpiredObjectAllVersions></Expiration>"
+
+
 def test_a_rule_is_read_and_written_as_it_was_put() -> None:
     text = rule(
         DAYS + noncurrent("<NoncurrentDays>4</NoncurrentDays><NewerNoncurrentVersions>2</NewerNoncurrentVersions>"),
@@ -133,6 +137,9 @@ def test_sizes_are_bounds_outside_the_range(size: int, named: bool) -> None:
         (rule("<Transition><Days>1</Days><StorageClass>GLACIER</StorageClass></Transition>"), "NotImplemented"),
         (rule(DAYS + "<NoncurrentVersionTransition/>"), "NotImplemented"),
         (rule("<Transition><Date>20220927T01:00:00Z</Date></Transition>"), "InvalidArgument"),
+        (rule(all_versions("true")), "NotImplemented"),
+        (rule("<AllVersionsExpiration><Days>1</Days></AllVersionsExpiration>"), "NotImplemented"),
+        (rule(DAYS + "<DelMarkerExpiration><Days>1</Days></DelMarkerExpiration>"), "NotImplemented"),
         ("", "MalformedXML"),
         (rule(id="") * 1001, "MalformedXML"),
     ],
@@ -141,6 +148,10 @@ def test_a_mistake_is_refused_with_its_code(text: str, code: str) -> None:
     with pytest.raises(S3Error) as refusal:
         parsed(text)
     assert refusal.value.code == code
+
+
+def test_minios_own_actions_may_be_said_to_be_off() -> None:
+    assert parsed(rule(all_versions("false"))) == parsed(rule(DAYS))
 
 
 def test_a_document_of_another_kind_is_refused() -> None:
