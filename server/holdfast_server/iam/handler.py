@@ -19,6 +19,7 @@ from holdfast_server.api.failures import RETRY_AFTER_SECONDS, to_s3_error
 from holdfast_server.api.services import IncomingBody, Services
 from holdfast_server.auth.entities import STORE_POLICY_PREFIX, GroupEntity, RoleEntity, UserEntity
 from holdfast_server.iam import (
+    absent,
     access_keys,
     accounts,
     attachments,
@@ -91,6 +92,14 @@ HANDLERS: Mapping[str, Handler] = {
     "GetAccountSummary": accounts.get_account_summary,
     "ListAccountAliases": accounts.list_account_aliases,
     "ListOpenIDConnectProviders": accounts.list_open_id_connect_providers,
+    "GetLoginProfile": absent.refuse_login_profile,
+    "DeleteLoginProfile": absent.refuse_login_profile,
+    "ListMFADevices": absent.list_mfa_devices,
+    "ListVirtualMFADevices": absent.list_virtual_mfa_devices,
+    "ListSSHPublicKeys": absent.list_ssh_public_keys,
+    "ListSigningCertificates": absent.list_signing_certificates,
+    "ListServiceSpecificCredentials": absent.list_service_specific_credentials,
+    "ListInstanceProfilesForRole": absent.list_instance_profiles_for_role,
     "AssumeRole": sessions.assume_role,
     "GetSessionToken": sessions.get_session_token,
     "GetCallerIdentity": sessions.get_caller_identity,

@@ -93,6 +93,14 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     ("GetAccountSummary", ACCOUNT, ""),
     ("ListAccountAliases", ACCOUNT, _PAGE),
     ("ListOpenIDConnectProviders", ACCOUNT, ""),
+    ("GetLoginProfile", USER, "UserName"),
+    ("DeleteLoginProfile", USER, "UserName"),
+    ("ListMFADevices", USER, "UserName " + _PAGE),
+    ("ListVirtualMFADevices", ACCOUNT, "AssignmentStatus " + _PAGE),
+    ("ListSSHPublicKeys", USER, "UserName " + _PAGE),
+    ("ListSigningCertificates", USER, "UserName " + _PAGE),
+    ("ListServiceSpecificCredentials", USER, "UserName " + _PAGE),
+    ("ListInstanceProfilesForRole", ROLE, "RoleName " + _PAGE),
 )
 _STS_ROWS: tuple[tuple[str, str], ...] = (
     ("AssumeRole", "RoleArn RoleSessionName DurationSeconds Policy PolicyArns ExternalId"),

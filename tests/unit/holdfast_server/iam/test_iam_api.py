@@ -320,6 +320,28 @@ def test_roots_key_of_an_account_is_its_own_to_make(endpoint: Endpoint) -> None:
     assert refusal(another.get_user) == "InvalidClientTokenId"
 
 
+def test_users_and_roles_are_deleted_as_awss_guide_has_it(endpoint: Endpoint) -> None:
+    """What never exists here is asked for first; Terraform deletes no role without."""
+    iam = client(endpoint, "iam", "main-root-key")
+    iam.create_user(UserName="ann")
+    iam.create_role(RoleName="reader", AssumeRolePolicyDocument=trust("*"))
+    none = {
+        "InstanceProfiles": iam.list_instance_profiles_for_role(RoleName="reader"),
+        "MFADevices": iam.list_mfa_devices(UserName="ann"),
+        "VirtualMFADevices": iam.list_virtual_mfa_devices(AssignmentStatus="Assigned"),
+        "SSHPublicKeys": iam.list_ssh_public_keys(UserName="ann"),
+        "Certificates": iam.list_signing_certificates(UserName="ann"),
+        "ServiceSpecificCredentials": iam.list_service_specific_credentials(UserName="ann"),
+    }
+    assert all(answer[name] == [] and not answer["IsTruncated"] for name, answer in none.items())
+    assert refusal(iam.get_login_profile, UserName="ann") == "NoSuchEntity"
+    assert refusal(iam.delete_login_profile, UserName="ann") == "NoSuchEntity"
+    iam.delete_user(UserName="ann")
+    iam.delete_role(RoleName="reader")
+    assert refusal(iam.list_instance_profiles_for_role, RoleName="reader") == "NoSuchEntity"
+    assert refusal(iam.list_mfa_devices, UserName="ann") == "NoSuchEntity"
+
+
 def test_the_stores_root_manages_the_tenants_own_account(endpoint: Endpoint) -> None:
     iam = client(endpoint, "iam", endpoint.access_key, endpoint.secret_key)
     iam.create_user(UserName="ann")
