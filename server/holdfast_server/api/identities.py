@@ -206,6 +206,7 @@ class Identities:
             is_account_root=user.account_root,
             path=entity.path if entity is not None else "/",
             unique_id=entity.id if entity is not None else declared_user_id(user.account, user.name),
+            tags=entity.tags if entity is not None else {},
             limits=((self.directory.parsed(user.policy),),) if user.policy else (),
         )
         return Credentials(
@@ -272,6 +273,7 @@ class Identities:
             account=role.account,
             client_policies=tuple(self.directory.policies_of(role)),
             unique_id=role.id,
+            tags=role.tags,
             role=AssumedRole(name=role.name, path=role.path, unique_id=role.id, session_name=session.session_name),
             limits=limits,
             issued_ms=session.issued_ms,

@@ -12,6 +12,7 @@ cut down by its limits.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import msgspec
 
@@ -51,6 +52,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """May do everything in its account that no bucket's policy denies."""
     path: str = "/"
     unique_id: str = ""
+    tags: Mapping[str, str] = {}
+    """Of the user, or of the role of which it is a session."""
     role: AssumedRole | None = None
     limits: tuple[tuple[Policy, ...], ...] = ()
     """Each of these has to allow it too: the session's policies, those of its access key."""

@@ -54,6 +54,7 @@ def global_values(request: Request, principal: Principal) -> dict[str, str]:
             values["aws:principalarn"] = f"arn:aws:iam::{account_id(principal.account)}:role{role.path}{role.name}"
         if principal.is_temporary:
             values["aws:tokenissuetime"] = _iso(principal.issued_ms)
+        values.update((f"aws:principaltag/{key}".lower(), value) for key, value in principal.tags.items())
     values.update((name, request.headers[header]) for header, name in _OF_HEADERS.items() if header in request.headers)
     return values
 

@@ -13,7 +13,7 @@ from holdfast_server.iam.call import IamCall
 from holdfast_server.iam.errors import IamError
 from holdfast_server.iam.pages import page_of
 from holdfast_server.iam.policy_texts import check_trust_policy, shown_text
-from holdfast_server.iam.tags import checked_tags, shown_tags
+from holdfast_server.iam.tags import asked_tags, shown_tags
 
 MAX_ROLE_NAME = 64
 MIN_SESSION_SECONDS, MAX_SESSION_SECONDS = 3600, 43200
@@ -58,7 +58,7 @@ async def create_role(call: IamCall) -> Result:
         trust=check_trust_policy(call.parameters.text("AssumeRolePolicyDocument")),
         description=described(call.parameters.text("Description", "")),
         max_session_seconds=_seconds(call, MIN_SESSION_SECONDS),
-        tags=checked_tags(call.parameters.tags()),
+        tags=asked_tags(call),
     )
     return {"Role": shown_role(await call.create(role))}
 

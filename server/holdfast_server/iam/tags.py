@@ -1,7 +1,8 @@
-"""Tags of users and roles."""
+"""Tags of users and roles.  Policies see them as `aws:PrincipalTag/…`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 import msgspec
@@ -22,22 +23,36 @@ def checked_tags(tags: dict[str, str]) -> dict[str, str]:
     return tags
 
 
+def asked_tags(call: IamCall) -> dict[str, str]:
+    """Of a user or role, whose tags have names without regard to case, as `aws:PrincipalTag/…` has to."""
+    tags = checked_tags(call.parameters.tags())
+    if len({key.lower() for key in tags}) != len(tags):
+        raise IamError("InvalidInput", "Duplicate tag keys found. Please note that Tag keys are case insensitive.")
+    return tags
+
+
+def _without(tags: dict[str, str], gone: Iterable[str]) -> dict[str, str]:
+    lowered = {key.lower() for key in gone}
+    return {key: value for key, value in tags.items() if key.lower() not in lowered}
+
+
 def shown_tags(tags: dict[str, str]) -> list[dict[str, str]] | None:
     return [{"Key": key, "Value": tags[key]} for key in sorted(tags)] or None
 
 
 async def _tag(call: IamCall, entity: T) -> Result:
-    more = call.parameters.tags()
-    await call.change(entity, lambda old: msgspec.structs.replace(old, tags=checked_tags({**old.tags, **more})))
+    more = asked_tags(call)
+
+    def tagged(old: T) -> T:
+        return msgspec.structs.replace(old, tags=checked_tags({**_without(old.tags, more), **more}))
+
+    await call.change(entity, tagged)
     return {}
 
 
 async def _untag(call: IamCall, entity: T) -> Result:
     gone = {member.get("", "") for member in call.parameters.members("TagKeys")}
-    await call.change(
-        entity,
-        lambda old: msgspec.structs.replace(old, tags={k: v for k, v in old.tags.items() if k not in gone}),
-    )
+    await call.change(entity, lambda old: msgspec.structs.replace(old, tags=_without(old.tags, gone)))
     return {}
 
 

@@ -13,7 +13,7 @@ from holdfast_server.iam.attachments import require_no_policies
 from holdfast_server.iam.call import IamCall
 from holdfast_server.iam.errors import IamError
 from holdfast_server.iam.pages import page_of
-from holdfast_server.iam.tags import checked_tags, shown_tags
+from holdfast_server.iam.tags import asked_tags, shown_tags
 
 MAX_USER_NAME = 64
 
@@ -46,7 +46,7 @@ async def create_user(call: IamCall) -> Result:
         account=call.account,
         path=call.parameters.path(),
         created_ms=call.now_ms,
-        tags=checked_tags(call.parameters.tags()),
+        tags=asked_tags(call),
     )
     return {"User": shown_user(await call.create(user), with_tags=True)}
 

@@ -342,6 +342,44 @@ def test_users_and_roles_are_deleted_as_awss_guide_has_it(endpoint: Endpoint) ->
     assert refusal(iam.list_mfa_devices, UserName="ann") == "NoSuchEntity"
 
 
+def test_policies_see_the_tags_of_who_asks(endpoint: Endpoint) -> None:
+    """As variables and as conditions, of users and of roles, without regard to case; and a tag that goes is gone."""
+    root, main = client(endpoint, "iam", "main-root-key"), client(endpoint, "s3", "main-root-key")
+    main.create_bucket(Bucket="teams")
+    root.create_user(UserName="ann", Tags=[{"Key": "Team", "Value": "red"}])
+    key = root.create_access_key(UserName="ann")["AccessKey"]
+    document = allow("s3:PutObject", "arn:aws:s3:::teams/${aws:PrincipalTag/team}/*")
+    root.put_user_policy(UserName="ann", PolicyName="own", PolicyDocument=document)
+    ann = client(endpoint, "s3", key["AccessKeyId"], key["SecretAccessKey"])
+    ann.put_object(Bucket="teams", Key="red/k", Body=b"")
+    assert refusal(ann.put_object, Bucket="teams", Key="blue/k", Body=b"") == "AccessDenied"
+    root.tag_user(UserName="ann", Tags=[{"Key": "TEAM", "Value": "blue"}])
+    assert root.list_user_tags(UserName="ann")["Tags"] == [{"Key": "TEAM", "Value": "blue"}]
+    ann.put_object(Bucket="teams", Key="blue/k", Body=b"")
+    assert refusal(ann.put_object, Bucket="teams", Key="red/k", Body=b"") == "AccessDenied"
+    root.untag_user(UserName="ann", TagKeys=["team"])
+    assert refusal(ann.put_object, Bucket="teams", Key="blue/k", Body=b"") == "AccessDenied"
+
+    wanted = {"StringEquals": {"aws:PrincipalTag/team": "red"}}
+    row = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*", "Condition": wanted}
+    ann_arn = root.get_user(UserName="ann")["User"]["Arn"]
+    root.create_role(RoleName="reader", AssumeRolePolicyDocument=trust(ann_arn), Tags=[{"Key": "team", "Value": "red"}])
+    root.put_role_policy(RoleName="reader", PolicyName="p", PolicyDocument=json.dumps({"Statement": [row]}))
+    sts = client(endpoint, "sts", key["AccessKeyId"], key["SecretAccessKey"])
+    arn = root.get_role(RoleName="reader")["Role"]["Arn"]
+    given = sts.assume_role(RoleArn=arn, RoleSessionName="tags")["Credentials"]
+    reader = client(endpoint, "s3", given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"])
+    reader.get_object(Bucket="teams", Key="red/k")
+    root.tag_role(RoleName="reader", Tags=[{"Key": "team", "Value": "blue"}])
+    assert refusal(reader.get_object, Bucket="teams", Key="red/k") == "AccessDenied"
+
+
+def test_tags_of_users_have_names_without_regard_to_case(endpoint: Endpoint) -> None:
+    root = client(endpoint, "iam", "main-root-key")
+    twice = [{"Key": "team", "Value": "red"}, {"Key": "Team", "Value": "blue"}]
+    assert refusal(root.create_user, UserName="ann", Tags=twice) == "InvalidInput"
+
+
 def test_the_stores_root_manages_the_tenants_own_account(endpoint: Endpoint) -> None:
     iam = client(endpoint, "iam", endpoint.access_key, endpoint.secret_key)
     iam.create_user(UserName="ann")
