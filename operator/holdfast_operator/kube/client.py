@@ -57,7 +57,9 @@ _SEVERAL_BUDGETS = "more than one PodDisruptionBudget"
 """What an eviction of a pod that several budgets select is answered, with 500, for as long as they do."""
 _ENDING_CAUSE, _ENDING_WORDS = "NamespaceTerminating", "because it is being terminated"
 """How a namespace that is being deleted refuses what would be new in it."""
-_WEBHOOK_AWAY = "failed calling webhook"
+_WEBHOOK_AWAY, _WEBHOOK_DENIES = "failed calling webhook", 'admission webhook "'
+"""How the API server begins of a webhook that does not answer, and of one that refuses, with a code of its own choice:
+Gatekeeper's is 500 where it cannot judge."""
 _UID_FIELD = "metadata.uid"
 """The field that is named where a patch is for an object that somebody has since made anew."""
 
@@ -318,6 +320,9 @@ def _translated(status: int | None, body: Any, where: str) -> KubeError:
     except (ValueError, TypeError, AttributeError):
         message, fields, reasons = "", [], []
     text = f"{where}: {status}" + (f": {message}" if message else "")
+    if message.startswith(_WEBHOOK_DENIES) and status in (404, 409, 410, 429):
+        # They say nothing of the object.
+        return KubeRejected(text)
     if status == 404:
         return _NotFound(text)
     if status == 403 and (_ENDING_CAUSE in reasons or message.endswith(_ENDING_WORDS)):
@@ -332,6 +337,6 @@ def _translated(status: int | None, body: Any, where: str) -> KubeError:
         return _TooManyRequests(text)
     if status in (400, 405, 406, 413, 415, 422) or message.startswith(_WRONG_TYPE_MARKS):
         return KubeRejected(text)
-    if status is not None and status >= 500 and _WEBHOOK_AWAY in message:
+    if status is not None and status >= 500 and (_WEBHOOK_AWAY in message or message.startswith(_WEBHOOK_DENIES)):
         return WebhookAway(text)
     return KubeUnavailable(text)

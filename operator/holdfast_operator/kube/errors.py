@@ -12,8 +12,8 @@ class KubeUnavailable(KubeError):
 
 
 class WebhookAway(KubeUnavailable):
-    """500 where the API server answers, and an admission webhook that it has to ask does not: about these objects
-    alone, and for as long as its owner lets it."""
+    """5xx where the API server answers, and an admission webhook that it has to ask does not, or cannot judge: about
+    these objects alone, and for as long as its owner lets it."""
 
 
 class KubeForbidden(KubeError):

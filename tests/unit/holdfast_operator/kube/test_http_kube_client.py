@@ -159,6 +159,14 @@ async def test_a_webhook_that_is_away_is_told_from_an_api_server_that_is(api: An
     with pytest.raises(WebhookAway):
         await kube.evict("loki", "logs-pool-main-0")
     assert issubclass(WebhookAway, KubeUnavailable), "whoever asks later does so here, too"
+    # One that answers with a 5xx of its own: the API server passes code and words on.
+    message = 'admission webhook "validation.gatekeeper.sh" denied the request: context deadline exceeded'
+    api[0].answer = lambda request: (500, {"reason": "InternalError", "message": message})
+    with pytest.raises(WebhookAway, match=r"validation\.gatekeeper\.sh"):
+        await kube.apply(SECRET_MANIFEST)
+    api[0].answer = lambda request: (409, {"reason": "Conflict", "message": message})
+    with pytest.raises(KubeRejected, match=r"validation\.gatekeeper\.sh"):
+        await kube.apply(SECRET_MANIFEST)
     api[0].answer = lambda request: (500, {"message": "etcdserver: request timed out"})
     with pytest.raises(KubeUnavailable) as raised:
         await kube.apply(SECRET_MANIFEST)
