@@ -254,7 +254,7 @@ class Reconciler:
         previous, now = body.get("status") or {}, _timestamp(self._ports.now())
         live.by_key.update({(SECRET.kind, name): secret for name, secret in gathered.secrets.items()})
         findings = await self._run_stages(key, tenant, gathered, live, accepted)
-        await self._announcer.post(body, self._unasked_news(key, gathered))
+        await self._announcer.post(body, self._unasked_news(key, gathered, live))
         ready = sum(pod.ready and not pod.deleting for pod in findings.pods)
         if ready and self._keeps_silent(key, findings) and previous.get("conditions"):
             return derive_silent_status(ready, tenant.generation, previous, now), MOVING_SECONDS
@@ -406,13 +406,13 @@ class Reconciler:
         )
         return rotate_keys(gathered, tenant, seen, self._ports.mint)
 
-    def _unasked_news(self, key: TenantKey, gathered: Gathered) -> list[TenantEvent]:
-        """What others have done to the tenant, and the operator has put right."""
+    def _unasked_news(self, key: TenantKey, gathered: Gathered, live: LiveObjects) -> list[TenantEvent]:
+        """What others have done to the tenant, and the operator has put right: `live`, as the pass has left it."""
         news = [
             TenantEvent(
                 "Warning", "CredentialsReady", "SecretRestored", f"Secret {name} was {how}, and is written again"
             )
-            for name, how in _restorations(gathered)
+            for name, how in _restorations(gathered, live)
         ]
         drift = self._provisioners[key].drift
         if drift:
@@ -467,8 +467,18 @@ class Reconciler:
         return step
 
 
-def _restorations(gathered: Gathered) -> list[tuple[str, str]]:
-    return [(name, "spoilt" if name in gathered.secrets else "gone") for name in gathered.restored]
+def _restorations(gathered: Gathered, live: LiveObjects) -> list[tuple[str, str]]:
+    """Secrets that have been written again, with what had become of them; not those that the API server refuses."""
+    found = []
+    for name in gathered.restored:
+        before, after = gathered.secrets.get(name), live.by_key.get((SECRET.kind, name))
+        if after is not None and (before is None or _version(before) != _version(after)):
+            found.append((name, "spoilt" if before is not None else "gone"))
+    return found
+
+
+def _version(manifest: Manifest) -> str:
+    return str(manifest["metadata"].get("resourceVersion", ""))
 
 
 def without_refused(manifests: Sequence[Manifest], credentials: TenantCredentials) -> list[Manifest]:

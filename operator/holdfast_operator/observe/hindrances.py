@@ -16,10 +16,16 @@ from datetime import datetime, timedelta
 
 from holdfast_operator.observe.claims import BOUND, LOST, ClaimState
 from holdfast_operator.observe.pods import PodState
+from holdfast_server.contract.wording import first_of
 
 END_PATIENCE = timedelta(seconds=30)
 """How long after its time to end a pod may be there still before its node counts as silent."""
 
+CLAIMS_NAMED = 4
+"""Of a pod, in its message; all are of one class."""
+_OF_VOLUMES = ("volume", "storage", "pvc")
+"""Where the scheduler speaks of none of these, claims wait for the pod to be placed, and nothing ails them: most
+classes make a volume only then."""
 
 CREATION_PATIENCE = timedelta(seconds=60)
 """How long a node may take for a container before one is to look why: a large image, a volume that another node has."""
@@ -34,7 +40,7 @@ def _explained(pod: PodState, claims: Sequence[ClaimState], now: datetime) -> Po
     parts = [pod.message] if pod.message else []
     if not pod.node:
         own = [claim for claim in claims if (claim.pool, claim.ordinal) == (pod.pool, pod.ordinal)]
-        parts += [_claim_words(claim) for claim in own if claim.phase not in (BOUND, "")]
+        parts += _claims_words([claim for claim in own if claim.phase not in (BOUND, "")], pod.message)
     elif pod.ends_at is not None and now - pod.ends_at > END_PATIENCE:
         parts.append(
             f"was to end at {pod.ends_at:%H:%M:%S} UTC, which node {pod.node} has not confirmed; if that node is gone "
@@ -49,8 +55,21 @@ def _explained(pod: PodState, claims: Sequence[ClaimState], now: datetime) -> Po
     return replace(pod, message="; ".join(parts))
 
 
-def _claim_words(claim: ClaimState) -> str:
-    kind = f" of storage class {claim.storage_class}" if claim.storage_class else ""
-    if claim.phase == LOST:
-        return f"claim {claim.name}{kind} has lost its volume"
-    return f"claim {claim.name}{kind} is not bound to a volume, `kubectl describe pvc {claim.name}` says why"
+def _claims_words(claims: Sequence[ClaimState], scheduler_says: str) -> list[str]:
+    words = [f"claim {_named(claim)} has lost its volume" for claim in claims if claim.phase == LOST]
+    waiting = [claim for claim in claims if claim.phase != LOST]
+    told = scheduler_says.lower()
+    if not waiting or (told and not any(mark in told for mark in _OF_VOLUMES)):
+        return words
+    first = waiting[0]
+    if len(waiting) == 1:
+        words.append(f"claim {_named(first)} is not bound to a volume, `kubectl describe pvc {first.name}` says why")
+        return words
+    named = first_of([claim.name for claim in waiting], CLAIMS_NAMED)
+    kind = f" of storage class {first.storage_class}" if first.storage_class else ""
+    words.append(f"claims {named}{kind} are not bound to volumes, `kubectl describe pvc {first.name}` says why")
+    return words
+
+
+def _named(claim: ClaimState) -> str:
+    return f"{claim.name} of storage class {claim.storage_class}" if claim.storage_class else claim.name

@@ -25,7 +25,9 @@ class PodState:
     revision: str
     ip: str = ""
     message: str = ""
-    """Why it is not ready, in the kubelet's words."""
+    """Why it is not ready; completed by `hindrances`."""
+    cause: str = ""
+    """What of that is the kubelet's or the scheduler's words; the message begins with it."""
     node: str = ""
     """Where it runs; empty while it is not scheduled."""
     manifest: Manifest | None = None
@@ -72,7 +74,8 @@ def read_pods(manifests: Iterable[Manifest], tenant_name: str) -> tuple[PodState
                 deleting="deletionTimestamp" in metadata,
                 revision=labels.labels_of(manifest).get(REVISION_LABEL, ""),
                 ip=status.get("podIP") or "",
-                message=_trouble(status),
+                message=(cause := _trouble(status)),
+                cause=cause,
                 node=(manifest.get("spec") or {}).get("nodeName") or "",
                 manifest=manifest,
                 ends_at=_moment(metadata.get("deletionTimestamp")),

@@ -397,15 +397,26 @@ def _health(findings: PassFindings, degraded: Finding) -> str:
 def _pods_not_ready(findings: PassFindings) -> list[str]:
     """The pods the spec asks for that are not ready, each with the reason where there is one."""
     found = {pod.name: pod for pod in findings.pods}
-    missing = []
+    missing, causes = [], dict[str, str]()
     for pool in findings.tenant.pools:
         for ordinal in range(pool.servers):
             name = f"{labels.pod_name_prefix(findings.tenant.name, pool.name)}{ordinal}"
             pod = found.get(name)
-            if pod is None or not pod.ready or pod.deleting:
-                missing.append(pod.told if pod is not None else f"{name} (not there yet)")
+            if pod is None:
+                missing.append(f"{name} (not there yet)")
+            elif not pod.ready or pod.deleting:
+                told = _once(pod, causes)
+                missing.append(f"{name} ({told})" if told else name)
     return missing
 
 
 def _pod_troubles(findings: PassFindings) -> str:
-    return "; ".join(f"{pod.name}: {pod.message}" for pod in findings.pods if pod.message and not pod.ready)
+    causes = dict[str, str]()
+    troubles = [f"{pod.name}: {_once(pod, causes)}" for pod in findings.pods if pod.message and not pod.ready]
+    return first_of(troubles, TROUBLES_NAMED, "; ")
+
+
+def _once(pod: PodState, causes: dict[str, str]) -> str:
+    """Its message; a cause that was told of another pod is not told again.  `causes`: by whom, so far."""
+    first = causes.setdefault(pod.cause, pod.name) if pod.cause else pod.name
+    return pod.message if first == pod.name else f"as {first}{pod.message.removeprefix(pod.cause)}"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from holdfast_operator import labels
+from holdfast_operator.kube.errors import KubeForbidden
 from holdfast_operator.kube.port import CONFIG_MAP, SECRET, STATEFUL_SET
 from holdfast_server.contract.keys import decode_further_keys
 
@@ -164,6 +165,20 @@ async def test_a_generated_secret_that_was_deleted_is_written_again_with_the_sam
     events = [value for (kind, _, _), value in world.kube.objects.items() if kind == "Event"]
     assert f"Secret {name} was gone, and is written again" in {event["message"] for event in events}
     assert world.condition("Ready")["status"] == "True"
+
+
+async def test_a_secret_that_a_quota_refuses_is_not_told_as_written_again(world: Any) -> None:
+    """Each pass would tell it, for as long as the quota does not change."""
+    refusal = KubeForbidden('403: secrets "logs-root" is forbidden: exceeded quota')
+    world.kube.fail_on = lambda verb, kind, name: refusal if verb == "apply" and name == "logs-root" else None
+    await world.start()
+    await world.run_passes(3)
+    assert "exceeded quota" in world.condition("PoolsReady")["message"]
+    told = [value["reason"] for (kind, _, _), value in world.kube.objects.items() if kind == "Event"]
+    assert "SecretRestored" not in told
+    world.kube.fail_on = lambda verb, kind, name: None
+    await world.run_passes(2)
+    assert pair(world, "logs-root") == accepted_roots(world)[0]
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,26 @@ async def test_the_loss_of_a_pod_degrades_and_does_not_end_readiness(world: Any)
     assert world.kube.object(DISRUPTION_BUDGET, "logs")["spec"]["maxUnavailable"] == 1
 
 
+async def test_what_hinders_several_pods_alike_is_told_once(world: Any) -> None:
+    """The causes are long, and a condition is cut at 2048 characters: other causes would not be seen."""
+    await world.start()
+    pods = ["logs-pool-main-0", "logs-pool-main-1", "logs-pool-main-2"]
+    world.pods.down = set(pods)
+    world.pods.settle()
+    cannot = "failed to pull and unpack image: no such host"
+    for name, message in zip(pods, (cannot, "too many requests", cannot), strict=True):
+        waiting = {"reason": "ErrImagePull", "message": f"rpc error: ErrImagePull: {message}"}
+        pod = world.kube.object(POD, name)
+        pod["status"]["containerStatuses"] = [{"image": "holdfast:x", "state": {"waiting": waiting}}]
+        pod["spec"] = {"nodeName": f"node-{name[-1]}"}
+    await world.run_pass()
+    for condition in ("Progressing", "PoolsReady"):
+        told = world.condition(condition)["message"]
+        assert told.count(cannot) == 1
+        assert "too many requests; on node node-1" in told
+        assert "as logs-pool-main-0; on node node-2" in told
+
+
 async def test_lost_quorum_ends_readiness_and_keeps_the_buckets_as_they_are_known(world: Any) -> None:
     await world.start()
     world.pods.down = {"logs-pool-main-0", "logs-pool-main-1"}

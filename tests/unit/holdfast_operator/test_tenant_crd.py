@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from holdfast_local.apiserver.http.json_path import find
 from holdfast_operator.kube.cache import SCOPES
 from holdfast_operator.kube.port import CLAIM, EVENT, KINDS, LEASE
 from holdfast_operator.tenant import limits
@@ -168,6 +169,16 @@ def test_every_example_is_accepted(path: Path) -> None:
         tenant["metadata"]["uid"] = "u"
         assert parse_tenant(tenant).faults == ()
     assert tenants or path.name.startswith(("values", "alerts", "deployment")) or path.parent.name == "monitoring"
+
+
+async def test_the_columns_of_a_tenant_at_rest_all_say_something(world: Any) -> None:
+    await world.start()
+    tenant = {"status": world.kube.tenant_status()}
+    columns = {column["name"]: column for column in CRD["spec"]["versions"][0]["additionalPrinterColumns"]}
+    shown = {name: find(tenant, column["jsonPath"]) for name, column in columns.items() if name != "Age"}
+    assert all(shown.values())
+    assert (shown["Ready"], shown["Reason"], shown["Progress"]) == ("True", "Serving", "Settled")
+    assert {name for name, column in columns.items() if column.get("priority")} == {"Reason", "Progress", "Endpoint"}
 
 
 def test_the_chart_carries_the_same_crd() -> None:
