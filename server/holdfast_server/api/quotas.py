@@ -7,8 +7,10 @@ each peer, and none where nothing changed.  So a quota can be exceeded by what o
 message's way, and by bodies that do not say how long they are.  Deletes are never refused, nor is anything before a
 bucket has been counted once.
 
-What is known may be too much: a write that failed undecided, an abort of an upload.  Where that refuses a write and the
-count is older than `RECOUNT_SECONDS`, the bucket is counted anew at once.
+What is known may be too much: an overwrite of which nobody could tell what it replaced, an abort of an upload.  Where
+that refuses a write and the count is older than `RECOUNT_SECONDS`, the bucket is counted anew at once.  A write that
+was answered 503 and took effect all the same is not known before the next count: to keep what it reserved would, while
+writes fail and are tried again, fill a bucket with what is not there.
 
 Not here: the arithmetic (`usage_book`), counting (`heal.bucket_walk`).
 """
