@@ -116,7 +116,7 @@ class TlsSteps:
             return PLAIN
         name = labels.service_host(tenant.name, tenant.namespace, self._cluster_domain)
         try:
-            return self._reaches.with_tls(tls.clients_authority, name)
+            return self._reaches.with_tls(tls.clients_authority, tls.clients.certificate, name)
         except (OSError, ValueError):
             # Of a `<t>-tls` that somebody edited, while there is nothing better to put into it.
             return PLAIN

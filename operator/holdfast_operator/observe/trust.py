@@ -1,6 +1,8 @@
 """How the operator reaches a tenant's pods: plain, or with TLS and what verifies them.
 
-Pods are asked by address, which no certificate names; the name that is verified is the Service's.
+Pods are asked by address, which no certificate names; the name that is verified is the Service's.  Beside the authority
+that clients are told of, the very chain that the pods were given is trusted: a Secret as `kubectl create secret tls`
+makes it has no `ca.crt`, the authority that signed may be a company's own, and pods must not be out of sight for that.
 """
 
 from __future__ import annotations
@@ -39,16 +41,22 @@ class Reaches:
     """One per operator."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, str], Reach] = {}
+        self._kept: dict[tuple[str, str, str], Reach] = {}
 
-    def with_tls(self, authority: str, server_name: str) -> Reach:
-        """`authority` in PEM, of the system where empty.  Raises OSError or ValueError where it cannot be read."""
-        known = self._kept.pop((authority, server_name), None)
+    def with_tls(self, authority: str, chain: str, server_name: str) -> Reach:
+        """`authority` in PEM, of the system where empty; `chain`: what pods show, in PEM.  Raises OSError or ValueError
+        where they cannot be read."""
+        key = (authority, chain, server_name)
+        known = self._kept.pop(key, None)
         if known is None:
             context = ssl.create_default_context(cadata=authorities_of(authority) or None)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context.load_verify_locations(cadata=authorities_of(chain))
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            # Of what a company's own authority makes, not all has every extension; Python asks for them from 3.13 on.
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
             known = Reach(context, server_name)
-        self._kept[authority, server_name] = known
+        self._kept[key] = known
         if len(self._kept) > MAX_KEPT:
             del self._kept[next(iter(self._kept))]
         return known

@@ -28,7 +28,8 @@ def derive_tls(
     wanted = tenant.tls.mode != "Disabled"
     trouble = trouble or (tls.trouble if tls is not None else None)
     if trouble is not None:
-        return Finding("TLSReady", False, *trouble)
+        reason, message = trouble
+        return Finding("TLSReady", False, reason, message + _meanwhile(ledger, tls))
     if pod_messages:
         return Finding("TLSReady", False, "PodsCannotUseIt", "; ".join(dict.fromkeys(pod_messages)))
     if ledger.tls_stage != ("Required" if wanted else "Off"):
@@ -40,6 +41,15 @@ def derive_tls(
         return Finding("TLSReady", True, "Disabled", "spec.tls.mode is Disabled")
     until = f"; the certificate ends at {tls.expires:%Y-%m-%d %H:%M} UTC" if tls is not None and tls.expires else ""
     return Finding("TLSReady", True, "Serving", f"clients and pods use TLS{until}")
+
+
+def _meanwhile(ledger: Ledger, tls: TenantTls | None) -> str:
+    """What clients get until somebody has put it right."""
+    if ledger.tls_stage == "Off":
+        return "; until then clients are served without TLS" if ledger.pools else ""
+    if tls is None or tls.clients is None or tls.expires is None:
+        return ""
+    return f"; pods go on with the certificate that they have, whose end is {tls.expires:%Y-%m-%d %H:%M} UTC"
 
 
 def keeps_from_serving(finding: Finding, tls: TenantTls | None, now: datetime) -> bool:

@@ -198,6 +198,7 @@ async def test_a_user_s_certificate_is_checked_first_and_a_broken_renewal_never_
         condition = world.condition("TLSReady")
         assert (condition["status"], condition["reason"]) == ("False", reason)
         assert "Secret mine" in condition["message"]
+        assert "; pods go on with the certificate that they have, whose end is 20" in condition["message"]
         assert world.secret_values("logs-tls") == served
         assert world.condition("Ready")["status"] == "True"
     renewed, new_authority = a_pair()
@@ -353,6 +354,7 @@ async def test_a_tenant_that_cannot_change_over_yet_is_ready_as_before(
     await world.run_passes()
     assert stage(world) == "Off"
     assert world.condition("TLSReady")["reason"] == reason
+    assert world.condition("TLSReady")["message"].endswith("; until then clients are served without TLS")
     assert world.condition("Ready")["status"] == "True", "clients are served without, as they were"
 
 
