@@ -40,11 +40,13 @@ from holdfast_server.api.authentication import note_failure
 from holdfast_server.api.bucket_record import BucketRecord
 from holdfast_server.api.buckets_cache import BucketBusy, BucketGone
 from holdfast_server.api.call import Call
+from holdfast_server.api.control import CONTROL_HANDLERS
 from holdfast_server.api.failures import RETRY_AFTER_SECONDS, to_s3_error
 from holdfast_server.api.services import IncomingBody, Services
 from holdfast_server.api.version_ids import asked_version
 from holdfast_server.auth.verified import Authenticator, Identity, VerifiedRequest
 from holdfast_server.objects.port import Conflict, ObjectError
+from holdfast_server.s3.control import control_error_xml, is_control
 from holdfast_server.s3.errors import S3Error, error_xml
 from holdfast_server.s3.operations import OPERATIONS
 from holdfast_server.s3.request import Request, Response, parse_query, virtual_host_bucket
@@ -212,7 +214,7 @@ class Dispatcher:
     async def _serve(self, call: Call) -> Response:
         name = call.verified.operation.name
         call = await self._authorized(call)
-        handler = HANDLERS.get(name)
+        handler = HANDLERS.get(name) or CONTROL_HANDLERS.get(name)
         if handler is None:
             raise S3Error("NotImplemented", f"{name} is not implemented.")
         try:
@@ -322,7 +324,10 @@ class Dispatcher:
         told = to_s3_error(error)
         if trail is not None:
             trail.error = told.code
-        return error_response(told, request.raw_path, request_id, self._services.pod_name, request.method)
+        response = error_response(told, request.raw_path, request_id, self._services.pod_name, request.method)
+        if is_control(request) and response.body:
+            response.body = control_error_xml(told, request_id, self._services.pod_name)
+        return response
 
 
 def _is_shared(call: Call) -> bool:

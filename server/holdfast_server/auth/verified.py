@@ -15,6 +15,7 @@ import msgspec
 from holdfast_server.auth.failure_limits import FailureLimits
 from holdfast_server.auth.principal import ANONYMOUS, Credentials, Principal
 from holdfast_server.s3 import operations, sigv2
+from holdfast_server.s3.control import is_control, match_control
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.operations import Operation
 from holdfast_server.s3.request import Request, Target, parse_query, parse_target, virtual_host_bucket
@@ -171,6 +172,19 @@ class Authenticator:
         Raises S3Error: a bad address, an unknown operation, or any fault of the signature.
         """
         query = parse_query(request.raw_query)
+        if is_control(request):
+            identity = self.identify(request, query, now_ms)
+            operation, target = match_control(request)
+            return VerifiedRequest(
+                request=request,
+                principal=identity.principal,
+                context=identity.context,
+                operation=operation,
+                target=target,
+                query=query,
+                headers=request.headers,
+                auth_type=LINK if identity.context.presigned else "REST-HEADER",
+            )
         target = parse_target(request, self._domains())
         identity = self.identify(request, query, now_ms)
         headers = _with_hoisted(request.headers, query) if identity.context.presigned else request.headers
