@@ -152,6 +152,12 @@ async def test_unknown_fields_are_refused_before_anything_happens(kubectl: Kubec
     assert (await kubectl.run("get", "statefulset", "web")).code == 1
 
 
+async def test_a_kind_that_nobody_serves_is_named(kubectl: Kubectl) -> None:
+    result = await kubectl.run("apply", "-f", "-", stdin=WORKLOAD.replace("kind: StatefulSet", "kind: StatefulSett"))
+    assert result.code == 1
+    assert 'no matches for kind "StatefulSett" in version "apps/v1"' in result.err
+
+
 async def test_get_prints_the_usual_columns(kubectl: Kubectl) -> None:
     await kubectl("apply", "-f", "-", stdin=WORKLOAD + "---" + POD)
     await kubectl("patch", "pod", "p", "--subresource=status", "--type=merge", "-p", json.dumps(RUNNING))

@@ -121,6 +121,8 @@ class Front:
             response = json_answer(body)
             response.headers["Content-Type"] = discovery.AGGREGATED
             return response
+        if path == "/openapi/v2" and request.headers.get("Accept", "").startswith(openapi.PROTOBUF_V2_FORMS):
+            return web.Response(body=openapi.document_v2_in_protobuf(), content_type=openapi.PROTOBUF_V2)
         found = self._document(path)
         if found is None:
             raise errors.no_such_path()

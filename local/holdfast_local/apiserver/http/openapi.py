@@ -13,6 +13,9 @@ from holdfast_local.apiserver.resources import CRDS, Object, Registry, Resource
 from holdfast_local.apiserver.storage.store import Store
 from holdfast_local.apiserver.writing import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
 
+PROTOBUF_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+"""As Kubernetes answers it: clients ask with an @, which their own parsers do not take in an answer."""
+PROTOBUF_V2_FORMS = (PROTOBUF_V2, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")
 _REFERENCE = "#/components/schemas/"
 _QUERY = ("dryRun", "fieldManager", "fieldValidation", "force")
 
@@ -58,6 +61,21 @@ def document_v2(registry: Registry, store: Store) -> Object:
     text = json.dumps(definitions).replace(_REFERENCE, "#/definitions/")
     info = {"title": "Kubernetes", "version": f"v{KUBERNETES_VERSION}"}
     return {"swagger": "2.0", "info": info, "paths": {}, "definitions": _flattened(json.loads(text))}
+
+
+def document_v2_in_protobuf() -> bytes:
+    """A version 2 document that knows no kind: `swagger`, and `info` with `title` and `version`.
+
+    kubectl asks for it where version 3 does not have a kind, which is a typing error: it lets unknown kinds pass here,
+    and then says which kind is not served.  JSON in its place ended in words about protobuf's wire format.
+    """
+    info = _protobuf_text(1, b"Kubernetes") + _protobuf_text(2, f"v{KUBERNETES_VERSION}".encode())
+    return _protobuf_text(1, b"2.0") + _protobuf_text(2, info)
+
+
+def _protobuf_text(field: int, value: bytes) -> bytes:
+    """One field; no value here is longer than the 127 bytes whose length is one byte."""
+    return bytes([field << 3 | 2, len(value)]) + value
 
 
 def _flattened(node: Any) -> Any:
