@@ -37,7 +37,9 @@ environment:
   AWS_SECRET_ACCESS_KEY  the secret key; there is no option for it, because other users see a command's options
   AWS_CA_BUNDLE          --ca-file
 
-A tenant's root keys are in its Secret: kubectl get secret TENANT-root -o yaml
+A tenant's root keys are accessKey and secretKey of the Secret TENANT-root, whose entries are base64:
+  kubectl -n NAMESPACE get secret TENANT-root -o go-template='{{.data.accessKey | base64decode}}'
+Beside `make run` all of these are in a file: source .holdfast/env
 """
 
 
@@ -218,18 +220,17 @@ def run_admin(options: argparse.Namespace, environment: Mapping[str, str], out: 
     endpoint = options.endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL", "")
     access_key = options.signed_as or environment.get("AWS_ACCESS_KEY_ID", "")
     secret_key = environment.get("AWS_SECRET_ACCESS_KEY", "")
-    missing = [
-        told
-        for value, told in (
-            (endpoint, "the endpoint: --endpoint or AWS_ENDPOINT_URL_S3"),
-            (access_key, "the access key: --access-key or AWS_ACCESS_KEY_ID"),
-            (secret_key, "the secret key: AWS_SECRET_ACCESS_KEY"),
-        )
-        if not value
-    ]
+    wanted = (
+        (endpoint, "the endpoint: --endpoint or AWS_ENDPOINT_URL_S3"),
+        (access_key, "the access key: --access-key or AWS_ACCESS_KEY_ID"),
+        (secret_key, "the secret key: AWS_SECRET_ACCESS_KEY"),
+    )
+    missing = [told for value, told in wanted if not value]
     if missing:
         for told in missing:
             print(f"holdfast admin: give {told}", file=errors)
+        if len(missing) == len(wanted):  # somebody's first time
+            print("holdfast admin: `holdfast admin --help` says where they are found", file=errors)
         return EXIT_UNREACHABLE
     client = AdminClient(
         endpoint,
@@ -339,6 +340,8 @@ def _user_add(terminal: _Terminal) -> int:
         ),
     )
     terminal.say(f"user {options.access_key} is {'disabled' if options.disabled else 'in force'}")
+    if not (options.policy or options.account_root):
+        terminal.say("it has no policy (--policy NAME): it may do only what bucket policies, ACLs and its groups allow")
     if not options.secret_stdin:
         terminal.say(f"secret key, shown this once: {secret_key}")
     return EXIT_DONE

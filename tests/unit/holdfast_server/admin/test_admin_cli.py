@@ -319,6 +319,25 @@ def test_what_is_wrong_is_said_in_one_line(
     assert len(text.splitlines()) == 1
 
 
+def test_who_has_set_nothing_is_told_where_to_look(
+    admin: Any, tenant: Tenant, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = {"AWS_ENDPOINT_URL_S3": "", "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    code, text = admin("info", **nothing)
+    assert (code, "`holdfast admin --help` says where" in text) == (2, True)
+    with pytest.raises(SystemExit):
+        run(["admin", "--help"], {})
+    told = capsys.readouterr().out
+    assert "{{.data.accessKey | base64decode}}" in told, "the entries of a Secret are not keys as they stand"
+    assert "source .holdfast/env" in told
+
+
+def test_a_user_who_may_do_nothing_is_told_so(tenant: Tenant, admin: Any) -> None:
+    assert "no policy" in admin("user", "add", "carol")[1]
+    assert "no policy" not in admin("user", "add", "carol", "--policy", "readonly")[1]
+    assert "no policy" not in admin("user", "add", "carol", "--account-root")[1]
+
+
 def test_options_may_stand_before_or_behind_the_verb(tenant: Tenant, admin: Any) -> None:
     for arguments in (("--endpoint", "http://127.0.0.1:1", "info"), ("info", "--endpoint", "http://127.0.0.1:1")):
         assert admin(*arguments)[0] == 2
