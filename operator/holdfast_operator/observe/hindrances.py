@@ -50,8 +50,11 @@ def _explained(pod: PodState, claims: Sequence[ClaimState], now: datetime) -> Po
         parts.append(
             f"on node {pod.node}, which has not created its container yet: `kubectl describe pod {pod.name}` says why"
         )
+    elif pod.deleting:
+        parts.append(f"ending on node {pod.node}")
     else:
-        parts.append(f"{'ending ' if pod.deleting else ''}on node {pod.node}")
+        # Where nothing else is known, a node alone would not say what ails the pod.
+        parts.append(f"on node {pod.node}" if parts else f"not ready yet, on node {pod.node}")
     return replace(pod, message="; ".join(parts))
 
 

@@ -61,7 +61,7 @@ def test_claims_that_wait_for_their_pod_to_be_placed_are_not_blamed() -> None:
 
 
 def test_a_pod_whose_node_says_nothing_names_the_node() -> None:
-    assert explained(node="node-3", phase="Pending") == "on node node-3"
+    assert explained(node="node-3", phase="Pending") == "not ready yet, on node node-3"
     assert explained(node="node-3", ends_at=NOW + timedelta(seconds=20)) == "ending on node node-3"
 
 
@@ -74,12 +74,12 @@ def test_a_pod_whose_volume_is_not_attached_says_where_to_look() -> None:
         scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": placed}
         return explained(node="node-3", conditions=[scheduled], **status)
 
-    assert told(20, containerStatuses=[waiting]) == "on node node-3"
+    assert told(20, containerStatuses=[waiting]) == "not ready yet, on node node-3"
     hint = "on node node-3, which has not created its container yet: `kubectl describe pod logs-pool-main-0` says why"
     assert told(61, containerStatuses=[waiting]) == hint
-    assert told(61) == "on node node-3", "a kubelet that says nothing"
+    assert told(61) == "not ready yet, on node node-3", "a kubelet that says nothing"
     running = {"name": "holdfast", "state": {"running": {}}}
-    assert told(3600, containerStatuses=[running]) == "on node node-3"
+    assert told(3600, containerStatuses=[running]) == "not ready yet, on node node-3"
     gone = explained(node="node-3", ends_at=NOW, containerStatuses=[waiting])
     assert gone == "ending on node node-3"
 
