@@ -19,7 +19,7 @@ install: $(STAMP)
 
 # pip, one short line per package: an install that says nothing for a minute looks like one that hangs.
 PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
-SHOW := sed -un 's/^ *Installing build dep.*started.*/  tools to build …/p; s/^Collecting \([A-Za-z0-9_.-]*\).*/  \1/p; s/^Building wheel.*/  building …/p; s/^Installing coll.*/  installing …/p'
+SHOW := sed -un 's/^ *Installing build dep.*started.*/  tools to build …/p; s/^Collecting \([A-Za-z0-9_.-]*\).*/  \1/p; s/^Building wheel.*/  building …/p; s/^Installing coll.*/  installing all of these, for up to a minute …/p'
 
 # What `make run` needs is installed by itself: the tools for tests and lint are several times larger.
 $(RUNTIME): pyproject.toml constraints.txt

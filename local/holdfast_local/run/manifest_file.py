@@ -48,7 +48,10 @@ def load_tenant_file(path: Path) -> list[Document]:
     """Like `load_documents`, and there is at least one Tenant in it."""
     documents = load_documents(path)
     if not any(document.is_tenant for document in documents):
-        raise RunFailed(f"{path}: there is no Tenant of {TENANT_API_GROUP}/v1 in this file")
+        found = sorted({f"{document.manifest['kind']} of {document.manifest['apiVersion']}" for document in documents})
+        raise RunFailed(
+            f"{path}: there is no Tenant of {TENANT_API_GROUP}/v1 in this file; it has {', '.join(found) or 'nothing'}"
+        )
     return documents
 
 

@@ -11,6 +11,7 @@ import fcntl
 import os
 import shlex
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -65,9 +66,12 @@ class StateDirectory:
             raise RunFailed(f"cannot write to {self.root}: {error.strerror}") from error
         if not _try_lock(descriptor):
             os.close(descriptor)
+            kubeconfig = shlex.quote(shown(self.kubeconfig))
             raise RunFailed(
-                f"already running (process {self.running_process() or 'unknown'}) with {self.root}; "
-                f"`{self.stop_command()}` ends it, `holdfast-local run --state DIR` starts another one beside it"
+                f"already running (process {self.running_process() or 'unknown'}) with {self.root}:\n"
+                f"  `{self.stop_command()}` ends it\n"
+                f"  `kubectl --kubeconfig {kubeconfig} apply -f FILE` gives it another Tenant\n"
+                f"  `{_program()} run --tenant FILE --state DIR` starts another cluster beside it"
             )
         self._lock_descriptor = descriptor
         try:
@@ -109,9 +113,7 @@ class StateDirectory:
 
     def stop_command(self) -> str:
         """What ends a cluster that runs with this folder, as one would type it in the current one."""
-        return (
-            "make stop" if self._is_that_of_make() else f"holdfast-local stop --state {shlex.quote(shown(self.root))}"
-        )
+        return "make stop" if self._is_that_of_make() else f"{_program()} stop --state {shlex.quote(shown(self.root))}"
 
     def remove_command(self) -> str:
         """What removes this folder."""
@@ -146,6 +148,12 @@ def shown(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def _program() -> str:
+    """This command, as one would type it: `make` puts it where no shell looks."""
+    name = "holdfast-local"
+    return name if shutil.which(name) else shlex.quote(shown(Path(sys.prefix) / "bin" / name))
 
 
 def _try_lock(descriptor: int) -> bool:

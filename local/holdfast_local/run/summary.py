@@ -85,7 +85,9 @@ def render_environment(connection: Connection, certificate_path: Path | None) ->
     }
     if certificate_path is not None:
         variables["AWS_CA_BUNDLE"] = str(certificate_path)
-    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+    # Left over from work with AWS: a token of other keys is refused, and some SDKs prefer a profile to keys.
+    return f"unset AWS_SESSION_TOKEN AWS_PROFILE\n{exports}"
 
 
 @dataclass(frozen=True)

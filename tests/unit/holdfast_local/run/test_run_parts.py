@@ -44,7 +44,9 @@ def write(folder: Path, text: str) -> Path:
         ("---\na: 1\n", r"tenant\.yaml:2: apiVersion is missing"),
         ("- 1\n", r"tenant\.yaml:1: a manifest must be a mapping"),
         (f"{TENANT}---\napiVersion: v1\nkind: Secret\n", r"tenant\.yaml:6: metadata\.name is missing"),
-        ("apiVersion: v1\nkind: Namespace\nmetadata: {name: x}\n", "there is no Tenant"),
+        ("apiVersion: v1\nkind: Namespace\nmetadata: {name: x}\n", "it has Namespace of v1"),
+        ("apiVersion: holdfast.dev/v1\nkind: Tennant\nmetadata: {name: x}\n", "it has Tennant of holdfast.dev/v1"),
+        ("# nothing yet\n", "it has nothing"),
         ("\x00", "not valid YAML"),
     ],
 )
@@ -158,6 +160,17 @@ def test_the_environment_file_survives_a_shell(tmp_path: Path) -> None:
     assert shown == f"{endpoint}|{endpoint}|s'k $x|us-east-1|{tmp_path}/ca.crt|"
 
 
+def test_the_environment_file_takes_leftovers_of_aws_away(tmp_path: Path) -> None:
+    """A token of AWS that goes with other keys has every request refused with InvalidToken."""
+    path = tmp_path / "env"
+    path.write_text(render_environment(make_connection(), None))
+    left_over = {"AWS_SESSION_TOKEN": "of-aws", "AWS_PROFILE": "work", "AWS_ACCESS_KEY_ID": "of-aws"}
+    script = f'set -eu; . {path}; echo "${{AWS_SESSION_TOKEN-none}} ${{AWS_PROFILE-none}} $AWS_ACCESS_KEY_ID"'
+    for environment in (left_over, {}):
+        shown = subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True, env=environment).stdout
+        assert shown == "none none AK\n"
+
+
 def test_next_steps_name_endpoint_keys_and_buckets(tmp_path: Path) -> None:
     state = StateDirectory(tmp_path)
     here = Surroundings(has_kubectl=True, aws="aws", install_aws="")
@@ -189,13 +202,38 @@ def test_the_file_to_source_is_said_to_hold_the_first_tenants_keys_only(tmp_path
 
 def test_stopping_and_removing_are_told_for_the_folder_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "Makefile").write_text("")
     ours, other = StateDirectory(tmp_path / ".holdfast"), StateDirectory(tmp_path / "the other")
     assert (ours.stop_command(), ours.remove_command()) == ("make stop", "make clean")
-    assert other.stop_command() == "holdfast-local stop --state 'the other'"
+    assert other.stop_command() == ".venv/bin/holdfast-local stop --state 'the other'"
     assert other.remove_command() == "rm -r 'the other'"
     (tmp_path / "Makefile").unlink()
-    assert ours.stop_command() == "holdfast-local stop --state .holdfast"
+    assert ours.stop_command() == ".venv/bin/holdfast-local stop --state .holdfast"
+    (tmp_path / "holdfast-local").touch(mode=0o755)
+    assert ours.stop_command() == "holdfast-local stop --state .holdfast", "a shell finds it"
+
+
+def test_who_starts_a_second_cluster_is_told_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "Makefile").write_text("")
+    running = StateDirectory(tmp_path / ".holdfast")
+    running.acquire()
+    try:
+        with pytest.raises(RunFailed) as failure:
+            StateDirectory(tmp_path / ".holdfast").acquire()
+    finally:
+        running.release()
+    told = str(failure.value)
+    for command in (
+        "`make stop`",
+        "`kubectl --kubeconfig .holdfast/kubeconfig apply -f FILE`",
+        "`.venv/bin/holdfast-local run --tenant FILE --state DIR`",
+    ):
+        assert command in told
 
 
 def test_a_refusal_names_file_line_and_fields() -> None:
