@@ -10,6 +10,7 @@ Not here: the environment (`main` hands it in), the calls (`client`), how answer
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 import sys
 import time
@@ -239,7 +240,15 @@ def run_admin(options: argparse.Namespace, environment: Mapping[str, str], out: 
         options.timeout or TIMEOUT_SECONDS,
     )
     try:
-        return int(options.run_admin(_Terminal(options, client, out)))
+        code = int(options.run_admin(_Terminal(options, client, out)))
+        out.flush()
+        return code
+    except BrokenPipeError:
+        # `| head` has read enough.  What is left goes nowhere, or the end of the process would complain of it.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, out.fileno())
+        os.close(nowhere)
+        return EXIT_NOT_DONE
     except AdminFailure as error:
         print(f"holdfast admin: {error}", file=errors)
         return EXIT_UNREACHABLE if isinstance(error, Unreachable) else EXIT_NOT_DONE

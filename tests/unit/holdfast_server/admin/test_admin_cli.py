@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -336,6 +338,20 @@ def test_a_user_who_may_do_nothing_is_told_so(tenant: Tenant, admin: Any) -> Non
     assert "no policy" in admin("user", "add", "carol")[1]
     assert "no policy" not in admin("user", "add", "carol", "--policy", "readonly")[1]
     assert "no policy" not in admin("user", "add", "carol", "--account-root")[1]
+
+
+def test_a_reader_that_has_read_enough_is_no_failure_to_tell(
+    tenant: Tenant, admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`holdfast admin info | head -1`"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as nobody_reads:
+        monkeypatch.setattr(sys, "stdout", nobody_reads)
+        code, _ = admin("info")
+        monkeypatch.undo()
+        nobody_reads.write("what was left")  # closing flushes it
+    assert code == 1
 
 
 def test_options_may_stand_before_or_behind_the_verb(tenant: Tenant, admin: Any) -> None:
