@@ -34,6 +34,7 @@ from holdfast_operator.status.pools import derive_pool
 from holdfast_operator.tenant.fields import Fault
 from holdfast_operator.tenant.spec import TenantSpec
 from holdfast_server.contract.accounts import account_id, canonical_id
+from holdfast_server.contract.names import S3_PORT
 from holdfast_server.contract.wording import first_of
 
 PASS_FAILS = "PassFails"
@@ -232,10 +233,21 @@ def _pools_ready(findings: PassFindings) -> Finding:
         return Finding("PoolsReady", True, "Writable", "every erasure set has its write quorum")
     troubles = _pod_troubles(findings)
     if not serving.answering:
-        return Finding("PoolsReady", False, "NoPodAnswers", troubles or "no pod answers yet")
+        return Finding("PoolsReady", False, "NoPodAnswers", _silence(findings) or troubles or "no pod answers yet")
     shortfall = _shortfall(findings)
     parts = (_SHORTFALLS[shortfall], troubles, drive_troubles(serving, findings.tenant.name))
     return Finding("PoolsReady", False, shortfall, "; ".join(part for part in parts if part))
+
+
+def _silence(findings: PassFindings) -> str:
+    """Of pods that their kubelets find ready; empty where there are none."""
+    ready = sum(pod.ready and not pod.deleting for pod in findings.pods)
+    if not ready:
+        return ""
+    return (
+        f"{ready} pods are ready, and serve clients perhaps, but none answers the operator on port {S3_PORT}: a "
+        "NetworkPolicy or a firewall between them?"
+    )
 
 
 def _reachable(findings: PassFindings) -> bool:

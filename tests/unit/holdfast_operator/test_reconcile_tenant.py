@@ -276,6 +276,7 @@ async def test_a_hiccup_between_operator_and_pods_is_no_outage_and_a_long_silenc
     world.pods.silent = True
     await world.run_passes(int(SILENCE_SECONDS) + 2)
     assert world.condition("Ready")["reason"] == "NoPodAnswers"
+    assert "4 pods are ready, and serve clients perhaps" in world.condition("Ready")["message"]
 
 
 async def test_all_pods_down_is_told_at_once(world: Any) -> None:
