@@ -883,4 +883,6 @@ async def test_a_user_of_a_bucket_that_nobody_declares_says_so(world: Any) -> No
     told = {item["name"]: (item["state"], item.get("message", "")) for item in world.kube.tenant_status()["users"]}
     assert told["loki"] == ("Ready", "has rights to what spec.buckets does not declare: loki-rules")
     assert told["other"] == ("Ready", "")
-    assert world.condition("UsersReady")["status"] == "True"
+    condition = world.condition("UsersReady")
+    assert condition["status"] == "True"
+    assert condition["message"].endswith("; loki has rights to what spec.buckets does not declare: loki-rules")
