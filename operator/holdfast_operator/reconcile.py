@@ -255,7 +255,7 @@ class Reconciler:
         live.by_key.update({(SECRET.kind, name): secret for name, secret in gathered.secrets.items()})
         findings = await self._run_stages(key, tenant, gathered, live, accepted)
         await self._announcer.post(body, self._unasked_news(key, gathered, live))
-        ready = sum(pod.ready and not pod.deleting for pod in findings.pods)
+        ready = sum(pod.in_service for pod in findings.pods)
         if ready and self._keeps_silent(key, findings) and previous.get("conditions"):
             return derive_silent_status(ready, tenant.generation, previous, now), MOVING_SECONDS
         status = derive_status(findings, previous, now)

@@ -33,7 +33,7 @@ CREATION_PATIENCE = timedelta(seconds=60)
 
 def explain_pods(pods: Sequence[PodState], claims: Sequence[ClaimState], now: datetime) -> tuple[PodState, ...]:
     """The same pods; the message of each that is not ready is complete."""
-    return tuple(pod if pod.ready and not pod.deleting else _explained(pod, claims, now) for pod in pods)
+    return tuple(pod if pod.in_service else _explained(pod, claims, now) for pod in pods)
 
 
 def _explained(pod: PodState, claims: Sequence[ClaimState], now: datetime) -> PodState:

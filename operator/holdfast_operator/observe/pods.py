@@ -40,6 +40,11 @@ class PodState:
     """When it was given to its node, of one whose container that has not created yet."""
 
     @property
+    def in_service(self) -> bool:
+        """Whether its Service leads clients to it: its kubelet finds it ready, and it is not on its way out."""
+        return self.ready and not self.deleting
+
+    @property
     def told(self) -> str:
         """Its name, and why it is not ready if that is known."""
         return f"{self.name} ({self.message})" if self.message else self.name

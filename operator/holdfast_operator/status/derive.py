@@ -241,7 +241,7 @@ def _pools_ready(findings: PassFindings) -> Finding:
 
 def _silence(findings: PassFindings) -> str:
     """Of pods that their kubelets find ready; empty where there are none."""
-    ready = sum(pod.ready and not pod.deleting for pod in findings.pods)
+    ready = sum(pod.in_service for pod in findings.pods)
     if not ready:
         return ""
     return (
@@ -253,7 +253,7 @@ def _silence(findings: PassFindings) -> str:
 def _reachable(findings: PassFindings) -> bool:
     """Whether clients find a pod behind the Service, which knows what the kubelets' probes say: the operator asks the
     pods themselves, and hears of one that serves before that."""
-    return any(pod.ready and not pod.deleting for pod in findings.pods)
+    return any(pod.in_service for pod in findings.pods)
 
 
 _SHORTFALLS = {
@@ -423,7 +423,7 @@ def _pods_not_ready(findings: PassFindings) -> list[str]:
             pod = found.get(name)
             if pod is None:
                 missing.append(f"{name} (not there yet)")
-            elif not pod.ready or pod.deleting:
+            elif not pod.in_service:
                 told = _once(pod, causes)
                 missing.append(f"{name} ({told})" if told else name)
     return missing

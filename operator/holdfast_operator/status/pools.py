@@ -20,7 +20,7 @@ def derive_pool(pool: PoolSpec, ledger: Ledger, pods: Sequence[PodState], redund
     return {
         "name": pool.name,
         "servers": pool.servers,
-        "ready": sum(pod.ready and not pod.deleting for pod in pods if pod.pool == pool.name),
+        "ready": sum(pod.in_service for pod in pods if pod.pool == pool.name),
         "state": "Joining"
         if record not in ledger.serving_pools
         else _state(record is not None and record.formatted, own),

@@ -19,7 +19,7 @@ async def list_tags_for_resource(call: Call) -> Response:
     """A bucket without tags has none, where GetBucketTagging says NoSuchTagSet."""
     bucket = await current_bucket(call)
     check_expected_owner(call.headers[ACCOUNT_HEADER], bucket)
-    return call.xml(tags_xml(bucket.tags.items()))
+    return call.xml(tags_xml(bucket.tags))
 
 
 async def tag_resource(call: Call) -> Response:

@@ -10,14 +10,14 @@ Host; its failures are wrapped as those of other services.  Pure; what is answer
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from holdfast_server.s3.documents_out import document
 from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.operations import Operation
 from holdfast_server.s3.request import Request, Target, percent_decode
-from holdfast_server.s3.tags import MAX_BUCKET_TAGS, MAX_TAGGING_SIZE_BYTES, Tags, parse_tags
-from holdfast_server.s3.xml_text import DECLARATION, escape, escape_for_people
+from holdfast_server.s3.tags import MAX_BUCKET_TAGS, MAX_TAGGING_SIZE_BYTES, Tags, parse_tags, tag_rows
+from holdfast_server.s3.xml_text import DECLARATION, escape_for_people
 from holdfast_server.s3.xml_tree import parse
 
 ACCOUNT_HEADER = "x-amz-account-id"
@@ -64,9 +64,8 @@ def parse_tag_keys(raw_query: str) -> set[str]:
     return {percent_decode(value.replace("+", " ")) for name, _, value in pairs if name == "tagKeys"}
 
 
-def tags_xml(tags: Iterable[tuple[str, str]]) -> bytes:
-    rows = [f"<Tag><Key>{escape(key)}</Key><Value>{escape(value)}</Value></Tag>" for key, value in tags]
-    return document("ListTagsForResourceResult", f"<Tags>{''.join(rows)}</Tags>")
+def tags_xml(tags: Mapping[str, str]) -> bytes:
+    return document("ListTagsForResourceResult", f"<Tags>{tag_rows(tags)}</Tags>")
 
 
 def control_error_xml(error: S3Error, request_id: str, host_id: str) -> bytes:

@@ -122,7 +122,10 @@ def decode_tags(text: str) -> Tags:
 
 def tagging_xml(tags: Mapping[str, str]) -> bytes:
     """GetObjectTagging, GetBucketTagging."""
-    rows = "".join(
+    return document("Tagging", f"<TagSet>{tag_rows(tags)}</TagSet>")
+
+
+def tag_rows(tags: Mapping[str, str]) -> str:
+    return "".join(
         [f"<Tag><Key>{escape(key)}</Key><Value>{escape(value)}</Value></Tag>" for key, value in tags.items()]
     )
-    return document("Tagging", f"<TagSet>{rows}</TagSet>")
