@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from holdfast_operator import labels
@@ -125,8 +125,8 @@ async def prune(
 ) -> list[Manifest]:
     """Delete objects of this Tenant that are no longer rendered; returns them.
 
-    Never StatefulSets (they hold the way to data), and never Secrets that outlive the Tenant or that it names: what was
-    generated once may have been made somebody's own by a `secretRef`.
+    Never StatefulSets (they hold the way to data; `remove_pools` does that), and never Secrets that outlive the Tenant
+    or that it names: what was generated once may have been made somebody's own by a `secretRef`.
     """
     wanted = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
     pruned = []
@@ -142,6 +142,19 @@ async def prune(
         await kube.delete(existing)
         pruned.append(existing)
     return pruned
+
+
+async def remove_pools(kube: KubeClient, tenant: TenantSpec, names: Collection[str], live: LiveObjects) -> None:
+    """Delete the StatefulSets of pools that were taken out before any request went to them.  Their claims stay, unless
+    the Tenant has claims go with their StatefulSet."""
+    for existing in live.of_kind(STATEFUL_SET):
+        gone = "deletionTimestamp" in existing["metadata"]
+        if (
+            labels.labels_of(existing).get(labels.POOL_LABEL) in names
+            and is_owned_by(existing, tenant.uid)
+            and not gone
+        ):
+            await kube.delete(existing)
 
 
 async def settle_kind(kube: KubeClient, tenant: TenantSpec, kind: Kind, manifests: Sequence[Manifest]) -> None:

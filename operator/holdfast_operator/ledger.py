@@ -6,13 +6,14 @@ whether the drives *were* formatted (blank ones may never be formatted as new a 
 emptiness in place of data), the pods' numbers in stamps (never given twice), and the epoch of the pool map.
 It also names the users and buckets that the operator made, so that it can take back those and no others.
 
-Invariants: pools are appended, never changed in geometry or removed; `first_node` ranges never overlap;
+Invariants: pools are appended and never changed in geometry; one that requests go to is never removed, and one that was
+taken out before leaves its name and its numbers, which are not given again; `first_node` ranges never overlap;
 `formatted` and `epoch` only rise.  Pure: reading and writing the Secret happens elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -44,6 +45,11 @@ class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     version: int = LEDGER_VERSION
     epoch: int = 1
     pools: tuple[PoolRecord, ...] = ()
+    taken_out: tuple[str, ...] = ()
+    """Names of pools that were left out while they were joining.  Pods may remember drives under them, which they would
+    ask a new pool of that name for."""
+    next_node: int = 0
+    """All numbers below it have been given."""
     users: dict[str, tuple[str, ...]] = {}
     """Declared user → every access key that may exist for it in the store, written down before it is made."""
     buckets: dict[str, str] = {}
@@ -73,6 +79,10 @@ class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
         """Pools that do not take writes yet."""
         return tuple(pool for pool in self.pools if pool.writable_from_epoch > self.epoch)
 
+    @property
+    def first_free_node(self) -> int:
+        return max([self.next_node, *(pool.first_node + pool.servers for pool in self.pools)])
+
 
 def decode_ledger(data: bytes) -> Ledger:
     """Raises LedgerError."""
@@ -87,13 +97,12 @@ def decode_ledger(data: bytes) -> Ledger:
 
 def encode_ledger(ledger: Ledger) -> bytes:
     document = msgspec.to_builtins(ledger)
+    # Unknown to earlier operators, to which who uses none of it can still go back.
     if ledger.tls_stage == "Off":
-        # Unknown to the operator before; who uses no TLS can still go back to it.
         del document["tlsStage"]
-    if not ledger.accounts:
-        del document["accounts"]
-    if not ledger.encryption_keys:
-        del document["encryptionKeys"]
+    for field in ("accounts", "encryptionKeys", "takenOut", "nextNode"):
+        if not document[field]:
+            del document[field]
     return msgspec.json.encode(document, order="sorted")
 
 
@@ -122,6 +131,17 @@ def ledger_of_config(served: ServerConfig) -> Ledger:
     )
 
 
+def never_began(ledger: Ledger) -> bool:
+    """Whether pools were written down of which no drive was ever seen formatted."""
+    return bool(ledger.pools) and not any(record.formatted for record in ledger.pools)
+
+
+def without_pools(ledger: Ledger) -> Ledger:
+    """To begin anew, where `never_began` holds and neither pods nor claims are left: there is no data, and nobody has
+    made a stamp."""
+    return msgspec.structs.replace(ledger, epoch=1, pools=())
+
+
 def check_against_ledger(tenant: TenantSpec, ledger: Ledger) -> tuple[Fault, ...]:
     """Faults of a spec that contradicts what its data were written with."""
     return tuple(_contradictions(tenant, ledger))
@@ -130,9 +150,11 @@ def check_against_ledger(tenant: TenantSpec, ledger: Ledger) -> tuple[Fault, ...
 def _contradictions(tenant: TenantSpec, ledger: Ledger) -> Iterable[Fault]:
     for index, pool in enumerate(tenant.pools):
         record = ledger.pool(pool.name)
-        if record is None:
-            continue
         where = f"spec.pools[{index}]"
+        if record is None:
+            if pool.name in ledger.taken_out:
+                yield Fault(f"{where}.name", f"a pool {pool.name!r} was taken out before: give this one another name")
+            continue
         for field, now, then in (
             ("servers", pool.servers, record.servers),
             ("volumesPerServer", pool.volumes_per_server, record.volumes_per_server),
@@ -144,12 +166,11 @@ def _contradictions(tenant: TenantSpec, ledger: Ledger) -> Iterable[Fault]:
     if ledger.encryption_keys and tenant.encryption is None:
         yield Fault("spec.encryption", "cannot be left out: objects may be encrypted under its keys")
     declared = {pool.name for pool in tenant.pools}
-    for record in ledger.pools:
+    for record in ledger.serving_pools:
         if record.name not in declared:
             yield Fault("spec.pools", f"pool {record.name!r} holds data and cannot be left out")
-    first_free = _first_free_node(ledger.pools)
     added = sum(pool.servers for pool in tenant.pools if ledger.pool(pool.name) is None)
-    if first_free + added > names.MAX_PODS:
+    if ledger.first_free_node + added > names.MAX_PODS:
         yield Fault("spec.pools", f"pod numbers beyond {names.MAX_PODS - 1} would be needed")
 
 
@@ -158,6 +179,7 @@ def advance_pools(
     pools: Sequence[PoolSpec],
     epochs: Mapping[tuple[str, int], int],
     formatted: Iterable[str],
+    lingering: Collection[str] = (),
 ) -> Ledger:
     """The next ledger: `formatted` names pools whose every drive was seen formatted just now; `epochs` is what
     each pod (pool, ordinal) that knows every pool last said it works with.
@@ -166,7 +188,11 @@ def advance_pools(
     no request goes near it; then an epoch makes it readable, and the next one writable.  An epoch is followed by
     another only when every pod reports it: a writer must never place a key where a slower pod would not look.
     One pool, or one group of pools declared together, joins at a time.
+
+    One that is not readable yet may be left out again: no pod was told to look there.  While pods of such pools are
+    `lingering` (there still, by pool) no epoch follows: they may coordinate, by an epoch that they never leave.
     """
+    ledger = _without_left_out(ledger, {pool.name for pool in pools})
     records = [
         msgspec.structs.replace(record, formatted=record.formatted or record.name in formatted)
         for record in ledger.pools
@@ -174,18 +200,31 @@ def advance_pools(
     epoch = ledger.epoch
     joining = [record for record in records if record.writable_from_epoch > epoch]
     if joining:
-        if all(record.formatted for record in joining) and _everybody_reports(ledger, epochs):
+        ready = all(record.formatted for record in joining) and not lingering
+        if ready and _everybody_reports(ledger, epochs):
             epoch += 1
     else:
-        records += _new_records(records, pools, epoch)
+        records += _new_records(ledger, pools)
     return msgspec.structs.replace(ledger, epoch=epoch, pools=tuple(records))
 
 
-def _new_records(known: Sequence[PoolRecord], pools: Sequence[PoolSpec], epoch: int) -> list[PoolRecord]:
-    names_known = {record.name for record in known}
+def _without_left_out(ledger: Ledger, declared: Collection[str]) -> Ledger:
+    left_out = [record for record in ledger.pools if record not in ledger.serving_pools and record.name not in declared]
+    if not left_out:
+        return ledger
+    return msgspec.structs.replace(
+        ledger,
+        pools=tuple(record for record in ledger.pools if record not in left_out),
+        taken_out=(*ledger.taken_out, *(record.name for record in left_out)),
+        next_node=ledger.first_free_node,
+    )
+
+
+def _new_records(ledger: Ledger, pools: Sequence[PoolSpec]) -> list[PoolRecord]:
+    known, epoch, first_node = ledger.pools, ledger.epoch, ledger.first_free_node
     added: list[PoolRecord] = []
     for pool in pools:
-        if pool.name not in names_known:
+        if ledger.pool(pool.name) is None:
             added.append(
                 PoolRecord(
                     name=pool.name,
@@ -193,11 +232,12 @@ def _new_records(known: Sequence[PoolRecord], pools: Sequence[PoolSpec], epoch: 
                     volumes_per_server=pool.volumes_per_server,
                     set_size=pool.quorums.set_size,
                     parity=pool.quorums.parity_shards,
-                    first_node=_first_free_node([*known, *added]),
+                    first_node=first_node,
                     readable_from_epoch=epoch + 1 if known else epoch,
                     writable_from_epoch=epoch + 2 if known else epoch,
                 )
             )
+            first_node += pool.servers
     return added
 
 
@@ -207,7 +247,3 @@ def _everybody_reports(ledger: Ledger, epochs: Mapping[tuple[str, int], int]) ->
         for record in ledger.pools
         for ordinal in range(record.servers)
     )
-
-
-def _first_free_node(records: Iterable[PoolRecord]) -> int:
-    return max((record.first_node + record.servers for record in records), default=0)

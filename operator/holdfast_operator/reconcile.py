@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 from holdfast_operator import labels
@@ -27,6 +28,7 @@ from holdfast_operator.apply import (
     fit_to_live,
     is_owned_by,
     prune,
+    remove_pools,
     unlabel_kept,
 )
 from holdfast_operator.credentials import KeyPair
@@ -47,7 +49,7 @@ from holdfast_operator.key_rotation import (
 )
 from holdfast_operator.kube.errors import EvictionRefused, KubeForbidden, KubeRejected, WebhookAway
 from holdfast_operator.kube.port import SECRET, STATEFUL_SET, TENANT, KubeClient, Manifest
-from holdfast_operator.ledger import Ledger, advance_pools
+from holdfast_operator.ledger import Ledger, advance_pools, never_began, without_pools
 from holdfast_operator.metrics import OperatorMetrics
 from holdfast_operator.observe.claims import ClaimState, doomed_pods, read_claims
 from holdfast_operator.observe.cluster import LiveObjects, list_live_objects
@@ -223,7 +225,7 @@ class Reconciler:
         now = _timestamp(self._ports.now())
         # Before the record of keys is read, see `list_live_objects`.
         live = await list_live_objects(self._ports.kube, key.namespace, key.name)
-        choice = await choose_spec(self._ports.kube, body, self._gather)
+        choice = await choose_spec(self._ports.kube, body, partial(self._gather, live))
         status: dict[str, Any] | None = None
         delay = SETTLED_SECONDS
         if choice.trouble is not None:
@@ -237,8 +239,14 @@ class Reconciler:
         assert status is not None  # without a tenant there are faults
         return status, delay
 
-    async def _gather(self, tenant: TenantSpec) -> Gathered:
-        return await gather_credentials(self._ports.kube, tenant, self._ports.mint, self._ports.direct)
+    async def _gather(self, live: LiveObjects, tenant: TenantSpec) -> Gathered:
+        gathered = await gather_credentials(self._ports.kube, tenant, self._ports.mint, self._ports.direct)
+        if never_began(gathered.ledger) and not _has_stood(live):
+            live = await list_live_objects(self._ports.direct, tenant.namespace, tenant.name)
+            if not _has_stood(live):
+                # Deleted with its claims, for a typo in it perhaps, and declared anew.
+                return replace(gathered, ledger=without_pools(gathered.ledger))
+        return gathered
 
     async def _care(
         self,
@@ -255,6 +263,7 @@ class Reconciler:
         live.by_key.update({(SECRET.kind, name): secret for name, secret in gathered.secrets.items()})
         findings = await self._run_stages(key, tenant, gathered, live, accepted)
         await self._announcer.post(body, self._unasked_news(key, gathered, live))
+        await self._announcer.post(body, _pools_taken_out(tenant, gathered.ledger, findings.ledger))
         ready = sum(pod.in_service for pod in findings.pods)
         if ready and self._keeps_silent(key, findings) and previous.get("conditions"):
             return derive_silent_status(ready, tenant.generation, previous, now), MOVING_SECONDS
@@ -277,8 +286,8 @@ class Reconciler:
         live: LiveObjects,
         accepted: Manifest | None,
     ) -> PassFindings:
-        claims = read_claims(live.claims, tenant.name)
-        pods = explain_pods(read_pods(live.pods, tenant.name), claims, self._ports.now())
+        claims = _claims(live, tenant)
+        pods = explain_pods(_pods(live, tenant), claims, self._ports.now())
         tls = await self._tls.begin(tenant, gathered.ledger, live)
         self._ports.metrics.certificates_seen(key, tls.ends())
         views = await self._ports.health.ask_all(pods, tls.reach)
@@ -292,11 +301,13 @@ class Reconciler:
         store = self._store(gathered, tenant, asked, tls.reach)
         credentials = await self._keys(key, tenant, gathered, redundancy, store)
         serving = redundancy.of_pools(credentials.ledger.serving_pools)
+        lingering = _lingering_pools(live, credentials.ledger)
         ledger = advance_pools(
             credentials.ledger,
             tenant.pools,
             reported_epochs(credentials.ledger.pools, redundancy),
             formatted_pools(credentials.ledger.pools, redundancy),
+            lingering,
         )
         ledger = note_intentions(encryption.advance(tls.advance(ledger, views)), tenant, credentials)
         request = RenderRequest(
@@ -313,7 +324,7 @@ class Reconciler:
         sets = _own_sets(live, tenant)
         if plan_growth(tenant, claims, sets):
             direct = await list_live_objects(self._ports.direct, tenant.namespace, tenant.name)
-            claims, sets = read_claims(direct.claims, tenant.name), _own_sets(direct, tenant)
+            claims, sets = _claims(direct, tenant), _own_sets(direct, tenant)
         trouble, growth, sent = None, Growth(), list[Manifest]()
         try:
             growth = await apply_growth(self._ports.kube, plan_growth(tenant, claims, sets))
@@ -323,6 +334,7 @@ class Reconciler:
                 applied = [f"{manifest['kind']}/{manifest['metadata']['name']}" for manifest in sent]
                 _log(key, "applied", objects=applied)
             await prune(self._ports.kube, tenant, [*rendered, *tls.spared, *_record(live, tenant)], live)
+            await remove_pools(self._ports.kube, tenant, ledger.taken_out, live)
             await unlabel_kept(self._ports.kube, live)
         except ApplyRefused as error:
             trouble = Trouble("NameTaken", str(error))
@@ -331,7 +343,7 @@ class Reconciler:
         monitoring = await self._monitoring.settle(tenant, render_monitoring(tenant, tls.scraped(ledger)))
         network = await self._network.settle(tenant, render_network(tenant, self._operator_namespace))
         to_remount = pods_to_remount(tenant, claims, self._ports.now())
-        stateful_sets = read_stateful_sets(live.of_kind(STATEFUL_SET), sent)
+        stateful_sets = read_stateful_sets(_own_sets(live, tenant).values(), sent)
         step: Step = Nothing()
         if accepted is not None:
             held = encryption.trouble[1] if encryption.lost and encryption.trouble is not None else ""
@@ -366,6 +378,7 @@ class Reconciler:
             },
             endpoint=_endpoint(tenant, ledger, self._cluster_domain),
             apply_trouble=trouble,
+            lingering_pools=lingering,
             doomed_claims=tuple(claim.name for claim in claims if claim.deleting),
             growing=growth_message(claims),
             growth_refused=growth.refused,
@@ -446,8 +459,8 @@ class Reconciler:
         if isinstance(step, EvictPod | ReplaceDownPod | InterruptPod):
             # The view may be old, and a pod be gone, or new, that was to be replaced.
             live = await list_live_objects(self._ports.direct, tenant.namespace, tenant.name)
-            pods, sets = read_pods(live.pods, tenant.name), read_stateful_sets(live.of_kind(STATEFUL_SET))
-            doomed = doomed_pods(read_claims(live.claims, tenant.name), tenant.name)
+            pods, sets = _pods(live, tenant), read_stateful_sets(_own_sets(live, tenant).values())
+            doomed = doomed_pods(_claims(live, tenant), tenant.name)
             faltering = faltering_pods(pods, redundancy, self._ports.now())
             step = plan_rollout(tenant, pods, sets, redundancy, to_remount, doomed, faltering, joining)
         if not isinstance(step, EvictPod | ReplaceDownPod | InterruptPod):
@@ -465,6 +478,20 @@ class Reconciler:
             return Wait(step.outdated, f"pod {step.pod.name} is to be replaced: {error}")
         _log(key, "replacing pod", pod=step.pod.name, outdated=step.outdated, step=type(step).__name__)
         return step
+
+
+def _pools_taken_out(tenant: TenantSpec, before: Ledger, after: Ledger) -> list[TenantEvent]:
+    return [
+        TenantEvent(
+            "Normal",
+            "Progressing",
+            "PoolTakenOut",
+            f"pool {name} is taken out: no request went to it; its pods are removed, and claims it has are left: "
+            f"kubectl delete pvc -l {labels.TENANT_LABEL}={tenant.name},{labels.POOL_LABEL}={name}",
+        )
+        for name in after.taken_out
+        if name not in before.taken_out
+    ]
 
 
 def _restorations(gathered: Gathered, live: LiveObjects) -> list[tuple[str, str]]:
@@ -496,13 +523,34 @@ def _pods_behind(tenant: TenantSpec, gathered: Gathered, redundancy: Redundancy)
     return tuple(f"{labels.pod_name_prefix(tenant.name, pool)}{ordinal}" for pool, ordinal in behind)
 
 
+def _pods(live: LiveObjects, tenant: TenantSpec) -> tuple[PodState, ...]:
+    """Of the pools that are declared: another was taken out, and its pods are on their way out."""
+    declared = {pool.name for pool in tenant.pools}
+    return tuple(pod for pod in read_pods(live.pods, tenant.name) if pod.pool in declared)
+
+
+def _claims(live: LiveObjects, tenant: TenantSpec) -> tuple[ClaimState, ...]:
+    """Likewise."""
+    declared = {pool.name for pool in tenant.pools}
+    return tuple(claim for claim in read_claims(live.claims, tenant.name) if claim.pool in declared)
+
+
+def _has_stood(live: LiveObjects) -> bool:
+    """Whether anything is left that has, or may make, data."""
+    return bool(live.claims or live.pods or live.of_kind(STATEFUL_SET))
+
+
+def _lingering_pools(live: LiveObjects, ledger: Ledger) -> tuple[str, ...]:
+    """Those that were taken out and are not gone yet."""
+    there = {labels.labels_of(one).get(labels.POOL_LABEL) for one in (*live.pods, *live.of_kind(STATEFUL_SET))}
+    return tuple(name for name in ledger.taken_out if name in there)
+
+
 def _own_sets(live: LiveObjects, tenant: TenantSpec) -> dict[str, Manifest]:
-    """The tenant's StatefulSets by pool; one of somebody else's is never touched."""
-    return {
-        labels.labels_of(manifest).get(labels.POOL_LABEL, ""): manifest
-        for manifest in live.of_kind(STATEFUL_SET)
-        if is_owned_by(manifest, tenant.uid)
-    }
+    """The StatefulSets of the declared pools, by pool; one of somebody else's is never touched."""
+    declared = {pool.name for pool in tenant.pools}
+    found = {labels.labels_of(one).get(labels.POOL_LABEL, ""): one for one in live.of_kind(STATEFUL_SET)}
+    return {pool: one for pool, one in found.items() if pool in declared and is_owned_by(one, tenant.uid)}
 
 
 def _is_recorded(live: LiveObjects, record: Manifest) -> bool:

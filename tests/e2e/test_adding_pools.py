@@ -108,6 +108,42 @@ def test_a_pool_joins_under_traffic(cluster: Cluster, tenant: dict[str, Any]) ->
         assert "cannot be left out" in str(refused.value.body)
 
 
+def test_a_pool_with_a_typo_is_taken_out_and_put_right(cluster: Cluster, tenant: dict[str, Any]) -> None:
+    namespace = cluster.make_tenant(tenant)
+    before = pods(cluster, namespace)
+    keys = cluster.secret(namespace, "store-root")
+    pool = tenant["spec"]["pools"][0]
+    nowhere = f"mistyped-{namespace}"
+    template = {"spec": {**pool["volumeClaimTemplate"]["spec"], "storageClassName": nowhere}}
+    with cluster.endpoint(namespace, "store") as endpoint:
+        traffic = Traffic(s3(endpoint, keys))
+        for number in range(OLD_KEYS):
+            traffic._put(f"old/{number}", 0)
+        with traffic.running():
+            typo = {**NEW_POOL, "name": "typo", "volumeClaimTemplate": template}
+            cluster.patch_tenant(namespace, "store", {"spec": {"pools": [pool, typo]}})
+            wait_for("the pool to join", lambda: states(cluster, namespace) == ["Active", "Joining"], 300)
+            wait_for("its pods to be there", lambda: len(pods(cluster, namespace)) == len(before) + 2, 300)
+            with pytest.raises(ApiException) as refused:
+                cluster.patch_tenant(namespace, "store", {"spec": {"pools": [pool, {**typo, "servers": 4}]}})
+            assert refused.value.status == 422
+            # The right one beside it would wait for it; in its place it does not.
+            mended = {**NEW_POOL, "name": "mended", "volumeClaimTemplate": pool["volumeClaimTemplate"]}
+            cluster.patch_tenant(namespace, "store", {"spec": {"pools": [pool, mended]}})
+            wait_for("the other to be Active", lambda: states(cluster, namespace) == ["Active", "Active"], 300)
+            wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"))
+            wait_for("the pods to go", lambda: len(pods(cluster, namespace)) == len(before) + 2, 300)
+        assert not traffic.failures
+        traffic.check_everything()
+    after = pods(cluster, namespace)
+    assert {name: after[name] for name in before} == before, "a pod was restarted"
+    assert not [name for name in after if "typo" in name]
+    left = [one.metadata.name for one in cluster.core.list_namespaced_persistent_volume_claim(namespace).items]
+    assert len([name for name in left if "typo" in name]) == 4, "claims stay"
+    told = [event.message for event in cluster.core.list_namespaced_event(namespace).items]
+    assert any("pool typo is taken out" in (message or "") for message in told)
+
+
 def pods(cluster: Cluster, namespace: str) -> dict[str, tuple[str, int]]:
     """Name → uid and restarts."""
     return {

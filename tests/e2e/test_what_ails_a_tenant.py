@@ -116,7 +116,7 @@ def test_a_pool_that_holds_data_cannot_be_left_out_however_it_is_tried(store: St
     with pytest.raises(ApiException) as refused:
         store.change(pools=[renamed])
     assert refused.value.status == 422
-    assert "a pool holds data and cannot be left out" in str(refused.value.body)
+    assert "a pool that has joined holds data and cannot be left out" in str(refused.value.body)
 
     # A Tenant that is made anew has no past that the API server could compare with; the operator has.
     cluster.delete_tenant(namespace, "store", orphan=True)

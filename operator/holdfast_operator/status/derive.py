@@ -62,6 +62,8 @@ class PassFindings:
     """Declared user → name of the Secret that holds its keys."""
     endpoint: str
     apply_trouble: Trouble | None = None
+    lingering_pools: tuple[str, ...] = ()
+    """Taken out, and their pods are not gone yet."""
     doomed_claims: Sequence[str] = ()
     """Claims that somebody has deleted, and that go with their pods."""
     growing: str = ""
@@ -322,7 +324,10 @@ def _progressing(findings: PassFindings) -> Finding:
     joining += [pool.name for pool in findings.tenant.pools if findings.ledger.pool(pool.name) is None]
     if joining:
         names = ", ".join(joining)
-        return Finding("Progressing", True, "PoolJoining", f"takes writes once every pod knows it: {names}")
+        message = f"takes writes once every pod knows it: {names}"
+        if findings.lingering_pools:
+            message += f"; first the pods of {', '.join(findings.lingering_pools)}, which was taken out, must be gone"
+        return Finding("Progressing", True, "PoolJoining", message)
     return Finding("Progressing", False, "Settled", "nothing is left to do")
 
 

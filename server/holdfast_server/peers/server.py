@@ -80,7 +80,8 @@ class PeerServer:
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._strangers = 0
-        self._sessions: set[_Session] = set()
+        self._sessions: dict[_Session, tuple[str, int]] = {}
+        """Each with the pool and ordinal of its peer."""
         memory = memory or PodMemory()
         self._answers, self._pipes = memory.peer_answers, memory.pipes
         self._inflow = Inflow(memory.limits.peer_request_bytes)
@@ -103,6 +104,15 @@ class PeerServer:
         for session in self._sessions:
             if session.connection_class is ConnectionClass.CONTROL and not session.connection.lost:
                 session.connection.send(header)
+
+    def turn_away_former_members(self) -> None:
+        """Who is none of the tenant's pods any more goes by a configuration that is not that of the others."""
+        for session, peer in list(self._sessions.items()):
+            if not self._is_member(*peer):
+                session.connection.abort("its pod is none of this tenant's any more")
+
+    def _ended(self, session: _Session) -> None:
+        self._sessions.pop(session, None)
 
     def _connected(self, connection: Connection) -> None:
         if self._strangers >= MAX_STRANGERS:
@@ -134,10 +144,9 @@ class PeerServer:
         finally:
             self._strangers -= 1
         session = _Session(
-            connection, connection_class, self._dispatcher, self._sessions.discard, self._answers, self._pipes,
-            self._inflow,
-        )  # fmt: skip
-        self._sessions.add(session)
+            connection, connection_class, self._dispatcher, self._ended, self._answers, self._pipes, self._inflow
+        )
+        self._sessions[session] = peer.pool, peer.ordinal
         session.start()
         self._on_greeted(peer.pool, peer.ordinal)
 

@@ -63,8 +63,9 @@ def check_successor(before: Membership, after: ServerConfig) -> Membership:
 
 
 def check_pools(before: ServerConfig, after: ServerConfig) -> None:
-    """Pools are only ever added, and what placement goes by is frozen: a pool that changed its shape, or the epochs
-    of its joining, would have keys looked for where they are not.  Raises ConfigError."""
+    """Pools are added, and taken out again only before anything is looked for in them.  What placement goes by is
+    frozen: a pool that changed its shape, or the epochs of its joining, would have keys looked for where they are not.
+    Raises ConfigError."""
     faults = []
     if after.epoch < before.epoch:
         faults.append(f"epoch: {after.epoch} is older than {before.epoch}, which is in force")
@@ -72,7 +73,8 @@ def check_pools(before: ServerConfig, after: ServerConfig) -> None:
     for old in before.pools:
         new = pools.get(old.name)
         if new is None:
-            faults.append(f"pool {old.name!r} is missing; it holds data")
+            if old.readable_from_epoch <= before.epoch:
+                faults.append(f"pool {old.name!r} is missing; it holds data")
             continue
         was, now = _placing_values(old), _placing_values(new)
         faults += [

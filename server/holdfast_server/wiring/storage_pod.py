@@ -286,6 +286,7 @@ class StoragePod:
     # --- the configuration and what follows from it
     async def _configure(self, config: ServerConfig) -> None:
         await self._network.configure(config)
+        self._peer_server.turn_away_former_members()
         self._table.configure(config, self._network.peers)
         self.store.epochs.pools = PoolMap(config)
         self._audit.configure(config.audit)

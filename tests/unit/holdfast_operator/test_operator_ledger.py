@@ -77,6 +77,52 @@ def test_the_next_pool_waits_until_the_one_before_has_joined(tenant_body: Any) -
     assert (ledger.epoch, ledger.pools[2].readable_from_epoch, ledger.pools[2].first_node) == (3, 4, 8)
 
 
+def test_a_pool_that_no_request_goes_to_may_be_left_out(tenant_body: Any) -> None:
+    """Its name and its numbers are not given again: pods may remember its drives, and it may have made stamps."""
+    one, two = tenant_with(tenant_body, ("a", 4, 1)), tenant_with(tenant_body, ("a", 4, 1), ("b", 40, 1))
+    ledger = advance_pools(advance_pools(Ledger(), one.pools, {}, ()), two.pools, {}, ())
+    assert check_against_ledger(one, ledger) == ()
+    without = advance_pools(ledger, one.pools, all_report(ledger, 1), {"b"})
+    assert ([pool.name for pool in without.pools], without.epoch) == (["a"], 1)
+    assert (without.taken_out, without.next_node) == (("b",), 44)
+    assert advance_pools(without, one.pools, all_report(without, 1), ()) == without
+    assert decode_ledger(encode_ledger(without)) == without
+    assert [str(fault) for fault in check_against_ledger(two, without)] == [
+        "spec.pools[1].name: a pool 'b' was taken out before: give this one another name"
+    ]
+    three = tenant_with(tenant_body, ("a", 4, 1), ("c", 4, 1), ("d", 4, 1))
+    added = advance_pools(without, three.pools, all_report(without, 1), ())
+    assert [(pool.name, pool.first_node, pool.readable_from_epoch) for pool in added.pools[1:]] == [
+        ("c", 44, 2),
+        ("d", 48, 2),
+    ]
+    assert added.taken_out == ("b",)
+    reports = all_report(added, 1)
+    assert advance_pools(added, three.pools, reports, {"c", "d"}, ["b"]).epoch == 1, "who goes by it may still be there"
+    assert advance_pools(added, three.pools, reports, {"c", "d"}).epoch == 2
+
+
+def test_a_pool_is_exchanged_for_another_in_one_step(tenant_body: Any) -> None:
+    ledger = advance_pools(Ledger(), tenant_with(tenant_body, ("a", 4, 1)).pools, {}, ())
+    ledger = advance_pools(ledger, tenant_with(tenant_body, ("a", 4, 1), ("b", 4, 1)).pools, {}, ())
+    mended = tenant_with(tenant_body, ("a", 4, 1), ("c", 4, 1))
+    assert check_against_ledger(mended, ledger) == ()
+    ledger = advance_pools(ledger, mended.pools, {}, ())
+    assert [(pool.name, pool.first_node) for pool in ledger.pools] == [("a", 0), ("c", 8)]
+
+
+def test_a_pool_that_is_read_cannot_be_left_out_though_it_is_not_written(tenant_body: Any) -> None:
+    one, two = tenant_with(tenant_body, ("a", 4, 1)), tenant_with(tenant_body, ("a", 4, 1), ("b", 4, 1))
+    ledger = advance_pools(advance_pools(Ledger(), one.pools, {}, ()), two.pools, {}, ())
+    readable = advance_pools(ledger, two.pools, all_report(ledger, 1), {"b"})
+    assert readable.epoch == 2
+    assert readable.joining_pools
+    assert [str(fault) for fault in check_against_ledger(one, readable)] == [
+        "spec.pools: pool 'b' holds data and cannot be left out"
+    ]
+    assert len(advance_pools(readable, one.pools, {}, ()).pools) == 2
+
+
 def test_formatted_is_never_taken_back(tenant_body: Any) -> None:
     tenant = tenant_with(tenant_body, ("a", 4, 1))
     ledger = advance_pools(advance_pools(Ledger(), tenant.pools, {}, ()), tenant.pools, {}, {"a"})

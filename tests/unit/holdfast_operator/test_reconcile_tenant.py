@@ -11,6 +11,7 @@ import yaml
 from holdfast_operator.desired.secrets import LEDGER_KEY
 from holdfast_operator.kube.errors import KubeForbidden, KubeRejected, KubeUnavailable, NamespaceEnding, WebhookAway
 from holdfast_operator.kube.port import (
+    CLAIM,
     CONFIG_MAP,
     DISRUPTION_BUDGET,
     POD,
@@ -143,6 +144,30 @@ async def test_a_tenant_made_again_takes_up_keys_id_and_formatting(world: Any) -
     await world.run_passes()
     assert world.condition("Ready")["status"] == "True"
     assert old_user not in world.store.users, "the keys of the earlier life must not open the store any more"
+
+
+@pytest.mark.parametrize("claims_left", [False, True])
+async def test_a_tenant_that_never_came_up_may_be_declared_anew_with_other_pools(world: Any, claims_left: bool) -> None:
+    """Its number of servers was mistyped, say."""
+    mistyped = _body()["spec"]["pools"]
+    mistyped[0]["servers"] = 44
+    world.pods.down = {"logs-pool-main-40"}
+    await world.start(pools=mistyped)
+    assert served_config(world)["pools"][0]["formatting"] is True
+    world.kube.remove(("Tenant", "loki", "logs"))
+    world.pods.down = set()
+    if claims_left:
+        labels = {"holdfast.dev/tenant": "logs", "holdfast.dev/pool": "main", "app.kubernetes.io/component": "storage"}
+        metadata = {"name": "data0-logs-pool-main-0", "namespace": "loki", "labels": labels}
+        world.kube.put({"apiVersion": "v1", "kind": CLAIM.kind, "metadata": metadata, "spec": {}})
+    world.kube.put(_body())
+    await world.run_passes()
+    if claims_left:
+        told = world.condition("SpecValid")["message"]
+        assert "spec.pools[0].servers: is 4, but the pool's drives were laid out with 44" in told
+    else:
+        assert world.condition("Ready")["status"] == "True"
+        assert [pool["servers"] for pool in served_config(world)["pools"]] == [4]
 
 
 async def test_other_geometry_on_kept_claims_is_refused(world: Any) -> None:
@@ -594,6 +619,65 @@ async def test_a_pool_cannot_be_left_out(world: Any) -> None:
     assert touched == {"Event"}, "nothing of what runs"
     assert world.kube.names(STATEFUL_SET) == ["logs-pool-main"], "nor is the other pool begun"
     assert world.kube.tenant_status()["pools"][0]["ready"] == 4
+
+
+async def test_a_pool_that_has_not_joined_is_taken_out_again(world: Any) -> None:
+    """A typo in it must not stay for good."""
+    await world.start()
+    before = world.kube.objects["Tenant", "loki", "logs"]["spec"]["pools"]
+    world.pods.down = {"logs-pool-typo-1"}
+    world.change_spec(pools=add_pool(world.kube.objects["Tenant", "loki", "logs"], "typo"))
+    await world.run_passes(3)
+    assert len(served_config(world)["pools"]) == 2
+    assert world.kube.names(STATEFUL_SET) == ["logs-pool-main", "logs-pool-typo"]
+    world.change_spec(pools=before)
+    world.kube.calls.clear()
+    await world.run_passes(3)
+    assert [pool["name"] for pool in served_config(world)["pools"]] == ["main"]
+    assert world.kube.names(STATEFUL_SET) == ["logs-pool-main"]
+    deleted = [call for call in world.kube.calls if call[0] == "delete"]
+    assert deleted == [("delete", "StatefulSet", "logs-pool-typo")], "its claims stay, as claims do"
+    assert [pool["name"] for pool in world.kube.tenant_status()["pools"]] == ["main"]
+    assert world.condition("Progressing")["reason"] == "Settled"
+    assert world.condition("Ready")["status"] == "True"
+    events = [event for (kind, _, _), event in world.kube.objects.items() if kind == "Event"]
+    told = [event["message"] for event in events if event["reason"] == "PoolTakenOut"]
+    assert len(told) == 1
+    assert "kubectl delete pvc -l holdfast.dev/tenant=logs,holdfast.dev/pool=typo" in told[0]
+
+    world.change_spec(pools=add_pool(world.kube.objects["Tenant", "loki", "logs"], "typo"))
+    await world.run_passes(2)
+    assert "'typo' was taken out before: give this one another name" in world.condition("SpecValid")["message"]
+    world.change_spec(pools=before)
+    world.change_spec(pools=add_pool(world.kube.objects["Tenant", "loki", "logs"], "mended"))
+    await world.run_passes(8)
+    assert [pool["state"] for pool in world.kube.tenant_status()["pools"]] == ["Active", "Active"]
+    assert [pool["firstNode"] for pool in served_config(world)["pools"]] == [0, 8]
+
+
+async def test_pods_and_claims_of_a_pool_that_was_taken_out_are_nobodys_concern(world: Any) -> None:
+    """They are on their way out for a while, one of them stuck perhaps."""
+    await world.start()
+    before = world.kube.objects["Tenant", "loki", "logs"]["spec"]["pools"]
+    world.pods.down = {f"logs-pool-typo-{ordinal}" for ordinal in range(4)}
+    world.change_spec(pools=add_pool(world.kube.objects["Tenant", "loki", "logs"], "typo"))
+    await world.run_passes(3)
+    stuck = world.kube.object(POD, "logs-pool-typo-0")
+    world.change_spec(pools=before)
+    await world.run_passes(1)
+    world.kube.objects["Pod", "loki", "logs-pool-typo-0"] = stuck
+    world.change_spec(pools=before, image="holdfast:new")
+    await world.run_passes(12)
+    assert world.condition("Progressing")["reason"] == "Settled"
+    assert "typo" not in str(world.kube.tenant_status()["conditions"])
+
+    world.change_spec(pools=add_pool(world.kube.objects["Tenant", "loki", "logs"], "more"))
+    await world.run_passes(6)
+    assert served_config(world)["epoch"] == 1, "it may coordinate, and would never learn of another epoch"
+    assert "first the pods of typo, which was taken out, must be gone" in world.condition("Progressing")["message"]
+    del world.kube.objects["Pod", "loki", "logs-pool-typo-0"]
+    await world.run_passes(6)
+    assert [pool["state"] for pool in world.kube.tenant_status()["pools"]] == ["Active", "Active"]
 
 
 async def test_a_user_that_leaves_the_spec_leaves_the_store_and_its_secret_goes(world: Any) -> None:

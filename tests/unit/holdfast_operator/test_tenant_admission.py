@@ -82,6 +82,26 @@ def test_only_names_that_a_service_can_have_are_accepted(name: str, accepted: bo
     assert bool(validate_rules(body, None, SCHEMA)) != accepted
 
 
+@pytest.mark.parametrize(
+    ("state", "accepted"), [("Joining", True), ("Active", False), ("Degraded", False), (None, False)]
+)
+def test_a_pool_may_be_left_out_while_it_is_joining(state: str | None, accepted: bool) -> None:
+    old, new = tenant(4, 2, None, None), tenant(4, 2, None, None)
+    old["spec"]["pools"].append({**old["spec"]["pools"][0], "name": "more"})
+    old["status"] = {"pools": [{"name": "main", "state": "Active"}]}
+    if state is not None:
+        old["status"]["pools"].append({"name": "more", "state": state})
+    assert not validate_rules(old, old, SCHEMA)
+    new["status"] = old["status"]
+    causes = validate_rules(new, old, SCHEMA)
+    assert bool(causes) != accepted
+    assert all(cause.field == "spec.pools" and "cannot be left out" in cause.message for cause in causes)
+    renamed = {**new, "spec": {"pools": [{**new["spec"]["pools"][0], "name": "other"}]}}
+    assert validate_rules(renamed, old, SCHEMA), "the first never"
+    del old["status"]
+    assert validate_rules(new, old, SCHEMA)
+
+
 @pytest.mark.parametrize(("storage", "accepted"), [("1", True), ("0.5Gi", True), ("0", False), ("0.0Ti", False)])
 def test_a_volume_of_no_size_is_refused(storage: str, accepted: bool) -> None:
     body = tenant(4, 2, None, None)

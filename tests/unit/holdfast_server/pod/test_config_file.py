@@ -127,6 +127,16 @@ def test_what_is_frozen_cannot_change_under_a_running_pod() -> None:
         check_successor(before, parse_config(GOOD.replace("parity: 4", "parity: 3")))
 
 
+def test_a_pool_may_go_only_before_anything_is_looked_for_in_it() -> None:
+    joining = GOOD.replace("firstNode: 4\n", "firstNode: 4\n    readableFromEpoch: 4\n    writableFromEpoch: 5\n")
+    alone = GOOD[: GOOD.index("  - name: more")] + GOOD[GOOD.index("keys:") :]
+    check_pools(parse_config(joining), parse_config(alone))
+    with pytest.raises(ConfigError, match="pool 'more' is missing; it holds data"):
+        check_pools(parse_config(joining.replace("epoch: 3", "epoch: 4")), parse_config(alone.replace("3", "4", 1)))
+    with pytest.raises(ConfigError, match="pool 'more' is missing; it holds data"):
+        check_pools(parse_config(GOOD), parse_config(alone))
+
+
 def write_keys(folder: Path, user: str = "admin\n", password: str = "password1\n", peer: str = "p" * 32) -> KeyFiles:
     for name, value in [("user", user), ("password", password), ("peer", peer)]:
         (folder / name).write_text(value)

@@ -17,6 +17,7 @@ from holdfast_server.drives.local import LocalDrive
 from holdfast_server.drives.port import DriveState
 from holdfast_server.drives.slot import SlotMemory
 from holdfast_server.objects.port import Unavailable
+from holdfast_server.peers.messages import VERSIONS_FEATURE
 from holdfast_server.peers.port import PeerError
 from holdfast_server.peers.remote import RemotePeer
 from holdfast_server.pod import users_wait
@@ -345,6 +346,30 @@ async def test_a_pod_of_a_joining_pool_is_not_ready_before_every_other_pod_knows
     assert tenant.pod(0).cluster_health(False).healthy, "no request goes near the pool before the next epoch"
     await tenant.reach_epoch(2, 0)
     assert tenant.pod(0).cluster_health(False).message == "no write quorum: pool more set 0"
+
+
+async def test_a_pool_that_was_joining_is_forgotten_once_it_is_taken_out(tenant: Tenant) -> None:
+    await tenant.start(0, 1, 2, 3)
+    await tenant.all_ok(0, 1, 2, 3)
+    inputs = tenant.add_pool()
+    settings = PodSettings(bind_address=tenant.address(4), version="test", hosts_file=tenant.folder / "hosts")
+    async with StoragePod.running(inputs, settings) as more:
+        tenant.publish()
+        await until(lambda: more.pod_health().ready)
+        await put(more, "key", b"written through a pod of it")
+        del tenant.config["pools"][1]
+        tenant.publish()
+        await until(lambda: all(len(tenant.pod(i).cluster_health(False).drives) == 8 for i in range(4)))
+        await until(lambda: not more.pod_health().ready)
+        assert "does not know this pod yet" in more.pod_health().message
+        assert all(tenant.pod(i).pod_health().message == "" for i in range(4))
+        assert all(tenant.pod(i)._every_pod_knows(VERSIONS_FEATURE) for i in range(4))
+    assert await get(tenant.pod(1), "key") == b"written through a pod of it"
+    await put(tenant.pod(2), "key", b"and over it")
+    assert await get(tenant.pod(3), "key") == b"and over it"
+    await tenant.stop(0)
+    await tenant.start(0)
+    await tenant.all_ok(0)
 
 
 async def test_what_clients_are_told_follows_the_configuration(tenant: Tenant) -> None:
