@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -242,7 +243,7 @@ class MemoryPods:
         manifest = pod.manifest or {}
         namespace, tenant = manifest["metadata"]["namespace"], labels.labels_of(manifest)[labels.TENANT_LABEL]
         document = self._kube.object(CONFIG_MAP, labels.config_map_name(tenant), namespace)["data"]["config.yaml"]
-        served = config.from_builtins(yaml.safe_load(document))
+        served = _served(document)
         drives, sets = [], []
         for pool in (one for one in served.pools if one.name != self.unaware_of.get(pod.name)):
             for index, slots in enumerate(
@@ -337,3 +338,9 @@ class MemoryPods:
             available_bytes=9 * 1024**3,
             full=(name, slot.volume) in self.full,
         )
+
+
+@functools.lru_cache(maxsize=256)
+def _served(document: str) -> config.ServerConfig:
+    """What all pods of a tenant read alike, each time they are asked: reading it was most of what a test took."""
+    return config.from_builtins(yaml.safe_load(document))
