@@ -56,6 +56,9 @@ clean: stop
 # More than there are processors: half of the time tests wait, for pods and for what comes by itself.  The end-to-end
 # tests are one worker's: tests/conftest.py.
 TEST_WORKERS ?= 4
+# Some environments forbid Python to keep what it compiled.  Every worker compiles all tests then, each time: half of
+# what it takes to find them.
+test: export PYTHONDONTWRITEBYTECODE :=
 ## make test    all tests that need no cluster; TEST_WORKERS=4 of them at once
 test: $(STAMP) $(CLIENTS)
 	@$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile

@@ -69,7 +69,7 @@ OPERATOR_VALUES: dict[str, dict[str, Any]] = {
 
 def documents_in(texts: dict[str, str]) -> list[dict[str, Any]]:
     manifests = [text for name, text in texts.items() if not name.endswith("NOTES.txt")]
-    return [document for text in manifests for document in yaml.safe_load_all(text) if document]
+    return [document for text in manifests for document in yaml.load_all(text, Loader=yaml.CSafeLoader) if document]
 
 
 def rendered(chart: str, values: dict[str, Any]) -> list[dict[str, Any]]:

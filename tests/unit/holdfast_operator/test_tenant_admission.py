@@ -13,7 +13,7 @@ from holdfast_local.apiserver.schema.cel import validate_rules
 from holdfast_server.contract import geometry
 
 ROOT = Path(__file__).parents[3]
-CRD = yaml.safe_load((ROOT / "crds" / "tenant.yaml").read_text())
+CRD = yaml.load((ROOT / "crds" / "tenant.yaml").read_text(), Loader=yaml.CSafeLoader)
 SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 
 

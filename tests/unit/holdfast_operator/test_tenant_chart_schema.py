@@ -20,7 +20,7 @@ import yaml
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts" / "holdfast-tenant"
 SCHEMA_PATH = CHART / "values.schema.json"
-CRD = yaml.safe_load((ROOT / "crds" / "tenant.yaml").read_text())
+CRD = yaml.load((ROOT / "crds" / "tenant.yaml").read_text(), Loader=yaml.CSafeLoader)
 SPEC = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
 DROPPED = ("format", "description", "default")
 

@@ -20,7 +20,7 @@ from holdfast_server.contract.buckets import EtagForm
 from holdfast_server.contract.config import ObjectOwnership
 
 ROOT = Path(__file__).parents[3]
-CRD = yaml.safe_load((ROOT / "crds" / "tenant.yaml").read_text())
+CRD = yaml.load((ROOT / "crds" / "tenant.yaml").read_text(), Loader=yaml.CSafeLoader)
 SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 SPEC = SCHEMA["properties"]["spec"]["properties"]
 POOL = SPEC["pools"]["items"]["properties"]
