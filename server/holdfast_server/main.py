@@ -34,8 +34,6 @@ from typing import Any
 
 import uvloop
 
-from holdfast_server.admin.cli import add_parser as add_admin_parser
-from holdfast_server.admin.cli import run_admin
 from holdfast_server.contract import names
 from holdfast_server.contract.config import ConfigError, EncryptionConfig, Listen
 from holdfast_server.pod.key_files import under_prefix
@@ -57,8 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Returns the exit code; argparse exits by itself with 2."""
-    options = _parser().parse_args(arguments)
+    options = _parser(with_admin=[*arguments[:1]] != ["server"]).parse_args(arguments)
     if hasattr(options, "run_admin"):
+        from holdfast_server.admin.cli import run_admin
+
         return run_admin(options, environment, sys.stdout, sys.stderr)
     try:
         inputs = _inputs(options, environment)
@@ -166,7 +166,8 @@ def _address(address: str | None) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(with_admin: bool) -> argparse.ArgumentParser:
+    """`with_admin` False leaves out what a pod that starts would spend a tenth of its imports on."""
     parser = argparse.ArgumentParser(prog="holdfast", description="The object store you own.")
     parser.add_argument("--version", action="version", version=f"holdfast {version('holdfast')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -182,7 +183,10 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument(
         "--encryption-keys", metavar="FOLDER", help="encryption keys of a pod by hand: a file each, default.1 first"
     )
-    add_admin_parser(commands)
+    if with_admin:
+        from holdfast_server.admin.cli import add_parser
+
+        add_parser(commands)
     return parser
 
 

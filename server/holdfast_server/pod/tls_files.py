@@ -14,8 +14,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from cryptography import x509
-
 from holdfast_server.contract.config import TlsConfig
 from holdfast_server.contract.health import TlsHealth
 from holdfast_server.pod.key_files import under_prefix
@@ -129,6 +127,9 @@ class TlsStore:
         return under_prefix(path, self._root_prefix)
 
     def _load(self, config: TlsConfig, contents: tuple[bytes, ...]) -> _InForce:
+        # Not at the start of a pod without TLS, of which it would be a twentieth.
+        from cryptography import x509
+
         certificates = {}
         for (field, path), content in zip(_files(config), contents, strict=True):
             if field.endswith("keyFile"):
