@@ -57,7 +57,7 @@ BROKEN: dict[str, AbstractContextManager[Any]] = {
 }
 
 
-SELDOM = {"nobody looks where the coming epoch writes": 60, "pods report an epoch while writes go by the last": 27}
+SELDOM = {"nobody looks where the coming epoch writes": 120, "pods report an epoch while writes go by the last": 65}
 """Of those that take some fifty runs to be noticed: where to begin, so that not all of them are made each time.  A
 change of what a read sends makes other histories of the same seeds; then it takes longer again."""
 

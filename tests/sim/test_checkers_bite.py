@@ -56,6 +56,7 @@ QUICK = {
     "- commits are not synced": ("power",),
 }
 FIRST = {
+    "10 drops leave high watermarks": 9,
     "10 what is gone leaves high watermarks": 7,
     "12 fences do not wait for confirmed writes": 7,
     "13 reads do not start again": 7,

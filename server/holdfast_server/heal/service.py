@@ -113,7 +113,10 @@ class HealService:
         return progress.report(self, self._store, [*enumerate(self._local_drives())], self._clock)
 
     def work_of(self, volume: int) -> DriveWork:
-        return self._work.setdefault(volume, DriveWork())
+        work = self._work.get(volume)
+        if work is None:
+            work = self._work[volume] = DriveWork()
+        return work
 
     def set_of(self, drive: OwnDrive) -> ErasureSet:
         return self._store.erasure_set(SetId(drive.pool, drive.set_index))

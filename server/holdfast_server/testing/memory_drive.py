@@ -250,21 +250,19 @@ class MemoryDrive:
 
     @property
     def state(self) -> DriveState:
-        return self.status().state
+        if self.faulty:
+            return DriveState.FAULTY
+        if self.offline:
+            return DriveState.OFFLINE
+        if self._blank:
+            return DriveState.BLANK
+        return DriveState.HEALING if self._healing else DriveState.FULL
 
     def status(self) -> DriveStatus:
-        if self.faulty:
-            state = DriveState.FAULTY
-        elif self.offline:
-            state = DriveState.OFFLINE
-        elif self._blank:
-            state = DriveState.BLANK
-        else:
-            state = DriveState.HEALING if self._healing else DriveState.FULL
         there = (*self._shards.values(), *self._anew.values())
         used = sum(len(block) for shard in there for block in shard.blocks)
         return DriveStatus(
-            state,
+            self.state,
             self._drive_id,
             self._incarnation,
             self.faulty,
@@ -523,6 +521,9 @@ class MemoryDrive:
         if not all(map(_matches, shard.blocks, shard.hashes)):
             raise ShardCorrupt("a block does not match its hash")
         return sum(map(len, shard.blocks))
+
+    def has_shards_in(self, folder: int) -> bool:
+        return any(data_id[0] == folder for data_id in self._shards)
 
     async def trash_orphans(self, folder: int, age_seconds: float) -> int:
         self._answering()

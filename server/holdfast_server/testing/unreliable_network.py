@@ -259,12 +259,14 @@ class UnreliableDrive:
 
     @property
     def state(self) -> DriveState:
-        return self.status().state
+        return DriveState.OFFLINE if self._silent else self._drive.state
 
     def status(self) -> DriveStatus:
-        if self._life.crashed or self._link in self._network.known_cut:
-            return DriveStatus(DriveState.OFFLINE)
-        return self._drive.status()
+        return DriveStatus(DriveState.OFFLINE) if self._silent else self._drive.status()
+
+    @property
+    def _silent(self) -> bool:
+        return self._life.crashed or self._link in self._network.known_cut
 
     async def _call(self, verb: str, *arguments: Any, repeatable: bool = False) -> Any:
         self._life.sends()

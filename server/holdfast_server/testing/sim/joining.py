@@ -127,6 +127,8 @@ class JoiningCluster(Cluster):
             for number, set_id in enumerate((OLD, NEW))
         }
         self.drives = [*self.by_set[OLD], *self.by_set[NEW]]
+        self._behind = [asyncio.Event() for _ in range(plan.coordinators)]
+        """Pods whose map is not the last that was published."""
         self.lives: list[Coordinator] = []
         self.coordinators: list[Coordinator] = []
         for node in range(plan.coordinators):
@@ -141,6 +143,8 @@ class JoiningCluster(Cluster):
 
     def _begin(self, node: int, greatest_stamp: int, epoch: int, reported: int) -> JoiningCoordinator:
         coordinator = JoiningCoordinator(self, node, greatest_stamp, epoch, reported)
+        if epoch < self.published:
+            self._behind[node].set()
         self.lives.append(coordinator)
         return coordinator
 
@@ -159,15 +163,20 @@ class JoiningCluster(Cluster):
             if self.rng.random() < 0.5 and self.everybody_reports(self.published):
                 self.published += 1
                 self._history.event(f"epoch {self.published} is published")
+                for pod in self._behind:
+                    pod.set()
 
     def everybody_reports(self, epoch: int) -> bool:
         return all(self._joining(node).report() >= epoch for node in range(self.plan.coordinators))
 
     async def follow(self, node: int) -> None:
-        """A pod finds a new configuration, some time after it was published."""
+        """A pod finds a new configuration, some time after it was published: as long as if it looked at random moments,
+        of which only the first one after that counts."""
         mean_seconds = self.rng.choice((0.01, 0.3, 3.0))
         while True:
+            await self._behind[node].wait()
             await asyncio.sleep(self.rng.expovariate(1 / mean_seconds))
+            self._behind[node].clear()
             coordinator = self._joining(node)
             if coordinator.store.pools.epoch < self.published:
                 coordinator.store.epochs.pools = self.maps[self.published]
