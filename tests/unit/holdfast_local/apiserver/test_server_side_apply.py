@@ -123,6 +123,18 @@ async def test_labels_and_owner_references_are_owned_one_by_one(api: Any) -> Non
     assert changed["metadata"]["ownerReferences"] == [reference]
 
 
+async def test_what_is_applied_may_be_yaml(api: Any) -> None:
+    headers, query = {"Content-Type": "application/apply-patch+yaml"}, {"fieldManager": "owner"}
+    for text, wanted in (
+        ("{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, data: {a: 'yes'}}", 201),
+        ("# changed\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: c\ndata:\n  a: 'no'\n", 200),
+        ("data: {a: [", 400),
+    ):
+        async with api.session.patch(MAP, data=text, headers=headers, params=query) as response:
+            assert response.status == wanted, await response.text()
+    assert (await api.get(MAP))["data"] == {"a": "no"}
+
+
 async def test_a_manager_is_required_and_managed_fields_may_not_be_sent(api: Any) -> None:
     media_type = "application/apply-patch+yaml"
     status, body = await api.call("PATCH", MAP, config_map(a="1"), media_type)
