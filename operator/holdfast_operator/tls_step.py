@@ -1,13 +1,14 @@
 """What a pass does about TLS: gather, say how pods are reached, advance the stage, tell the outcome.
 
-One `TlsSteps` per operator; it keeps connections' contexts and what cert-manager need not be asked again, nothing else.
+One `TlsSteps` per operator; it keeps connections' contexts, what pods showed a moment ago and what cert-manager need
+not be asked again, nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from holdfast_operator import labels
 from holdfast_operator.cert_manager import CertificateRequests
@@ -23,7 +24,11 @@ from holdfast_operator.tenant.spec import TenantSpec
 from holdfast_operator.tls.condition import derive_tls, keeps_from_serving
 from holdfast_operator.tls.reading import read_certificate
 from holdfast_operator.tls.stages import advance_tls, speaks_tls
-from holdfast_operator.tls.values import CertificateMint, TenantTls
+from holdfast_operator.tls.values import CertificateMint, TenantTls, joined
+
+LAG = timedelta(minutes=5)
+"""After a change of the pods' certificate, how long some may still show the one before: kubelets take a minute or two
+to bring changed Secrets to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,15 @@ class TlsStep:
         return ScrapeTls(name, has_authority=bool(self.tls.clients_authority))
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What pods are given to show, and what they were given before."""
+
+    chain: str
+    since: datetime
+    former: str = ""
+
+
 class TlsSteps:
     """See the module."""
 
@@ -87,6 +101,8 @@ class TlsSteps:
         self._kube, self._mint, self._now, self._cluster_domain = kube, mint, now, cluster_domain
         self._requests = CertificateRequests(kube, cluster_domain)
         self._reaches = Reaches()
+        self._shown: dict[tuple[str, str], _Shown] = {}
+        """By the Tenant's namespace and name."""
 
     async def begin(self, tenant: TenantSpec, ledger: Ledger, live: LiveObjects) -> TlsStep:
         """Raises KubeError if the API server cannot be asked."""
@@ -109,6 +125,7 @@ class TlsSteps:
     def forget(self, namespace: str, name: str) -> None:
         """The Tenant is gone."""
         self._requests.forget(namespace, name)
+        self._shown.pop((namespace, name), None)
 
     def _reach(self, tenant: TenantSpec, ledger: Ledger, tls: TenantTls | None) -> Reach:
         """Without a certificate that holds only probes are answered, without TLS."""
@@ -116,10 +133,18 @@ class TlsSteps:
             return PLAIN
         name = labels.service_host(tenant.name, tenant.namespace, self._cluster_domain)
         try:
-            return self._reaches.with_tls(tls.clients_authority, tls.clients.certificate, name)
+            return self._reaches.with_tls(tls.clients_authority, self._chains(tenant, tls.clients.certificate), name)
         except (OSError, ValueError):
             # Of a `<t>-tls` that somebody edited, while there is nothing better to put into it.
             return PLAIN
+
+    def _chains(self, tenant: TenantSpec, chain: str) -> str:
+        """All that pods may show now."""
+        key, now = (tenant.namespace, tenant.name), self._now()
+        shown = self._shown.get(key)
+        if shown is None or shown.chain != chain:
+            shown = self._shown[key] = _Shown(chain, now, shown.chain if shown is not None else "")
+        return joined([chain, shown.former if now - shown.since < LAG else ""])
 
 
 def _reports(views: Sequence[PodView]) -> dict[tuple[str, int], str]:

@@ -1,8 +1,9 @@
 """How the operator reaches a tenant's pods: plain, or with TLS and what verifies them.
 
 Pods are asked by address, which no certificate names; the name that is verified is the Service's.  Beside the authority
-that clients are told of, the very chain that the pods were given is trusted: a Secret as `kubectl create secret tls`
-makes it has no `ca.crt`, the authority that signed may be a company's own, and pods must not be out of sight for that.
+that clients are told of, the very chain that the pods were given is trusted, and for a while the one before: a Secret
+as `kubectl create secret tls` makes it has no `ca.crt`, the authority that signed may be a company's own, and pods must
+not be out of sight for that.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +18,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from holdfast_operator.kube.port import CERTIFICATE, CONFIG_MAP, SECRET, SERVICE_MONITOR
 from holdfast_operator.metrics import OperatorMetrics
+from holdfast_operator.testing.handshakes import greets
 from holdfast_operator.tls.minting import mint_authority, mint_leaf
 from holdfast_operator.tls.reading import check_pair, read_certificate
 from holdfast_operator.tls.values import KeyCertificate, SubjectNames
+from holdfast_operator.tls_step import LAG
 
 HOST = "logs.loki.svc.cluster.local"
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -217,6 +220,26 @@ async def test_a_user_s_certificate_is_checked_first_and_a_broken_renewal_never_
     await world.run_passes(2)
     assert world.condition("Ready")["status"] == "True"
     assert world.pods.reach.scheme == "https"
+
+
+async def test_pods_that_still_show_the_certificate_before_are_in_sight_for_a_while(world: Any, tmp_path: Path) -> None:
+    """A kubelet takes a minute or two to bring a changed Secret to them, and the Tenant would be told to be lost."""
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    authorities = [mint_authority("theirs", long_ago, 20_000 * DAY) for _ in range(3)]
+    first, second, third = (mint_leaf(one, SubjectNames((HOST,)), long_ago, 20_000 * DAY) for one in authorities)
+    bring(world, first, "")
+    await world.start(tls={"mode": "Secret", "secretRef": {"name": "mine"}})
+    assert greets(world.pods.reach, first, tmp_path)
+    bring(world, second, "")
+    await world.run_passes(2)
+    assert world.secret_values("logs-tls")["tls.crt"] == second.certificate
+    assert greets(world.pods.reach, first, tmp_path)
+    assert greets(world.pods.reach, second, tmp_path)
+    assert not greets(world.pods.reach, third, tmp_path)
+    world.seconds += int(LAG.total_seconds())
+    await world.run_pass()
+    assert not greets(world.pods.reach, first, tmp_path), "whoever has its key by then is no pod"
+    assert greets(world.pods.reach, second, tmp_path)
 
 
 async def test_what_is_not_valid_yet_or_was_put_together_wrongly_is_told_and_the_pods_keep_theirs(world: Any) -> None:

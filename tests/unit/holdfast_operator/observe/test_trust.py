@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from holdfast_operator.observe.trust import Reach, Reaches
+from holdfast_operator.observe.trust import Reaches
+from holdfast_operator.testing.handshakes import greets
 from holdfast_operator.tls.minting import mint_authority, mint_leaf
 from holdfast_operator.tls.values import KeyCertificate, SubjectNames
 
@@ -23,27 +23,6 @@ def authority() -> KeyCertificate:
 
 def leaf(signed_by: KeyCertificate, name: str = NAME) -> KeyCertificate:
     return mint_leaf(signed_by, SubjectNames((name,)), BEGINS, LIFETIME)
-
-
-def greets(reach: Reach, shown: KeyCertificate, folder: Path) -> bool:
-    """Whether the operator goes on with a pod that shows this."""
-    assert reach.context is not None
-    (folder / "tls.crt").write_text(shown.certificate)
-    (folder / "tls.key").write_text(shown.key)
-    pods = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    pods.load_cert_chain(folder / "tls.crt", folder / "tls.key")
-    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
-    operator = reach.context.wrap_bio(back, there, server_hostname=reach.server_name)
-    pod = pods.wrap_bio(there, back, server_side=True)
-    for _ in range(8):
-        for side in (operator, pod):
-            try:
-                side.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-            except ssl.SSLCertVerificationError:
-                return False
-    return operator.version() is not None
 
 
 @pytest.mark.parametrize("told", ["whole chain", "leaf alone"])
