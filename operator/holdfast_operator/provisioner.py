@@ -10,6 +10,7 @@ Not here: which calls (`provision.plan`), and the order in which they are made (
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from holdfast_operator.tenant_keys import TenantCredentials
 
 VERIFY_SECONDS = 60.0
 """Between two looks whether buckets, users and policies are as they were made."""
+LOOK_SECONDS = 30.0
+"""The longest look: what a pass is for must not wait for it."""
 REPEAT_SECONDS = 600.0
 """After that they are made again, for what a look does not show: secret keys, and the text of policies."""
 
@@ -118,9 +121,10 @@ class Provisioner:
             return False
         self._known = replace(known, seen_at=at)
         try:
-            self.drift = await find_drift(plan.part(known.outcome.made), store)
-        except StoreError as error:
-            logger.info("the store cannot be looked at: %s", error)
+            async with asyncio.timeout(LOOK_SECONDS):
+                self.drift = await find_drift(plan.part(known.outcome.made), store)
+        except (StoreError, TimeoutError) as error:
+            logger.info("the store cannot be looked at: %s", str(error) or "it takes too long")
         return bool(self.drift)
 
     def _note(self, plan: ProvisionPlan, outcome: Provisioned) -> None:

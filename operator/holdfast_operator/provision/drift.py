@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 
 from holdfast_operator.provision.bucket_settings import same
 from holdfast_operator.provision.client import StoreClient, StoreFailed, StoreRefused
 from holdfast_operator.provision.plan import ProvisionPlan
 from holdfast_operator.provision.policy import generated_policy_name
+from holdfast_operator.provision.together import together
 from holdfast_server.contract.admin import UserInfo
 
 logger = logging.getLogger(__name__)
@@ -27,9 +29,9 @@ async def find_drift(plan: ProvisionPlan, store: StoreClient) -> tuple[str, ...]
     if plan.buckets:
         there = await store.bucket_names()
         found += [f"bucket {name} is gone" for name in plan.buckets if name not in there]
-        for name, settings in plan.settings:
-            if name in there:
-                found += await _changed_settings(name, settings, store)
+        looks = [partial(_changed_settings, name, declared, store) for name, declared in plan.settings if name in there]
+        for changed in await together(looks):
+            found += changed
     wanted = [name for name, _ in plan.policies]
     wanted += [generated_policy_name(task.name) for task in plan.users if task.own_policy is not None]
     if wanted:

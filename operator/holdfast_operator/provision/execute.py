@@ -1,13 +1,16 @@
 """Makes the planned calls and says of each bucket and user what became of it.
 
 One item's failure does not hold up the others, be it a bucket of which the store says nothing but 5xx; but for a store
-that does not answer at all, or answers so to one item after another: then everything that is left stays `Pending`.
+that does not answer at all, or answers so to one item after another: then everything that is left stays `Pending`.  So
+it does when `MAX_SECONDS` have passed: what was made is known, and whoever calls again goes on behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from holdfast_operator.provision.bucket_settings import OWNER, account_of
@@ -21,10 +24,15 @@ from holdfast_operator.provision.client import (
 )
 from holdfast_operator.provision.plan import Item, ProvisionPlan, Removed, UserKey, UserTask
 from holdfast_operator.provision.policy import generated_policy_name
+from holdfast_operator.provision.together import together
 from holdfast_server.contract.admin import UserSpec
 
 FAILURES_IN_A_ROW = 3
 """Items that are answered 5xx one after the other before that counts as no answer."""
+MAX_SECONDS = 60.0
+"""Half of a pass's time limit: one that ran into it would have made nothing that is remembered, and begin anew."""
+
+Call = Callable[[], Awaitable[None]]
 
 ItemState = Literal["Ready", "Pending", "Failed", "NotEmpty"]
 
@@ -72,28 +80,32 @@ def pending(plan: ProvisionPlan, message: str) -> Provisioned:
     )
 
 
-async def execute(plan: ProvisionPlan, store: StoreClient, made: Collection[Item] = ()) -> Provisioned:
+async def execute(
+    plan: ProvisionPlan, store: StoreClient, made: Collection[Item] = (), max_seconds: float = MAX_SECONDS
+) -> Provisioned:
     """Policies come before the users that have them, and departures last.  `made`: what need not be made again."""
-    run = _Run(store, made)
+    run = _Run(store, made, asyncio.get_running_loop().time() + max_seconds)
     settings = dict(plan.settings)
-    buckets = [
-        await run.declared("bucket", name, run.make_bucket(name, settings.get(name, {}))) for name in plan.buckets
+    buckets = await run.all_declared(
+        "bucket", [(name, partial(run.make_bucket, name, settings.get(name, {}))) for name in plan.buckets]
+    )
+    policies = await run.all_declared(
+        "policy", [(name, partial(store.put_policy, name, document)) for name, document in plan.policies]
+    )
+    # One by one: the store looks among all of them whether two would have one number.
+    accounts = [
+        await run.declared("account", name, partial(store.put_account, name, shown)) for name, shown in plan.accounts
     ]
-    policies = [
-        await run.declared("policy", name, store.put_policy(name, document)) for name, document in plan.policies
-    ]
-    accounts = [await run.declared("account", name, store.put_account(name, shown)) for name, shown in plan.accounts]
-    users = [await run.declared("user", task.name, run.make_user(task)) for task in plan.users]
-    for name, keys in plan.departed_users:
-        policies.append(await run.item(f"user {name}", run.remove_user(name, keys)))
-    for name in plan.departed_accounts:
-        policies.append(await run.item(f"account {name}", run.remove_account(name)))
-    for name in plan.departed_policies:
-        policies.append(await run.item(name, run.remove_policy(name)))
-    for name in plan.doomed_buckets:
-        outcome = await run.item(name, run.remove_bucket(name))
-        if outcome.state != "Ready":
-            buckets.append(outcome)
+    users = await run.all_declared("user", [(task.name, partial(run.make_user, task)) for task in plan.users])
+    policies += await run.all(
+        [(f"user {name}", partial(run.remove_user, name, keys)) for name, keys in plan.departed_users]
+    )
+    policies += await run.all(
+        [(f"account {name}", partial(run.remove_account, name)) for name in plan.departed_accounts]
+    )
+    policies += await run.all([(name, partial(run.remove_policy, name)) for name in plan.departed_policies])
+    doomed = await run.all([(name, partial(run.remove_bucket, name)) for name in plan.doomed_buckets])
+    buckets += [outcome for outcome in doomed if outcome.state != "Ready"]
     return Provisioned(
         buckets=tuple(buckets),
         accounts=tuple(accounts),
@@ -122,12 +134,6 @@ def user_spec(task: UserTask, key: UserKey) -> UserSpec:
     )
 
 
-def _drop(call: Awaitable[None]) -> None:
-    """It is not made."""
-    if hasattr(call, "close"):
-        call.close()
-
-
 class SettingsRefused(StoreError):
     """The bucket is there; these of its settings were refused."""
 
@@ -138,37 +144,49 @@ class SettingsRefused(StoreError):
 class _Run:
     """One execution: what it has removed so far, and whether the store still answers."""
 
-    def __init__(self, store: StoreClient, made: Collection[Item]) -> None:
+    def __init__(self, store: StoreClient, made: Collection[Item], until: float) -> None:
+        """`until`: in the loop's time."""
         self._store = store
+        self._until = until
         self.made = set(made)
         self._silence = ""
         self._failures = 0
-        """In a row."""
+        """In a row, as they came to their ends."""
         self.users: list[str] = []
         self.access_keys: list[str] = []
         self.policies: list[str] = []
         self.buckets: list[str] = []
         self.accounts: list[str] = []
 
-    async def declared(self, kind: str, name: str, call: Awaitable[None]) -> ItemStatus:
+    async def all_declared(self, kind: str, items: Sequence[tuple[str, Call]]) -> list[ItemStatus]:
+        """Several at a time."""
+        return await together([partial(self.declared, kind, name, call) for name, call in items])
+
+    async def all(self, items: Sequence[tuple[str, Call]]) -> list[ItemStatus]:
+        """The same, of what is not declared."""
+        return await together([partial(self.item, name, call) for name, call in items])
+
+    async def declared(self, kind: str, name: str, call: Call) -> ItemStatus:
         if (kind, name) in self.made:
-            _drop(call)
             return ItemStatus(name, "Ready")
         status = await self.item(name, call)
         if status.state == "Ready":
             self.made.add((kind, name))
         return status
 
-    async def item(self, name: str, call: Awaitable[None]) -> ItemStatus:
+    async def item(self, name: str, call: Call) -> ItemStatus:
         if self._silence:
-            _drop(call)
             return ItemStatus(name, "Pending", self._silence)
-        failures, self._failures = self._failures + 1, 0
+        failed = False
         try:
-            await call
+            async with asyncio.timeout_at(self._until):
+                await call()
+        except TimeoutError:
+            self._silence = "there was no time for it yet"
+            return ItemStatus(name, "Pending", self._silence)
         except StoreFailed as error:
-            self._failures = failures
-            if failures >= FAILURES_IN_A_ROW:
+            failed = True
+            if self._failures + 1 >= FAILURES_IN_A_ROW:
                 self._silence = f"the store does not answer: {error}"
             return ItemStatus(name, "Pending", f"the store does not answer: {error}")
         except StoreUnavailable as error:
@@ -179,6 +197,8 @@ class _Run:
             return ItemStatus(name, state, str(error))
         except StoreError as error:
             return ItemStatus(name, "Failed", str(error))
+        finally:
+            self._failures = self._failures + 1 if failed else 0
         return ItemStatus(name, "Ready")
 
     async def make_bucket(self, name: str, settings: Mapping[str, bytes | None]) -> None:
