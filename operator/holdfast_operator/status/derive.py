@@ -233,11 +233,13 @@ def _pools_ready(findings: PassFindings) -> Finding:
         return Finding("PoolsReady", False, "NoPodReady", message)
     if serving.writable:
         return Finding("PoolsReady", True, "Writable", "every erasure set has its write quorum")
-    troubles = _pod_troubles(findings)
+    pods = [pod for pod in findings.pods if pod.message and not pod.ready]
+    troubles = _pod_troubles(pods)
     if not serving.answering:
         return Finding("PoolsReady", False, "NoPodAnswers", _silence(findings) or troubles or "no pod answers yet")
     shortfall = _shortfall(findings)
-    parts = (_SHORTFALLS[shortfall], troubles, drive_troubles(serving, findings.tenant.name))
+    drives = drive_troubles(serving, findings.tenant.name, {(pod.pool, pod.ordinal) for pod in pods})
+    parts = (_SHORTFALLS[shortfall], troubles, drives)
     return Finding("PoolsReady", False, shortfall, "; ".join(part for part in parts if part))
 
 
@@ -434,10 +436,9 @@ def _pods_not_ready(findings: PassFindings) -> list[str]:
     return missing
 
 
-def _pod_troubles(findings: PassFindings) -> str:
+def _pod_troubles(pods: Sequence[PodState]) -> str:
     causes = dict[str, str]()
-    troubles = [f"{pod.name}: {_once(pod, causes)}" for pod in findings.pods if pod.message and not pod.ready]
-    return first_of(troubles, TROUBLES_NAMED, "; ")
+    return first_of([f"{pod.name}: {_once(pod, causes)}" for pod in pods], TROUBLES_NAMED, "; ")
 
 
 def _once(pod: PodState, causes: dict[str, str]) -> str:

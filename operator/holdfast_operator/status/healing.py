@@ -7,7 +7,7 @@ every second is not rewritten every second.  Pure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from holdfast_operator import labels
@@ -102,10 +102,13 @@ def service(redundancy: Redundancy) -> str:
     return f"reads and writes go on, also with {count_of(left, 'more drive', 'more drives')} of a set lost"
 
 
-def drive_troubles(redundancy: Redundancy, tenant_name: str) -> str:
-    """The drives that are not `ok`, those of a pod that fare alike together; empty if all are."""
+def drive_troubles(redundancy: Redundancy, tenant_name: str, but_of: Collection[tuple[str, int]] = ()) -> str:
+    """The drives that are not `ok`, those of a pod that fare alike together; empty if all are.  `but_of`: pods (pool,
+    ordinal) that are told of already, whose drives are offline for no reason of their own."""
     alike: dict[tuple[str, int, str, str], list[str]] = {}
     for drive in redundancy.drives:
+        if drive.state == OFFLINE and (drive.pool, drive.ordinal) in but_of:
+            continue
         if drive.state != OK:
             key = (drive.pool, drive.ordinal, drive.state, drive.message)
             alike.setdefault(key, []).append(f"data{drive.volume}")

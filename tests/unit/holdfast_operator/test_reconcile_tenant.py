@@ -275,6 +275,20 @@ async def test_what_hinders_several_pods_alike_is_told_once(world: Any) -> None:
         assert "as logs-pool-main-0; on node node-2" in told
 
 
+async def test_of_a_pod_that_is_not_ready_its_drives_are_not_told_as_well(world: Any) -> None:
+    await world.start()
+    world.pods.down = {"logs-pool-main-0", "logs-pool-main-1"}
+    world.pods.settle()
+    for name in world.pods.down:
+        world.kube.object(POD, name)["spec"] = {"nodeName": f"node-{name[-1]}"}
+    await world.run_pass()
+    told = world.condition("PoolsReady")["message"]
+    assert told == (
+        "reads are served, writes are refused until more drives are back; "
+        "logs-pool-main-0: not ready yet, on node node-0; logs-pool-main-1: not ready yet, on node node-1"
+    )
+
+
 async def test_lost_quorum_ends_readiness_and_keeps_the_buckets_as_they_are_known(world: Any) -> None:
     await world.start()
     world.pods.down = {"logs-pool-main-0", "logs-pool-main-1"}
