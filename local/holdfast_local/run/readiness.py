@@ -6,6 +6,7 @@ Pure parts (`verdict`, `describe`) are apart from the polling.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ LOGS_SHOWN = 2
 MESSAGE_LIMIT = 300
 ORDER = ("SpecValid", "CredentialsReady", "PoolsReady", "BucketsReady", "UsersReady", "TLSReady", "Ready")
 """The order in which conditions come true; the first that is not is the one to show."""
+_BETWEEN_FAULTS = re.compile(r"; (?=spec[^ ]*: )")
 
 
 class Verdict(NamedTuple):
@@ -50,6 +52,12 @@ def verdict(tenant: Mapping[str, Any]) -> Verdict:
     if valid.get("status") == "False":
         return Verdict(False, valid.get("message") or valid.get("reason") or "the spec is not valid")
     return Verdict(conditions.get("Ready", {}).get("status") == "True", "")
+
+
+def one_per_line(refused: str) -> str:
+    """The faults of a spec: the operator tells them in one line, as conditions are; one alone stays in it."""
+    faults = _BETWEEN_FAULTS.split(refused)
+    return refused if len(faults) == 1 else "".join(f"\n  {fault}" for fault in faults)
 
 
 def describe(tenant: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> str:
@@ -98,7 +106,7 @@ class TenantWatch:
                     raise RunFailed(f"Tenant {'/'.join(key)} was deleted before it became ready")
                 outcome = verdict(tenant)
                 if outcome.refused:
-                    raise RunFailed(f"Tenant {'/'.join(key)} is not valid: {outcome.refused}")
+                    raise RunFailed(f"Tenant {'/'.join(key)} is not valid: {one_per_line(outcome.refused)}")
                 self._progress.detail(describe(tenant, pods))
                 if outcome.ready and await is_serving(self._client, key):
                     served_since = served_since or time.monotonic()

@@ -19,7 +19,7 @@ from holdfast_local.run.installation import SOURCE_ROOT, crd_documents, operator
 from holdfast_local.run.manifest_file import Document, load_documents, load_tenant_file
 from holdfast_local.run.orphans import MARK, end_orphans
 from holdfast_local.run.progress import Progress
-from holdfast_local.run.readiness import describe, verdict
+from holdfast_local.run.readiness import describe, one_per_line, verdict
 from holdfast_local.run.state_directory import StateDirectory, write_private
 from holdfast_local.run.submission import refusal
 from holdfast_local.run.summary import Connection, Surroundings, render_environment, render_next_steps
@@ -124,6 +124,12 @@ def test_a_verdict_needs_a_status_about_this_generation() -> None:
     assert not verdict({"metadata": {"generation": 1}}).ready
     assert verdict(tenant(observed=1, SpecValid="False")).refused == ""
     assert verdict(tenant(SpecValid="False")).refused == "about SpecValid"
+
+
+def test_the_faults_of_a_refused_spec_are_told_one_per_line() -> None:
+    faults = ["spec.pools[0].servers: 3 is too few; 4 at least", "spec: buckets: is no field", "spec.tls.mode: 'x'"]
+    assert one_per_line("; ".join(faults)) == "".join(f"\n  {fault}" for fault in faults)
+    assert one_per_line(faults[0]) == faults[0]
 
 
 def test_the_first_condition_that_is_not_true_is_shown() -> None:
