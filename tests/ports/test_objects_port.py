@@ -3,6 +3,7 @@ the API use.  What holds for one must hold for the other, or those tests prove n
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 
@@ -10,7 +11,17 @@ import pytest
 
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.objects.object_lock import GOVERNANCE, Retention, with_legal_hold, with_retention
-from holdfast_server.objects.port import NULL_VERSION, Attributes, Locked, Missing, Objects, PartRef, Record, Versioning
+from holdfast_server.objects.port import (
+    NULL_VERSION,
+    Attributes,
+    Locked,
+    Missing,
+    Objects,
+    PartRef,
+    Record,
+    UploadInfo,
+    Versioning,
+)
 from holdfast_server.testing.memory_cluster import MemoryCluster
 from holdfast_server.testing.memory_objects import MemoryObjects
 
@@ -297,6 +308,25 @@ async def test_uploads_are_listed_by_key_and_id(objects: Objects, limit: int) ->
             places += [(group.encode(), b"") for group in found]
             after = (max(places)[0].decode(), max(places)[1]) if places else after
         assert (uploads, groups) == (keys, prefixes)
+
+
+async def test_a_keys_uploads_are_listed_in_the_order_of_their_beginnings(objects: Objects) -> None:
+    """As AWS documents it, and from page to page."""
+    clock, made = SystemClock(), []
+    for _ in range(12):
+        made.append(await objects.create_upload(BUCKET, "k", {}, b""))
+        began_ms = clock.now_ms()
+        while clock.now_ms() == began_ms:
+            await asyncio.sleep(0)
+    found: list[UploadInfo] = []
+    more = True
+    while more:
+        after = ("k", found[-1].upload_id) if found else ("", b"")
+        page, _, more = await objects.list_uploads(BUCKET, after=after, limit=5)
+        found += page
+    assert [upload.upload_id for upload in found] == made
+    began = [upload.record.modified_ms for upload in found]
+    assert began == sorted(set(began))
 
 
 async def test_documents_are_kept_listed_and_conditional(objects: Objects) -> None:

@@ -11,6 +11,9 @@ answer.  A crash between the two leaves an open upload and a whole object; compl
 The tombstone, once noted, lets each drive drop the upload's parts; the shards that the object names stay.  Aborting is
 conditional on the upload being open, so that it neither takes that answer away nor claims to have ended what was done.
 
+An upload id begins with the moment when the upload began, so that the order of a key's uploads is that of their
+beginnings, as S3 lists them, and every page of a listing can go on behind an id.  (Those of before had random ids.)
+
 Drives that missed a part while they were away cannot hold the object's record: where that would cost the
 write quorum, their shards are rebuilt first (`refill`); otherwise repair brings them the object later.
 
@@ -24,6 +27,7 @@ from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from holdfast_server.clock.port import Clock
 from holdfast_server.drives import names
 from holdfast_server.drives.port import MAX_SCAN_ENTRIES, Register
 from holdfast_server.objects import quorum, record
@@ -57,6 +61,11 @@ COMPLETE_ATTEMPTS = 8
 log = logging.getLogger(__name__)
 
 
+def new_upload_id(began_ms: int, clock: Clock) -> bytes:
+    """Sixteen bytes."""
+    return began_ms.to_bytes(6, "big") + clock.random_bytes(10)
+
+
 class Uploads:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -70,13 +79,16 @@ class Uploads:
         sealing: Sealing | None,
         redundancy: Redundancy,
     ) -> bytes:
-        upload_id = self._store.new_id()
+        began_ms = self._store.clock.now_ms()
+        upload_id = new_upload_id(began_ms, self._store.clock)
         register = record.upload_register(bucket_id, key, upload_id)
         home = self._store.set_of(register)
         numbers = self._store.numbers(home, redundancy)
         # All parts are cut alike, whatever the pool says meanwhile.
         cut = Geometry(numbers.data_shards, numbers.parity_shards) if numbers != home.quorums else None
-        template = Record(Kind.UPLOAD, 0, headers=headers, geometry=cut, body=body, sealing=sealing)
+        template = Record(
+            Kind.UPLOAD, 0, modified_ms=began_ms, headers=headers, geometry=cut, body=body, sealing=sealing
+        )
         await self._store.commit_record(register, template, home=home)
         return upload_id
 

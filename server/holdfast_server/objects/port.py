@@ -284,8 +284,8 @@ class Objects(Protocol):
         sealing: Sealing | None = None,
         redundancy: Redundancy = Redundancy.FULL,
     ) -> bytes:
-        """Returns the upload id, sixteen bytes.  `sealing` is what its parts will be sealed with, `redundancy` theirs
-        and the object's, decided now."""
+        """Returns the upload id, sixteen bytes; the order of a key's ids is that in which its uploads began.  `sealing`
+        is what its parts will be sealed with, `redundancy` theirs and the object's, decided now."""
 
     async def get_upload(self, bucket_id: bytes, key: str, upload_id: bytes) -> Record | None:
         """The open upload; None if there is none (never was, completed, aborted)."""

@@ -17,6 +17,7 @@ import msgspec
 
 from holdfast_server.clock.port import Clock
 from holdfast_server.clock.stamp import HybridClock
+from holdfast_server.objects.multipart import new_upload_id
 from holdfast_server.objects.object_lock import protects
 from holdfast_server.objects.port import (
     Assemble,
@@ -39,9 +40,8 @@ from holdfast_server.objects.record import STRIPE_SIZE_BYTES, Extent, Kind, Part
 from holdfast_server.objects.versions import names
 from holdfast_server.sealing.envelope import Seal, Sealing
 
-UPLOAD_ID_SIZE_BYTES = 16
 READ_PIECE_SIZE_BYTES = 256 * 1024
-_BEHIND_ALL_IDS = b"\xff" * (UPLOAD_ID_SIZE_BYTES + 1)
+_BEHIND_ALL_IDS = b"\xff" * 17
 
 ObjectKey = tuple[bytes, str]
 UploadKey = tuple[bytes, str, bytes]
@@ -285,7 +285,7 @@ class MemoryObjects:
     ) -> bytes:
         self._enter("create_upload")
         self.redundancies.append(redundancy)
-        upload_id = self._clock.random_bytes(UPLOAD_ID_SIZE_BYTES)
+        upload_id = new_upload_id(self._clock.now_ms(), self._clock)
         self._uploads[bucket_id, key, upload_id] = Record(
             kind=Kind.UPLOAD,
             stamp=self._stamp(),
