@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -31,52 +31,85 @@ _STAR, _MARK = "\uf8f0", "\uf8f1"
 whoever writes them into a policy gets the same characters.)"""
 _SHIELD = str.maketrans({"*": _STAR, "?": _MARK})
 _UNSHIELD = str.maketrans({_STAR: "*", _MARK: "?"})
-_SHIELDED = {_STAR: r"\*", _MARK: r"\?"}
 MAX_EXPANDED_LENGTH = 64 << 10
 """Of what variables of one pattern stand for; no value of a request is longer."""
 
 
-def wildcard(pattern: str, ignore_case: bool = False) -> re.Pattern[str]:
-    """`*` is any run of characters, `?` any one; matched in full.
-
-    Between two stars the leftmost match is taken for good (an atomic group): that is enough for such patterns,
-    and no policy can make matching slower than its length times the text's.
-    """
-    first, *rest = [_segment(part) for part in re.sub(r"\*+", "*", pattern).split("*")]
-    middle = "".join([f"(?>.*?{part})" for part in rest[:-1]])
-    text = f"{first}{middle}.*{rest[-1]}" if rest else first
-    return re.compile(text, re.DOTALL | (re.IGNORECASE if ignore_case else 0))
-
-
 def like(pattern: str, text: str) -> bool:
-    """Whether `wildcard` matches the text in full, compiling next to nothing: a policy may hold thousands of patterns,
-    be asked for each key of a request, and its variables are as long as whoever asks makes them."""
+    """Whether the text is such: `*` is any run of characters, `?` any one.
+
+    Between two stars the leftmost match is taken for good, which is enough for such patterns: no policy can make this
+    slower than its length times the text's.  Nothing is compiled: a policy may hold thousands of patterns, be asked for
+    each key of a request, and its variables are as long as whoever asks makes them.
+    """
     if len(pattern) - pattern.count("*") > len(text):
         return False
-    if "?" in pattern:
-        return wildcard(pattern).fullmatch(text) is not None
-    first, *rest = [part.translate(_UNSHIELD) for part in pattern.split("*")]
+    first, *rest = pattern.split("*")
     if not rest:
-        return first == text
+        return len(first) == len(text) and _is_at(first, text, 0)
     last = rest.pop()
     at, end = len(first), len(text) - len(last)
-    if at > end or not (text.startswith(first) and text.endswith(last)):
+    if at > end or not (_is_at(first, text, 0) and _is_at(last, text, end)):
         return False
+    places: dict[str, int] = {}
     for part in rest:
-        at = text.find(part, at, end)
+        at = _find(part, text, at, end, places)
         if at < 0:
             return False
         at += len(part)
     return True
 
 
-def _segment(text: str) -> str:
-    return "".join(["." if char == "?" else _SHIELDED.get(char) or re.escape(char) for char in text])
+def _is_at(part: str, text: str, at: int) -> bool:
+    """Whether a pattern without `*` matches at that place, where it has room."""
+    if "?" not in part:
+        return text.startswith(_plain(part), at)
+    for piece in part.split("?"):
+        if not text.startswith(_plain(piece), at):
+            return False
+        at += len(piece) + 1
+    return True
+
+
+def _find(part: str, text: str, at: int, end: int, places: dict[str, int]) -> int:
+    """The first place between the two where a pattern without `*` matches; -1 where there is none.
+
+    With a `?` all places are tried at once, a bit for each: one after the other would take the product of both lengths.
+    `places`: of the text's characters, as far as they were asked for.
+    """
+    if "?" not in part:
+        return text.find(_plain(part), at, end)
+    if end - at < len(part):
+        return -1
+    possible = (1 << end - len(part) + 1) - (1 << at)
+    for offset, char in enumerate(part):
+        if char == "?":
+            continue
+        if char not in places:
+            places[char] = int(text[::-1].translate(_Ones(_plain(char))), 2)
+        possible &= places[char] >> offset
+        if not possible:
+            return -1
+    return (possible & -possible).bit_length() - 1
+
+
+def _plain(part: str) -> str:
+    return part if part.isascii() else part.translate(_UNSHIELD)
+
+
+class _Ones(dict[int, str]):
+    """Translates one character to `1` and all others to `0`."""
+
+    def __init__(self, char: str) -> None:
+        super().__init__({ord(char): "1"})
+
+    def __missing__(self, char: int) -> str:
+        return "0"
 
 
 def expand(pattern: str, values: Values, for_wildcard: bool = False, most: int = MAX_EXPANDED_LENGTH) -> str | None:
-    """Replace policy variables (`${aws:username}`); None where one has no single value, or where all together are
-    longer than `most`: what they are compared with.
+    """Replace policy variables (`${aws:username}`, `${aws:PrincipalTag/team, 'none'}`); None where one has no single
+    value and no default, or where all together are longer than `most`: what they are compared with.
 
     `for_wildcard`: the outcome goes to `like`, where what a variable stands for matches itself alone: else a client
     that sends `*` for `${s3:prefix}` would be asking for everything.
@@ -87,16 +120,30 @@ def expand(pattern: str, values: Values, for_wildcard: bool = False, most: int =
 
     def replace(match: re.Match[str]) -> str:
         nonlocal missing, length
-        name = match[1].strip()
-        found = (_LITERALS[name],) if name in _LITERALS else values.get(name.lower(), ())
+        found = _value(match[1], values)
         length += len(found[0]) if found else 0
         missing = missing or len(found) != 1 or length > most
         if missing:
             return ""
         return found[0].translate(_SHIELD) if for_wildcard else found[0]
 
-    text = _VARIABLE.sub(replace, pattern)
+    # Behind the last brace there is none: looking for its end from each `${` would take the square of the length.
+    end = pattern.rfind("}") + 1
+    text = _VARIABLE.sub(replace, pattern[:end]) + pattern[end:]
     return None if missing else text
+
+
+def _value(within: str, values: Values) -> tuple[str, ...]:
+    """What a variable stands for, by what is within its braces: a key, and in quotes what stands for a key that the
+    request does not have."""
+    name, comma, default = [text.strip() for text in within.partition(",")]
+    if name in _LITERALS:
+        return (_LITERALS[name],)
+    found = values.get(name.lower(), ())
+    if not comma:
+        return found
+    quoted = len(default) > 1 and default.startswith("'") and default.find("'", 1) == len(default) - 1
+    return (found or (default[1:-1],)) if quoted else ()
 
 
 def _number(text: str) -> float:
@@ -199,6 +246,8 @@ class Condition(msgspec.Struct, frozen=True):
     if_exists: bool = False
     qualifier: str = ""
     """`ForAnyValue`, `ForAllValues` or empty."""
+    literal: bool = False
+    """Of a policy of the version without variables: what looks like one is text like any other."""
 
     def holds(self, values: Values) -> bool:
         have = values.get(self.key)
@@ -210,11 +259,14 @@ class Condition(msgspec.Struct, frozen=True):
             negated = row.negated and self.qualifier != "ForAnyValue"
             return self.if_exists or negated or self.qualifier == "ForAllValues"
         most = max(map(len, have)) if row.wildcards else MAX_EXPANDED_LENGTH
-        expanded = [text for wanted in self.wanted if (text := expand(wanted, values, row.wildcards, most)) is not None]
+        expanded = self.wanted if self.literal else self._expanded(values, row.wildcards, most)
         results = [any(row.matches(value, want) for want in expanded) != row.negated for value in have]
         # Without a qualifier a key has one value; should it have more, a negation must hold for all of them.
         every = self.qualifier == "ForAllValues" or (row.negated and not self.qualifier)
         return all(results) if every else any(results)
+
+    def _expanded(self, values: Values, for_wildcard: bool, most: int) -> Sequence[str]:
+        return [text for wanted in self.wanted if (text := expand(wanted, values, for_wildcard, most)) is not None]
 
 
 def parse_condition_operator(text: str) -> tuple[str, str, bool]:
@@ -231,7 +283,7 @@ def parse_condition_operator(text: str) -> tuple[str, str, bool]:
     return qualifier, name, if_exists
 
 
-def check_value(operator: str, value: str) -> None:
+def check_value(operator: str, value: str, literal: bool) -> None:
     """Raises ValueError where the policy's value cannot be one for this operator."""
-    if "${" not in value:
+    if literal or "${" not in value:
         OPERATORS[operator].check(value)

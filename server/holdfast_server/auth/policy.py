@@ -20,7 +20,6 @@ from holdfast_server.auth.conditions import (
     expand,
     like,
     parse_condition_operator,
-    wildcard,
 )
 
 MAX_POLICY_SIZE_BYTES = 20 << 10
@@ -33,7 +32,9 @@ _ARN_PREFIXES = (S3_ARN_PREFIX, "arn:aws:iam::", "arn:aws:sts::")
 ALLOW = "Allow"
 DENY = "Deny"
 
-_VERSIONS = ("2012-10-17", "2008-10-17")
+_VERSION = "2012-10-17"
+_VERSION_WITHOUT_VARIABLES = "2008-10-17"
+"""Also that of a document which names none."""
 _STATEMENT_FIELDS = frozenset(
     ["Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Principal", "NotPrincipal", "Condition"]
 )
@@ -63,13 +64,14 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Patterns(msgspec.Struct, frozen=True):
-    """Wildcard patterns of actions or resources; those with variables are compared when asked."""
+    """Wildcard patterns of actions or resources."""
 
-    fixed: tuple[re.Pattern[str], ...]
-    variable: tuple[str, ...]
+    fixed: tuple[str, ...]
+    variable: tuple[str, ...] = ()
+    """Those with variables."""
 
     def match(self, text: str, values: Callable[[], Values]) -> bool:
-        if any(pattern.fullmatch(text) for pattern in self.fixed):
+        if any(like(pattern, text) for pattern in self.fixed):
             return True
         for pattern in self.variable:
             expanded = expand(pattern, values(), for_wildcard=True, most=len(text))
@@ -83,6 +85,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
 
     effect: str
     actions: _Patterns
+    """In lower case, as they count."""
     actions_negated: bool
     resources: _Patterns | None
     """None only for statements on services without resources."""
@@ -93,7 +96,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     conditions: tuple[Condition, ...]
 
     def applies(self, question: Question) -> bool:
-        if self.actions.match(question.action, question.values) == self.actions_negated:
+        if self.actions.match(question.action.lower(), question.values) == self.actions_negated:
             return False
         if self.resources is not None and (
             self.resources.match(question.resource, question.values) == self.resources_negated
@@ -112,15 +115,8 @@ class Policy(msgspec.Struct, frozen=True):
     """A checked document."""
 
     statements: tuple[Statement, ...]
-
-    @property
-    def asks_object_tags(self) -> bool:
-        """Whether a condition is about the tags of the object that is there."""
-        return any(
-            condition.key.startswith(_EXISTING_TAG)
-            for statement in self.statements
-            for condition in statement.conditions
-        )
+    asks_object_tags: bool
+    """Whether a condition or a variable is about the tags of the object that is there."""
 
     def decide(self, question: Question) -> str | None:
         """`Deny`, `Allow`, or None where no statement applies."""
@@ -147,6 +143,8 @@ class _Kind(msgspec.Struct, frozen=True):
     names_principals: bool
     bucket: str | None
     """Of a bucket's policy: within which its resources must be."""
+    literal: bool = False
+    """Of the version without variables: `${aws:username}` is text like any other."""
 
     @property
     def is_trust(self) -> bool:
@@ -162,9 +160,10 @@ def _parse(document: bytes | str | dict[str, object], kind: _Kind) -> Policy:
             document = msgspec.json.decode(document, type=dict[str, object])
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise PolicyError(f"the document is not a JSON object: {error}") from error
-    version = document.get("Version", _VERSIONS[0])
-    if version not in _VERSIONS:
-        raise PolicyError(f"Version: {version!r} is none of {', '.join(_VERSIONS)}")
+    version = document.get("Version", _VERSION_WITHOUT_VARIABLES)
+    if version not in (_VERSION, _VERSION_WITHOUT_VARIABLES):
+        raise PolicyError(f"Version: {version!r} is neither {_VERSION} nor {_VERSION_WITHOUT_VARIABLES}")
+    kind = msgspec.structs.replace(kind, literal=version == _VERSION_WITHOUT_VARIABLES)
     for name in document:
         if name not in ("Version", "Id", "Statement"):
             raise PolicyError(f"{name}: unknown field")
@@ -173,7 +172,8 @@ def _parse(document: bytes | str | dict[str, object], kind: _Kind) -> Policy:
         statements = [statements]
     if not isinstance(statements, list) or not 1 <= len(statements) <= MAX_STATEMENTS:
         raise PolicyError(f"Statement: must be a list of 1 to {MAX_STATEMENTS} statements")
-    return Policy(tuple([_statement(raw, f"Statement[{i}]", kind) for i, raw in enumerate(statements)]))
+    found = tuple([_statement(raw, f"Statement[{i}]", kind) for i, raw in enumerate(statements)])
+    return Policy(found, any(map(_asks_object_tags, found)))
 
 
 def _statement(raw: object, where: str, kind: _Kind) -> Statement:
@@ -203,20 +203,29 @@ def _statement(raw: object, where: str, kind: _Kind) -> Statement:
         raise PolicyError(f"{where}.NotPrincipal: only a Deny can name everybody but some")
     return Statement(
         effect=raw["Effect"],
-        actions=_patterns(actions, ignore_case=True),
+        actions=_Patterns(tuple([action.lower() for action in actions])),
         actions_negated=action_field == "NotAction",
-        resources=_patterns(resources) if resources else None,
+        resources=_patterns(resources, kind.literal) if resources else None,
         resources_negated=resource_field == "NotResource",
         principals=principals,
         principals_negated=principals_negated,
-        conditions=tuple(_conditions(raw.get("Condition", {}), f"{where}.Condition")),
+        conditions=tuple(_conditions(raw.get("Condition", {}), f"{where}.Condition", kind.literal)),
     )
 
 
-def _patterns(texts: list[str], ignore_case: bool = False) -> _Patterns:
+def _asks_object_tags(statement: Statement) -> bool:
+    texts = list(statement.resources.variable) if statement.resources is not None else []
+    for condition in statement.conditions:
+        texts += condition.wanted
+    return any(condition.key.startswith(_EXISTING_TAG) for condition in statement.conditions) or any(
+        "${" in text and _EXISTING_TAG in text.lower() for text in texts
+    )
+
+
+def _patterns(texts: list[str], literal: bool) -> _Patterns:
     return _Patterns(
-        tuple([wildcard(text, ignore_case) for text in texts if "${" not in text]),
-        tuple([text for text in texts if "${" in text]),
+        tuple([text for text in texts if literal or "${" not in text]),
+        tuple([text for text in texts if not literal and "${" in text]),
     )
 
 
@@ -250,7 +259,7 @@ def _check_resources(resources: list[str], where: str, bucket: str | None) -> No
         if not resource.startswith(S3_ARN_PREFIX):
             raise PolicyError(f"{where}: {resource!r} does not begin with {S3_ARN_PREFIX}")
         name = resource.removeprefix(S3_ARN_PREFIX).partition("/")[0]
-        if bucket is not None and not wildcard(name).fullmatch(bucket):
+        if bucket is not None and not like(name, bucket):
             raise PolicyError(f"{where}: {resource!r} is not within bucket {bucket!r}")
 
 
@@ -279,7 +288,7 @@ def _principal_names(value: object, where: str) -> Iterator[str]:
             yield name if kind in ("AWS", "CanonicalUser") else f"{kind}:{name}"
 
 
-def _conditions(raw: object, where: str) -> Iterator[Condition]:
+def _conditions(raw: object, where: str, literal: bool) -> Iterator[Condition]:
     if not isinstance(raw, dict):
         raise PolicyError(f"{where}: must be an object")
     for operator_text, keys in raw.items():
@@ -293,7 +302,7 @@ def _conditions(raw: object, where: str) -> Iterator[Condition]:
             wanted = _strings(value, f"{where}.{operator_text}.{key}")
             for text in wanted:
                 try:
-                    check_value(operator, text)
+                    check_value(operator, text, literal)
                 except ValueError as error:
                     raise PolicyError(f"{where}.{operator_text}.{key}: {error}") from error
-            yield Condition(operator, key.lower(), tuple(wanted), if_exists, qualifier)
+            yield Condition(operator, key.lower(), tuple(wanted), if_exists, qualifier, literal)

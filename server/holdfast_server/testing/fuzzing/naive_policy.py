@@ -44,7 +44,7 @@ def like(pattern: list[Sign], text: str, *, ignore_case: bool = False) -> bool:
 
 
 def substituted(pattern: str, values: Values) -> list[Sign] | None:
-    """With its variables replaced; None where one of them has not exactly one value."""
+    """With its variables replaced; None where one of them has not exactly one value, and no default for having none."""
     out: list[Sign] = []
     rest = pattern
     while "${" in rest:
@@ -52,8 +52,13 @@ def substituted(pattern: str, values: Values) -> list[Sign] | None:
         if "}" not in after:
             return out + signs(rest)
         name, _, rest = after.partition("}")
-        name = name.strip()
+        name, comma, default = (text.strip() for text in name.partition(","))
+        quoted = len(default) >= 2 and default[0] == default[-1] == "'" and "'" not in default[1:-1]
+        if comma and not quoted:
+            return None
         have = (name,) if name in ("*", "?", "$") else values.get(name.lower(), ())
+        if comma and not have:
+            have = (default[1:-1],)
         if len(have) != 1:
             return None
         out += signs(before) + [Sign(text, True) for text in have[0]]

@@ -49,7 +49,7 @@ def request_of(principal: Principal, key: str = "k", **headers: str) -> Verified
 def bucket_policy(effect: str = "Allow", principal: object = "*", action: str = "s3:*", **more: object) -> Policy:
     resources = ["arn:aws:s3:::b", "arn:aws:s3:::b/*"]
     statement = {"Effect": effect, "Principal": principal, "Action": action, "Resource": resources, **more}
-    return parse_policy({"Statement": statement}, "b")
+    return parse_policy({"Version": "2012-10-17", "Statement": statement}, "b")
 
 
 def let_in(facts: BucketFacts, action: str = "s3:GetObject", thing: ObjectFacts | None = None) -> set[str]:
@@ -143,6 +143,19 @@ def test_the_objects_tags_are_looked_at_only_where_somebody_asks() -> None:
         ({}, {"root", "home"}),
     ):
         assert let_in(facts, thing=ObjectFacts(account="here", tags=tags)) == wanted
+
+
+def test_the_objects_tags_are_looked_at_where_a_variable_asks() -> None:
+    """A Deny by `${s3:ExistingObjectTag/…}` was passed: the variable stood for nothing, which matches nobody."""
+    owned = bucket_policy("Deny", Condition={"StringEquals": {"aws:username": "${s3:existingobjecttag/shut-for}"}})
+    named = bucket_policy(Condition={"StringEquals": {"aws:username": "x${s3:prefix}"}})
+    facts = msgspec.structs.replace(FACTS, policy=owned)
+    assert looks_at_object(HOME, "s3:GetObject", facts)
+    assert let_in(facts, thing=ObjectFacts(account="here", tags={"shut-for": "home"})) == {"root"}
+    assert not looks_at_object(HOME, "s3:GetObject", msgspec.structs.replace(FACTS, policy=named))
+    statement = {"Effect": "Deny", "Action": "s3:*", "Resource": "arn:aws:s3:::b/${s3:ExistingObjectTag/shut}/*"}
+    user = msgspec.structs.replace(HOME, policies=(parse_policy({"Version": "2012-10-17", "Statement": statement}),))
+    assert looks_at_object(user, "s3:GetObject", FACTS)
 
 
 def test_the_admin_api_asks_the_same_policies() -> None:

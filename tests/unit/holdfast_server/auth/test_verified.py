@@ -167,6 +167,7 @@ def test_the_bucket_policy_adds_and_takes():
 def test_conditions_see_the_request():
     policy = parse_policy(
         {
+            "Version": "2012-10-17",
             "Statement": {
                 "Effect": "Allow",
                 "Principal": "*",
@@ -178,7 +179,7 @@ def test_conditions_see_the_request():
                     "Bool": {"aws:SecureTransport": "false"},
                     "DateGreaterThan": {"aws:CurrentTime": "2025-11-20T21:59:59Z"},
                 },
-            }
+            },
         },
         "b",
     )
