@@ -34,7 +34,14 @@ from holdfast_server.s3.acl import CANNED_HEADER, asks_for_acl
 from holdfast_server.s3.documents_in import MAX_NEW_BUCKET_SIZE_BYTES, parse_create_bucket
 from holdfast_server.s3.documents_out import list_buckets_xml, location_xml
 from holdfast_server.s3.errors import S3Error
-from holdfast_server.s3.names import check_new_bucket_name, decode_token, encode_token, parse_bucket_count
+from holdfast_server.s3.names import (
+    NAMESPACE_HEADER,
+    check_bucket_namespace,
+    check_new_bucket_name,
+    decode_token,
+    encode_token,
+    parse_bucket_count,
+)
 from holdfast_server.s3.request import Response
 
 log = logging.getLogger(__name__)
@@ -109,6 +116,7 @@ async def create_bucket(call: Call) -> Response:
     if asked.tags:
         call.require("s3:TagResource", name)
     account = call.verified.principal.account
+    check_bucket_namespace(name, call.headers.get(NAMESPACE_HEADER), account_id(account), told.region)
     asked_ownership = call.headers.get("x-amz-object-ownership")
     if asked_ownership is not None:
         call.require("s3:PutBucketOwnershipControls", name)

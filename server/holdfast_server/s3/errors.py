@@ -27,6 +27,7 @@ _BAD_REQUEST: dict[str, str] = {
         "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting"
     ),
     "InvalidBucketName": "The specified bucket is not valid.",
+    "InvalidBucketNamespace": "The name of the bucket is not of the namespace that was asked for.",
     "InvalidDigest": "The Content-MD5 or checksum value that you specified is not valid.",
     "InvalidEncryptionAlgorithmError": "The encryption request that you specified is not valid.",
     "InvalidLocationConstraint": "The specified location constraint is not valid.",

@@ -34,6 +34,8 @@ _UPLOAD_ID = re.compile(r"[A-Za-z0-9._~-]{1,256}")
 _RESERVED_PREFIXES = ("xn--", "sthree-")
 _RESERVED_SUFFIXES = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
 """SDKs take such names for other kinds of endpoints; `--x-s3` has them ask for sessions first."""
+NAMESPACE_HEADER = "x-amz-bucket-namespace"
+GLOBAL_NAMESPACE, REGIONAL_NAMESPACE = "global", "account-regional"
 RESERVED_BUCKETS = frozenset({"holdfast", "minio", "health", "metrics"})
 """First path segments with a meaning of their own; a bucket of that name could not be reached."""
 
@@ -53,6 +55,23 @@ def check_new_bucket_name(name: str) -> str:
     if not valid:
         raise S3Error("InvalidBucketName", BucketName=name)
     return name
+
+
+def check_bucket_namespace(name: str, namespace: str | None, account_id: str, region: str) -> None:
+    """A new bucket of an account's namespace (`x-amz-bucket-namespace`) has a name that ends in the account and the
+    region, and other accounts can have none that does.  Raises InvalidBucketNamespace, InvalidBucketName,
+    InvalidArgument."""
+    if namespace not in (None, GLOBAL_NAMESPACE, REGIONAL_NAMESPACE):
+        raise invalid_argument("The bucket namespace is global or account-regional", NAMESPACE_HEADER, namespace)
+    if namespace == REGIONAL_NAMESPACE:
+        if not name.endswith(f"-{account_id}-{region}-an"):
+            raise S3Error(
+                "InvalidBucketNamespace",
+                f"A bucket of the account's namespace has a name that ends in -{account_id}-{region}-an.",
+                BucketName=name,
+            )
+    elif re.search(rf"-[0-9]{{12}}-{re.escape(region)}-an\Z", name):
+        raise S3Error("InvalidBucketName", BucketName=name)
 
 
 def parse_count(query: Mapping[str, str], name: str = "max-keys", default: int = MAX_LIST_COUNT) -> int:

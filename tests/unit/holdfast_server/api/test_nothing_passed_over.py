@@ -16,6 +16,7 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
+from holdfast_server.auth.principal import ACCOUNT_ID
 from holdfast_server.clock.system import SystemClock
 from holdfast_server.s3.signing import KeyPair, presign_query
 from holdfast_server.testing.boto import refusal, served_client
@@ -49,6 +50,21 @@ def test_a_bucket_is_made_with_its_tags(s3: Any) -> None:
     assert refused(s3.create_bucket, **twice) == "InvalidTag"
     with pytest.raises(ClientError, match="404"):
         s3.head_bucket(Bucket="untagged")
+
+
+def test_a_bucket_is_of_the_namespace_that_is_asked_for(s3: Any) -> None:
+    """`aws s3 mb` asks for the account's own for every name that ends in -an."""
+    ours, others = f"logs-{ACCOUNT_ID}-us-east-1-an", "logs-123456789012-us-east-1-an"
+    regional, plain = {"BucketNamespace": "account-regional"}, {"BucketNamespace": "global"}
+    for name in ("logs-an", "logs", others, f"logs-{ACCOUNT_ID}-us-west-1-an"):
+        assert refused(s3.create_bucket, Bucket=name, **regional) == "InvalidBucketNamespace"
+    for name in (ours, others):
+        assert refused(s3.create_bucket, Bucket=name) == "InvalidBucketName"
+        assert refused(s3.create_bucket, Bucket=name, **plain) == "InvalidBucketName"
+    assert refused(s3.create_bucket, Bucket="logs", BucketNamespace="mine") == "InvalidArgument"
+    s3.create_bucket(Bucket=ours, **regional)
+    s3.create_bucket(Bucket="logs-an", **plain)
+    assert {ours, "logs-an"} <= {one["Name"] for one in s3.list_buckets()["Buckets"]}
 
 
 def test_buckets_of_another_region_are_not_listed(s3: Any) -> None:
