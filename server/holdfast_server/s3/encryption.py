@@ -38,6 +38,7 @@ CUSTOMER_KEY_SIZE_BYTES = 32
 MAX_CONTEXT_SIZE_BYTES = 8192
 MAX_KEY_ID_LENGTH = 2048
 MAX_BUCKET_ENCRYPTION_SIZE_BYTES = 64 << 10
+_AWS_OWN_KEY = "alias/aws/s3"
 _OTHER_ALGORITHMS = frozenset({"aws:kms:dsse", "aws:fsx"})
 _INSECURE = (
     "Requests specifying Server Side Encryption with Customer provided keys must be made over a secure connection."
@@ -58,8 +59,9 @@ class Wanted(msgspec.Struct, frozen=True):
 
     @property
     def key_name(self) -> str:
-        """The name that an ARN ends in (`…:key/NAME`, `alias/NAME`)."""
-        return self.key_id.rpartition("/")[2]
+        """The name that an ARN ends in (`…:key/NAME`, `alias/NAME`); empty, as where none is named, for the alias of
+        AWS's own key."""
+        return "" if self.key_id.endswith(_AWS_OWN_KEY) else self.key_id.rpartition("/")[2]
 
 
 class CustomerKey(msgspec.Struct, frozen=True):

@@ -111,6 +111,16 @@ def test_a_key_may_be_named_by_its_arn(s3: Any) -> None:
     assert s3.head_object(Bucket=BUCKET, Key="k")["BucketKeyEnabled"] is True
 
 
+def test_awss_own_key_is_the_default_one(s3: Any) -> None:
+    for name in ("alias/aws/s3", "arn:aws:kms:us-east-1:000000000000:alias/aws/s3"):
+        assert put(s3, ServerSideEncryption="aws:kms", SSEKMSKeyId=name)["SSEKMSKeyId"] == name
+        assert get(s3) == b"content"
+    put_default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": "alias/aws/s3"}
+    rules = {"Rules": [{"ApplyServerSideEncryptionByDefault": put_default}]}
+    s3.put_bucket_encryption(Bucket=BUCKET, ServerSideEncryptionConfiguration=rules)
+    assert put(s3)["ServerSideEncryption"] == "aws:kms"
+
+
 def test_a_customers_key_is_needed_for_everything(s3: Any) -> None:
     made = put(s3, **CUSTOMER)
     assert made["SSECustomerAlgorithm"] == "AES256"
