@@ -157,6 +157,8 @@ class CommitRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """CONDITIONAL: the lease id that was promised."""
     watermark: int | None = None
     """HEAL and ROLL_FORWARD: the watermark the caller saw; compare-and-set where the stamp is not above it."""
+    from_reserve: bool = False
+    """It may use half of the room that is kept from new data."""
 
 
 class CommitStatus(IntEnum):

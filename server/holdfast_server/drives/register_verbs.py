@@ -90,7 +90,8 @@ class RegisterVerbs:
         if request.mode is not CommitMode.HEAL and self.damaged.bound(row) is not None:
             # Whatever it may replace here is unknown: only what the others have decided is taken.
             return CommitReply(CommitStatus.REFUSED, state.highest)
-        if not held.tombstone and self._space.refuses(len(held.record) + len(held.inline or b"")):
+        from_reserve = request.from_reserve or request.mode is CommitMode.ROLL_FORWARD
+        if not held.tombstone and self._space.refuses(len(held.record) + len(held.inline or b""), from_reserve):
             raise DriveFull("no room for another record: the reserve for deletes is reached")
         if not self._has_shards(held.data_ids):
             return CommitReply(CommitStatus.NO_DATA, state.highest)

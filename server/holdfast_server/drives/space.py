@@ -1,6 +1,8 @@
 """How much room a drive has, and when new data is refused.
 
-A reserve is kept so that what frees space (tombstones, notes, reclaim, compaction) always has room to work in.
+A reserve is kept so that what frees space (tombstones, notes, reclaim, compaction) always has room to work in.  Half
+of it is open to what is small and must not wait for room: records that a delete leaves in the place of others (markers,
+for one), documents, by which buckets, rules and users are changed, and undecided versions that a read makes committed.
 `statvfs` is asked at most once a second, never on the event loop; what was staged since is counted against it.
 """
 
@@ -63,10 +65,11 @@ class Space:
         """Whether there was no room for new data when it was last looked at."""
         return self.room.available_bytes <= self.reserve_bytes(self.room) + LEAST_WRITE_BYTES
 
-    def refuses(self, size_bytes: int) -> bool:
-        """Whether new data of that size would cut into the reserve; counts it as taken if not."""
+    def refuses(self, size_bytes: int, from_reserve: bool = False) -> bool:
+        """Whether new data of that size would cut into the reserve (`from_reserve`: into the half that stays closed to
+        that, too); counts it as taken if not."""
         room = self.refresh()
-        reserve = self.reserve_bytes(room)
+        reserve = self.reserve_bytes(room) // (2 if from_reserve else 1)
         with self._lock:
             if room.available_bytes - self._taken_bytes - size_bytes < reserve:
                 return True

@@ -140,8 +140,6 @@ class ErasureSet:
         self._background = background
         self._repairer = repairer
         self._patience = Patience()
-        self._met_full = False
-        """The last write that failed did so for want of room."""
 
     def drives(self) -> dict[int, Drive]:
         return dict(enumerate(self._drives()))
@@ -235,6 +233,7 @@ class ErasureSet:
         refill: Refill | None = None,
         above: int = 0,
         deliver: Deliver = bare,
+        deletes: bool = False,
     ) -> Committed:
         """A plain write (rule 6), stamped above `above`.  Raises Unavailable, OutOfSpace.
 
@@ -249,9 +248,12 @@ class ErasureSet:
             made = make_held(stamp)
             numbers = self._numbers(made)
             targets = self._enough({p: drive for p, drive in self.awake().items() if p in made}, numbers)
-            if self._met_full:
+            from_reserve = _may_use_reserve(register, deletes)
+            if not from_reserve:
                 self._require_room(targets, made, numbers)
-            replies = await self._send(register, made, numbers, until, targets, CommitMode.PLAIN, b"", refill, deliver)
+            replies = await self._send(
+                register, made, numbers, until, targets, CommitMode.PLAIN, b"", refill, deliver, from_reserve
+            )
             outcome = quorum.judge_commit(numbers, targets, replies)
             if outcome is quorum.CommitOutcome.COMMITTED:
                 return self._note(register, stamp, replies)
@@ -309,10 +311,12 @@ class ErasureSet:
         refill: Refill | None = None,
         above: int = 0,
         first: Callable[[int], Awaitable[None]] | None = None,
+        deletes: bool = False,
     ) -> Committed:
         """The write that was promised, stamped above `above`.  Raises Unavailable, OutOfSpace.
 
         `first` is given the stamp before any drive is; what it raises ends the write, nothing having changed.
+        `deletes`: it is a step of a delete.
         """
         until = self._offered_until()
         stamp = self.next_stamp(max(promise.highest, above))
@@ -326,13 +330,15 @@ class ErasureSet:
             if promise.contended and len(targets) < numbers.write_quorum:
                 raise Contended(f"{self.name}: another write of {promise.register.key!r} is under way")
             self._enough(targets, numbers)
-            if self._met_full:
+            from_reserve = _may_use_reserve(promise.register, deletes)
+            if not from_reserve:
                 self._require_room(targets, made, numbers)
             if first is not None:
                 await first(stamp)
             replies = await self._send(
-                promise.register, made, numbers, until, targets, CommitMode.CONDITIONAL, promise.lease, refill
-            )
+                promise.register, made, numbers, until, targets, CommitMode.CONDITIONAL, promise.lease, refill,
+                from_reserve=from_reserve,
+            )  # fmt: skip
             taken = _accepted(replies)
             if quorum.judge_commit(numbers, targets, replies) is not quorum.CommitOutcome.COMMITTED:
                 raise self._failure(replies)
@@ -362,13 +368,18 @@ class ErasureSet:
         return targets
 
     def _require_room(self, targets: Mapping[int, Drive], made: Mapping[int, Held], numbers: Quorums) -> None:
-        """Raises OutOfSpace where fewer drives than it takes have room.  What the others took would stay undecided, and
-        with each try of a client that tries again and again one more of them in the row of that key."""
+        """Raises OutOfSpace where fewer drives than it takes say that they have room.
+
+        What the others took would stay undecided, and with each try of a client that tries again and again one more of
+        them in the row of that key; and while a drive is away a read could not tell that there is nothing to it."""
         if next(iter(made.values())).tombstone:
             return
-        if sum(not drive.status().full for drive in targets.values()) < numbers.write_quorum:
-            raise OutOfSpace(f"{self.name}: too few drives have room")
-        self._met_full = False
+        have_room = 0
+        for drive in targets.values():
+            have_room += not drive.status().full
+            if have_room >= numbers.write_quorum:
+                return
+        raise OutOfSpace(f"{self.name}: too few drives have room")
 
     def _numbers(self, made: Mapping[int, Held]) -> Quorums:
         """Of a version that is being written."""
@@ -385,12 +396,13 @@ class ErasureSet:
         lease: bytes,
         refill: Refill | None,
         deliver: Deliver = bare,
+        from_reserve: bool = False,
     ) -> Answers[CommitReply]:
         if self._clock.monotonic_seconds() >= until:
             raise Unavailable(f"{self.name}: the write of {register.key!r} took too long")
 
         def commit(position: int, drive: Drive) -> Awaitable[CommitReply]:
-            return deliver(position, drive, CommitRequest(register, made[position], mode, lease))
+            return deliver(position, drive, CommitRequest(register, made[position], mode, lease, None, from_reserve))
 
         replies = await ask(targets, commit)
         without = [p for p, reply in replies.items() if reply.status is CommitStatus.NO_DATA]
@@ -426,7 +438,6 @@ class ErasureSet:
 
     def _failure(self, replies: Answers[CommitReply]) -> Exception:
         if any(isinstance(error, DriveFull) for error in replies.errors.values()):
-            self._met_full = True
             return OutOfSpace(f"{self.name}: too few drives have room")
         told = ", ".join(f"{p}: {error}" for p, error in sorted(replies.errors.items()))
         return Unavailable(f"{self.name}: the write did not reach its quorum ({told or 'refused'})")
@@ -434,6 +445,11 @@ class ErasureSet:
     @property
     def name(self) -> str:
         return f"pool {self.set_id.pool} set {self.set_id.index}"
+
+
+def _may_use_reserve(register: Register, deletes: bool) -> bool:
+    """Documents are few, and by them rules are made that free space, and keys taken from users."""
+    return deletes or register.space[:1] == record.DOCUMENT_SPACE
 
 
 def _accepted(replies: Mapping[int, CommitReply]) -> set[int]:

@@ -87,6 +87,8 @@ class Step:
     version.  May raise Overtaken, to have it planned anew, or anything to give it up."""
     end: Callable[[], None] | None = None
     """Called in any case, once the step was taken or given up."""
+    deletes: bool = False
+    """It is part of a delete, which full drives have room for."""
 
 
 Plan = Callable[[Located], Awaitable[Step]]
@@ -220,7 +222,9 @@ class LookUp:
             await together(self._close(other, expected[other], stamp) for other in expected)
 
         highest = max(current.highest for current in currents.values())
-        committed = await step.into.commit_promised(promise, step.make_held, step.refill, above=highest, first=first)
+        committed = await step.into.commit_promised(
+            promise, step.make_held, step.refill, above=highest, first=first, deletes=step.deletes
+        )
         # Where there was nothing, too: the fence has left a row there that nobody would ever come upon.
         self._let_go_of(list(expected), committed.stamp)
         return committed

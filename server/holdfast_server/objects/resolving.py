@@ -128,10 +128,10 @@ async def _delete(erasure_set: ErasureSet, register: Register, stuck: Stuck, in_
         promise = await erasure_set.promise(register, seen)
         if promise is None:
             raise Unavailable(changed)
-        await erasure_set.commit_promised(promise, in_place_of(version))
+        await erasure_set.commit_promised(promise, in_place_of(version), deletes=True)
     else:
         # Nobody is promised anything now, and drives may wait for just this to be filled.
-        await erasure_set.commit(register, in_place_of(version))
+        await erasure_set.commit(register, in_place_of(version), deletes=True)
     told = "deleted: it was committed, and too few of its shards are left to rebuild it"
     is_current = not register.version and version.version is not None
     return f"{told}; a delete marker takes its place, older versions stay" if is_current else told

@@ -105,7 +105,8 @@ class _Resting:
         """Raises Unavailable, OutOfSpace."""
         promise, self._promise = self._promise, None
         assert promise is not None
-        await self._one.commit_promised(promise, self._step.make_held, self._step.refill)
+        step = self._step
+        await self._one.commit_promised(promise, step.make_held, step.refill, deletes=step.deletes)
 
     def end(self) -> None:
         if self._promise is not None:
@@ -215,10 +216,11 @@ class Versions:
                 null=null, marker=template.marker, null_place=b"" if null else _null_place_beside(replaced)
             )
             made = make(msgspec.structs.replace(template, version=info))
-            resting = await self._to_rest(register, located, null)
+            deletes = template.marker
+            resting = await self._to_rest(register, located, null, deletes)
             if resting is None:
-                return Step(into, made, refill)
-            return Step(into, made, refill, resting.bring, resting.end)
+                return Step(into, made, refill, deletes=deletes)
+            return Step(into, made, refill, resting.bring, resting.end, deletes)
 
         committed = await self._update(register, plan, spread=condition is None)
         if null and replaced is not None and null_rests(replaced):
@@ -236,10 +238,11 @@ class Versions:
         except Conflict as error:
             raise Unavailable(str(error)) from error
 
-    async def _to_rest(self, register: Register, located: Located, null: bool = False) -> _Resting | None:
+    async def _to_rest(self, register: Register, located: Located, null: bool, deletes: bool) -> _Resting | None:
         """What brings the current version to rest; None where nothing is to be kept of it.
 
-        `null`: another `null` takes its place.  Raises Overtaken where somebody else is at it, Unavailable.
+        `null`: another `null` takes its place; `deletes`: a delete marker does.  Raises Overtaken where somebody else
+        is at it, Unavailable.
         """
         current = located.current.record
         if current is None or current.deleted or (null and current.null):
@@ -257,7 +260,7 @@ class Versions:
             if promise is None:
                 await one.clear_way(resting)
                 raise Overtaken
-        return _Resting(one, promise, self._step(resting, one, template, located))
+        return _Resting(one, promise, self._step(resting, one, template, located, deletes))
 
     # ---------------------------------------------------------------- deleting
 
@@ -288,7 +291,7 @@ class Versions:
                 if found.current:
                     await self._delete_current(found, version, allow)
                     return found.record
-                await self._disclaim(found)
+                await self._disclaim(found, deletes=True)
                 await self._forget(found)
             except Changed:
                 continue
@@ -311,9 +314,9 @@ class Versions:
         await self._disclaim(found)
         return await self._replace(found, _with(amended, claimed=False) if found.claimed else amended)
 
-    async def _replace(self, found: Version, by: Record) -> Record:
+    async def _replace(self, found: Version, by: Record, deletes: bool = False) -> Record:
         one = found.located.erasure_set
-        step = self._step(found.register, one, by, found.located)
+        step = self._step(found.register, one, by, found.located, deletes)
 
         async def plan(located: Located) -> Step:
             if located.current.stamp != found.record.stamp:
@@ -323,7 +326,7 @@ class Versions:
         committed = await self._store.look_up_in(one, found.register).update(plan, LEASED_ATTEMPTS, spread=True)
         return msgspec.structs.replace(by, stamp=committed.stamp)
 
-    async def _disclaim(self, found: Version) -> None:
+    async def _disclaim(self, found: Version, deletes: bool = False) -> None:
         """Whoever claimed it, up to the moment it was found, cannot make it current any more: what is current is not
         what they go by.  Raises Changed where it has become current, Unavailable."""
         if not found.claimed:
@@ -334,7 +337,7 @@ class Versions:
             current = located.current.record
             if current is None or current.deleted or not rests(found.record, current):
                 raise Changed
-            return self._step(register, located.erasure_set, current, located)
+            return self._step(register, located.erasure_set, current, located, deletes)
 
         await self._update(register, plan)
 
@@ -354,7 +357,7 @@ class Versions:
             await self._claim(following)
             null_place = b"" if following.record.null else null_rests(current)
             template = _with(_at_rest(following.record), null_place=null_place)
-            return self._step(register, following.located.erasure_set, template, following.located)
+            return self._step(register, following.located.erasure_set, template, following.located, deletes=True)
 
         await self._update(register, plan)
 
@@ -403,9 +406,11 @@ class Versions:
     async def _claim(self, found: Version) -> None:
         """Raises Changed if it is not what was found any more.  What is claimed already is claimed anew: else whoever
         has just brought the other claim to nothing would not know of this one."""
-        await self._replace(found, _with(_at_rest(found.record), claimed=True))
+        await self._replace(found, _with(_at_rest(found.record), claimed=True), deletes=True)
 
-    def _step(self, register: Register, into: ErasureSet, template: Record, source: Located) -> Step:
+    def _step(
+        self, register: Register, into: ErasureSet, template: Record, source: Located, deletes: bool = False
+    ) -> Step:
         """Commit a version that there is already once more; its shards are where they were."""
         holders = source.current.holders
 
@@ -414,7 +419,7 @@ class Versions:
 
         rotation = self._store.rotation(register, into)
         made = self._store.made(template, into, rotation=rotation, inline=recut_inline(template, holders))
-        return Step(into, made, refill)
+        return Step(into, made, refill, deletes=deletes)
 
     def _tombstone(self, one: ErasureSet, bar: bytes = b"") -> Made:
         return self._store.made(Record(Kind.TOMBSTONE, 0, body=bar), one)

@@ -103,6 +103,11 @@ class MemoryDrive:
         self.offline = False
         self.faulty = ""
         self.full = False
+        """Its reserve is reached."""
+        self.reserve_used = False
+        """Of that, too, what is open to deletes and documents."""
+        self.full_is_news = False
+        """It does not say yet that it is full."""
         self.total_bytes = 1 << 40
         self._clock = clock
         self._drive_id = drive_id
@@ -269,7 +274,7 @@ class MemoryDrive:
             self.total_bytes,
             self.total_bytes - used,
             used,
-            self.full,
+            self.full and not self.full_is_news,
             registers=len(self._states),
         )
 
@@ -293,7 +298,8 @@ class MemoryDrive:
             return CommitReply(status, state.highest)
         if row in self._damaged and request.mode is not CommitMode.HEAL:
             return CommitReply(CommitStatus.REFUSED, state.highest)
-        if self.full and not request.held.tombstone:
+        from_reserve = request.from_reserve or request.mode is CommitMode.ROLL_FORWARD
+        if self.full and not (request.held.tombstone or (from_reserve and not self.reserve_used)):
             raise DriveFull("the drive is full")
         if not all(data_id in self._shards and self._shards[data_id].sealed for data_id in request.held.data_ids):
             return CommitReply(CommitStatus.NO_DATA, state.highest)

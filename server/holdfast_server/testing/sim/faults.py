@@ -113,7 +113,8 @@ class Faults:
 
     async def _full(self, drive: MemoryDrive) -> None:
         self._history.event(f"drive {drive.position} is full")
-        drive.full = True
+        # Of some it is not known for as long as it lasts: writes come upon it.
+        drive.full, drive.full_is_news = True, drive.position % 2 == 0
         await self._lasting()
         drive.full = False
 

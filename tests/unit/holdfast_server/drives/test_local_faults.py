@@ -52,7 +52,8 @@ async def finish(drive) -> None:
 
 async def put(drive, stamp: int, **facts) -> CommitStatus:
     held = Held(stamp, facts.pop("tombstone", False), b"r", 0, None, facts.pop("data_ids", ()))
-    return (await drive.commit(CommitRequest(REGISTER, held, facts.pop("mode", CommitMode.PLAIN)))).status
+    mode, spare = facts.pop("mode", CommitMode.PLAIN), facts.pop("from_reserve", False)
+    return (await drive.commit(CommitRequest(REGISTER, held, mode, from_reserve=spare))).status
 
 
 def shard_path(tmp_path):
@@ -363,6 +364,23 @@ async def test_what_was_not_flushed_before_a_full_disk_is_not_told_as_durable(op
     with pytest.raises(DriveFull):
         await drive.weigh_tombstones([Tombstone(REGISTER, 20)], 0)
     assert drive.status().state is DriveState.FULL
+
+
+async def test_half_of_the_reserve_is_open_to_what_may_use_it(open_drive, monkeypatch):
+    drive = await open_drive()
+    available = drive.status().available_bytes
+    monkeypatch.setattr(drive._parts.space, "_reserve_bytes", available * 3 // 2)
+    assert drive.status().full
+    for mode in (CommitMode.PLAIN, CommitMode.HEAL):
+        with pytest.raises(DriveFull):
+            await put(drive, 10, mode=mode)
+    assert await put(drive, 10, from_reserve=True) is CommitStatus.OK
+    assert await put(drive, 20, mode=CommitMode.ROLL_FORWARD) is CommitStatus.OK
+    monkeypatch.setattr(drive._parts.space, "_reserve_bytes", available * 3)
+    for mode, spare in ((CommitMode.PLAIN, True), (CommitMode.ROLL_FORWARD, False)):
+        with pytest.raises(DriveFull):
+            await put(drive, 30, mode=mode, from_reserve=spare)
+    assert await put(drive, 30, tombstone=True) is CommitStatus.OK
 
 
 async def test_a_shard_whose_commit_finds_no_room_goes_when_it_is_discarded(open_drive, tmp_path, monkeypatch):

@@ -231,7 +231,7 @@ async def test_a_rotten_row_that_a_refused_repair_comes_upon_sets_no_drive_aside
     await put(drive, 10)
     await put(drive, 20)
     rot(drive)
-    monkeypatch.setattr(drive._parts.space, "refuses", lambda _: True)
+    monkeypatch.setattr(drive._parts.space, "refuses", lambda *_: True)
     for _ in range(3):
         with pytest.raises(DriveFull):
             await put(drive, 30, CommitMode.HEAL)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from holdfast_server.drives.port import DriveOffline
-from holdfast_server.objects.port import NULL_VERSION, ObjectError, Record, Versioning
+from holdfast_server.objects.port import NULL_VERSION, ObjectError, OutOfSpace, Record, Versioning
 from holdfast_server.objects.record import version_register
 from holdfast_server.objects.store import ObjectStore
 from holdfast_server.testing.memory_cluster import BUCKET, BytesBody, CutOff, MemoryCluster
@@ -154,6 +154,45 @@ async def test_deleting_a_version_gives_its_shards_back(cluster: MemoryCluster) 
     await cluster.settle()
     assert not cluster.unnamed_shards()
     assert not any(drive.named_shards() for drive in cluster.drives)
+
+
+@pytest.mark.parametrize("data", [SMALL, BIG])
+async def test_full_drives_take_deletes(cluster: MemoryCluster, data: bytes) -> None:
+    """What ends versions begins with a delete marker, expiry too."""
+    store = cluster.store
+    oldest, newest = await put(store, data), await put(store, data + b"2")
+    await put(store, data, key="suspended")
+    await cluster.settle()
+    for drive in cluster.drives:
+        drive.full = True
+    marker = await mark(store)
+    assert await listed(store) == [marker, newest, oldest]
+    await mark(store, SUSPENDED, key="suspended")
+    await store.delete_version(BUCKET, "k", marker)
+    assert await read(store) == Shown(newest, data + b"2")
+    await store.delete_version(BUCKET, "k", newest)
+    assert await read(store) == Shown(oldest, data)
+    await store.delete_version(BUCKET, "k", oldest)
+    assert await read(store) is None
+    for versioning in (ON, SUSPENDED, OFF):
+        with pytest.raises(OutOfSpace):
+            await put(store, SMALL, versioning, key="new")
+    await cluster.settle()
+    assert not cluster.unnamed_shards()
+
+
+async def test_delete_markers_leave_half_of_the_reserve_to_what_frees_space(cluster: MemoryCluster) -> None:
+    store = cluster.store
+    version = await put(store, SMALL)
+    await cluster.settle()
+    for drive in cluster.drives:
+        drive.full = drive.reserve_used = True
+    with pytest.raises(OutOfSpace):
+        await mark(store)
+    await cluster.settle()
+    assert await read(store) == Shown(version, SMALL)
+    await store.delete_version(BUCKET, "k", version)
+    assert await read(store) is None
 
 
 async def test_a_replaced_null_version_gives_its_shards_back(cluster: MemoryCluster) -> None:
