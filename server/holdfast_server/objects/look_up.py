@@ -265,14 +265,16 @@ class LookUp:
         for one in superseded:
             self._background.spawn(self._let_go(one, stamp))
 
-    async def _let_go(self, superseded: ErasureSet, stamp: int) -> None:
+    async def _let_go(self, superseded: ErasureSet, stamp: int) -> bool:
         """Have the tombstone of a version that is committed in another set take the place of what is older here.
 
-        Idempotent; undone by nothing, because the version is committed.
+        Returns whether it has, for good.  Idempotent; undone by nothing, because the version is committed.
         """
         replies = await superseded.query(self.register)
-        if max(quorum.greatest_mark(replies), *quorum.versions(replies), 0) >= stamp:
-            return
+        if quorum.greatest_mark(replies) >= stamp:
+            return True
+        if max(quorum.versions(replies), default=0) > stamp:
+            return False  # whoever writes it sees to what is older
         marker = record.encode(Record(Kind.MOVED, stamp, modified_ms=self._clock.now_ms()))
         held = Held(stamp, True, marker, -1, None)
         drives = superseded.awake()
@@ -284,8 +286,10 @@ class LookUp:
         targets = {position: drives[position] for position in replies if position in drives}
         answers: Answers[CommitReply] = await ask(targets, commit)
         taken = [position for position, answer in answers.items() if answer.status is CommitStatus.OK]
-        if len(taken) >= superseded.quorums.write_quorum:
-            superseded.note_later(self.register, stamp, taken)
+        if len(taken) < superseded.quorums.write_quorum:
+            return False
+        superseded.note_later(self.register, stamp, taken)
+        return True
 
     async def settle(self) -> None:
         """Let go, now, of everything that is superseded; for a scanner that came upon the register.
@@ -304,7 +308,8 @@ class LookUp:
         newest = max((current.stamp for current in others), default=0)
         if newest <= stamp:
             return False
-        await self._let_go(superseded, newest)
+        if not await self._let_go(superseded, newest):
+            raise Unavailable(f"{superseded.name}: too few drives took note that another pool has a newer version")
         return True
 
     async def may_drop(self, holder: ErasureSet, stamp: int) -> bool:

@@ -79,7 +79,7 @@ async def discard(
     if healer.may_be_in_flight(stuck.stamp):
         raise Conflict("it was written within the last half minute and may yet become whole by itself")
     if stuck.committed:
-        return await _delete(erasure_set, register, stuck, in_place_of)
+        return await _delete(healer, erasure_set, register, stuck, in_place_of)
     drives = erasure_set.awake()
     replies = await erasure_set.query(register)
     holding = quorum.holders(replies, stuck.stamp)
@@ -110,7 +110,9 @@ async def discard(
     return "taken back: what was current before it is current again"
 
 
-async def _delete(erasure_set: ErasureSet, register: Register, stuck: Stuck, in_place_of: InPlaceOf) -> str:
+async def _delete(
+    healer: Healer, erasure_set: ErasureSet, register: Register, stuck: Stuck, in_place_of: InPlaceOf
+) -> str:
     """Raises Unavailable where something newer has come, which nobody has decided about."""
     changed = "the drives have changed; look at it again"
     replies = await erasure_set.query(register)
@@ -121,6 +123,9 @@ async def _delete(erasure_set: ErasureSet, register: Register, stuck: Stuck, in_
     if stuck.stamp not in found or judged - {quorum.HealStep.TAKE_BACK}:
         raise Unavailable(changed)
     version = record.decode(found[stuck.stamp].record)
+    if newer:
+        # No drive that holds it would promise anything.
+        await healer.heal(erasure_set, register)
     if len(quorum.full_replies(replies)) >= erasure_set.quorums.write_quorum:
         # On this condition, as every change of what may have versions: a plain write would wait for one that is under
         # way, and then take the place of that.

@@ -10,7 +10,7 @@ import pytest
 
 from holdfast_server.clock.stamp import HybridClock
 from holdfast_server.drives import keys
-from holdfast_server.drives.port import Drive
+from holdfast_server.drives.port import Drive, DriveOffline
 from holdfast_server.drives.rules import RegisterState
 from holdfast_server.heal.service import HealService
 from holdfast_server.objects import quorum, record
@@ -325,7 +325,9 @@ async def test_what_a_writer_that_died_did_not_let_go_of_the_scanner_finds(
     assert await tenant.get(3) == b"new"
 
 
-async def test_a_stuck_version_gives_way_to_what_another_pool_has_and_not_to_a_deletion(tenant: Tenant) -> None:
+async def test_a_stuck_version_gives_way_to_what_another_pool_has_and_not_to_a_deletion(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Left by a coordinator that died before it let go of it, and past reading since."""
     register = record.object_register(BUCKET, "k")
     await tenant.put(1, BIG)
@@ -342,6 +344,15 @@ async def test_a_stuck_version_gives_way_to_what_another_pool_has_and_not_to_a_d
     await tenant.clock.sleep(OPERATION_DEADLINE_SECONDS + 10)
     with pytest.raises(Unavailable):
         await tenant.get(3)
+
+    async def hang_up(_: object) -> Any:
+        raise DriveOffline("gone at this moment")
+
+    with monkeypatch.context() as away:
+        for drive in tenant.by_pool["main"][:2]:
+            away.setattr(drive, "commit", hang_up)
+        with pytest.raises(Unavailable, match="too few drives"):
+            await tenant.stores[3].resolve(register, keep=False)
     assert "another pool" in await tenant.stores[3].resolve(register, keep=False)
     await tenant.settle()
     assert await tenant.get(3) == b"new"

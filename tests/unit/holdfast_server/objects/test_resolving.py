@@ -311,6 +311,26 @@ async def test_what_was_overwritten_meanwhile_is_not_discarded(
     assert await cluster.get("k") == b"new"
 
 
+async def test_a_later_write_that_failed_keeps_nothing_from_being_discarded(cluster: MemoryCluster) -> None:
+    await cluster.put("k", BIG)
+    await cluster.settle()
+    for drive in cluster.drives[1:]:
+        drive._put(keys.row_key(REGISTER), RegisterState())
+
+    async def only_two(position: int, verb: str, _: Any) -> None:
+        if verb == "commit" and position > 1:
+            raise DriveOffline("lost")
+
+    cluster.hook = only_two
+    with pytest.raises(Unavailable):
+        await cluster.put("k", b"failed")
+    cluster.hook = None
+    await cluster.clock.sleep(OPERATION_DEADLINE_SECONDS + 10)
+    assert "deleted" in await cluster.store.resolve(REGISTER, keep=False)
+    await cluster.settle()
+    assert await cluster.get("k") is None
+
+
 async def test_a_version_that_is_put_while_the_current_one_is_discarded_stays(
     cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
