@@ -20,10 +20,11 @@ from holdfast_server.drives.engine import EngineError
 from holdfast_server.drives.faults import FaultKind
 from holdfast_server.drives.parts import DriveSettings
 from holdfast_server.drives.space import RESERVE_BYTES
-from holdfast_server.objects.port import OutOfSpace, Unavailable
+from holdfast_server.objects.port import OutOfSpace, Unavailable, Versioning
 from holdfast_server.pod import reopening
 from holdfast_server.testing import whole_pods
 from holdfast_server.testing.faults.failing_disk import CannotMount, ErringFileSystem, fill_up, small_file_system
+from holdfast_server.testing.memory_cluster import BytesBody
 from holdfast_server.testing.whole_pods import BUCKET, get, until
 from holdfast_server.wiring.inputs import StandaloneInputs
 from holdfast_server.wiring.storage_pod import PodSettings, StoragePod
@@ -343,6 +344,7 @@ async def test_full_drives_refuse_data_and_take_it_again_once_something_was_dele
     async with running(tmp_path) as pod:  # type: ignore[attr-defined]
         await until(lambda: whole(pod))
         await put(pod, "before")
+        await pod.store.put_object(BUCKET, "kept", BytesBody(DATA, versioning=Versioning.ENABLED))
         for path in small_drives:
             fill_up(path / "other", leave_bytes=90 << 20)
         written: list[str] = []
@@ -363,8 +365,14 @@ async def test_full_drives_refuse_data_and_take_it_again_once_something_was_dele
         assert pod.cluster_health(False).sets[0].readable
         with pytest.raises(OutOfSpace):
             await put(pod, "small", b"x")
-        for key in ("before", *written):
+        for key in ("before", "kept", *written):
             assert await get(pod, key) == DATA
+        marker = await pod.store.delete_object(BUCKET, "kept", versioning=Versioning.ENABLED)
+        assert marker is not None
+        assert await get(pod, "kept") == b""
+        await pod.store.delete_version(BUCKET, "kept", marker.place)
+        assert await get(pod, "kept") == DATA
+        await pod.store.put_document("a rule that makes room", b"{}")
         for key in written:
             await pod.store.delete_object(BUCKET, key)
         await until(lambda: whole(pod))
