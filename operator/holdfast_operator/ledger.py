@@ -189,10 +189,9 @@ def advance_pools(
     another only when every pod reports it: a writer must never place a key where a slower pod would not look.
     One pool, or one group of pools declared together, joins at a time.
 
-    One that is not readable yet may be left out again: no pod was told to look there.  While pods of such pools are
-    `lingering` (there still, by pool) no epoch follows: they may coordinate, by an epoch that they never leave.
+    While pods of pools that were taken out are `lingering` (there still, by pool) no epoch follows: they may
+    coordinate, by an epoch that they never leave.
     """
-    ledger = _without_left_out(ledger, {pool.name for pool in pools})
     records = [
         msgspec.structs.replace(record, formatted=record.formatted or record.name in formatted)
         for record in ledger.pools
@@ -208,14 +207,20 @@ def advance_pools(
     return msgspec.structs.replace(ledger, epoch=epoch, pools=tuple(records))
 
 
-def _without_left_out(ledger: Ledger, declared: Collection[str]) -> Ledger:
-    left_out = [record for record in ledger.pools if record not in ledger.serving_pools and record.name not in declared]
-    if not left_out:
+def left_out(ledger: Ledger, declared: Collection[str]) -> tuple[str, ...]:
+    """Pools that may be taken out, and are no longer among the declared ones: no pod was told to look there."""
+    serving = ledger.serving_pools
+    return tuple(record.name for record in ledger.pools if record not in serving and record.name not in declared)
+
+
+def take_out(ledger: Ledger, names: Collection[str]) -> Ledger:
+    """The ledger without these of the `left_out`, for good."""
+    if not names:
         return ledger
     return msgspec.structs.replace(
         ledger,
-        pools=tuple(record for record in ledger.pools if record not in left_out),
-        taken_out=(*ledger.taken_out, *(record.name for record in left_out)),
+        pools=tuple(record for record in ledger.pools if record.name not in names),
+        taken_out=(*ledger.taken_out, *names),
         next_node=ledger.first_free_node,
     )
 

@@ -49,7 +49,7 @@ from holdfast_operator.key_rotation import (
 )
 from holdfast_operator.kube.errors import EvictionRefused, KubeForbidden, KubeRejected, WebhookAway
 from holdfast_operator.kube.port import SECRET, STATEFUL_SET, TENANT, KubeClient, Manifest
-from holdfast_operator.ledger import Ledger, advance_pools, never_began, without_pools
+from holdfast_operator.ledger import Ledger, advance_pools, left_out, never_began, take_out, without_pools
 from holdfast_operator.metrics import OperatorMetrics
 from holdfast_operator.observe.claims import ClaimState, doomed_pods, read_claims
 from holdfast_operator.observe.cluster import LiveObjects, list_live_objects
@@ -302,11 +302,12 @@ class Reconciler:
         credentials = await self._keys(key, tenant, gathered, redundancy, store)
         serving = redundancy.of_pools(credentials.ledger.serving_pools)
         lingering = _lingering_pools(live, credentials.ledger)
+        known = take_out(credentials.ledger, await self._left_out(key, tenant, credentials.ledger, accepted))
         ledger = advance_pools(
-            credentials.ledger,
+            known,
             tenant.pools,
-            reported_epochs(credentials.ledger.pools, redundancy),
-            formatted_pools(credentials.ledger.pools, redundancy),
+            reported_epochs(known.pools, redundancy),
+            formatted_pools(known.pools, redundancy),
             lingering,
         )
         ledger = note_intentions(encryption.advance(tls.advance(ledger, views)), tenant, credentials)
@@ -394,6 +395,19 @@ class Reconciler:
             encryption=encryption.finding(views),
             encryption_lost=encryption.lost,
         )
+
+    async def _left_out(
+        self, key: TenantKey, tenant: TenantSpec, ledger: Ledger, accepted: Manifest | None
+    ) -> tuple[str, ...]:
+        """Pools to take out: not by the spec of before while another is refused, nor by an old view of the Tenant."""
+        names = left_out(ledger, {pool.name for pool in tenant.pools}) if accepted is not None else ()
+        if not names:
+            return ()
+        body = await self._ports.direct.get(TENANT, key.namespace, key.name)
+        if body is None or body["metadata"]["uid"] != tenant.uid:
+            return ()
+        declared = {pool.get("name") for pool in body["spec"].get("pools") or []}
+        return tuple(name for name in names if name not in declared)
 
     def _store(self, gathered: Gathered, tenant: TenantSpec, pods: Sequence[PodState], reach: Reach) -> StoreClient:
         hosts = [pod.ip for pod in pods if pod.ready and pod.ip and not pod.deleting]

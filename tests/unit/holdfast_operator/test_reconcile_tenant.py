@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -19,11 +21,13 @@ from holdfast_operator.kube.port import (
     SERVICE,
     SERVICE_ACCOUNT,
     STATEFUL_SET,
+    TENANT,
+    Kind,
 )
 from holdfast_operator.labels import INSTANCE_LABEL
 from holdfast_operator.ledger import decode_ledger
 from holdfast_operator.provisioner import VERIFY_SECONDS
-from holdfast_operator.reconcile import MOVING_SECONDS, SETTLED_SECONDS, SILENCE_SECONDS, TenantKey
+from holdfast_operator.reconcile import MOVING_SECONDS, SETTLED_SECONDS, SILENCE_SECONDS, Reconciler, TenantKey
 
 
 def served_config(world: Any) -> dict[str, Any]:
@@ -667,6 +671,39 @@ async def test_a_pool_that_has_not_joined_is_taken_out_again(world: Any) -> None
     await world.run_passes(8)
     assert [pool["state"] for pool in world.kube.tenant_status()["pools"]] == ["Active", "Active"]
     assert [pool["firstNode"] for pool in served_config(world)["pools"]] == [0, 8]
+
+
+async def test_no_pool_is_taken_out_by_an_old_view_of_the_tenant_or_a_spec_of_before(world: Any) -> None:
+    await world.start()
+    before = world.kube.objects["Tenant", "loki", "logs"]["spec"]["pools"]
+    old = copy.deepcopy(world.kube.objects)
+    world.pods.down = {"logs-pool-more-1"}
+    world.change_spec(pools=add_pool(world.kube.objects["Tenant", "loki", "logs"], "more"))
+    await world.run_passes(3)
+    record = ("Secret", "loki", "logs-accepted-spec")
+
+    class OldView:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(world.kube, name)
+
+        async def get(self, kind: Kind, namespace: str, name: str) -> Any:
+            if kind is TENANT:
+                return copy.deepcopy(old[kind.kind, namespace, name])
+            return await world.kube.get(kind, namespace, name)
+
+    ports = replace(world.ports(OldView()), fresh_kube=world.kube)
+    world.reconciler = Reconciler(ports, "holdfast:test", "cluster.local")
+    await world.run_passes(2)
+    assert world.kube.names(STATEFUL_SET) == ["logs-pool-main", "logs-pool-more"]
+    assert len(served_config(world)["pools"]) == 2
+
+    world.restart_operator()
+    world.kube.objects[record] = copy.deepcopy(old[record])
+    world.change_spec(pools=[{**before[0], "servers": 5}])
+    await world.run_passes(2)
+    assert world.condition("SpecValid")["status"] == "False"
+    assert world.kube.names(STATEFUL_SET) == ["logs-pool-main", "logs-pool-more"]
+    assert len(served_config(world)["pools"]) == 2
 
 
 async def test_pods_and_claims_of_a_pool_that_was_taken_out_are_nobodys_concern(world: Any) -> None:
