@@ -11,13 +11,14 @@ quarter of the whole time that is one worker's.
 from __future__ import annotations
 
 import gc
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+from holdfast_server.testing import preloaded
 from holdfast_server.testing.faults.failing_disk import FailingDisk
 from holdfast_server.testing.faults.power_loss import NoCompiler
 
@@ -51,6 +52,12 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.collect()
         gc.freeze()
         gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def preloaded_pods() -> Iterator[None]:
+    with preloaded.pods():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -45,6 +45,8 @@ from holdfast_server.contract.config import (
     TlsConfig,
     to_builtins,
 )
+from holdfast_server.testing import preloaded
+from holdfast_server.testing.preloaded import Process, Stem
 
 START_TIMEOUT_SECONDS = 300.0
 """Of all pods at once, on a machine that has more to do than time for it; they take seconds on one that is idle."""
@@ -101,7 +103,9 @@ class PodProcesses:
     """Files of the key ring, by name; None for pods without one.  Keys of SSE-C are taken without TLS with one."""
     first_group: int | None = None
     """Pod n runs in the group of this number plus n (needs root): a firewall can tell by it whose a connection is."""
-    processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    stem: Stem | None = field(default_factory=preloaded.in_force, repr=False)
+    """What pods come from, where it fits them."""
+    processes: dict[int, Process] = field(default_factory=dict)
 
     @property
     def prefix(self) -> str:
@@ -212,8 +216,7 @@ class PodProcesses:
 
     def start(self, pod: int) -> None:
         name = f"{self.prefix}{pod}"
-        command = [sys.executable, *self.entry, "server"]
-        command += ["--config", "/config.yaml", "--pod", name]
+        arguments = ["server", "--config", "/config.yaml", "--pod", name]
         environment = {
             **os.environ,
             "HOLDFAST_BIND_ADDRESS": self.address(pod),
@@ -222,10 +225,16 @@ class PodProcesses:
             **self.environment,
             **(self.pod_environment(pod) if self.pod_environment is not None else {}),
         }
+        group = self.group(pod)
         with (self.directory / f"{name}.log").open("ab") as log:
+            if self.stem is not None and self.stem.fits(environment):
+                _, module, *first = self.entry
+                self.processes[pod] = self.stem.start(module, [*first, *arguments], environment, log, group)
+                return
             self.processes[pod] = subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment, preexec_fn=_die_with_parent, group=self.group(pod)
-            )
+                [sys.executable, *self.entry, *arguments],
+                stdout=log, stderr=log, env=environment, preexec_fn=_die_with_parent, group=group,
+            )  # fmt: skip
 
     def kill(self, pod: int) -> None:
         """SIGKILL, and wait until it is gone."""
