@@ -14,6 +14,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 KEYS = 50
 LARGE_SIZE_BYTES = 150_000
+PAUSE_SECONDS = 0.03
+"""Between two writes: a client as fast as it can be takes the processors that the roll it watches would need."""
 
 
 def s3(endpoint: str, keys: Mapping[str, str]) -> Any:
@@ -53,6 +55,7 @@ def traffic(endpoint: str, keys: Mapping[str, str], bucket: str = "first", prefi
             except (ClientError, BotoCoreError, OSError) as error:
                 told.failures.append(f"operation {told.done}: {error}")
             told.done += 1
+            stop.wait(PAUSE_SECONDS)
 
     worker = threading.Thread(target=work)
     worker.start()
