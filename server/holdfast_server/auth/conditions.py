@@ -23,6 +23,9 @@ Matcher = Callable[[str, str], bool]
 KEPT_NETWORKS = 4096
 """Of all policies, as they are asked: reading one takes longer than all else about it."""
 KEPT_ADDRESSES = 256
+KEPT_TEXTS = 4
+"""Of those that patterns with a `?` are compared with: one question compares one with many."""
+OFTEN = 64
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _LITERALS = {"*": "*", "?": "?", "$": "$"}
@@ -51,9 +54,8 @@ def like(pattern: str, text: str) -> bool:
     at, end = len(first), len(text) - len(last)
     if at > end or not (_is_at(first, text, 0) and _is_at(last, text, end)):
         return False
-    places: dict[str, int] = {}
     for part in rest:
-        at = _find(part, text, at, end, places)
+        at = _find(part, text, at, end)
         if at < 0:
             return False
         at += len(part)
@@ -71,40 +73,53 @@ def _is_at(part: str, text: str, at: int) -> bool:
     return True
 
 
-def _find(part: str, text: str, at: int, end: int, places: dict[str, int]) -> int:
+def _find(part: str, text: str, at: int, end: int) -> int:
     """The first place between the two where a pattern without `*` matches; -1 where there is none.
 
     With a `?` all places are tried at once, a bit for each: one after the other would take the product of both lengths.
-    `places`: of the text's characters, as far as they were asked for.
     """
     if "?" not in part:
         return text.find(_plain(part), at, end)
     if end - at < len(part):
         return -1
+    places = _places(text)
     possible = (1 << end - len(part) + 1) - (1 << at)
     for offset, char in enumerate(part):
-        if char == "?":
-            continue
-        if char not in places:
-            places[char] = int(text[::-1].translate(_Ones(_plain(char))), 2)
-        possible &= places[char] >> offset
-        if not possible:
-            return -1
+        if char != "?":
+            possible &= places.of(_plain(char)) >> offset
+            if not possible:
+                return -1
     return (possible & -possible).bit_length() - 1
+
+
+class _Places:
+    """Where a text has a character, as a bit for each place."""
+
+    def __init__(self, text: str) -> None:
+        self._size_bytes = len(text) // 8 + 1
+        self._found: dict[str, list[int]] = {}
+        for place, char in enumerate(text):
+            self._found.setdefault(char, []).append(place)
+        self._bits: dict[str, int] = {}
+
+    def of(self, char: str) -> int:
+        bits = self._bits.get(char)
+        if bits is None:
+            found = self._found.get(char, [])
+            raw = bytearray(self._size_bytes)
+            for place in found:
+                raw[place >> 3] |= 1 << (place & 7)
+            bits = int.from_bytes(raw, "little")
+            if len(found) >= OFTEN:  # no text has many that are
+                self._bits[char] = bits
+        return bits
+
+
+_places = lru_cache(maxsize=KEPT_TEXTS)(_Places)
 
 
 def _plain(part: str) -> str:
     return part if part.isascii() else part.translate(_UNSHIELD)
-
-
-class _Ones(dict[int, str]):
-    """Translates one character to `1` and all others to `0`."""
-
-    def __init__(self, char: str) -> None:
-        super().__init__({ord(char): "1"})
-
-    def __missing__(self, char: int) -> str:
-        return "0"
 
 
 def expand(pattern: str, values: Values, for_wildcard: bool = False, most: int = MAX_EXPANDED_LENGTH) -> str | None:
