@@ -177,7 +177,8 @@ def _texts(element: Element, name: str) -> list[str]:
 def _max_age(text: str | None) -> int | None:
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= MAX_AGE_LIMIT_SECONDS):
+    digits = text.removeprefix("-")  # browsers keep no answer of a preflight for -1
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 10 and int(digits) <= MAX_AGE_LIMIT_SECONDS):
         raise S3Error("MalformedXML")
     return int(text)
 

@@ -84,7 +84,8 @@ ORIGIN, METHOD = "<AllowedOrigin>*</AllowedOrigin>", "<AllowedMethod>GET</Allowe
         (b"<CORSConfiguration/>", "MalformedXML"),
         (rule_xml(ORIGIN), "MalformedXML"),
         (rule_xml(METHOD), "MalformedXML"),
-        (rule_xml(f"{ORIGIN}{METHOD}<MaxAgeSeconds>-1</MaxAgeSeconds>"), "MalformedXML"),
+        (rule_xml(f"{ORIGIN}{METHOD}<MaxAgeSeconds>--1</MaxAgeSeconds>"), "MalformedXML"),
+        (rule_xml(f"{ORIGIN}{METHOD}<MaxAgeSeconds>-2147483648</MaxAgeSeconds>"), "MalformedXML"),
         (rule_xml(f"{ORIGIN}<AllowedMethod>get</AllowedMethod>"), "InvalidRequest"),
         (rule_xml(f"<AllowedOrigin>*.*</AllowedOrigin>{METHOD}"), "InvalidRequest"),
         (rule_xml(f"{ORIGIN}{METHOD}<AllowedHeader>*-*</AllowedHeader>"), "InvalidRequest"),
@@ -99,6 +100,13 @@ def test_a_bad_document_is_refused(body: bytes, code: str) -> None:
     with pytest.raises(S3Error) as told:
         parse_cors(body)
     assert told.value.code == code
+
+
+def test_a_rule_may_have_answers_kept_for_no_time() -> None:
+    """As S3 takes it: `-1` has browsers ask before each request."""
+    (rule,) = parse_cors(rule_xml(f"{ORIGIN}{METHOD}<MaxAgeSeconds>-1</MaxAgeSeconds>"))
+    assert rule.max_age_seconds == -1
+    assert parse_cors(cors_xml([rule])) == [rule]
 
 
 def test_a_preflight_asks_for_no_more_headers_than_a_request_can_have() -> None:
