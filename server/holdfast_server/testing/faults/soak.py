@@ -1,7 +1,8 @@
-"""The soak: mixed traffic from clients with ordinary retries, faults at random, one after another, for a long time.
+"""The soak: mixed traffic from clients with ordinary retries, faults at random, one or two at once, for a long time.
 
 Faults stay inside the budget: each is followed by full redundancy, as every pod sees it and with traffic going on,
-before the next one comes; rot and missing files are followed by a scan, because only that finds them for certain.  At
+before the next one comes; what loses something comes alone (`ALONE`), of the others two may strike two pods at the same
+time.  Rot and missing files are followed by a scan, because only that finds them for certain.  At
 the end every key is read back through every pod and the drives of the stopped pods are inspected.
 
 Beside the main bucket, some clients write to one that seals what it holds, keeps its versions, and may be told to hold
@@ -17,11 +18,13 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from holdfast_server.objects.asking import together
 from holdfast_server.testing.faults.failing_disk import ErringFileSystem, FailingDisk
 from holdfast_server.testing.faults.ledger import PromiseBroken
 from holdfast_server.testing.faults.network_cut import NetworkCut, Way
@@ -44,6 +47,8 @@ KEPT_PAUSE_SECONDS = 0.4
 UNMOUNT_SECONDS = 30.0
 CALM_SECONDS = (1.0, 6.0)
 """Between two faults."""
+TWO_AT_ONCE = 0.4
+"""How often another fault comes with one that may have company."""
 MAX_BURIED_BYTES = 2 << 30
 """What the shim may keep of removed files before a power cut clears them away."""
 RSS_SAMPLE_SECONDS = 1.0
@@ -92,6 +97,8 @@ class Soak:
         self.kept = Traffic(session, endpoints, KEPT_BUCKET, kept, seed + 1, KEPT_MIX, RETRIES)
         self.kept.pause_seconds = KEPT_PAUSE_SECONDS
         self.chance = random.Random(f"soak {seed}")
+        self._struck: set[int] = set()
+        """Pods that the present faults have chosen."""
         self.report = SoakReport(seed=seed, minutes=0)
         self._began = time.monotonic()
 
@@ -145,7 +152,11 @@ class Soak:
             kind = self.chance.choice(possible)
             if self.power is not None and self.power.buried_bytes() > MAX_BURIED_BYTES:
                 kind = "power cut"
-            await self._one_fault(kind)
+            others = [other for other in possible if _go_together(kind, other)]
+            if others and self.chance.random() < TWO_AT_ONCE:
+                await self._faults((kind, self.chance.choice(others)))
+            else:
+                await self._faults((kind,))
 
     def _skip(self, kind: str) -> bool:
         why = self.machinery.missing.get(kind)
@@ -169,12 +180,15 @@ class Soak:
                         pass
                     await asyncio.sleep(0.2)
 
-    async def _one_fault(self, kind: str) -> None:
+    async def _faults(self, kinds: tuple[str, ...]) -> None:
+        """All at once."""
         traffic, before = self.traffic, (self.traffic.longest_seconds, self.traffic.failed)
         traffic.longest_seconds = 0.0
         began = time.monotonic()
-        detail = await KINDS[kind](self)
+        self._struck.clear()
+        details = await together(KINDS[kind](self) for kind in kinds)
         over = time.monotonic()
+        kind, detail = " and ".join(sorted(kinds)), "; ".join(details)
         await self._wait_whole(f"{kind}: {detail}")
         self.report.faults.append(
             FaultSeen(
@@ -199,7 +213,10 @@ class Soak:
 
     # --- the faults
     def _any_pod(self) -> int:
-        return self.chance.randrange(self.pods.servers)
+        """None that another fault has chosen."""
+        pod = self.chance.choice([pod for pod in range(self.pods.servers) if pod not in self._struck])
+        self._struck.add(pod)
+        return pod
 
     async def kill_one(self) -> str:
         pod = self._any_pod()
@@ -377,7 +394,7 @@ class Soak:
         report.failed_operations += self.kept.failed
 
 
-KINDS: dict[str, Callable[[Soak], Awaitable[str]]] = {
+KINDS: dict[str, Callable[[Soak], Coroutine[Any, Any, str]]] = {
     "kill one": Soak.kill_one,
     "kill all": Soak.kill_all,
     "restart": Soak.restart,
@@ -393,3 +410,12 @@ KINDS: dict[str, Callable[[Soak], Awaitable[str]]] = {
     "read-only": Soak.turn_read_only,
 }
 """Every kind of fault."""
+ALONE = frozenset(("kill all", "empty drive", "flip byte", "delete file", "power cut", "read-only"))
+"""Kinds that take all pods, or something that must not be missing when another pod is."""
+ONE_DISK = frozenset(("hanging disk", "failing disk"))
+"""Kinds that are made with the same rules."""
+
+
+def _go_together(kind: str, other: str) -> bool:
+    both = {kind, other}
+    return kind != other and not both & ALONE and both != ONE_DISK

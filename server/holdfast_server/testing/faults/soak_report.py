@@ -7,6 +7,9 @@ from pathlib import Path
 
 import msgspec
 
+KIND_WIDTH = 30
+"""Of the names of two kinds."""
+
 
 class FaultSeen(msgspec.Struct, kw_only=True):
     """One fault, from its beginning until redundancy was full again."""
@@ -70,19 +73,19 @@ class SoakReport(msgspec.Struct, kw_only=True):
             f"{self.versions_deleted} deleted; attempts: "
             + ", ".join(f"{count} {what}" for what, count in sorted(self.kept_operations.items())),
             "",
-            f"{'fault':<18}{'count':>6}{'longest':>9}{'whole after, median':>21}{'most':>8}{'longest op':>12}"
+            f"{'fault':<{KIND_WIDTH}}{'count':>6}{'longest':>9}{'whole after, median':>21}{'most':>8}{'longest op':>12}"
             f"{'failed':>8}",
         ]
         for kind, count in sorted(Counter(fault.kind for fault in self.faults).items()):
             mine = [fault for fault in self.faults if fault.kind == kind]
             whole = sorted(fault.whole_after_seconds for fault in mine)
             lines.append(
-                f"{kind:<18}{count:>6}{max(fault.lasted_seconds for fault in mine):>7.1f} s"
+                f"{kind:<{KIND_WIDTH}}{count:>6}{max(fault.lasted_seconds for fault in mine):>7.1f} s"
                 f"{whole[len(whole) // 2]:>19.1f} s{whole[-1]:>6.1f} s"
                 f"{max(fault.longest_operation_seconds for fault in mine):>10.1f} s"
                 f"{sum(fault.failed_operations for fault in mine):>8}"
             )
-        lines += [f"{kind:<18}skipped: {why}" for kind, why in self.skipped_kinds.items()]
+        lines += [f"{kind:<{KIND_WIDTH}}skipped: {why}" for kind, why in self.skipped_kinds.items()]
         lines += [
             "",
             "largest RSS: " + ", ".join(f"{pod} {rss >> 20} MiB" for pod, rss in self.largest_rss_bytes.items()),
