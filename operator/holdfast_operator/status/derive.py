@@ -442,6 +442,10 @@ def _pod_troubles(pods: Sequence[PodState]) -> str:
 
 
 def _once(pod: PodState, causes: dict[str, str]) -> str:
-    """Its message; a cause that was told of another pod is not told again.  `causes`: by whom, so far."""
+    """Its message; what was told of another pod, but for that one's name in it, is not told again, nor is its cause.
+    `causes`: by whom, so far."""
+    alike = causes.setdefault(pod.message.replace(pod.name, ""), pod.name)
+    if alike != pod.name:
+        return f"as {alike}"
     first = causes.setdefault(pod.cause, pod.name) if pod.cause else pod.name
     return pod.message if first == pod.name else f"as {first}{pod.message.removeprefix(pod.cause)}"

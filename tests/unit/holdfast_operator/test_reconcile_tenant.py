@@ -279,6 +279,29 @@ async def test_what_hinders_several_pods_alike_is_told_once(world: Any) -> None:
         assert "as logs-pool-main-0; on node node-2" in told
 
 
+async def test_what_differs_by_nothing_but_the_pods_name_is_told_once(world: Any) -> None:
+    """A mistyped storage class: each pod has claims of its own that wait."""
+    await world.start()
+    pods = [f"logs-pool-main-{ordinal}" for ordinal in range(4)]
+    world.pods.down = set(pods)
+    world.pods.settle()
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "unbound claims: pvc"}
+    for name in pods:
+        pod = world.kube.object(POD, name)
+        pod["status"]["conditions"], pod["spec"] = [scheduled], {}
+        labels = {"holdfast.dev/tenant": "logs", "holdfast.dev/pool": "main", "app.kubernetes.io/component": "storage"}
+        metadata = {"name": f"data0-{name}", "namespace": "loki", "labels": labels}
+        spec = {"resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "fasst"}
+        status = {"phase": "Pending"}
+        world.kube.put({"apiVersion": "v1", "kind": CLAIM.kind, "metadata": metadata, "spec": spec, "status": status})
+    await world.run_pass()
+    for condition in ("Progressing", "PoolsReady"):
+        told = world.condition(condition)["message"]
+        assert told.count("claim data0-logs-pool-main-0 of storage class fasst is not bound") == 1
+        assert told.count("fasst") == 1
+        assert told.count("as logs-pool-main-0") == 3
+
+
 async def test_of_a_pod_that_is_not_ready_its_drives_are_not_told_as_well(world: Any) -> None:
     await world.start()
     world.pods.down = {"logs-pool-main-0", "logs-pool-main-1"}
