@@ -165,7 +165,7 @@ def _contradictions(tenant: TenantSpec, ledger: Ledger) -> Iterable[Fault]:
                 yield Fault(f"{where}.{field}", f"is {now}, but the pool's drives were laid out with {then}")
     if ledger.encryption_keys and tenant.encryption is None:
         yield Fault("spec.encryption", "cannot be left out: objects may be encrypted under its keys")
-    declared = {pool.name for pool in tenant.pools}
+    declared = tenant.pool_names
     for record in ledger.serving_pools:
         if record.name not in declared:
             yield Fault("spec.pools", f"pool {record.name!r} holds data and cannot be left out")

@@ -262,8 +262,8 @@ class Reconciler:
         previous, now = body.get("status") or {}, _timestamp(self._ports.now())
         live.by_key.update({(SECRET.kind, name): secret for name, secret in gathered.secrets.items()})
         findings = await self._run_stages(key, tenant, gathered, live, accepted)
-        await self._announcer.post(body, self._unasked_news(key, gathered, live))
-        await self._announcer.post(body, _pools_taken_out(tenant, gathered.ledger, findings.ledger))
+        taken_out = _pools_taken_out(tenant, gathered.ledger, findings.ledger)
+        await self._announcer.post(body, [*self._unasked_news(key, gathered, live), *taken_out])
         ready = sum(pod.in_service for pod in findings.pods)
         if ready and self._keeps_silent(key, findings) and previous.get("conditions"):
             return derive_silent_status(ready, tenant.generation, previous, now), MOVING_SECONDS
@@ -349,7 +349,7 @@ class Reconciler:
         if accepted is not None:
             held = encryption.trouble[1] if encryption.lost and encryption.trouble is not None else ""
             served = redundancy.of_pools(ledger.serving_pools)
-            joining = frozenset(pool.name for pool in tenant.pools) - {record.name for record in ledger.serving_pools}
+            joining = tenant.pool_names - {record.name for record in ledger.serving_pools}
             step = await self._roll(
                 key, tenant, pods, claims, stateful_sets, served, to_remount, joining, tls.reach, held
             )
@@ -400,7 +400,7 @@ class Reconciler:
         self, key: TenantKey, tenant: TenantSpec, ledger: Ledger, accepted: Manifest | None
     ) -> tuple[str, ...]:
         """Pools to take out: not by the spec of before while another is refused, nor by an old view of the Tenant."""
-        names = left_out(ledger, {pool.name for pool in tenant.pools}) if accepted is not None else ()
+        names = left_out(ledger, tenant.pool_names) if accepted is not None else ()
         if not names:
             return ()
         body = await self._ports.direct.get(TENANT, key.namespace, key.name)
@@ -410,7 +410,7 @@ class Reconciler:
         return tuple(name for name in names if name not in declared)
 
     def _store(self, gathered: Gathered, tenant: TenantSpec, pods: Sequence[PodState], reach: Reach) -> StoreClient:
-        hosts = [pod.ip for pod in pods if pod.ready and pod.ip and not pod.deleting]
+        hosts = [pod.ip for pod in pods if pod.in_service and pod.ip]
         return self._ports.store(hosts, gathered.book.root.in_force, tenant.region, reach)
 
     async def _keys(
@@ -539,13 +539,13 @@ def _pods_behind(tenant: TenantSpec, gathered: Gathered, redundancy: Redundancy)
 
 def _pods(live: LiveObjects, tenant: TenantSpec) -> tuple[PodState, ...]:
     """Of the pools that are declared: another was taken out, and its pods are on their way out."""
-    declared = {pool.name for pool in tenant.pools}
+    declared = tenant.pool_names
     return tuple(pod for pod in read_pods(live.pods, tenant.name) if pod.pool in declared)
 
 
 def _claims(live: LiveObjects, tenant: TenantSpec) -> tuple[ClaimState, ...]:
     """Likewise."""
-    declared = {pool.name for pool in tenant.pools}
+    declared = tenant.pool_names
     return tuple(claim for claim in read_claims(live.claims, tenant.name) if claim.pool in declared)
 
 
@@ -562,7 +562,7 @@ def _lingering_pools(live: LiveObjects, ledger: Ledger) -> tuple[str, ...]:
 
 def _own_sets(live: LiveObjects, tenant: TenantSpec) -> dict[str, Manifest]:
     """The StatefulSets of the declared pools, by pool; one of somebody else's is never touched."""
-    declared = {pool.name for pool in tenant.pools}
+    declared = tenant.pool_names
     found = {labels.labels_of(one).get(labels.POOL_LABEL, ""): one for one in live.of_kind(STATEFUL_SET)}
     return {pool: one for pool, one in found.items() if pool in declared and is_owned_by(one, tenant.uid)}
 

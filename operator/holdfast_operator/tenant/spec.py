@@ -318,6 +318,10 @@ class TenantSpec:
     identity: PodIdentity = PodIdentity()
 
     @property
+    def pool_names(self) -> frozenset[str]:
+        return frozenset(pool.name for pool in self.pools)
+
+    @property
     def named_secrets(self) -> frozenset[str]:
         """Secrets that are not the operator's to make."""
         named = [self.root_secret_name, self.tls.secret_name, self.token_secret_name, *self.image_pull_secrets]

@@ -11,7 +11,6 @@ Not here: restarting by itself (a kubelet does that), Services, making certifica
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import os
 import secrets
@@ -46,7 +45,7 @@ from holdfast_server.contract.config import (
     to_builtins,
 )
 from holdfast_server.testing import preloaded
-from holdfast_server.testing.preloaded import Process, Stem
+from holdfast_server.testing.preloaded import Process, Stem, die_with_parent
 
 START_TIMEOUT_SECONDS = 300.0
 """Of all pods at once, on a machine that has more to do than time for it; they take seconds on one that is idle."""
@@ -56,7 +55,6 @@ CERTIFICATE, KEY, PEERS_CERTIFICATE, PEERS_KEY, PEERS_AUTHORITY = (
     "tls.crt", "tls.key", "peer.crt", "peer.key", "peer-ca.crt",
 )  # fmt: skip
 """The files of `PodProcesses.tls`, all in PEM."""
-_PR_SET_PDEATHSIG = 1
 
 
 def free_network() -> str:
@@ -70,10 +68,6 @@ def free_network() -> str:
                 continue
             return prefix
     raise OSError("no free loopback network")
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @dataclass(slots=True)
@@ -233,7 +227,7 @@ class PodProcesses:
                 return
             self.processes[pod] = subprocess.Popen(
                 [sys.executable, *self.entry, *arguments],
-                stdout=log, stderr=log, env=environment, preexec_fn=_die_with_parent, group=group,
+                stdout=log, stderr=log, env=environment, preexec_fn=die_with_parent, group=group,
             )  # fmt: skip
 
     def kill(self, pod: int) -> None:

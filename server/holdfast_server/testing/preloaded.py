@@ -33,6 +33,10 @@ _UNKNOWN = -signal.SIGKILL
 """How a pod ended whose stem is gone: it was killed with it."""
 
 
+def die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Process(Protocol):
     """As much of `subprocess.Popen` as is asked of pods."""
 
@@ -192,7 +196,7 @@ def _become(told: dict[str, Any]) -> None:
     if told["group"] is not None:
         os.setregid(told["group"], told["group"])
     # Last, because a change of group undoes it; and then the stem must not have died before it.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     if os.getppid() != told["stem"]:
         os.kill(os.getpid(), signal.SIGKILL)
     os.environ.clear()

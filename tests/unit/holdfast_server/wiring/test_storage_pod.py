@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import aiohttp
@@ -51,6 +52,11 @@ class Tenant(FourPods):
         newer = self.folder / "newer.yaml"
         newer.write_text(yaml.safe_dump(self.config))
         return TenantInputs(newer, "logs-more-0", self.root(4))
+
+    def joining_pod(self) -> AbstractAsyncContextManager[StoragePod]:
+        """The pod of such a pool, which runs inside the `async with`."""
+        settings = PodSettings(bind_address=self.address(4), version="test", hosts_file=self.folder / "hosts")
+        return StoragePod.running(self.add_pool(), settings)
 
     async def reach_epoch(self, epoch: int, *ordinals: int) -> None:
         self.publish(epoch)
@@ -332,9 +338,7 @@ async def test_configuration_is_followed_and_a_pod_that_is_behind_coordinates_no
 async def test_a_pod_of_a_joining_pool_is_not_ready_before_every_other_pod_knows_it(tenant: Tenant) -> None:
     await tenant.start(0, 1, 2, 3)
     await tenant.all_ok(0, 1, 2, 3)
-    inputs = tenant.add_pool()
-    settings = PodSettings(bind_address=tenant.address(4), version="test", hosts_file=tenant.folder / "hosts")
-    async with StoragePod.running(inputs, settings) as more:
+    async with tenant.joining_pod() as more:
         await until(lambda: [drive.state for drive in more.pod_health().drives] == ["ok", "ok"])
         await until(lambda: "main/0 at logs-0.pods.svc" in more.pod_health().message)
         assert "does not know this pod yet" in more.pod_health().message
@@ -351,9 +355,7 @@ async def test_a_pod_of_a_joining_pool_is_not_ready_before_every_other_pod_knows
 async def test_a_pool_that_was_joining_is_forgotten_once_it_is_taken_out(tenant: Tenant) -> None:
     await tenant.start(0, 1, 2, 3)
     await tenant.all_ok(0, 1, 2, 3)
-    inputs = tenant.add_pool()
-    settings = PodSettings(bind_address=tenant.address(4), version="test", hosts_file=tenant.folder / "hosts")
-    async with StoragePod.running(inputs, settings) as more:
+    async with tenant.joining_pod() as more:
         tenant.publish()
         await until(lambda: more.pod_health().ready)
         await put(more, "key", b"written through a pod of it")
