@@ -1,5 +1,5 @@
 """For all tests: what holds wherever `hypothesis` is used, which files go to one worker of `make test`, a disk that
-fails, and what the garbage collector need not look at.
+fails, whose mounts are whose, and what the garbage collector need not look at.
 
 No test may hang on how fast a machine is: an example that takes long, on one with a load of twenty, is no failure.
 
@@ -19,7 +19,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from holdfast_server.testing import preloaded
-from holdfast_server.testing.faults.failing_disk import FailingDisk
+from holdfast_server.testing.faults.failing_disk import FailingDisk, keep_mounts_to_oneself
 from holdfast_server.testing.faults.power_loss import NoCompiler
 
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -38,6 +38,10 @@ class FilesAndOneCluster(LoadFileScheduling):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesAndOneCluster:
     return FilesAndOneCluster(config, log)
+
+
+def pytest_configure() -> None:
+    keep_mounts_to_oneself()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -3,10 +3,14 @@ systems that fill up or turn read-only.
 
 `FailingDisk` needs a C compiler; `small_file_system` and `ErringFileSystem` need root.  All raise, naming what is
 missing, where they cannot work, so that a test can skip with the reason.
+
+A test run that is killed unmounts nothing, and a folder with a file system in it can be removed by nobody.  So a run
+mounts in a namespace of its own (`keep_mounts_to_oneself`), which the kernel clears away with the run's last process.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -16,10 +20,20 @@ from pathlib import Path
 
 from holdfast_server.testing.faults.power_loss import NoCompiler, build_shim
 
-__all__ = ["CannotMount", "ErringFileSystem", "FailingDisk", "NoCompiler", "fill_up", "small_file_system"]
+__all__ = [
+    "CannotMount",
+    "ErringFileSystem",
+    "FailingDisk",
+    "NoCompiler",
+    "fill_up",
+    "keep_mounts_to_oneself",
+    "small_file_system",
+]
 
 SOURCE = Path(__file__).with_name("failing_disk_shim.c")
 TIMEOUT_SECONDS = 120
+_CLONE_NEWNS = 0x00020000
+_MS_REC_PRIVATE = 16384 | 1 << 18
 
 
 class FailingDisk:
@@ -44,6 +58,16 @@ class FailingDisk:
 
 class CannotMount(Exception):
     """This process may not mount file systems."""
+
+
+def keep_mounts_to_oneself() -> None:
+    """What this thread, and whatever it starts from now on, mounts is seen by them alone.  Nothing changes for whoever
+    may not mount anyway.  Raises OSError."""
+    kernel = ctypes.CDLL(None, use_errno=True)
+    if os.geteuid() != 0 or kernel.unshare(_CLONE_NEWNS) != 0:
+        return
+    if kernel.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC_PRIVATE), None) != 0:
+        raise OSError(ctypes.get_errno(), "cannot keep mounts from their former namespace")
 
 
 @contextmanager
