@@ -60,14 +60,13 @@ class CannotMount(Exception):
     """This process may not mount file systems."""
 
 
-def keep_mounts_to_oneself() -> None:
-    """What this thread, and whatever it starts from now on, mounts is seen by them alone.  Nothing changes for whoever
-    may not mount anyway.  Raises OSError."""
-    kernel = ctypes.CDLL(None, use_errno=True)
+def keep_mounts_to_oneself() -> bool:
+    """What this thread, and whatever it starts from now on, mounts is seen by them alone.  False where that cannot be:
+    mostly to those who cannot mount either."""
+    kernel = ctypes.CDLL(None)
     if os.geteuid() != 0 or kernel.unshare(_CLONE_NEWNS) != 0:
-        return
-    if kernel.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC_PRIVATE), None) != 0:
-        raise OSError(ctypes.get_errno(), "cannot keep mounts from their former namespace")
+        return False
+    return bool(kernel.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC_PRIVATE), None) == 0)
 
 
 @contextmanager
