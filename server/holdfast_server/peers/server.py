@@ -153,12 +153,17 @@ class PeerServer:
     async def _shake_hands(self, connection: Connection) -> tuple[PodIdentity, ConnectionClass]:
         acceptor = Acceptor(self._me, self._key(), self._clock.random_bytes(NONCE_SIZE_BYTES))
         challenge, peer, connection_class = acceptor.challenge((await connection.receive()).header)
-        if not self._is_member(peer.pool, peer.ordinal):
-            raise NotAMember(f"pod {peer.ordinal} of pool {peer.pool!r} is none of this tenant's")
+        self._require_member(peer)
         connection.send(challenge)
         welcome, _ = acceptor.welcome((await connection.receive()).header, self._report())
+        # It may be none any more: `turn_away_former_members` saw only who was let in before.
+        self._require_member(peer)
         connection.send(welcome)
         return peer, connection_class
+
+    def _require_member(self, peer: PodIdentity) -> None:
+        if not self._is_member(peer.pool, peer.ordinal):
+            raise NotAMember(f"pod {peer.ordinal} of pool {peer.pool!r} is none of this tenant's")
 
 
 class Inflow:

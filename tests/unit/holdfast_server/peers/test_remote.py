@@ -18,7 +18,7 @@ from holdfast_server.peers import calls as under_way
 from holdfast_server.peers import channel, frames, link, messages, remote
 from holdfast_server.peers.connection import Connection
 from holdfast_server.peers.dispatch import Dispatcher
-from holdfast_server.peers.handshake import Dialler
+from holdfast_server.peers.handshake import Acceptor, Dialler
 from holdfast_server.peers.messages import ConnectionClass, Verb
 from holdfast_server.peers.naming import Resolver
 from holdfast_server.peers.port import PeerError
@@ -499,6 +499,27 @@ async def test_a_mistake_of_our_own_in_a_handshake_leaves_no_stranger_connected(
         with contextlib.suppress(ConnectionResetError):
             await reader.read()
     writer.close()
+
+
+async def test_who_ceases_to_be_a_member_in_the_midst_of_its_handshake_is_not_let_in(
+    pod: Any, connect: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would ever close that connection: sessions are looked through when members change, and it was none yet."""
+    peer = await connect(wait=False)
+    challenge = Acceptor.challenge
+
+    def then_left_out(self: Any, payload: memoryview) -> Any:
+        challenged = challenge(self, payload)
+        asyncio.get_running_loop().call_soon(leave_out)
+        return challenged
+
+    def leave_out() -> None:
+        monkeypatch.setattr(pod.server, "_is_member", lambda pool, ordinal: False)
+        pod.server.turn_away_former_members()
+
+    monkeypatch.setattr(Acceptor, "challenge", then_left_out)
+    await until(lambda: pod.greeted or all(channel.turned_away for channel in peer.link.channels.values()))
+    assert pod.greeted == []
 
 
 async def test_a_pod_tells_its_state_and_is_told_to_scan(pod: Any, connect: Any) -> None:
