@@ -30,6 +30,7 @@ from holdfast_server.drives.port import (
     TombstoneState,
 )
 from holdfast_server.peers import older_listings
+from holdfast_server.testing.failures_left import no_failure_left
 
 BUCKET = b"bucket id 16 byt"
 SPACE = b"o" + BUCKET
@@ -1095,3 +1096,23 @@ async def test_a_miss_noted_while_its_register_is_repaired_is_not_forgotten(benc
     assert await bench.drive.repairs(10) == [REGISTER]
     await bench.drive.repaired([(REGISTER, 20)])
     assert await bench.drive.repairs(10) == []
+
+
+# --- failures
+
+
+async def test_nothing_of_what_a_drive_refused_stays_in_memory(bench):
+    block = bytes(5000)
+    refused = [
+        lambda: bench.drive.stage(DATA_ID, 0, [block], [xxhash.xxh3_128_digest(b"another")]),
+        lambda: bench.drive.read_blocks(DATA_ID, 0, 1),
+        lambda: bench.drive.seal(DATA_ID),
+    ]
+    count = 0
+    with no_failure_left():
+        for call in refused:
+            try:
+                await call()
+            except DriveError:
+                count += 1
+    assert count == len(refused)

@@ -154,6 +154,8 @@ class DiskThreads:
                 # Nobody counts what it holds any more, and it takes the place of one that is waited for.
                 self._waiting.remove(job)
             raise
+        finally:
+            del job  # it has its failure, which has this frame, and with it what was to be written
 
     def post(self, work: Callable[[], object]) -> None:
         """Do it when its turn comes; nobody waits for it and it may be dropped."""
@@ -239,6 +241,8 @@ class DiskThreads:
             self._loop.call_soon_threadsafe(self._finished, job, result, error)
         except RuntimeError:
             return  # the loop is closed: nobody is waiting any more
+        finally:
+            del job, error  # as in `run`
 
     def _finished(self, job: _Job[Any], result: Any, error: BaseException | None) -> None:
         self._running.discard(job)

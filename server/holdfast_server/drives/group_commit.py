@@ -136,7 +136,8 @@ class Operation(Generic[T]):
         try:
             self.result = self.work(transaction)
         except DriveError as error:
-            self.error = error
+            # Without its frames: they have this operation, and all that the batch has changed.
+            self.error = error.with_traceback(None)
 
     def deliver(self) -> None:
         """On the loop."""

@@ -583,6 +583,8 @@ class LocalDrive:
         parts = self._opened()
         try:
             return await parts.walk.tombstones(request)
+        except DriveError:
+            raise
         except Exception as error:
             raise self._failed(error) from error
 
@@ -615,6 +617,8 @@ class LocalDrive:
         parts = self._opened()
         try:
             return await parts.walk.scan_page(request, parts.verbs.healing)
+        except DriveError:
+            raise
         except Exception as error:
             raise self._failed(error) from error
 
@@ -622,6 +626,8 @@ class LocalDrive:
         parts = self._opened()
         try:
             return await parts.walk.list_page(request, parts.verbs.healing)
+        except DriveError:
+            raise
         except Exception as error:
             raise self._failed(error) from error
 
@@ -629,6 +635,8 @@ class LocalDrive:
         parts = self._opened()
         try:
             return await parts.walk.spaces(after, limit)
+        except DriveError:
+            raise
         except Exception as error:
             raise self._failed(error) from error
 
@@ -721,6 +729,8 @@ class LocalDrive:
     async def _on_thread(self, threads: DiskThreads, work: Callable[[], T], watched: bool = True) -> T:
         try:
             return await threads.run(work, watched)
+        except DriveError:
+            raise
         except Exception as error:
             raise self._failed(error) from error
 

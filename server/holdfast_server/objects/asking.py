@@ -25,6 +25,7 @@ _PATIENCE_FACTOR = 4.0
 _RECENT_WEIGHT = 0.05
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 _ASLEEP = (DriveState.OFFLINE, DriveState.FAULTY, DriveState.BLANK)
 
@@ -184,6 +185,13 @@ def let_go(task: asyncio.Future[Any]) -> None:
 def _forget(task: asyncio.Future[Any]) -> None:
     if not task.cancelled():
         task.exception()
+
+
+def without_frames(error: E) -> E:
+    """A failure that is kept beyond its handling.  Its frames, and those of what brought it about, have all that was at
+    hand (the blocks of a write, and whoever keeps it): that would stay until the cycle collector comes by."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
 
 
 async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -33,6 +33,10 @@ class Batch:
     """By stripe; none of them where there is a `layout`, which has it all."""
     layout: Layout | None = None
 
+    def let_go(self) -> None:
+        """Of its memory; how large it was stays known."""
+        self.pieces, self.layout = [], None
+
 
 class Room(Protocol):
     """What stripes are received into, counted."""

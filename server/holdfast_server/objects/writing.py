@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from holdfast_server.drives.port import CommitReply, CommitRequest, Drive, DriveError, DriveFull
 from holdfast_server.erasure.codec import Codec
 from holdfast_server.memory.budget import Budget, Hold
-from holdfast_server.objects.asking import ask, bounded, raise_first
+from holdfast_server.objects.asking import ask, bounded, raise_first, without_frames
 from holdfast_server.objects.background import Background
 from holdfast_server.objects.coding import Coder, Column
 from holdfast_server.objects.port import Attributes, Body, OutOfSpace, TooSlow, Unavailable
@@ -180,7 +180,7 @@ class Lane:
                 try:
                     await bounded(self.drive.stage(self.data_id, index, column.blocks, column.hashes, last))
                 except DriveError as error:
-                    self.error = error
+                    self.error = without_frames(error)
             del column  # not while waiting for the next one
             share.passed_on()
 
@@ -349,6 +349,10 @@ class ShardWriter:
         except BaseExceptionGroup as errors:
             # What the body raised is the caller's own; hand it back as it was.
             raise_first(errors)
+        except asyncio.CancelledError as error:
+            # The task group's own frame has it: what the frames here have would stay with it, the last batch for one.
+            error.__traceback__ = None
+            raise
         finally:
             if not done:
                 self._background.spawn(self.discard(drives, data_id))
@@ -377,6 +381,7 @@ class ShardWriter:
             size += sum(sizes)
             last = stripes.ended
             coding = coder.finish(batch, last)
+            batch.let_go()  # whoever began this has the first one for as long as it takes
             del batch
             receiving = None if last else group.create_task(self._receive(coder, stripes, hold))
             columns = await coding

@@ -32,6 +32,7 @@ from holdfast_server.drives.port import (
     Tombstone,
 )
 from holdfast_server.drives.slot import Slot
+from holdfast_server.testing.failures_left import no_failure_left
 
 SPACE = b"o" + bytes(16)
 REGISTER = Register(SPACE, "key")
@@ -137,6 +138,28 @@ async def test_a_nearly_full_drive_refuses_data_and_goes_on_deleting(open_drive,
     assert await drive.reap() == 1
     await drive.drop_tombstones([Tombstone(REGISTER, 30)])
     assert (await drive.query(REGISTER, False)).records == ()
+
+
+async def test_nothing_of_what_a_full_drive_refused_stays_in_memory(open_drive):
+    """Clients go on sending, and each time it would be the blocks of a write: gigabytes before the cycle collector
+    comes by."""
+    drive = await open_drive(settings=DriveSettings(reap_interval_seconds=None, reserve_bytes=1 << 60))
+    request = CommitRequest(REGISTER, Held(20, False, b"r", 0, bytes(5000)), CommitMode.PLAIN)
+    calls = [
+        lambda: drive.stage(DATA_ID, 0, BLOCKS, HASHES),
+        lambda: drive.commit(request),
+        lambda: drive.commit_with_shard(
+            CommitRequest(REGISTER, Held(20, False, b"r", 0, None, (DATA_ID,)), CommitMode.PLAIN), BLOCKS, HASHES
+        ),
+    ]
+    count = 0
+    with no_failure_left():
+        for call in calls:
+            try:
+                await call()
+            except DriveFull:
+                count += 1
+    assert count == len(calls)
 
 
 async def test_no_space_while_staging_removes_the_partial_file(open_drive, tmp_path, monkeypatch):

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import os
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from holdfast_server.drives.port import DriveFull
 from holdfast_server.memory.budget import SLOW_SECONDS, Overloaded
 from holdfast_server.memory.limits import MIB, MemoryLimits
 from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.objects.port import TooSlow
+from holdfast_server.objects.stripes import Batch
 from holdfast_server.objects.writing import ALONE_BYTES, BATCH_STRIPES, LARGE_BATCH_STRIPES
+from holdfast_server.testing.failures_left import no_failure_left
 from holdfast_server.testing.memory_cluster import BUCKET, BytesBody, MemoryCluster
 
 STRIPE_HELD_BYTES = 3 * MIB
@@ -33,18 +38,19 @@ async def read(cluster: MemoryCluster, key: str) -> bytes:
 
 
 class StalledBody(BytesBody):
-    """Sends its first piece, then waits for `go_on`."""
+    """Sends its first piece, or so many bytes, then waits for `go_on`."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, after_bytes: int = 1) -> None:
         super().__init__(data)
         self.go_on = asyncio.Event()
+        self._after_bytes = after_bytes
 
     async def chunks(self) -> AsyncIterator[bytes | memoryview]:
-        first = True
+        left = self._after_bytes
         async for chunk in super().chunks():
             yield chunk
-            if first:
-                first = False
+            left -= len(chunk)
+            if left <= 0:
                 await self.go_on.wait()
 
 
@@ -105,6 +111,40 @@ async def test_what_is_given_up_gives_everything_back(cluster: MemoryCluster) ->
     assert memory.writes.used == 0
     await cluster.store.background.drained()
     assert cluster.unnamed_shards() == set()
+
+
+async def test_an_upload_that_goes_on_keeps_nothing_of_what_the_drives_have(cluster: MemoryCluster) -> None:
+    """Its first stripes were counted as given back, and stayed until its last."""
+    memory = limit(cluster)
+    body = StalledBody(bytes(12 * MIB), after_bytes=8 * MIB + MIB // 2)
+    upload = asyncio.ensure_future(cluster.store.put_object(BUCKET, "key", body))
+    async with asyncio.timeout(60):
+        while memory.writes.used != STRIPE_HELD_BYTES:  # of the one that is being received
+            await asyncio.sleep(0.1)
+    assert [batch for batch in gc.get_objects() if isinstance(batch, Batch) and batch.pieces] == []
+    body.go_on.set()
+    await upload
+
+
+async def test_nothing_of_a_write_that_a_drive_refused_or_that_is_cut_off_stays_in_memory(
+    cluster: MemoryCluster,
+) -> None:
+    async def refuse(position: int, verb: str, arguments: tuple[Any, ...]) -> None:
+        if verb == "stage" and position == 3:
+            raise DriveFull("no room")
+
+    async def stall() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await cluster.store.put_object(BUCKET, "key", StalledBody(bytes(12 * MIB), after_bytes=9 * MIB))
+
+    cluster.hook = refuse
+    with no_failure_left():
+        await cluster.store.put_object(BUCKET, "key", BytesBody(bytes(5 * MIB)))
+        stalled = asyncio.ensure_future(stall())
+        await asyncio.sleep(1)
+        stalled.cancel()
+        await stalled
+        await cluster.store.background.drained()
 
 
 async def test_only_a_write_that_is_nearly_alone_takes_large_batches(cluster: MemoryCluster) -> None:
