@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
+from holdfast_operator import labels
 from holdfast_operator.observe.pods import PodState, StatefulSetState
 from holdfast_operator.observe.redundancy import HEALING, OK, Redundancy
 from holdfast_operator.tenant.spec import TenantSpec
@@ -112,10 +113,9 @@ def plan_rollout(
     held = next((pod for pod in outdated if pod.name in doomed and (not pod.ready or not replaceable)), None)
     if held is not None:
         return Blocked(count, _doomed_words(held, doomed[held.name]))
-    expected = sum(pool.servers for pool in tenant.pools if pool.name not in joining)
     starting = next((pod for pod in serving if not pod.ready), None)
-    if starting is not None or len(serving) < expected:
-        awaited = starting.told if starting is not None else "that is missing"
+    awaited = starting.told if starting is not None else _missing(tenant, serving, joining)
+    if awaited:
         return Wait(count, f"{_others(count)} pod {awaited} is ready")
     if not redundancy.whole:
         return Wait(count, f"{_others(count)} every drive is whole")
@@ -155,6 +155,19 @@ def _doomed_words(pod: PodState, claim: str) -> str:
         f"data on it. Where that is meant, `kubectl delete pod {pod.name}`, and the volume is filled anew from the "
         f"others; one pod at a time"
     )
+
+
+def _missing(tenant: TenantSpec, serving: Sequence[PodState], joining: frozenset[str]) -> str:
+    """The first pod that is not there, and where to look why: the one that makes it tells nobody else of a quota, a
+    priority class or a service account that keeps it from that.  Empty if all are there."""
+    there = {pod.name for pod in serving}
+    for pool in tenant.pools:
+        names = [f"{labels.pod_name_prefix(tenant.name, pool.name)}{ordinal}" for ordinal in range(pool.servers)]
+        gone = next((name for name in names if name not in there), None)
+        if gone is not None and pool.name not in joining:
+            made_by = labels.stateful_set_name(tenant.name, pool.name)
+            return f"{gone} (not there yet; if it does not appear, `kubectl describe statefulset {made_by}` says why)"
+    return ""
 
 
 def _others(count: int) -> str:

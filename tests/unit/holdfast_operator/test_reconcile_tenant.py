@@ -527,6 +527,20 @@ async def test_a_pod_that_is_down_is_replaced_even_then(world: Any) -> None:
     ]
 
 
+async def test_a_pod_that_nobody_makes_is_named_with_where_to_look_why(world: Any) -> None:
+    """Its priority class is mistyped, or a quota is used up: only the StatefulSet's events say so."""
+    await world.start()
+    world.change_spec(image="holdfast:new")
+    await world.run_passes(2)
+    for pod in [name for name in world.kube.names(POD) if name.endswith("-2")]:
+        await world.kube.delete(world.kube.object(POD, pod))
+    await world.reconciler.reconcile(TenantKey("loki", "logs"))
+    told = world.condition("Progressing")
+    assert (told["status"], told["reason"]) == ("True", "RollWaiting")
+    assert "until pod logs-pool-main-2 (not there yet; " in told["message"]
+    assert "`kubectl describe statefulset logs-pool-main` says why) is ready" in told["message"]
+
+
 async def test_a_refused_eviction_is_waited_out(world: Any) -> None:
     await world.start()
     world.kube.evictions_refused = True
