@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
+from holdfast_operator.quantities import parse_quantity
 from holdfast_operator.tenant import limits
 from holdfast_operator.tenant.fields import Fault, Fields, is_address
 from holdfast_operator.tenant.parse_access import (
@@ -292,7 +293,7 @@ def _pod_settings(fields: Fields) -> PodSettings:
         spread_over_nodes=cast(
             Spread, fields.choice("spreadOverNodes", ("Preferred", "Required", "Disabled"), "Preferred")
         ),
-        resources=fields.mapping("resources"),
+        resources=_resources(fields),
         node_selector=fields.text_mapping("nodeSelector"),
         affinity=fields.mapping("affinity"),
         tolerations=fields.mappings("tolerations", max_count=limits.MAX_TOLERATIONS),
@@ -302,6 +303,20 @@ def _pod_settings(fields: Fields) -> PodSettings:
         annotations=fields.text_mapping("annotations"),
         env=env,
     )
+
+
+def _resources(fields: Fields) -> dict[str, Any]:
+    """Passed on as they stand, but for amounts that are none: of these the API server says only that something in the
+    StatefulSet is no quantity."""
+    resources = fields.mapping("resources")
+    for kind in ("requests", "limits"):
+        amounts = resources.get(kind)
+        for name, amount in amounts.items() if isinstance(amounts, Mapping) else ():
+            try:
+                parse_quantity("0" if amount is None else str(amount).strip())
+            except ValueError:
+                fields.fault(f"resources.{kind}.{name}", f"{amount!r} is no amount such as 500m or 2Gi")
+    return resources
 
 
 def _bucket(fields: Fields) -> BucketSpec:

@@ -190,6 +190,15 @@ def test_all_faults_are_reported_at_once(tenant_body: Any) -> None:
             {"pools": [pool(volumeClaimTemplate=None)]},
             "volumeClaimTemplate.spec.resources.requests.storage: is required",
         ),
+        (
+            {"pools": [pool(resources={"requests": {"cpu": "one"}})]},
+            "spec.pools[0].resources.requests.cpu: 'one' is no amount such as 500m or 2Gi",
+        ),
+        (
+            {"pools": [pool(resources={"limits": {"cpu": 1, "memory": "256mi"}})]},
+            "spec.pools[0].resources.limits.memory: '256mi' is no amount",
+        ),
+        ({"pools": [pool(resources={"limits": {"cpu": True}})]}, "resources.limits.cpu: True is no amount"),
         ({"pools": [pool(env=[{"name": "POD_IP"}])]}, "spec.pools[0].env[0].name: POD_IP is set by the operator"),
         ({"pools": [pool(env=[{"value": "x"}])]}, "spec.pools[0].env[0].name: is required"),
         ({"pools": [pool(state="Draining")]}, "spec.pools[0].state: is not a field this operator knows"),
@@ -215,6 +224,14 @@ def test_all_faults_are_reported_at_once(tenant_body: Any) -> None:
 def test_each_fault_names_its_field(tenant_body: Any, changes: dict[str, Any], fault: str) -> None:
     found = faults_of(tenant_body(**changes))
     assert any(fault in text for text in found), found
+
+
+@pytest.mark.parametrize("amount", ["1", 1, 0.1, "0.5", "500m", " 2Gi ", "1e3", "1E2", "1E", "-1", "+.5", "3.", None])
+def test_what_kubernetes_takes_for_an_amount_is_passed_on(tenant_body: Any, amount: Any) -> None:
+    resources = {"requests": {"cpu": amount}, "limits": ["no mapping"], "claims": [{"name": "gpu"}]}
+    tenant = parse_tenant(tenant_body(pools=[pool(resources=resources)])).spec
+    assert tenant is not None
+    assert tenant.pools[0].pods.resources == resources
 
 
 def test_names_that_would_grow_too_long_are_refused(tenant_body: Any) -> None:
