@@ -287,7 +287,7 @@ def _degraded(findings: PassFindings, previous: Mapping[str, Any]) -> Finding:
         healing_only = all(drive.state in (OK, HEALING) for drive in redundancy.drives)
         reason = "DrivesHealing" if healing_only else "DrivesMissing"
         parts = [summary(redundancy), service(redundancy), drive_troubles(redundancy, findings.tenant.name)]
-        parts += [drive_prospects(redundancy), waiting_words(waiting) if waiting else ""]
+        parts += [drive_prospects(redundancy), waiting_words(waiting, redundancy) if waiting else ""]
         parts += [stuck_words(stuck) if stuck else "", full, going]
         return Finding("Degraded", True, reason, "; ".join(part for part in parts if part))
     if going:
@@ -299,7 +299,7 @@ def _degraded(findings: PassFindings, previous: Mapping[str, Any]) -> Finding:
     # A write that one drive missed is repaired within seconds and no news; but what is degraded stays so until
     # the writes missed meanwhile have been made up for.
     if waiting and _was_true(previous, "Degraded"):
-        return Finding("Degraded", True, "CatchingUp", f"every drive is back; {waiting_words(waiting)}")
+        return Finding("Degraded", True, "CatchingUp", f"every drive is back; {waiting_words(waiting, redundancy)}")
     return Finding("Degraded", False, "Whole", "every drive is whole")
 
 

@@ -141,12 +141,14 @@ def drive_prospects(redundancy: Redundancy) -> str:
     return "; ".join(sentence for state, sentence in _PROSPECTS.items() if state in states)
 
 
-def waiting_words(count: int) -> str:
-    """`1 missed write is being …`, `about 1,200 missed writes are being brought to the drives`."""
+def waiting_words(count: int, redundancy: Redundancy) -> str:
+    """`1 missed write is being …`, `about 1,200 missed writes are being brought to the drives`; of drives that are away
+    they are yet to be."""
     coarse = coarse_count(count)
-    verb = "is" if coarse == 1 else "are"
+    away = any(drive.state not in (OK, HEALING) for drive in redundancy.drives)
+    verb = f"{'is' if coarse == 1 else 'are'} {'yet to be' if away else 'being'}"
     approximately = "about " if coarse != count or count >= 100 else ""
-    return f"{approximately}{count_of(coarse, 'missed write', 'missed writes')} {verb} being brought to the drives"
+    return f"{approximately}{count_of(coarse, 'missed write', 'missed writes')} {verb} brought to the drives"
 
 
 def stuck_words(count: int) -> str:

@@ -67,9 +67,11 @@ async def test_progress_is_written_now_and_then_and_news_at_once(world: Any) -> 
 
 async def test_it_stays_degraded_until_missed_writes_are_made_up_for(world: Any) -> None:
     await world.start()
-    world.pods.down = {POD}
+    world.pods.down, world.pods.repair_queue_length = {POD}, 1234
     await world.run_passes(2)
-    world.pods.down, world.pods.repair_queue_length = set(), 1234
+    degraded = world.condition("Degraded")
+    assert degraded["message"].endswith("about 1,200 missed writes are yet to be brought to the drives")
+    world.pods.down = set()
     await world.run_passes(2)
     degraded = world.condition("Degraded")
     assert (degraded["status"], degraded["reason"]) == ("True", "CatchingUp")
