@@ -133,6 +133,13 @@ def test_a_pool_with_a_typo_is_taken_out_and_put_right(cluster: Cluster, tenant:
             wait_for("the other to be Active", lambda: states(cluster, namespace) == ["Active", "Active"], 300)
             wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"))
             wait_for("the pods to go", lambda: len(pods(cluster, namespace)) == len(before) + 2, 300)
+            # What the operator refuses has no state, and can be taken back.
+            again = {**typo, "volumeClaimTemplate": pool["volumeClaimTemplate"]}
+            cluster.patch_tenant(namespace, "store", {"spec": {"pools": [pool, mended, again]}})
+            wait_for("the refusal", lambda: cluster.condition(namespace, "store", "SpecValid")["status"] == "False")
+            assert "was taken out before" in cluster.condition(namespace, "store", "SpecValid")["message"]
+            cluster.patch_tenant(namespace, "store", {"spec": {"pools": [pool, mended]}})
+            wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"))
         assert not traffic.failures
         traffic.check_everything()
     after = pods(cluster, namespace)
