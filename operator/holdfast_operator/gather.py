@@ -316,7 +316,9 @@ def _pair_of(secret: Manifest) -> KeyPair:
 
 
 def _required(values: Mapping[str, str], secret_name: str, key: str, min_size: int) -> str:
-    value = values.get(key, "").strip()
+    if key not in values:
+        raise CredentialsFault("SecretIncomplete", f"Secret {secret_name} lacks {key}")
+    value = values[key].strip()
     if len(value) < min_size:
         raise _incomplete(secret_name, key, min_size)
     return value

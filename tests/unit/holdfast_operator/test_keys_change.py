@@ -222,7 +222,7 @@ async def test_without_the_peer_secret_and_its_copy_nothing_is_made_anew(world: 
     )
     if also_root:
         await world.run_passes(2)
-        assert "logs-peer: accessKey" in world.condition("CredentialsReady")["message"], "no others are made up"
+        assert "logs-peer lacks accessKey" in world.condition("CredentialsReady")["message"], "no others are made up"
         write(world, "logs-peer", accessKey=root[0], secretKey=root[1])
     config = world.kube.object(CONFIG_MAP, "logs-config")["data"]
     await world.run_passes(3)

@@ -470,6 +470,15 @@ async def test_a_missing_secret_is_named(world: Any) -> None:
     assert world.condition("CredentialsReady")["message"].startswith("Secret absent does not exist, which a secretRef")
 
 
+async def test_a_secret_with_keys_of_other_names_says_which_it_lacks(world: Any) -> None:
+    data = {"access_key": "YWRtaW4=", "secretKey": "c3VwZXJzZWNyZXQ="}
+    metadata = {"name": "mine", "namespace": "loki"}
+    world.kube.put({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
+    await world.start(users=[{"name": "loki", "secretRef": {"name": "mine"}}])
+    told = world.condition("CredentialsReady")
+    assert (told["reason"], told["message"]) == ("SecretIncomplete", "Secret mine lacks accessKey")
+
+
 async def test_a_ledger_that_cannot_be_read_stops_everything(world: Any) -> None:
     await world.start()
     for name in ("logs-peer", "logs-peer-copy"):
