@@ -15,6 +15,17 @@ TENANT_API_GROUP = "holdfast.dev"
 DOCUMENT_LIMIT = 1000
 
 
+class _Loader(yaml.CSafeLoader):
+    """Takes a day or a time for text, as kubectl does: JSON has neither, and the Tenant API wants text."""
+
+
+def _as_text(loader: _Loader, node: yaml.ScalarNode) -> str:
+    return str(loader.construct_scalar(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _as_text)
+
+
 @dataclass(frozen=True)
 class Document:
     """One manifest and where it stands."""
@@ -71,12 +82,14 @@ def _documents(path: Path, text: str) -> Iterator[Document]:
             continue  # an empty document between two separators
         source = f"{path}:{node.start_mark.line + 1}"
         _check(source, manifest)
+        if not manifest["metadata"].get("namespace"):
+            manifest["metadata"].pop("namespace", None)  # `namespace:` and nothing behind it: none, as for kubectl
         yield Document(manifest, source)
 
 
 def _values(path: Path, text: str) -> list[Any]:
     try:
-        return list(yaml.load_all(text, Loader=yaml.CSafeLoader))
+        return list(yaml.load_all(text, Loader=_Loader))
     except yaml.YAMLError as error:
         raise RunFailed(f"{path}: not valid YAML: {error}") from error
 
@@ -90,3 +103,5 @@ def _check(source: str, manifest: object) -> None:
     metadata = manifest.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
         raise RunFailed(f"{source}: metadata.name is missing")
+    if not isinstance(metadata.get("namespace") or "", str):
+        raise RunFailed(f"{source}: metadata.namespace must be text, this is a {type(metadata['namespace']).__name__}")

@@ -1,8 +1,8 @@
 """`holdfast admin …`: what an operator types against a running tenant.
 
 Exit codes: 0 done (for `heal status`: the tenant is whole), 1 refused or failed (for `heal status`: it is not
-whole), 2 nobody answers, the answer makes no sense, or the arguments are wrong.  Everything goes to any one pod,
-or to the Service: each answers for the whole tenant.
+whole), 2 nobody answers, the answer makes no sense, or the arguments are wrong, 130 after Ctrl-C.  Everything goes to
+any one pod, or to the Service: each answers for the whole tenant.
 
 Not here: the environment (`main` hands it in), the calls (`client`), how answers look (`tables`).
 """
@@ -29,6 +29,8 @@ from holdfast_server.contract.healing import RegisterKind
 from holdfast_server.s3.signing import KeyPair
 
 EXIT_DONE, EXIT_NOT_DONE, EXIT_UNREACHABLE = 0, 1, 2
+EXIT_INTERRUPTED = 130
+MAX_TIMEOUT_SECONDS = 86_400.0
 SECRET_KEY_SIZE_BYTES = 30
 
 _ENVIRONMENT = """
@@ -94,8 +96,18 @@ def _connection_options(parser: argparse.ArgumentParser, default: str | None) ->
     )
     parser.add_argument("--ca-file", metavar="FILE", default=default, help="certificates that verify an https endpoint")
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=float, default=default, help=f"default: {TIMEOUT_SECONDS:g}"
+        "--timeout", metavar="SECONDS", type=_timeout, default=default, help=f"default: {TIMEOUT_SECONDS:g}"
     )
+
+
+def _timeout(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= MAX_TIMEOUT_SECONDS:  # NaN neither
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0, a day at most")
+    return seconds
 
 
 def _add_heal(heal: argparse.ArgumentParser) -> None:
@@ -249,6 +261,8 @@ def run_admin(options: argparse.Namespace, environment: Mapping[str, str], out: 
         os.dup2(nowhere, out.fileno())
         os.close(nowhere)
         return EXIT_NOT_DONE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     except AdminFailure as error:
         print(f"holdfast admin: {error}", file=errors)
         return EXIT_UNREACHABLE if isinstance(error, Unreachable) else EXIT_NOT_DONE

@@ -132,6 +132,7 @@ class AdminClient:
 
     def _call(self, method: str, path: str, body: bytes = b"") -> bytes:
         raw_path = names.ADMIN_PREFIX + path
+        self._check_keys()
         connection, host = self._connection()
         headers = {"host": host, "content-length": str(len(body))}
         payload_hash = hashlib.sha256(body).hexdigest()
@@ -148,11 +149,24 @@ class AdminClient:
             raise _refusal(response.status, answer, self.endpoint)
         return answer
 
+    def _check_keys(self) -> None:
+        """What stands in a header cannot hold what ends one: a key read from a file may bring a line's end along."""
+        told = {"access key": self.keys.access_key, "session token": self.keys.session_token}
+        for what, value in told.items():
+            if not (value.isascii() and value.isprintable()):
+                raise AdminFailure(f"the {what} has a character that none has, a line's end perhaps")
+
     def _connection(self) -> tuple[http.client.HTTPConnection, str]:
         """Unconnected, with the Host header.  Raises Unreachable for an endpoint that is no URL."""
         try:
             url = urlsplit(self.endpoint)
             host, port = url.hostname, url.port
+            if not (url.netloc.isascii() and url.netloc.isprintable()) or " " in url.netloc:
+                raise ValueError(f"{url.netloc!r} is no name of a host")
+            # As the resolver does it, which fails where a label is missing: `logs..svc`, of a variable that was empty.
+            (host or "").encode("idna")
+        except UnicodeError as error:
+            raise Unreachable(f"endpoint {self.endpoint!r}: {host!r} is no name of a host") from error
         except ValueError as error:
             raise Unreachable(f"endpoint {self.endpoint!r} is no URL: {error}") from error
         if url.scheme not in ("http", "https") or not host or url.path not in ("", "/"):

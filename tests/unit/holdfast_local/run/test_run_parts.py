@@ -44,6 +44,7 @@ def write(folder: Path, text: str) -> Path:
         ("---\na: 1\n", r"tenant\.yaml:2: apiVersion is missing"),
         ("- 1\n", r"tenant\.yaml:1: a manifest must be a mapping"),
         (f"{TENANT}---\napiVersion: v1\nkind: Secret\n", r"tenant\.yaml:6: metadata\.name is missing"),
+        (TENANT.replace("loki", "5"), r"tenant\.yaml:1: metadata\.namespace must be text"),
         ("apiVersion: v1\nkind: Namespace\nmetadata: {name: x}\n", "it has Namespace of v1"),
         ("apiVersion: holdfast.dev/v1\nkind: Tennant\nmetadata: {name: x}\n", "it has Tennant of holdfast.dev/v1"),
         ("# nothing yet\n", "it has nothing"),
@@ -59,6 +60,16 @@ def test_documents_know_where_they_stand(tmp_path: Path) -> None:
     documents = load_documents(write(tmp_path, f"# comment\n---\n{TENANT}---\n---\n{TENANT}"))
     assert [document.source.rpartition(":")[2] for document in documents] == ["3", "9"]
     assert all(document.is_tenant for document in documents)
+
+
+def test_a_day_is_text_and_an_empty_namespace_is_none_as_for_kubectl(tmp_path: Path) -> None:
+    """JSON, in which it goes to the API server, has no days."""
+    text = TENANT.replace(", namespace: loki", ", namespace: ").replace(
+        "{}", "{date: 2027-01-31, at: 2027-01-31T00:00:00Z}"
+    )
+    (document,) = load_documents(write(tmp_path, text))
+    assert document.manifest["spec"] == {"date": "2027-01-31", "at": "2027-01-31T00:00:00Z"}
+    assert document.manifest["metadata"] == {"name": "logs"}
 
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:

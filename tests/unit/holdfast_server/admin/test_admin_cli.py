@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from holdfast_server.admin.client import AdminClient
 from holdfast_server.admin.overview import TenantView
 from holdfast_server.contract.admin import PodState
 from holdfast_server.contract.config import ErasureConfig, PoolConfig
@@ -307,6 +308,10 @@ def test_users_and_policies_come_and_go(tenant: Tenant, admin: Any, tmp_path: Pa
         ({"AWS_ACCESS_KEY_ID": "nobody"}, 1, "the store knows no such access key"),
         ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}, 2, "cannot be reached: Connection refused"),
         ({"AWS_ENDPOINT_URL_S3": "127.0.0.1:9000"}, 2, "not of the form http://HOST:PORT"),
+        ({"AWS_ENDPOINT_URL_S3": "http://logs..svc:9000"}, 2, "'logs..svc' is no name of a host"),
+        ({"AWS_ENDPOINT_URL_S3": "http://logs .svc:9000"}, 2, "is no name of a host"),
+        ({"AWS_ACCESS_KEY_ID": "root\r"}, 1, "the access key has a character that none has"),
+        ({"AWS_SESSION_TOKEN": "a\nb"}, 1, "the session token has a character that none has"),
         ({"AWS_ENDPOINT_URL_S3": ""}, 2, "give the endpoint: --endpoint or AWS_ENDPOINT_URL_S3"),
         ({"AWS_ENDPOINT_URL_S3": "https://127.0.0.1:1", "AWS_CA_BUNDLE": "/absent"}, 2, "CA file '/absent'"),
     ],
@@ -319,6 +324,22 @@ def test_what_is_wrong_is_said_in_one_line(
     assert told in text
     assert ROOT_PASSWORD not in text
     assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "1e20", "soon"])
+def test_a_time_limit_that_is_none_ends_with_2(admin: Any, seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        admin("info", f"--timeout={seconds}")
+    assert end.value.code == 2
+    assert "--timeout" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_without_a_word(tenant: Tenant, admin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AdminClient, "info", interrupted)
+    assert admin("info") == (130, "")
 
 
 def test_who_has_set_nothing_is_told_where_to_look(
