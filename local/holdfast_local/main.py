@@ -48,8 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     running.add_argument(
         "--nodes",
-        type=int,
-        choices=range(1, MAX_NODES + 1),
+        type=_nodes,
         default=1,
         metavar="COUNT",
         help=f"how many nodes this machine plays, at most {MAX_NODES} (default: %(default)d)",
@@ -75,6 +74,12 @@ def build_parser() -> argparse.ArgumentParser:
 def _port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port")
+    return int(text)
+
+
+def _nodes(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_NODES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MAX_NODES}")
     return int(text)
 
 

@@ -28,6 +28,7 @@ def test_what_is_given_is_taken() -> None:
         ["--refresh=-1"],
         ["--refresh", "inf"],
         ["--nodes", "0"],
+        ["--nodes", "65"],
     ],
 )
 def test_what_cannot_be_ends_with_2_and_names_the_option(
