@@ -82,6 +82,8 @@ def lose(pattern: str):
 
 ANOTHERS = b"HfR\x01" + b"another drive id" + b"\xff" * 8
 ANOTHERS += xxhash.xxh3_64_digest(ANOTHERS)
+TORN = b"HfR\x01" + b"drive id 16 byte" + b"\xff" * 8 + bytes(8)
+"""Of this drive, with a number that its table never reached; the digest is that of something else."""
 
 DAMAGES = {
     "sst flipped": flip("*.sst", 0.5),
@@ -137,7 +139,7 @@ async def test_a_table_that_stops_short_of_its_witness_says_both_numbers(open_dr
     assert f"and {proven} was acknowledged" in drive.status().message
 
 
-@pytest.mark.parametrize("content", [b"", b"short", b"HfR\x01" + bytes(32), ANOTHERS, None])
+@pytest.mark.parametrize("content", [b"", b"short", b"HfR\x01" + bytes(32), ANOTHERS, TORN, None])
 async def test_a_witness_that_cannot_be_believed_proves_nothing(open_drive, folder, content):
     (folder / witness.WITNESS_FILE).unlink()
     if content is not None:

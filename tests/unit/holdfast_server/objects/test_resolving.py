@@ -103,11 +103,11 @@ async def test_a_committed_version_that_lost_too_much_is_deleted_not_removed(clu
     assert await cluster.get("k") is None
 
 
-async def rotted_before_it_was_copied(cluster: MemoryCluster, gone: bool) -> None:
+async def rotted_before_it_was_copied(cluster: MemoryCluster, gone: bool, positions: tuple[int, ...] = (0, 1)) -> None:
     with cluster.away(3):
         await cluster.put("k", BIG)
         await cluster.settle()
-    for position in (0, 1):
+    for position in positions:
         drive = cluster.drives[position]
         (data_id,) = drive.shard_ids()
         if gone:
@@ -137,6 +137,19 @@ async def test_a_version_with_too_few_shards_behind_its_records_waits_for_a_pers
 async def test_a_version_whose_shards_may_be_on_a_silent_drive_is_not_stuck(cluster: MemoryCluster) -> None:
     await rotted_before_it_was_copied(cluster, gone=False)
     with cluster.away(2), pytest.raises(Unavailable):
+        await cluster.store.heal(cluster.set_of("k"), REGISTER)
+
+
+async def test_a_version_whose_shards_cannot_be_read_just_now_is_not_stuck(cluster: MemoryCluster) -> None:
+    """A drive says that it has the record, and gives no shard: a disk that hangs, a connection that breaks."""
+    await rotted_before_it_was_copied(cluster, gone=False, positions=(0,))
+
+    async def fail(position: int, verb: str, _: Any) -> None:
+        if position == 1 and verb == "read_blocks":
+            raise DriveOffline("no answer in time")
+
+    cluster.hook = fail
+    with pytest.raises(Unavailable):
         await cluster.store.heal(cluster.set_of("k"), REGISTER)
 
 
