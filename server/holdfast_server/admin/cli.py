@@ -365,9 +365,20 @@ def _user_add(terminal: _Terminal) -> int:
     terminal.say(f"user {options.access_key} is {'disabled' if options.disabled else 'in force'}")
     if not (options.policy or options.account_root):
         terminal.say("it has no policy (--policy NAME): it may do only what bucket policies, ACLs and its groups allow")
+    for absent in _absent_policies(terminal):
+        terminal.say(f"there is no policy {absent}: it gives nothing until there is one (`holdfast admin policy list`)")
     if not options.secret_stdin:
         terminal.say(f"secret key, shown this once: {secret_key}")
     return EXIT_DONE
+
+
+def _absent_policies(terminal: _Terminal) -> list[str]:
+    """Of those that were named; none where that cannot be learned: the user is there, and its secret yet to be told."""
+    try:
+        there = set(terminal.client.policies()) if terminal.options.policy else set()
+    except AdminFailure:
+        return []
+    return [name for name in terminal.options.policy if name not in there]
 
 
 def _document(file: str) -> dict[str, object]:

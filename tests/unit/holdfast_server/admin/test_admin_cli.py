@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from holdfast_server.admin.client import AdminClient
+from holdfast_server.admin.client import AdminClient, AdminFailure
 from holdfast_server.admin.overview import TenantView
 from holdfast_server.contract.admin import PodState
 from holdfast_server.contract.config import ErasureConfig, PoolConfig
@@ -359,6 +359,23 @@ def test_a_user_who_may_do_nothing_is_told_so(tenant: Tenant, admin: Any) -> Non
     assert "no policy" in admin("user", "add", "carol")[1]
     assert "no policy" not in admin("user", "add", "carol", "--policy", "readonly")[1]
     assert "no policy" not in admin("user", "add", "carol", "--account-root")[1]
+
+
+def test_a_policy_that_is_not_there_is_told_and_the_secret_in_any_case(
+    tenant: Tenant, admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistyped name would leave a user without rights, and nobody the wiser."""
+    code, text = admin("user", "add", "dora", "--policy", "readonly", "--policy", "readolny")
+    assert code == 0
+    assert "there is no policy readolny: it gives nothing" in text
+    assert "no policy readonly" not in text
+
+    def refused(_: object) -> None:
+        raise AdminFailure("AccessDenied")
+
+    monkeypatch.setattr(AdminClient, "policies", refused)
+    code, text = admin("user", "add", "dora", "--policy", "readolny")
+    assert (code, "secret key, shown this once" in text) == (0, True)
 
 
 def test_a_reader_that_has_read_enough_is_no_failure_to_tell(
