@@ -27,7 +27,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from errno import EADDRINUSE
+from errno import EADDRINUSE, EADDRNOTAVAIL
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,8 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     try:
         return _run_loop(lambda: _serve(inputs, settings))
     except OSError as error:
-        hint = "; --address [HOST]:PORT chooses another" if error.errno == EADDRINUSE and options.paths else ""
+        of_the_address = error.errno in (EADDRINUSE, EADDRNOTAVAIL)
+        hint = "; --address [HOST]:PORT chooses another" if of_the_address and options.paths else ""
         print(f"holdfast: {error.strerror or error}{hint}", file=sys.stderr)
         return EXIT_FAILURE
 
@@ -158,6 +159,8 @@ def _address(address: str | None) -> tuple[str, int]:
     """`[HOST]:PORT` or `HOST`; an empty host means that none was given.  Raises ConfigError."""
     if address is None:
         return "", names.S3_PORT
+    if address.endswith("]") or (address.count(":") > 1 and not address.startswith("[")):
+        return address.strip("[]"), names.S3_PORT  # one of IPv6, alone
     host, colon, port = address.rpartition(":")
     if not colon:
         return address, names.S3_PORT

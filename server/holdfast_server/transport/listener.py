@@ -16,6 +16,7 @@ Not here: what is spoken inside, and how many connections there may be (the prot
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import ssl
@@ -75,7 +76,11 @@ class Listener:
     async def start(self, host: str, port: int) -> int:
         """Listen; returns the port, of use where 0 was given.  Raises OSError."""
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        try:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except (OSError, UnicodeError) as error:  # the latter of a name with an empty label
+            reason = getattr(error, "strerror", None) or "not the name of a host"
+            raise OSError(errno.EADDRNOTAVAIL, f"{host!r} is no address to listen on: {reason}") from error
         try:
             for family, kind, protocol, _, address in dict.fromkeys(found):
                 self._sockets.append(_bound(family, kind, protocol, address))

@@ -95,6 +95,30 @@ def test_a_bind_address_keeps_a_pod_to_itself(tmp_path: Path, processes: list[su
 
 
 @pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("nobody.invalid:9100", "'nobody.invalid' is no address to listen on: "),
+        ("logs..svc:9100", "'logs..svc' is no address to listen on: "),
+        ("192.0.2.1:9100", "192.0.2.1 port 9100: Cannot assign"),
+        ("[2001:db8::1]:9100", "2001:db8::1 port 9100: Cannot assign"),
+        ("2001:db8::1", "2001:db8::1 port 9000: Cannot assign"),
+        ("[2001:db8::1]", "2001:db8::1 port 9000: Cannot assign"),
+    ],
+)
+def test_an_address_that_is_not_here_is_named(
+    tmp_path: Path, processes: list[subprocess.Popen[str]], address: str, told: str
+) -> None:
+    (tmp_path / "a").mkdir()
+    process = begin(["server", str(tmp_path / "a"), "--address", address], KEYS)
+    processes.append(process)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    last = said.splitlines()[-1]
+    assert told in last
+    assert last.endswith("--address [HOST]:PORT chooses another")
+
+
+@pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
         (["server"], KEYS, "paths of the drives"),
