@@ -91,7 +91,6 @@ class RegisterHealing:
         """Registers in a batch, by the size of the records that were met last."""
         self.copied = 0
         self.failed = 0
-        self.parts_ended = 0
 
     async def heal(self, erasure_set: ErasureSet, registers: Sequence[Register], verify: bool = False) -> Outcome:
         """As many at once as the pacer allows, resting in between.  Failures are counted, never raised."""
@@ -168,7 +167,6 @@ class RegisterHealing:
             if self._clock.now_ms() - stamp_ms(max(found)) < OPERATION_DEADLINE_SECONDS * 1000:
                 return None
             await erasure_set.commit(part, self._store.made(Record(Kind.TOMBSTONE, 0), erasure_set))
-            self.parts_ended += 1
         return await self._store.heal(erasure_set, part)
 
     # ---------------------------------------------------------------- what is superseded
