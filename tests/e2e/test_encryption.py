@@ -24,10 +24,15 @@ def said(cluster: Cluster, namespace: str) -> str:
 
 
 def test_keys_are_made_once_added_to_and_missed(cluster: Cluster, tenant: dict[str, Any]) -> None:
-    tenant["spec"]["encryption"] = {}
-    tenant["spec"]["buckets"][0]["encryption"] = {"algorithm": "AES256"}
+    """Pods are replaced for it, also where somebody has added a variable to theirs, which applying leaves there."""
     namespace = cluster.make_tenant(tenant)
+    container = {"name": "holdfast", "env": [{"name": "SOMEBODY", "value": "else"}]}
+    template = {"spec": {"template": {"spec": {"containers": [container]}}}}
+    cluster.apps.patch_namespaced_stateful_set("store-pool-main", namespace, template, field_manager="somebody")
+    sealed = [{**tenant["spec"]["buckets"][0], "encryption": {"algorithm": "AES256"}}, *tenant["spec"]["buckets"][1:]]
+    cluster.patch_tenant(namespace, "store", {"spec": {"encryption": {}, "buckets": sealed}})
     wait_for("keys to be in use", lambda: said(cluster, namespace) == "KeysInUse", 300)
+    wait_for("the bucket to encrypt by default", lambda: cluster.is_ready(namespace, "store"), 300)
     first = cluster.core.read_namespaced_secret(SECRET, namespace)
     assert list(first.data) == ["default.1"]
     keys = cluster.secret(namespace, "store-user-app")

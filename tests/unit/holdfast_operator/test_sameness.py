@@ -24,6 +24,12 @@ from holdfast_operator.sameness import covers
         ({"name": "A"}, {"name": "A", "value": ""}),
         ({}, {"values": [], "labels": {}, "x": None}),
         ([{"protocol": "TCP", "port": 1}], [{"port": 1}]),
+        ([{"name": "x"}, {"name": "a"}, {"name": "y"}, {"name": "b"}], [{"name": "a"}, {"name": "b"}]),
+        (
+            [{"mountPath": "/a", "name": "v"}, {"mountPath": "/x", "name": "v"}],
+            [{"mountPath": "/a", "name": "v"}],
+        ),
+        ([{"uid": "1", "name": "n"}, {"uid": "2", "name": "n"}], [{"uid": "2", "name": "n"}]),
     ],
 )
 def test_rewritten_values_are_the_same(existing: Any, wanted: Any) -> None:
@@ -43,6 +49,11 @@ def test_rewritten_values_are_the_same(existing: Any, wanted: Any) -> None:
         ({"values": ["x"]}, {"values": []}),
         ([1], [1, 2]),
         ([2, 1], [1, 2]),
+        ([{"name": "a"}, {"name": "x"}], [{"name": "a"}, {"name": "b"}]),
+        ([{"name": "b"}, {"name": "a"}], [{"name": "a"}, {"name": "b"}]),
+        ([{"name": "a", "value": "2"}, {"name": "x"}], [{"name": "a", "value": "1"}]),
+        ([{"port": 1}, {"port": 2}], [{"port": 1}]),
+        ([{"from": [{"podSelector": {}}]}], []),
         ("1", "a"),
         (None, {"a": 1}),
         ("x", {}),

@@ -92,15 +92,26 @@ def merge(live: Any, wanted: Any, schema: Schema) -> Any:
 
 
 def _merged_items(live: list[Any], wanted: list[Any], schema: Schema) -> list[Any]:
-    merged = copy.deepcopy(live)
-    positions = {shape.canonical(shape.item_key(schema, entry)): index for index, entry in enumerate(live)}
-    for entry in wanted:
-        index = positions.get(shape.canonical(shape.item_key(schema, entry)))
-        if index is None:
-            merged.append(copy.deepcopy(entry))
+    """In the order of `wanted`, as since Kubernetes 1.24; what only `live` has stays before what followed it there."""
+    theirs = [shape.canonical(shape.item_key(schema, entry)) for entry in live]
+    ours = [shape.canonical(shape.item_key(schema, entry)) for entry in wanted]
+    there = dict(zip(theirs, live, strict=True))
+    shared = iter([key for key in ours if key in there])
+    merged: list[Any] = []
+    at, next_shared = 0, next(shared, None)
+    for key, entry in zip(ours, wanted, strict=True):
+        while at < len(theirs) and theirs[at] != next_shared:
+            if theirs[at] not in ours:
+                merged.append(copy.deepcopy(live[at]))
+            at += 1
+        if key in there:
+            merged.append(merge(there[key], entry, shape.item(schema)))
+            next_shared = next(shared, None)
         else:
-            merged[index] = merge(live[index], entry, shape.item(schema))
-    return merged
+            merged.append(copy.deepcopy(entry))
+    return merged + [
+        copy.deepcopy(entry) for name, entry in zip(theirs[at:], live[at:], strict=True) if name not in ours
+    ]
 
 
 def _conflict_error(conflicts: dict[Manager, frozenset[Path]]) -> Exception:

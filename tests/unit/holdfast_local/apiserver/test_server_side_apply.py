@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 MAP = "/api/v1/namespaces/default/configmaps/c"
 SET = "/apis/apps/v1/namespaces/default/statefulsets/web"
 
@@ -38,6 +40,33 @@ async def test_apply_creates_and_then_changes(api: Any) -> None:
 async def test_applying_the_same_again_changes_nothing(api: Any) -> None:
     _, first = await api.apply(MAP, config_map(a="1"))
     assert await api.apply(MAP, config_map(a="1")) == (200, first)
+
+
+@pytest.mark.parametrize(
+    ("live", "wanted", "merged"),
+    [
+        ("ab", "acb", "acb"),
+        ("ab", "ba", "ba"),
+        ("aXb", "cab", "caXb"),
+        ("baX", "abc", "aXbc"),
+        ("X", "a", "Xa"),
+        ("aX", "ac", "aXc"),
+        ("XaYb", "ba", "XYba"),
+    ],
+)
+async def test_items_come_in_the_order_of_who_applies(api: Any, live: str, wanted: str, merged: str) -> None:
+    """X and Y are somebody else's."""
+
+    def containers(names: str) -> list[dict[str, Any]]:
+        return [{"name": name.lower(), "image": "i"} for name in names]
+
+    assert (await api.apply(SET, stateful_set(containers(live)), manager="else"))[0] == 201
+    ours = [name for name in live if name.islower()]
+    if ours:
+        await api.apply(SET, stateful_set(containers("".join(ours))))
+    _, changed = await api.apply(SET, stateful_set(containers(wanted)))
+    told = changed["spec"]["template"]["spec"]["containers"]
+    assert [container["name"] for container in told] == list(merged.lower())
 
 
 async def test_a_field_that_is_no_longer_applied_is_removed(api: Any) -> None:
