@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -39,6 +41,7 @@ from holdfast_server.contract.wording import first_of
 FIRST_KEY = f"{DEFAULT_KEY}.1"
 LOST, EXCHANGED = "KeysLost", "KeysExchanged"
 NAMED_AT_MOST = 4
+_NO_SUCH_FOLDER = os.strerror(errno.ENOENT)
 
 MintKey = Callable[[], str]
 """Thirty-two random bytes, base64."""
@@ -78,7 +81,9 @@ class EncryptionStep:
             return None
         if self.trouble is not None:
             return Finding("EncryptionReady", False, *self.trouble)
-        told = [view.health.encryption.message for view in views if view.health.encryption.message]
+        # A pod of before `spec.encryption` has no such folder: it is to be replaced, and its Secret is as it should be.
+        messages = [view.health.encryption.message for view in views]
+        told = [message for message in messages if message and not message.endswith(_NO_SUCH_FOLDER)]
         if told:
             return Finding("EncryptionReady", False, "PodsCannotUseIt", "; ".join(dict.fromkeys(told)))
         behind = [view for view in views if not set(self.keys.values()) <= set(view.health.encryption.fingerprints)]

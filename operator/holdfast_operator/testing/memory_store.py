@@ -188,6 +188,8 @@ class MemoryPods:
         """Pods that still work with the keys of an older revision."""
         self.without_new_keys: set[str] = set()
         """Pods whose kubelet has not refreshed the mounted encryption keys."""
+        self.of_keys: dict[str, str] = {}
+        """What pods say of their files of encryption keys."""
         self._mounted_revision = 0
         self._mounted_keys: list[str] = []
 
@@ -277,7 +279,10 @@ class MemoryPods:
             repair_queue_length=self.repair_queue_length,
             healing=self._healing(pod, drives),
             key_revision=self.key_revisions.get(pod.name, self._key_revision(namespace, tenant)),
-            encryption=EncryptionHealth(fingerprints=self._encryption_keys(pod.name, namespace, tenant)),
+            encryption=EncryptionHealth(
+                fingerprints=self._encryption_keys(pod.name, namespace, tenant),
+                message=self.of_keys.get(pod.name, ""),
+            ),
         )
 
     def _encryption_keys(self, pod: str, namespace: str, tenant: str) -> list[str]:

@@ -153,6 +153,22 @@ async def test_a_key_that_is_added_is_noted_and_said_to_be_used_once_all_pods_ha
     assert sorted(ledger_of(world).encryption_keys) == ["default.1", "default.2"]
 
 
+async def test_pods_that_were_started_without_keys_are_waited_for_and_nothing_is_wrong_with_the_secret(
+    world: Any,
+) -> None:
+    await world.start(encryption={})
+    world.pods.without_new_keys = {"logs-pool-main-1"}
+    folder = "encryption.keysFolder: /etc/holdfast/encryption"
+    world.pods.of_keys = {"logs-pool-main-1": f"{folder}: No such file or directory"}
+    change_secret(world, default_2=NEW_KEY)
+    await world.run_passes()
+    assert condition(world) == ("False", "KeysSpreading")
+    assert "logs-pool-main-1" in world.condition("EncryptionReady")["message"]
+    world.pods.of_keys = {"logs-pool-main-1": f"{folder}: there is no key in it"}
+    await world.run_passes()
+    assert condition(world) == ("False", "PodsCannotUseIt")
+
+
 async def test_a_key_may_go_once_it_is_retired(world: Any) -> None:
     await world.start(encryption={})
     change_secret(world, default_2=NEW_KEY)
