@@ -32,10 +32,13 @@ class ApplyRefused(Exception):
 async def apply_manifests(
     kube: KubeClient, tenant: TenantSpec, manifests: Sequence[Manifest], live: LiveObjects
 ) -> list[Manifest]:
-    """Apply in order; returns the manifests that had to be sent, and `live` has what became of them.
+    """Apply in order; returns the manifests that changed something, and `live` has what became of them.
+
+    What is sent may change nothing: a webhook that puts another registry into every image makes a difference that
+    applying cannot take away.
 
     Raises ApplyRefused or KubeError; KubeConflict where the world has moved on since `live` was read."""
-    sent = []
+    changed = []
     for manifest in manifests:
         key = (manifest["kind"], manifest["metadata"]["name"])
         existing = live.by_key.get(key)
@@ -46,9 +49,14 @@ async def apply_manifests(
             check_ownership(existing, tenant)
         marked = with_manifest_hash(manifest)
         if existing is None or not covers(existing, marked):
-            live.by_key[key] = await kube.apply(at_version_of(marked, existing))
-            sent.append(manifest)
-    return sent
+            live.by_key[key] = made = await kube.apply(at_version_of(marked, existing))
+            if existing is None or _version(made) != _version(existing):
+                changed.append(manifest)
+    return changed
+
+
+def _version(manifest: Manifest) -> str:
+    return str(manifest["metadata"]["resourceVersion"])
 
 
 def at_version_of(manifest: Manifest, existing: Manifest | None) -> Manifest:

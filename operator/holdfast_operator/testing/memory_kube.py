@@ -27,6 +27,8 @@ class MemoryKubeClient:
         """(verb, kind, name) of every write."""
         self.fail_on: Callable[[str, str, str], KubeError | None] = lambda verb, kind, name: None
         self.evictions_refused = False
+        self.admission: Callable[[Manifest], None] = lambda manifest: None
+        """A webhook that changes what is applied."""
         self._applied: dict[Key, Manifest] = {}
         self._uids = itertools.count(1)
         self._versions = itertools.count(1)
@@ -58,13 +60,14 @@ class MemoryKubeClient:
         expected = wanted["metadata"].pop("resourceVersion", None)
         if expected is not None and (existing is None or existing["metadata"]["resourceVersion"] != expected):
             raise KubeConflict(f"{key[0]} {key[2]} has changed")
-        if existing is None:
-            stored = self._store(key, wanted)
-        else:
-            without = _without(existing, self._applied.get(key, {}), wanted)
-            stored = self._store(key, _overlaid(without, wanted))
+        if existing is not None:
+            wanted = _overlaid(_without(existing, self._applied.get(key, {}), wanted), wanted)
+        wanted = copy.deepcopy(wanted)
+        self.admission(wanted)
         self._applied[key] = copy.deepcopy(manifest)
-        return stored
+        if existing is not None and wanted == existing:
+            return wanted  # nothing changes, and no version is made
+        return self._store(key, wanted)
 
     async def patch_status(self, kind: Kind, namespace: str, name: str, patch: Manifest) -> Manifest | None:
         self._maybe_fail("status", kind.kind, name)

@@ -504,6 +504,24 @@ async def test_a_new_image_rolls_one_pod_at_a_time(world: Any) -> None:
     assert world.condition("Progressing")["status"] == "False"
 
 
+async def test_pods_are_rolled_where_a_webhook_changes_what_is_applied(world: Any) -> None:
+    """As those do that put a registry of their own into every image: the difference stays, however often it is sent."""
+
+    def mirrored(manifest: dict[str, Any]) -> None:
+        if manifest["kind"] == "StatefulSet":
+            for container in manifest["spec"]["template"]["spec"]["containers"]:
+                container["image"] = "mirror/" + container["image"].removeprefix("mirror/")
+
+    world.kube.admission = mirrored
+    await world.start()
+    assert world.condition("Progressing")["reason"] == "Settled"
+    world.change_spec(image="holdfast:new")
+    await world.run_passes(7)
+    evicted = [name for verb, kind, name in world.kube.calls if (verb, kind) == ("evict", "Pod")]
+    assert evicted == [f"logs-pool-main-{ordinal}" for ordinal in range(4)]
+    assert world.condition("Progressing")["reason"] == "Settled"
+
+
 async def test_no_roll_while_redundancy_is_reduced(world: Any) -> None:
     await world.start()
     world.pods.drive_states["logs", "logs-pool-main-0", 1] = "healing"
