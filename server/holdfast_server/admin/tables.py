@@ -126,10 +126,17 @@ def _counts(status: HealStatus) -> str:
     return f"since the pods began: {', '.join(parts)}"
 
 
+def typed(key: str) -> str:
+    """As a shell takes it where it has what a terminal would obey, or a table break at: clients choose it."""
+    if key.isprintable():
+        return key
+    return "$'" + "".join(c if c.isprintable() and c not in "\\'" else f"\\U{ord(c):08x}" for c in key) + "'"
+
+
 def stuck_text(stuck: Sequence[StuckObject], now_ms: int) -> str:
     rows = [
         (
-            one.kind, one.bucket, one.key, one.version or "-", f"{one.copies} of {one.copies_needed}",
+            one.kind, one.bucket, typed(one.key), one.version or "-", f"{one.copies} of {one.copies_needed}",
             about((now_ms - one.since_ms) / 1000),
         )
         for one in stuck

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ from holdfast_server.peers.port import PeerError
 from holdfast_server.testing.memory_services import ROOT_PASSWORD, ROOT_USER, Endpoint, memory_services, served
 
 NOW_MS = 1_800_000_000_000
+UTF8 = {"LC_ALL": "C.UTF-8", "PATH": os.defpath}
 POOL = PoolConfig(
     name="main",
     servers=4,
@@ -234,6 +236,21 @@ def test_what_is_stuck_is_listed_once_with_its_bucket(tenant: Tenant, admin: Any
     code, text = admin("heal", "status")
     assert code == 1
     assert "1 register is stuck and needs a person: `holdfast admin heal list-stuck`" in text
+
+
+def test_a_key_cannot_write_to_the_terminal_of_who_lists_it(tenant: Tenant, admin: Any) -> None:
+    """It is shown as a shell takes it, for `resolve`."""
+    key = "é\n\x1b[2J'\\"
+    stuck = StuckRegister(
+        kind="object", bucket_id="ab" * 16, key=key, version="", stamp=7, copies=1, copies_needed=2, since_ms=NOW_MS
+    )
+    tenant.stuck = [stuck]
+    code, text = admin("heal", "list-stuck")
+    assert (code, len(text.splitlines())) == (0, 2)
+    assert "\x1b" not in text
+    shown = text.splitlines()[1].split()[2]
+    given = subprocess.run(["bash", "-c", f"printf %s {shown}"], check=True, capture_output=True, env=UTF8).stdout
+    assert given.decode() == key
 
 
 def test_a_decision_reaches_the_register_it_is_about(tenant: Tenant, admin: Any) -> None:
