@@ -27,7 +27,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from errno import EADDRINUSE, EADDRNOTAVAIL
+from errno import EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     try:
         return _run_loop(lambda: _serve(inputs, settings))
     except OSError as error:
-        of_the_address = error.errno in (EADDRINUSE, EADDRNOTAVAIL)
+        of_the_address = error.errno in (EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT)
         hint = "; --address [HOST]:PORT chooses another" if of_the_address and options.paths else ""
         print(f"holdfast: {error.strerror or error}{hint}", file=sys.stderr)
         return EXIT_FAILURE
