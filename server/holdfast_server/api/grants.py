@@ -116,7 +116,7 @@ async def put_object_acl(call: Call) -> Response:
             return with_acl(record.headers, bucket, ObjectAcl(owner=account, grants=grants))
 
         lease.confirm()
-        await amended(call.objects, bucket, call.key, granted, version)
+        await amended(call.objects, bucket, call.key, granted, version, call.verified.request.method)
     return Response(status=200)
 
 

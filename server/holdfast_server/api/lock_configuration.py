@@ -52,7 +52,9 @@ async def _switch_on(call: Call, bucket: BucketRecord) -> None:
         if now.id != bucket.id:
             raise BucketGone(now.name)
         if now.versioning != ENABLED:
-            raise S3Error("InvalidBucketState", "Versioning must be 'Enabled' on the bucket to apply a Object Lock")
+            raise S3Error(
+                "InvalidBucketState", "Versioning must be 'Enabled' on the bucket to apply a Object Lock configuration"
+            )
         if now.object_lock:
             return now
         return msgspec.structs.replace(raised(now, LOCKED_FORMAT), object_lock=PREPARING)

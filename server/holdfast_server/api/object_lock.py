@@ -203,5 +203,7 @@ async def _amend(call: Call, change: Change) -> Response:
     async with call.writing() as lease:
         _with_locking(lease.bucket)
         lease.confirm()
-        headers = version_headers(await amended(call.objects, lease.bucket, call.key, change, version), lease.bucket)
+        method = call.verified.request.method
+        record = await amended(call.objects, lease.bucket, call.key, change, version, method)
+        headers = version_headers(record, lease.bucket)
     return Response(status=200, headers=headers)

@@ -50,7 +50,9 @@ async def _tag_object(call: Call, tags: Tags) -> dict[str, str]:
 
     async with call.writing() as lease:
         lease.confirm()
-        return version_headers(await amended(call.objects, lease.bucket, call.key, tagged, version), lease.bucket)
+        method = call.verified.request.method
+        record = await amended(call.objects, lease.bucket, call.key, tagged, version, method)
+    return version_headers(record, lease.bucket)
 
 
 async def get_bucket_tagging(call: Call) -> Response:

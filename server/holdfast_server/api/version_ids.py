@@ -65,8 +65,9 @@ def written_headers(record: Record) -> dict[str, str]:
     return {} if record.null else version_headers(record)
 
 
-def present(record: Record | None, key: str, version: bytes | None) -> Record:
-    """The object that was found.  Raises NoSuchKey, NoSuchVersion, and for a delete marker what S3 says of one."""
+def present(record: Record | None, key: str, version: bytes | None, method: str = "GET") -> Record:
+    """The object that was found; `method` of the request that asks for it.  Raises NoSuchKey, NoSuchVersion, and for a
+    delete marker what S3 says of one."""
     if record is None:
         if version is None or version == NULL_VERSION:
             raise S3Error("NoSuchKey", Key=key)
@@ -75,7 +76,7 @@ def present(record: Record | None, key: str, version: bytes | None) -> Record:
         return record
     if version is None:
         raise S3Error("NoSuchKey", Key=key).with_headers(version_headers(record))
-    refusal = S3Error("MethodNotAllowed", Method="GET", ResourceType="DeleteMarker")
+    refusal = S3Error("MethodNotAllowed", Method=method, ResourceType="DeleteMarker")
     told = {**version_headers(record), "allow": "DELETE", "last-modified": http_date(record.modified_ms)}
     raise refusal.with_headers(told)
 
@@ -86,6 +87,7 @@ async def amended(
     key: str,
     change: Callable[[Record], dict[str, str]],
     version: bytes | None,
+    method: str,
 ) -> Record:
     """The version with its headers changed (`Objects.amend_object`).  Raises what `present` does: a delete marker can
     only be deleted, and its id is no unknown one."""
@@ -93,4 +95,4 @@ async def amended(
     if record is None and version is not None:
         found = await objects.head_object(bucket.id, key, version)
         record = found if found is not None and found.marker else None
-    return present(record, key, version)
+    return present(record, key, version, method)

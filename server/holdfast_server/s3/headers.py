@@ -165,10 +165,8 @@ def quote_etag(etag: str) -> str:
 
 
 def unquote_etag(text: str) -> str:
-    """The bare ETag of a client's quoted, weak (`W/"…"`) or unquoted one."""
+    """The bare ETag of a client's quoted, weak (`W/"…"`), unquoted or half quoted one, as S3 takes them."""
     bare = text.strip()
     if bare.startswith("W/"):
         bare = bare[2:]
-    if len(bare) >= 2 and bare[0] == bare[-1] == '"':
-        bare = bare[1:-1]
-    return bare
+    return bare.removeprefix('"').removesuffix('"')

@@ -129,11 +129,15 @@ def test_nothing_about_a_delete_marker_is_changed(s3: Any, bucket: str) -> None:
     put(s3, b"x")
     marker = s3.delete_object(Bucket=bucket, Key="k")["VersionId"]
     tags = {"TagSet": [{"Key": "a", "Value": "b"}]}
-    for ask, more in ((s3.put_object_tagging, {"Tagging": tags}), (s3.delete_object_tagging, {})):
+    for method, ask, more in (
+        ("PUT", s3.put_object_tagging, {"Tagging": tags}), ("DELETE", s3.delete_object_tagging, {}),
+    ):  # fmt: skip
         for asked, expected in ((marker, (405, "MethodNotAllowed")), ("0123456789abcdef", (404, "NoSuchVersion"))):
             with pytest.raises(ClientError) as error:
                 ask(Bucket=bucket, Key="k", VersionId=asked, **more)
             assert refusal(error)[:2] == expected
+            if asked == marker:
+                assert error.value.response["Error"]["Method"] == method
 
 
 def test_a_delete_leaves_a_marker_that_says_what_it_is(s3: Any, bucket: str) -> None:

@@ -33,6 +33,7 @@ def code_of(function, *arguments) -> str:
         ({}, "ok"),
         ({"if-match": f'"{ETAG}"'}, "ok"),
         ({"if-match": ETAG}, "ok"),
+        ({"if-match": f'{ETAG}"'}, "ok"),
         ({"if-match": f'"x", W/"{ETAG}"'}, "ok"),
         ({"if-match": "*"}, "ok"),
         ({"if-match": '"x"'}, "PreconditionFailed"),
