@@ -377,7 +377,7 @@ def _cors_rule(fields: Fields) -> CorsRule:
         allowed_methods=fields.texts("allowedMethods", max_count=len(limits.CORS_METHODS)),
         allowed_headers=fields.texts("allowedHeaders", max_count=limits.MAX_CORS_ENTRIES),
         expose_headers=fields.texts("exposeHeaders", max_count=limits.MAX_CORS_ENTRIES),
-        max_age_seconds=fields.integer("maxAgeSeconds", None, low=0, high=limits.MAX_CORS_AGE_SECONDS),
+        max_age_seconds=fields.integer("maxAgeSeconds", None, low=-1, high=limits.MAX_CORS_AGE_SECONDS),
     )
     for name, given in (("allowedOrigins", rule.allowed_origins), ("allowedMethods", rule.allowed_methods)):
         if not given:

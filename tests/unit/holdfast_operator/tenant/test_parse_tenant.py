@@ -79,7 +79,7 @@ def test_defaults_are_filled_in(tenant_body: Any) -> None:
 
 
 def test_a_buckets_settings_are_read_and_their_absence_kept_apart_from_emptiness(tenant_body: Any) -> None:
-    rule = {"id": "app", "allowedOrigins": ["*"], "allowedMethods": ["GET"], "maxAgeSeconds": 5}
+    rule = {"id": "app", "allowedOrigins": ["*"], "allowedMethods": ["GET"], "maxAgeSeconds": -1}
     declared = {"name": "b01", "tags": {"a": "1"}, "cors": [rule], "policy": {"Statement": []}}
     declared["objectOwnership"] = "ObjectWriter"
     declared["etag"] = "Opaque"
@@ -89,14 +89,15 @@ def test_a_buckets_settings_are_read_and_their_absence_kept_apart_from_emptiness
     full, empty, absent = tenant.buckets
     assert (full.tags, full.policy) == ({"a": "1"}, {"Statement": []})
     assert full.cors is not None
-    assert (full.cors[0].id, full.cors[0].allowed_methods, full.cors[0].max_age_seconds) == ("app", ("GET",), 5)
+    assert (full.cors[0].id, full.cors[0].allowed_methods, full.cors[0].max_age_seconds) == ("app", ("GET",), -1)
     assert (empty.tags, empty.cors, empty.policy) == ({}, (), {})
     assert (absent.tags, absent.cors, absent.policy) == (None, None, None)
     assert (full.object_ownership, absent.object_ownership) == ("ObjectWriter", None)
     assert (full.etag, absent.etag) == ("Opaque", None)
-    bad = [{"name": "b01", "tags": {"a": 1}, "cors": [{"allowedMethods": ["PATCH"], "more": 1}], "policy": []}]
+    bad = [{"name": "b01", "tags": {"a": 1}, "cors": [{"allowedMethods": ["PATCH"], "more": 1, "maxAgeSeconds": -2}], "policy": []}]
     assert faults_of(tenant_body(buckets=bad, users=[])) == [
         "spec.buckets[0].tags.a: must be a string, not a number",
+        "spec.buckets[0].cors[0].maxAgeSeconds: -2 is not within -1 to 2147483647",
         "spec.buckets[0].cors[0].allowedOrigins: is required",
         "spec.buckets[0].cors[0].allowedMethods[0]: 'PATCH' is none of GET, PUT, POST, DELETE, HEAD",
         "spec.buckets[0].cors[0].more: is not a field this operator knows",
