@@ -94,7 +94,14 @@ def test_a_buckets_settings_are_read_and_their_absence_kept_apart_from_emptiness
     assert (absent.tags, absent.cors, absent.policy) == (None, None, None)
     assert (full.object_ownership, absent.object_ownership) == ("ObjectWriter", None)
     assert (full.etag, absent.etag) == ("Opaque", None)
-    bad = [{"name": "b01", "tags": {"a": 1}, "cors": [{"allowedMethods": ["PATCH"], "more": 1, "maxAgeSeconds": -2}], "policy": []}]
+    bad = [
+        {
+            "name": "b01",
+            "tags": {"a": 1},
+            "cors": [{"allowedMethods": ["PATCH"], "more": 1, "maxAgeSeconds": -2}],
+            "policy": [],
+        }
+    ]
     assert faults_of(tenant_body(buckets=bad, users=[])) == [
         "spec.buckets[0].tags.a: must be a string, not a number",
         "spec.buckets[0].cors[0].maxAgeSeconds: -2 is not within -1 to 2147483647",
