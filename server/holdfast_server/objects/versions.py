@@ -42,7 +42,7 @@ import msgspec
 
 from holdfast_server.drives.names import start_at
 from holdfast_server.drives.port import Register
-from holdfast_server.objects import object_lock, record
+from holdfast_server.objects import object_lock, quorum, record
 from holdfast_server.objects.erasure_set import (
     LEASED_ATTEMPTS,
     RETRY_PAUSE_SECONDS,
@@ -251,7 +251,7 @@ class Versions:
         template = _at_rest(current)
         promise = await one.promise(resting, Current(None, 0))  # usually there is nothing
         if promise is None:
-            there = await one.read(resting)
+            there = await self._beside_current(one, resting)
             if _bars(there.record, current):
                 return None  # it is being deleted, which takes effect with its being replaced
             # A copy of it may be there already.  It is committed once more all the same: without a promise, somebody
@@ -261,6 +261,21 @@ class Versions:
                 await one.clear_way(resting)
                 raise Overtaken
         return _Resting(one, promise, self._step(resting, one, template, located, deletes))
+
+    async def _beside_current(self, one: ErasureSet, resting: Register) -> Current:
+        """What lies where the current version will rest.  Raises Unavailable.
+
+        A copy of which too few are left to tell whether it was ever whole (its writer died, and a drive was lost) needs
+        nobody's decision: as long as the version is current it is none, and whoever changes it writes it anew.
+        """
+        try:
+            return await one.read(resting)
+        except Unavailable:
+            replies = await one.query(resting)
+            stuck = self._store.healer.find_stuck(one, replies)
+            if stuck is None or stuck.committed or not stuck.copies or self._store.healer.may_be_in_flight(stuck.stamp):
+                raise
+            return Current(None, stuck.stamp, highest=quorum.greatest_seen(replies))
 
     # ---------------------------------------------------------------- deleting
 
@@ -368,7 +383,7 @@ class Versions:
         there is no version, but a copy of one.
         """
         one, resting = located.erasure_set, _at(register, current.place)
-        there = await one.read(resting)
+        there = await self._beside_current(one, resting)
         if _bars(there.record, current):
             return
         promise = await one.promise(resting, there)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any, NamedTuple
 
 import pytest
 
+from holdfast_server.clock.stamp import floor_stamp
 from holdfast_server.drives.port import DriveOffline
+from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
 from holdfast_server.objects.port import NULL_VERSION, ObjectError, OutOfSpace, Record, Versioning
-from holdfast_server.objects.record import version_register
+from holdfast_server.objects.record import VERSION_SPACE, version_register
 from holdfast_server.objects.store import ObjectStore
 from holdfast_server.testing.memory_cluster import BUCKET, BytesBody, CutOff, MemoryCluster
 
@@ -572,3 +574,52 @@ async def test_a_change_in_the_middle_of_another(make_cluster: Callable[..., Mem
         assert set(kept.items()) <= set(there.items()), (n, "what nobody touched is gone")
         assert len(there) == len(kept) + len(made)
         assert set(made) <= {b"new"}
+
+
+@pytest.mark.parametrize("change", ["overwritten", "marked", "deleted by its id"])
+async def test_a_key_is_changed_though_a_copy_of_its_current_version_cannot_be_decided(
+    make_cluster: Callable[..., MemoryCluster], change: str
+) -> None:
+    """Its writer died when half of six drives had it, with one of them for good: nobody can tell whether that copy was
+    whole, and nobody need."""
+    six = make_cluster(6, 2)
+    store = six.store
+    first, before = await put(store, BIG), await put(store, b"before")
+    await six.settle()
+    six.hook = _dies_when_three_of_six_have_what_rests()
+    with pytest.raises(ObjectError):
+        await put(store, b"never")
+    six.hook = None
+    await six.settle()
+    six.drives[5].lose_everything()
+    now_ms = six.clock.now_ms()
+    six.drives[5].adopt(b"another drive id", floor_stamp(now_ms), floor_stamp(now_ms + 20_000))
+    await six.clock.sleep(OPERATION_DEADLINE_SECONDS + 1)
+    store = six.new_store()
+    resting = version_register(BUCKET, "k", before)
+    assert (await store.heal(six.set_of("k"), resting)).stuck is not None
+    if change == "deleted by its id":
+        await store.delete_version(BUCKET, "k", before)
+        assert await listed(store) == [first]
+        assert await read(store) == Shown(first, BIG)
+    else:
+        after = await mark(store) if change == "marked" else await put(store, b"after")
+        assert await listed(store) == [after, before, first]
+        assert await read(store, before) == Shown(before, b"before")
+        assert await read(store, first) == Shown(first, BIG)
+    await six.settle()
+    assert (await store.heal(six.set_of("k"), resting)).stuck is None
+
+
+def _dies_when_three_of_six_have_what_rests() -> Callable[[int, str, Any], Awaitable[None]]:
+    asked: set[int] = set()
+
+    async def hook(position: int, verb: str, arguments: Any) -> None:
+        if len(asked) == 6:
+            raise DriveOffline("its coordinator is dead")
+        if verb == "commit" and arguments[0].register.space[:1] == VERSION_SPACE:
+            asked.add(position)
+            if position not in (0, 1, 2):
+                raise DriveOffline("it did not come to that")
+
+    return hook
