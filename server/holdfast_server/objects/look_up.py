@@ -257,7 +257,7 @@ class LookUp:
         superseded = [
             one
             for one, current in zip(self.sets, located.by_set, strict=True)
-            if current.record is not None and current.record.live and current is not located.current
+            if current.record is not None and not current.record.deleted and current is not located.current
         ]
         self._let_go_of(superseded, located.current.stamp)
 
@@ -298,7 +298,7 @@ class LookUp:
             return
         located = await self.read()
         for one, current in zip(self.sets, located.by_set, strict=True):
-            if current.record is not None and current.record.live and current is not located.current:
+            if current.record is not None and not current.record.deleted and current is not located.current:
                 await self._let_go(one, located.current.stamp)
 
     async def give_up(self, superseded: ErasureSet, stamp: int) -> bool:

@@ -16,17 +16,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from holdfast_server.clock.stamp import HybridClock
 from holdfast_server.contract.config import ErasureConfig, KeyFiles, PoolConfig, ServerConfig, TenantConfig
 from holdfast_server.drives import keys
-from holdfast_server.drives.port import Drive, Register
+from holdfast_server.drives.port import Drive, Register, ScanEntry
 from holdfast_server.heal.pacing import Pacer
 from holdfast_server.heal.registers import RegisterHealing
 from holdfast_server.heal.settings import HealSettings
-from holdfast_server.objects import record
 from holdfast_server.objects.erasure_set import ErasureSet
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
 from holdfast_server.objects.store import ObjectStore
@@ -297,9 +296,9 @@ async def _settle(cluster: JoiningCluster) -> None:
     left: Sequence[object] = ()
     for _ in range(SETTLING_PASSES):
         left = [one for set_id in (OLD, NEW) for one in await _heal_all(healing, store, set_id, cluster.by_set[set_id])]
-        for register in sorted(_registers(cluster.drives), key=repr):
-            if register.space[:1] != record.PART_SPACE:
-                await store.look_up(register).settle()
+        for set_id, drives in cluster.by_set.items():
+            for entry in _scanned(drives):
+                await healing.let_go(store.erasure_set(set_id), entry)
         await cluster.background_ended()
     if left:
         raise Violation("HealingConverges", f"not whole after {SETTLING_PASSES} passes: {left}")
@@ -310,6 +309,15 @@ async def _heal_all(
 ) -> list[str]:
     outcome = await healing.heal(store.erasure_set(set_id), sorted(_registers(drives), key=repr))
     return [f"{set_id} {register}" for register in outcome.not_whole]
+
+
+def _scanned(drives: Sequence[MemoryDrive]) -> Iterator[ScanEntry]:
+    """What a scanner comes upon that might have been superseded."""
+    for drive in drives:
+        for row in drive.rows():
+            state = drive.state_of(row)
+            if state.records and not state.records[0].tombstone:
+                yield ScanEntry(keys.decode_row_key(row), state.records[0], state.mark, state.settled)
 
 
 def _registers(drives: Sequence[MemoryDrive]) -> set[Register]:

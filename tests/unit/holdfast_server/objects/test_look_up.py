@@ -17,7 +17,7 @@ from holdfast_server.objects import quorum, record
 from holdfast_server.objects.epochs import Epochs
 from holdfast_server.objects.healing import OPERATION_DEADLINE_SECONDS
 from holdfast_server.objects.look_up import LookUp
-from holdfast_server.objects.port import Attributes, Conflict, PartRef, Unavailable
+from holdfast_server.objects.port import Attributes, Conflict, PartRef, Unavailable, Versioning
 from holdfast_server.objects.record import Kind, Record
 from holdfast_server.objects.store import ObjectStore
 from holdfast_server.testing.memory_cluster import BUCKET, BytesBody
@@ -305,15 +305,19 @@ async def test_an_epoch_is_reported_when_no_write_goes_by_an_older_map() -> None
     assert epochs.settled == 3
 
 
+@pytest.mark.parametrize("versioning", Versioning)
 async def test_what_a_writer_that_died_did_not_let_go_of_the_scanner_finds(
-    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch, versioning: Versioning
 ) -> None:
-    """A key that nobody reads: nobody else would come upon what lies in its older set."""
-    await tenant.put(2, BIG)
+    """A key that nobody reads: nobody else would come upon what lies in its older set, be it a delete marker."""
+    if versioning is Versioning.OFF:
+        await tenant.put(2, BIG)
+    else:
+        await tenant.stores[2].delete_object(BUCKET, "k", versioning=versioning)
     await tenant.settle()
     with monkeypatch.context() as died:
         died.setattr(LookUp, "_let_go_of", lambda *_: None)
-        await tenant.put(3, b"new")
+        await tenant.stores[3].put_object(BUCKET, "k", BytesBody(b"new", versioning=versioning))
         await tenant.settle()
     assert tenant.live_in() == {"main", NEW.pool}
     drive: Any = tenant.by_pool["main"][0]
