@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ipaddress
 import os
 import sys
 import uuid
@@ -159,14 +160,26 @@ def _address(address: str | None) -> tuple[str, int]:
     """`[HOST]:PORT` or `HOST`; an empty host means that none was given.  Raises ConfigError."""
     if address is None:
         return "", names.S3_PORT
-    if address.endswith("]") or (address.count(":") > 1 and not address.startswith("[")):
-        return address.strip("[]"), names.S3_PORT  # one of IPv6, alone
     host, colon, port = address.rpartition(":")
-    if not colon:
+    if not colon or address.endswith("]"):
+        return address.strip("[]"), names.S3_PORT
+    if _is_ipv6(address):
+        if _is_ipv6(host):
+            raise ConfigError(
+                f"--address: {address!r} may be [{host}]:{port} or [{address}]; write the one that is meant"
+            )
         return address, names.S3_PORT
     if not port.isdecimal() or int(port) > 65535:
         raise ConfigError(f"--address: {address!r} is not [HOST]:PORT")
     return host.strip("[]"), int(port)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _parser(with_admin: bool) -> argparse.ArgumentParser:

@@ -52,8 +52,8 @@ class _Terminal:
     def __init__(self, options: argparse.Namespace, client: AdminClient, out: TextIO) -> None:
         self.options, self.client, self._out = options, client, out
 
-    def say(self, text: str) -> None:
-        print(text, file=self._out)
+    def say(self, text: str, at_once: bool = False) -> None:
+        print(text, file=self._out, flush=at_once)
 
     def json(self, value: object) -> None:
         self.say(msgspec.json.format(msgspec.json.encode(value)).decode())
@@ -365,10 +365,11 @@ def _user_add(terminal: _Terminal) -> int:
     terminal.say(f"user {options.access_key} is {'disabled' if options.disabled else 'in force'}")
     if not (options.policy or options.account_root):
         terminal.say("it has no policy (--policy NAME): it may do only what bucket policies, ACLs and its groups allow")
+    if not options.secret_stdin:
+        # Before anything else is asked: the key is in force, and whoever ends this would never be told it.
+        terminal.say(f"secret key, shown this once: {secret_key}", at_once=True)
     for absent in _absent_policies(terminal):
         terminal.say(f"there is no policy {absent}: it gives nothing until there is one (`holdfast admin policy list`)")
-    if not options.secret_stdin:
-        terminal.say(f"secret key, shown this once: {secret_key}")
     return EXIT_DONE
 
 

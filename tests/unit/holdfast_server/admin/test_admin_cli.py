@@ -394,6 +394,13 @@ def test_a_policy_that_is_not_there_is_told_and_the_secret_in_any_case(
     code, text = admin("user", "add", "dora", "--policy", "readolny")
     assert (code, "secret key, shown this once" in text) == (0, True)
 
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AdminClient, "policies", interrupted)
+    code, text = admin("user", "add", "dora", "--policy", "readolny")
+    assert (code, "secret key, shown this once" in text) == (130, True)
+
 
 def test_a_reader_that_has_read_enough_is_no_failure_to_tell(
     tenant: Tenant, admin: Any, monkeypatch: pytest.MonkeyPatch

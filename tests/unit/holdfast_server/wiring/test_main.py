@@ -102,6 +102,7 @@ def test_a_bind_address_keeps_a_pod_to_itself(tmp_path: Path, processes: list[su
         ("192.0.2.1:9100", "192.0.2.1 port 9100: Cannot assign"),
         ("[2001:db8::1]:9100", "2001:db8::1 port 9100: "),
         ("2001:db8::1", "2001:db8::1 port 9000: "),
+        ("2001:db8:1:2:3:4:5:6:9100", "2001:db8:1:2:3:4:5:6 port 9100: "),
         ("[2001:db8::1]", "2001:db8::1 port 9000: "),
     ],
 )
@@ -143,6 +144,7 @@ def test_an_address_that_is_not_here_is_named(
         (["server", "/d{4...1}"], KEYS, "{4...1}"),
         (["server", "/d{1...17}"], KEYS, "17 volumes cannot be cut"),
         (["server", "/d", "--address", "x:y"], KEYS, "--address"),
+        (["server", "/d", "--address", "::1:9100"], KEYS, "[::1]:9100 or [::1:9100]"),
         (["server", "--config", "/nowhere/c.yaml"], {}, "--pod"),
         (["server", "--config", "/nowhere/c.yaml", "--pod", "p-0"], {}, "/nowhere/c.yaml: No such file"),
         (["server", "/d", "--config", "/nowhere/c.yaml", "--pod", "p-0"], {}, "either --config or paths"),
