@@ -72,14 +72,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _port(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
-    return int(text)
+    return _from_one_to(65535, text, "a port")
 
 
 def _nodes(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_NODES:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MAX_NODES}")
+    return _from_one_to(MAX_NODES, text, f"a number from 1 to {MAX_NODES}")
+
+
+def _from_one_to(most: int, text: str, wanted: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
     return int(text)
 
 

@@ -63,8 +63,7 @@ def at_version_of(manifest: Manifest, existing: Manifest | None) -> Manifest:
     """The manifest, fit to change no other version than `existing` where that matters."""
     if existing is None or manifest["kind"] not in (SECRET.kind, CONFIG_MAP.kind):
         return manifest
-    version = existing["metadata"]["resourceVersion"]
-    return {**manifest, "metadata": {**manifest["metadata"], "resourceVersion": version}}
+    return {**manifest, "metadata": {**manifest["metadata"], "resourceVersion": _version(existing)}}
 
 
 @dataclass(frozen=True, slots=True)

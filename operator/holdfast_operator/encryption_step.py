@@ -88,7 +88,7 @@ class EncryptionStep:
             return Finding("EncryptionReady", False, "PodsCannotUseIt", "; ".join(dict.fromkeys(told)))
         behind = [view for view in views if not set(self.keys.values()) <= set(view.health.encryption.fingerprints)]
         if behind:
-            named = [f"{labels.pod_name_prefix(self.tenant.name, view.pool)}{view.ordinal}" for view in behind]
+            named = [labels.pod_name(self.tenant.name, view.pool, view.ordinal) for view in behind]
             message = f"keys are used once every pod has them; waiting for {first_of(named, NAMED_AT_MOST)}"
             return Finding("EncryptionReady", False, "KeysSpreading", message)
         return Finding("EncryptionReady", True, "KeysInUse", f"new objects are encrypted under {self._newest()}")

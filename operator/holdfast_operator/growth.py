@@ -111,7 +111,7 @@ def _requests(template: Manifest) -> dict[str, str]:
 def pods_to_remount(tenant: TenantSpec, claims: Sequence[ClaimState], now: datetime) -> frozenset[str]:
     """Names of pods whose volumes grow only when they are mounted anew."""
     return frozenset(
-        f"{labels.pod_name_prefix(tenant.name, claim.pool)}{claim.ordinal}"
+        labels.pod_name(tenant.name, claim.pool, claim.ordinal)
         for claim in claims
         if claim.mount_pending_since is not None and now - claim.mount_pending_since >= RESIZE_PATIENCE
     )

@@ -98,6 +98,10 @@ def pod_name_prefix(tenant_name: str, pool_name: str) -> str:
     return f"{stateful_set_name(tenant_name, pool_name)}-"
 
 
+def pod_name(tenant_name: str, pool_name: str, ordinal: int) -> str:
+    return f"{pod_name_prefix(tenant_name, pool_name)}{ordinal}"
+
+
 def config_map_name(tenant_name: str) -> str:
     return f"{tenant_name}-config"
 

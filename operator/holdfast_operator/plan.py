@@ -23,7 +23,7 @@ from types import MappingProxyType
 
 from holdfast_operator import labels
 from holdfast_operator.observe.pods import PodState, StatefulSetState
-from holdfast_operator.observe.redundancy import HEALING, OK, Redundancy
+from holdfast_operator.observe.redundancy import Redundancy
 from holdfast_operator.tenant.spec import TenantSpec
 
 READINESS_PATIENCE = timedelta(seconds=60)
@@ -137,7 +137,7 @@ def plan_rollout(
 def faltering_pods(pods: Sequence[PodState], redundancy: Redundancy, now: datetime) -> frozenset[str]:
     """Names of pods that have become unready just now, and answer with drives that serve."""
     heard = redundancy.epochs or {}
-    serving = {(one.pool, one.ordinal) for one in redundancy.drives if one.state in (OK, HEALING)}
+    serving = {(one.pool, one.ordinal) for one in redundancy.drives if one.answers}
     return frozenset(
         pod.name
         for pod in pods
@@ -162,7 +162,7 @@ def _missing(tenant: TenantSpec, serving: Sequence[PodState], joining: frozenset
     priority class or a service account that keeps it from that.  Empty if all are there."""
     there = {pod.name for pod in serving}
     for pool in tenant.pools:
-        names = [f"{labels.pod_name_prefix(tenant.name, pool.name)}{ordinal}" for ordinal in range(pool.servers)]
+        names = [labels.pod_name(tenant.name, pool.name, ordinal) for ordinal in range(pool.servers)]
         gone = next((name for name in names if name not in there), None)
         if gone is not None and pool.name not in joining:
             made_by = labels.stateful_set_name(tenant.name, pool.name)

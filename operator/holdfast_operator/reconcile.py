@@ -534,7 +534,7 @@ def without_refused(manifests: Sequence[Manifest], credentials: TenantCredential
 def _pods_behind(tenant: TenantSpec, gathered: Gathered, redundancy: Redundancy) -> tuple[str, ...]:
     """Names of the pods that do not work with the keys on record yet."""
     behind = pods_behind(gathered.book, gathered.ledger, redundancy.key_revisions or {})
-    return tuple(f"{labels.pod_name_prefix(tenant.name, pool)}{ordinal}" for pool, ordinal in behind)
+    return tuple(labels.pod_name(tenant.name, pool, ordinal) for pool, ordinal in behind)
 
 
 def _pods(live: LiveObjects, tenant: TenantSpec) -> tuple[PodState, ...]:

@@ -54,7 +54,7 @@ class TlsStep:
 
     def finding(self, ledger: Ledger, views: Sequence[PodView]) -> Finding:
         # A pod that lags behind the Secret by a moment is no news; what it says is told once it should know better.
-        messages = [f"{labels.pod_name_prefix(self.tenant.name, view.pool)}{view.ordinal}: {view.health.tls.message}"
+        messages = [f"{labels.pod_name(self.tenant.name, view.pool, view.ordinal)}: {view.health.tls.message}"
                     for view in views if view.health.tls.message]  # fmt: skip
         return derive_tls(self.tenant, ledger, self.tls, self.trouble, _reports(views), messages)
 

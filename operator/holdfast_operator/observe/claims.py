@@ -55,11 +55,7 @@ def read_claims(manifests: Iterable[Manifest], tenant_name: str) -> tuple[ClaimS
 
 def doomed_pods(claims: Iterable[ClaimState], tenant_name: str) -> dict[str, str]:
     """Pods that would take a claim with them if they ended, each with the claim's name."""
-    return {
-        f"{labels.pod_name_prefix(tenant_name, claim.pool)}{claim.ordinal}": claim.name
-        for claim in claims
-        if claim.deleting
-    }
+    return {labels.pod_name(tenant_name, claim.pool, claim.ordinal): claim.name for claim in claims if claim.deleting}
 
 
 def _state(manifest: Manifest, pool: str, ordinal: int, requested: Fraction) -> ClaimState:

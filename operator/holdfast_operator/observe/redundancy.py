@@ -20,7 +20,6 @@ from holdfast_server.contract.healing import DriveHealing, FillingProgress
 from holdfast_server.contract.health import DriveHealth, SetHealth
 
 OK, HEALING, BLANK, OFFLINE, FAULTY = "ok", "healing", "blank", "offline", "faulty"
-_ANSWERING = (OK, HEALING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +35,10 @@ class DriveView:
     """How far it is, where its own pod tells."""
     full: bool = False
     """Serves, and takes no new data for want of room."""
+
+    @property
+    def answers(self) -> bool:
+        return self.state in (OK, HEALING)
 
 
 class LossesLeft(NamedTuple):
@@ -150,7 +153,7 @@ def merge_views(
             told = [healing.get((pool.name, index, position)) for position in range(len(slots))]
             members = [_drive(pool.name, slot, said, one) for slot, one in zip(slots, told, strict=True)]
             full = sum(member.state == OK for member in members)
-            answering = [(member.ordinal, member.state == OK) for member in members if member.state in _ANSWERING]
+            answering = [(member.ordinal, member.state == OK) for member in members if member.answers]
             by_node = _by_node(pool.name, answering, nodes or {})
             drives += members
             ballots = votes.get((pool.name, index), [])

@@ -14,7 +14,7 @@ from typing import Any
 from holdfast_operator import labels
 from holdfast_operator.ledger import Ledger
 from holdfast_operator.observe.pods import PodState
-from holdfast_operator.observe.redundancy import HEALING, OK, Redundancy
+from holdfast_operator.observe.redundancy import Redundancy
 from holdfast_operator.plan import Blocked, Nothing, Step, Wait
 from holdfast_operator.provision.execute import ItemStatus, Provisioned
 from holdfast_operator.status.capacity import derive_capacity
@@ -284,7 +284,7 @@ def _degraded(findings: PassFindings, previous: Mapping[str, Any]) -> Finding:
     if not redundancy.whole and not all(record.formatted for record in findings.ledger.serving_pools):
         return Finding("Degraded", None, "Starting", "drives are being prepared")
     if not redundancy.whole:
-        healing_only = all(drive.state in (OK, HEALING) for drive in redundancy.drives)
+        healing_only = all(drive.answers for drive in redundancy.drives)
         reason = "DrivesHealing" if healing_only else "DrivesMissing"
         parts = [summary(redundancy), service(redundancy), drive_troubles(redundancy, findings.tenant.name)]
         parts += [drive_prospects(redundancy), waiting_words(waiting, redundancy) if waiting else ""]
@@ -426,7 +426,7 @@ def _pods_not_ready(findings: PassFindings) -> list[str]:
     missing, causes = [], dict[str, str]()
     for pool in findings.tenant.pools:
         for ordinal in range(pool.servers):
-            name = f"{labels.pod_name_prefix(findings.tenant.name, pool.name)}{ordinal}"
+            name = labels.pod_name(findings.tenant.name, pool.name, ordinal)
             pod = found.get(name)
             if pod is None:
                 missing.append(f"{name} (not there yet)")

@@ -113,7 +113,7 @@ def drive_troubles(redundancy: Redundancy, tenant_name: str, but_of: Collection[
             key = (drive.pool, drive.ordinal, drive.state, drive.message)
             alike.setdefault(key, []).append(f"data{drive.volume}")
     named = [
-        f"{labels.pod_name_prefix(tenant_name, pool)}{ordinal}: {', '.join(volumes)} {state}"
+        f"{labels.pod_name(tenant_name, pool, ordinal)}: {', '.join(volumes)} {state}"
         + (f" ({message})" if message else "")
         for (pool, ordinal, state, message), volumes in alike.items()
     ]
@@ -126,7 +126,7 @@ def full_words(redundancy: Redundancy, tenant_name: str) -> str:
     full = [drive for drive in redundancy.drives if drive.full]
     if not full:
         return ""
-    named = [f"{labels.pod_name_prefix(tenant_name, drive.pool)}{drive.ordinal}/data{drive.volume}" for drive in full]
+    named = [f"{labels.pod_name(tenant_name, drive.pool, drive.ordinal)}/data{drive.volume}" for drive in full]
     more = f" and {len(named) - TROUBLES_NAMED} more" if len(named) > TROUBLES_NAMED else ""
     verb = "takes" if len(full) == 1 else "take"
     return (
@@ -145,7 +145,7 @@ def waiting_words(count: int, redundancy: Redundancy) -> str:
     """`1 missed write is being …`, `about 1,200 missed writes are being brought to the drives`; of drives that are away
     they are yet to be."""
     coarse = coarse_count(count)
-    away = any(drive.state not in (OK, HEALING) for drive in redundancy.drives)
+    away = not all(drive.answers for drive in redundancy.drives)
     verb = f"{'is' if coarse == 1 else 'are'} {'yet to be' if away else 'being'}"
     approximately = "about " if coarse != count or count >= 100 else ""
     return f"{approximately}{count_of(coarse, 'missed write', 'missed writes')} {verb} brought to the drives"

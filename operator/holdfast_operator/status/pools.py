@@ -7,7 +7,7 @@ from typing import Any
 
 from holdfast_operator.ledger import Ledger
 from holdfast_operator.observe.pods import PodState
-from holdfast_operator.observe.redundancy import HEALING, OK, Redundancy
+from holdfast_operator.observe.redundancy import HEALING, Redundancy
 from holdfast_operator.status.healing import derive_healing
 from holdfast_operator.tenant.spec import PoolSpec
 
@@ -27,7 +27,7 @@ def derive_pool(pool: PoolSpec, ledger: Ledger, pods: Sequence[PodState], redund
         "formatted": bool(record and record.formatted),
         "drives": {
             "total": drives,
-            "online": sum(drive.state in (OK, HEALING) for drive in own.drives),
+            "online": sum(drive.answers for drive in own.drives),
             "healing": sum(drive.state == HEALING for drive in own.drives),
         },
         "erasure": {

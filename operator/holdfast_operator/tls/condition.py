@@ -34,7 +34,7 @@ def derive_tls(
         return Finding("TLSReady", False, "PodsCannotUseIt", "; ".join(dict.fromkeys(pod_messages)))
     if ledger.tls_stage != ("Required" if wanted else "Off"):
         missing = waiting_for(ledger, ledger.tls_stage, 1 if wanted else -1, reports)
-        named = [f"{labels.pod_name_prefix(tenant.name, pool)}{ordinal}" for pool, ordinal in missing[:PODS_NAMED]]
+        named = [labels.pod_name(tenant.name, pool, ordinal) for pool, ordinal in missing[:PODS_NAMED]]
         waiting = f"; waiting for {', '.join(named)}{' and more' if len(missing) > PODS_NAMED else ''}" if named else ""
         return Finding("TLSReady", False, SWITCHING, f"pods change over, at stage {ledger.tls_stage}{waiting}")
     if not wanted:

@@ -374,7 +374,7 @@ def _user_add(terminal: _Terminal) -> int:
 
 
 def _absent_policies(terminal: _Terminal) -> list[str]:
-    """Of those that were named; none where that cannot be learned: the user is there, and its secret yet to be told."""
+    """Of those that were named; none where that cannot be learned: the user is there in any case."""
     try:
         there = set(terminal.client.policies()) if terminal.options.policy else set()
     except AdminFailure:

@@ -254,12 +254,15 @@ class LookUp:
         """See to what the coordinator of a write did not come to."""
         if self._clock.now_ms() - stamp_ms(located.current.stamp) < UNMARKED_AFTER_SECONDS * 1000:
             return
-        superseded = [
+        self._let_go_of(self._superseded(located), located.current.stamp)
+
+    def _superseded(self, located: Located) -> list[ErasureSet]:
+        """The sets that hold something, be it a delete marker, beside what is current."""
+        return [
             one
             for one, current in zip(self.sets, located.by_set, strict=True)
             if current.record is not None and not current.record.deleted and current is not located.current
         ]
-        self._let_go_of(superseded, located.current.stamp)
 
     def _let_go_of(self, superseded: Collection[ErasureSet], stamp: int) -> None:
         for one in superseded:
@@ -297,9 +300,8 @@ class LookUp:
         if len(self.sets) == 1:
             return
         located = await self.read()
-        for one, current in zip(self.sets, located.by_set, strict=True):
-            if current.record is not None and not current.record.deleted and current is not located.current:
-                await self._let_go(one, located.current.stamp)
+        for one in self._superseded(located):
+            await self._let_go(one, located.current.stamp)
 
     async def give_up(self, superseded: ErasureSet, stamp: int) -> bool:
         """Let go of a version in one set that cannot be read there, if another set has something newer; whether it has.

@@ -7,7 +7,7 @@ comes by: after twenty thousand objects (`wiring.process`), which may be gigabyt
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -28,3 +28,15 @@ def no_failure_left() -> Iterator[None]:
         if enabled:
             gc.enable()
     assert not left, f"only the cycle collector frees {left}"
+
+
+async def refused_without_a_trace(calls: Sequence[Callable[[], Awaitable[object]]], failure: type[Exception]) -> None:
+    """AssertionError where one of the calls does not raise that failure, or any failure is left of them."""
+    count = 0
+    with no_failure_left():
+        for call in calls:
+            try:
+                await call()
+            except failure:  # nobody keeps it
+                count += 1
+    assert count == len(calls)

@@ -32,7 +32,7 @@ from holdfast_server.drives.port import (
     Tombstone,
 )
 from holdfast_server.drives.slot import Slot
-from holdfast_server.testing.failures_left import no_failure_left
+from holdfast_server.testing.failures_left import refused_without_a_trace
 
 SPACE = b"o" + bytes(16)
 REGISTER = Register(SPACE, "key")
@@ -152,14 +152,7 @@ async def test_nothing_of_what_a_full_drive_refused_stays_in_memory(open_drive):
             CommitRequest(REGISTER, Held(20, False, b"r", 0, None, (DATA_ID,)), CommitMode.PLAIN), BLOCKS, HASHES
         ),
     ]
-    count = 0
-    with no_failure_left():
-        for call in calls:
-            try:
-                await call()
-            except DriveFull:
-                count += 1
-    assert count == len(calls)
+    await refused_without_a_trace(calls, DriveFull)
 
 
 async def test_no_space_while_staging_removes_the_partial_file(open_drive, tmp_path, monkeypatch):
