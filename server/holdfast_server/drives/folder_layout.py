@@ -8,7 +8,7 @@
     holdfast.ballast   room kept for the time when there is none (`ballast`)
     records.damaged/   the table that was replaced, until the drive is full again
     records/           the table (RocksDB)
-    staging/           shard files no record is known to name yet
+    staging/           shard files no record is known to name yet, and files to be written over (`spares`)
     shards/00 … ff/    shard files
 
 A folder without identity that holds records or shards is *not* blank: somebody's data is in it, and it is

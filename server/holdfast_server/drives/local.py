@@ -793,25 +793,39 @@ class LocalDrive:
     # --- background work
 
     async def reap(self) -> int:
-        """One pass: drop the parts of ended uploads, remove forgotten staged shards, unlink shards whose delay
-        is over.  Returns how many files were unlinked."""
+        """One pass: drop the parts of ended uploads, remove forgotten staged shards, reclaim shards whose delay
+        is over.  Returns how many."""
         parts = self._opened()
         async with self._reaping:
             with contextlib.suppress(DriveFull):  # what may go all the same makes room
                 while await parts.commits.submit((), parts.verbs.sweep_parts):
                     pass
             await self._on_thread(parts.shard_writers, parts.shards.discard_idle)
-            unlinked, more = 0, True
+            while await self._on_thread(parts.shard_writers, partial(parts.shards.spares.trim, UNLINKS_PER_JOB)):
+                pass
+            reclaimed, more = 0, True
             while more:
                 chosen, more = await parts.commits.submit((), parts.trash.condemn)
+                unnamed = bool(chosen) and parts.shards.spares.wanted and await self._settled(parts)
                 for start in range(0, len(chosen), UNLINKS_PER_JOB):
-                    await self._on_thread(
-                        parts.shard_writers, partial(_unlink, parts, chosen[start:][:UNLINKS_PER_JOB])
-                    )
+                    some = chosen[start : start + UNLINKS_PER_JOB]
+                    await self._on_thread(parts.shard_writers, partial(_reclaim, parts, some, unnamed))
                 if chosen:
                     await parts.commits.submit((), partial(parts.trash.unlinked, chosen=chosen))
-                unlinked += len(chosen)
-            return unlinked
+                reclaimed += len(chosen)
+            return reclaimed
+
+    async def _settled(self, parts: Parts) -> bool:
+        """Whether all that the table says is durable; where there is no room it need not be."""
+
+        def settle(transaction: Transaction) -> None:
+            transaction.durable = True
+
+        try:
+            await parts.commits.submit((), settle)
+        except DriveFull:
+            return False
+        return True
 
     async def _repeat(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
         while self._fault is None:
@@ -850,9 +864,9 @@ def _in_batches(tombstones: Sequence[Tombstone]) -> Iterator[Sequence[Tombstone]
         yield tombstones[start : start + TOMBSTONES_PER_BATCH]
 
 
-def _unlink(parts: Parts, chosen: list[tuple[bytes, bytes]]) -> None:
+def _reclaim(parts: Parts, chosen: list[tuple[bytes, bytes]], unnamed: bool) -> None:
     for _, data_id in chosen:
-        parts.shards.unlink(data_id)
+        parts.shards.reclaim(data_id, unnamed)
 
 
 def _decode_slot(value: bytes) -> SlotMemory:

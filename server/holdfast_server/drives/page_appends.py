@@ -6,6 +6,9 @@ is, if that begins in memory where it will begin in its page of the file.  Whoev
 (`memory.buffers.uncleared_pages`, `erasure.codec.Layout`, `peers.frames`); where it is not so, where little comes at a
 time, or where the file system has no direct I/O, all goes through the page cache, and the file is the same.
 
+A file that is written over (`spares`) has bytes behind the end already.  Its last page is written whole, since a part
+of it would be read from the disk first, and then it is cut to its size.
+
 Invariant: `_at` is a multiple of pages, the file has all bytes before it, and `_tail` is what comes after them, whether
 or not the file has that, too.
 
@@ -30,9 +33,10 @@ _MAX_BUFFERS_PER_WRITE = 512
 class PageAppends:
     """See the module."""
 
-    def __init__(self, descriptor: int) -> None:
-        """Of an empty file."""
+    def __init__(self, descriptor: int, over: bool = False) -> None:
+        """Of an empty file, or `over` what a file has."""
         self._descriptor = descriptor
+        self._over = over
         self._at = 0
         self._tail = b""
 
@@ -41,7 +45,7 @@ class PageAppends:
         appended any more.  Raises OSError: what the file has is not known then."""
         views = self._directly([memoryview(buffer) for buffer in buffers if len(buffer)])
         if ending:
-            self._write([memoryview(self._tail), *views, *(memoryview(piece) for piece in ending)])
+            self._end([memoryview(self._tail), *views, *(memoryview(piece) for piece in ending)])
             return
         views = [memoryview(self._tail), *views]
         size_bytes = sum(map(len, views))
@@ -50,6 +54,14 @@ class PageAppends:
             self._write(views)
         self._tail = b"".join(_after(views, size_bytes - left))
         self._at += size_bytes - left
+
+    def _end(self, views: list[memoryview]) -> None:
+        if not self._over:
+            self._write(views)
+            return
+        end = self._at + sum(map(len, views))
+        self._write([*views, memoryview(bytes(-end % PAGE_SIZE_BYTES))])
+        os.ftruncate(self._descriptor, end)
 
     def _directly(self, views: list[memoryview]) -> list[memoryview]:
         """Write what can be, whole pages from the first byte on; what is left of the views."""

@@ -1,6 +1,6 @@
 """The shard files of one drive: `staging/` for what no record names yet, `shards/xx/` for the rest.
 
-Who may call what: `stage`, `seal_bytes`, `finish_seal`, `discard`, `place`, `unlink`, `read` and `fetch` run on worker
+Who may call what: `stage`, `seal_bytes`, `finish_seal`, `discard`, `place`, `reclaim`, `read` and `fetch` run on worker
 threads; `is_staged`, `is_placed`, `claim` and `unclaim` also on the committing thread, in the middle of a batch, and
 therefore only look (a `stat` at most).  A commit *claims* the staged shards its record names before the batch
 is written; from then on `discard` leaves them alone, unless the batch finds no room.  They are moved into place
@@ -29,6 +29,7 @@ from holdfast_server.drives.inspection import aged_files, verify_file
 from holdfast_server.drives.port import Block, DriveError, DriveFaulty, DriveFull, ShardMissing
 from holdfast_server.drives.shard_reads import Fetched, ShardReads
 from holdfast_server.drives.space import Space
+from holdfast_server.drives.spares import SUFFIX, Spares
 from holdfast_server.drives.staged_shard import Stage, StagedShard, verify
 from holdfast_server.memory.pipes import Pipes
 
@@ -60,6 +61,7 @@ class ShardFiles:
         self._lock = threading.Lock()
         self._staged: dict[bytes, StagedShard] = {}
         self._reads = ShardReads(self._places, on_unreadable)
+        self.spares = Spares(self.staging_folder, space)
 
     def stage(
         self, data_id: bytes, index: int, blocks: Sequence[Block], hashes: Sequence[bytes], last: bool = False
@@ -79,7 +81,7 @@ class ShardFiles:
         if shard is None and index != 0:
             raise DriveError(f"shard {data_id.hex()}: block {index} comes before the first one")
         if shard is None or index == 0:
-            shard = self._begin(data_id, shard)
+            shard = self._begin(data_id, shard, size, last)
         with shard.lock:
             shard.touched_seconds = self._clock.monotonic_seconds()
             try:
@@ -114,6 +116,8 @@ class ShardFiles:
                 raise ShardMissing(f"shard {data_id.hex()} was discarded meanwhile")
             if shard.stage is Stage.COMPLETE:
                 shard.stage = Stage.SEALED
+                if shard.streamed:
+                    self.spares.streamed(shard.size_bytes)
 
     def discard(self, data_id: bytes) -> None:
         shard = self._get(data_id)
@@ -179,8 +183,9 @@ class ShardFiles:
                 del self._staged[data_id]
             self._reads.forget(data_id)
 
-    def unlink(self, data_id: bytes) -> None:
-        """Remove a shard no record names any more, wherever it is."""
+    def reclaim(self, data_id: bytes, unnamed: bool = False) -> None:
+        """Remove a shard no record names any more, wherever it is.  `unnamed`: that is durable, and its file may be
+        kept as a spare."""
         with self._lock:
             shard = self._staged.get(data_id)
             if shard is None:
@@ -188,8 +193,14 @@ class ShardFiles:
         if shard is not None:
             with shard.lock:
                 self._remove(shard)
-        self._place_of(data_id).unlink(missing_ok=True)
-        self._reads.forget(data_id)
+        place = self._place_of(data_id)
+        spare = self.spares.set_apart(place) if unnamed else None
+        if spare is None:
+            place.unlink(missing_ok=True)
+        is_read = self._reads.forget(data_id)
+        if spare is not None:
+            # Not before: who began to read since has found it gone.
+            (self.spares.drop if is_read else self.spares.add)(spare)
 
     def read(self, data_id: bytes, first: int, count: int) -> tuple[list[Block], list[bytes]]:
         return self._reads.read(data_id, first, count)
@@ -199,11 +210,12 @@ class ShardFiles:
 
     def verify(self, data_id: bytes) -> int:
         """Read a sealed shard from the disk against its hashes; its size.  Raises ShardMissing, ShardCorrupt."""
-        for path, _ in self._places(data_id):
-            try:
-                return verify_file(path, data_id)
-            except FileNotFoundError:
-                continue
+        with self._reads.reading(data_id):
+            for path, _ in self._places(data_id):
+                try:
+                    return verify_file(path, data_id)
+                except FileNotFoundError:
+                    continue
         raise ShardMissing(f"no sealed shard {data_id.hex()}")
 
     def aged(self, folder: int, age_seconds: float) -> list[bytes]:
@@ -216,12 +228,14 @@ class ShardFiles:
             return [data_id for data_id in aged_files(self.staging_folder, before) if data_id not in self._staged]
 
     def tidy(self, is_named: Callable[[bytes], bool]) -> None:
-        """At start-up: move what a record names into place, remove everything else that was staged.
+        """At start-up: move what a record names into place, remove everything else that was staged but spares.
 
         What was staged under the name of one that is in its place was to replace a rotten one.  It does if it is whole;
         if not, the rotten one has more: no drive may need to be whole for an object to be (`objects.healing`).
         """
         for path in list(self.staging_folder.iterdir()):
+            if self.spares.found(path):
+                continue
             data_id = _data_id(path.name)
             if data_id is None or not is_named(data_id) or (self.is_placed(data_id) and not _is_whole(path, data_id)):
                 path.unlink()
@@ -239,17 +253,22 @@ class ShardFiles:
         with self._lock:
             return self._staged.get(data_id)
 
-    def _begin(self, data_id: bytes, former: StagedShard | None) -> StagedShard:
-        """A fresh file, in place of a former attempt with other bytes."""
+    def _begin(self, data_id: bytes, former: StagedShard | None, size_bytes: int, whole: bool) -> StagedShard:
+        """A fresh file, in place of a former attempt with other bytes.  So much is to be written at once, which may be
+        the whole."""
         if former is not None:
             self.discard(data_id)
         with self._lock:
             existing = self._staged.get(data_id)
             if existing is not None:
                 return existing
+            path = self._staging_path(data_id)
+            over = self.spares.take(path, size_bytes, whole)
             try:
-                shard = StagedShard(self._staging_path(data_id), data_id, self._clock.monotonic_seconds())
+                shard = StagedShard(path, data_id, self._clock.monotonic_seconds(), over)
             except OSError as error:
+                if over:
+                    path.unlink(missing_ok=True)
                 raise self._translate(error) from error
             self._staged[data_id] = shard
             return shard
@@ -305,6 +324,15 @@ def _is_whole(path: Path, data_id: bytes) -> bool:
     except DriveError:
         return False
     return True
+
+
+def staged_names(folder: Path) -> list[str]:
+    """What is staged in a drive's folder, without the spares; also while the drive is in use."""
+    try:
+        names = os.listdir(folder / STAGING_FOLDER)
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in names if not name.endswith(SUFFIX))
 
 
 def make_folders(folder: Path) -> None:

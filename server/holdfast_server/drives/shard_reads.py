@@ -2,8 +2,8 @@
 pod it is checked there (`fetch`), and need not even pass through this process's memory.
 
 Open files are kept in a bounded cache with their footers.  A file that is replaced or unlinked while a read
-is under way stays readable through its open descriptor, which is closed when the last reader lets go of it.
-Called on worker threads.
+is under way stays readable through its open descriptor, which is closed when the last reader lets go of it.  One that
+is to be written over (`spares`) does not, so it is known which shards are being read.  Called on worker threads.
 
 Not here: direct I/O.  Reads go through the page cache, which has what is read often; mapping files instead of copying
 would show a reader bytes that may be read from the disk again after they were verified.
@@ -15,7 +15,8 @@ import errno
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,6 +65,8 @@ class ShardReads:
         self._on_unreadable = on_unreadable
         self._lock = threading.Lock()
         self._open: OrderedDict[bytes, _OpenShard] = OrderedDict()
+        self._under_way: dict[bytes, int] = {}
+        """Reads, by data id."""
         self._splices = True
         """Until the file system says that it has no such thing."""
 
@@ -103,6 +106,7 @@ class ShardReads:
             return None
 
     def _reading(self, data_id: bytes, first: int, count: int, read: Callable[[_OpenShard], T]) -> T:
+        self._begin(data_id)
         try:
             shard = self._shard(data_id)
             if first < 0 or count < 0 or first + count > shard.shape.block_count:
@@ -122,11 +126,36 @@ class ShardReads:
                     self._on_unreadable(data_id, str(error))
                 raise ShardCorrupt(f"shard {data_id.hex()}: {error.strerror}") from error
             raise DriveError(f"shard {data_id.hex()}: {error}") from error
+        finally:
+            self._end(data_id)
 
-    def forget(self, data_id: bytes) -> None:
-        """The file was replaced or unlinked: later reads open it anew."""
+    @contextmanager
+    def reading(self, data_id: bytes) -> Iterator[None]:
+        """Somebody reads its file, though not here."""
+        self._begin(data_id)
+        try:
+            yield
+        finally:
+            self._end(data_id)
+
+    def _begin(self, data_id: bytes) -> None:
+        with self._lock:
+            self._under_way[data_id] = self._under_way.get(data_id, 0) + 1
+
+    def _end(self, data_id: bytes) -> None:
+        with self._lock:
+            left = self._under_way[data_id] - 1
+            if left:
+                self._under_way[data_id] = left
+            else:
+                del self._under_way[data_id]
+
+    def forget(self, data_id: bytes) -> bool:
+        """The file was replaced, or taken from its place: later reads look for it anew.  Whether any is under way that
+        may have found it before."""
         with self._lock:
             self._open.pop(data_id, None)
+            return data_id in self._under_way
 
     def close(self) -> None:
         with self._lock:

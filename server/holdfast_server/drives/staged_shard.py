@@ -36,19 +36,23 @@ class Stage(Enum):
 
 
 class StagedShard:
-    def __init__(self, path: Path, data_id: bytes, now_seconds: float) -> None:
-        """Create the file.  Raises OSError."""
+    def __init__(self, path: Path, data_id: bytes, now_seconds: float, over: bool = False) -> None:
+        """Create the file, or write `over` the one that is there.  Raises OSError."""
         self.lock = threading.Lock()
         self.path = path
         self.data_id = data_id
         self.stage = Stage.OPEN
         self.touched_seconds = now_seconds
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        self._appends = PageAppends(self._descriptor)
+        afresh = 0 if over else os.O_TRUNC
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | afresh | os.O_CLOEXEC, 0o644)
+        self._appends = PageAppends(self._descriptor, over)
         self._hashes: list[bytes] = []
         self._block_size_bytes = 0
         self._last_size_bytes = 0
-        self._size_bytes = 0
+        self.size_bytes = 0
+        """Of its blocks so far."""
+        self.streamed = False
+        """Whether they came in pieces."""
 
     def has(self, index: int, hashes: Sequence[bytes]) -> bool:
         """Whether these very blocks are there already."""
@@ -73,7 +77,8 @@ class StagedShard:
                 raise DriveError(f"shard {self.data_id.hex()}: only the last block may be shorter than the others")
             last_size = len(block)
         self._block_size_bytes, self._last_size_bytes = block_size, last_size
-        self._size_bytes += sum(map(len, blocks))
+        self.streamed = self.streamed or bool(self._hashes)
+        self.size_bytes += sum(map(len, blocks))
         self._hashes.extend(hashes)
         self._appends.append(blocks, self._ending() if last else ())
         if last:
@@ -85,7 +90,7 @@ class StagedShard:
         self._complete()
 
     def _ending(self) -> list[bytes]:
-        shape = ShardShape(self._block_size_bytes, len(self._hashes), self._size_bytes)
+        shape = ShardShape(self._block_size_bytes, len(self._hashes), self.size_bytes)
         return [b"".join(self._hashes), shard_format.encode_footer(self.data_id, shape)]
 
     def _complete(self) -> None:

@@ -1,9 +1,10 @@
 """Shard files that perhaps no record names any more, and when they may go (rule 13).
 
 Dropping a record takes away its reference rows and puts its data ids into the trash, in the same batch.  A
-file is unlinked only when nothing refers to it *then* (a completed upload's object takes over its parts'
-files, so a file may have had two owners), and at least `delay_seconds` after it was trashed and after it was
-last read: a reader that found the record before it was dropped can still finish.
+file is reclaimed (unlinked, or kept to be written over: `spares`) only when nothing refers to it *then* (a
+completed upload's object takes over its parts' files, so a file may have had two owners), and at least
+`delay_seconds` after it was trashed and after it was last read: a reader that found the record before it was
+dropped can still finish.
 
 Trash rows are numbered; their times are kept in memory only, by checkpoints one second apart.  After a
 restart everything in the trash waits the full delay anew.  All but `RecentReads` runs on the committing

@@ -44,6 +44,7 @@ from holdfast_server.contract.config import (
     TlsConfig,
     to_builtins,
 )
+from holdfast_server.drives.shard_files import staged_names
 from holdfast_server.testing import preloaded
 from holdfast_server.testing.preloaded import Process, Stem, die_with_parent
 
@@ -125,9 +126,9 @@ class PodProcesses:
     def wait_placed(self) -> None:
         """Blocks until shards are where they belong: those that were just committed are moved there soon.  Of pods that
         run, while nobody uploads.  Raises TimeoutError."""
-        staging = [self.drive_path(pod, volume) / "staging" for pod in self.processes for volume in range(self.volumes)]
+        drives = [self.drive_path(pod, volume) for pod in self.processes for volume in range(self.volumes)]
         end = time.monotonic() + PLACED_SECONDS
-        while any(folder.is_dir() and any(folder.iterdir()) for folder in staging):
+        while any(map(staged_names, drives)):
             if time.monotonic() > end:
                 raise TimeoutError("shards stay staged")
             time.sleep(0.05)

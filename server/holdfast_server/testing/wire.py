@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Iterable
 from pathlib import Path
 
 from holdfast_server.contract import names
+from holdfast_server.drives.shard_files import staged_names
 from holdfast_server.memory.limits import KIB, MIB
 from holdfast_server.s3.signing import KeyPair, sign_headers
 from holdfast_server.testing.pods import PEERS_AUTHORITY, PodProcesses
@@ -130,11 +131,7 @@ def in_flight(pods: PodProcesses) -> float:
     return total
 
 
-def staged(pods: PodProcesses) -> list[Path]:
+def staged(pods: PodProcesses) -> list[str]:
     """Shards that no record names."""
-    return [
-        path
-        for pod in pods.processes
-        for volume in range(pods.volumes)
-        for path in (pods.drive_path(pod, volume) / "staging").iterdir()
-    ]
+    drives = [pods.drive_path(pod, volume) for pod in pods.processes for volume in range(pods.volumes)]
+    return [name for drive in drives for name in staged_names(drive)]

@@ -9,7 +9,6 @@ A version that too few drives hold to be committed is no fault: an undecided wri
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from holdfast_server.drives.engine import Engine
 from holdfast_server.drives.folder_layout import RECORDS_FOLDER
 from holdfast_server.drives.identity import read_identity
 from holdfast_server.drives.port import HASH_SIZE_BYTES, DriveError, Held, Register
-from holdfast_server.drives.shard_files import SHARDS_FOLDER, STAGING_FOLDER
+from holdfast_server.drives.shard_files import SHARDS_FOLDER, STAGING_FOLDER, staged_names
 from holdfast_server.erasure.codec import codec
 from holdfast_server.objects import record
 from holdfast_server.objects.quorum import of_version
@@ -187,16 +186,8 @@ def verify_shard(path: Path, data_id: bytes) -> str:
     return ""
 
 
-def staged_files(folder: Path) -> list[str]:
-    """Also of a running pod's drive."""
-    try:
-        return sorted(os.listdir(folder / STAGING_FOLDER))
-    except FileNotFoundError:
-        return []
-
-
 def _left_over(drive: StoppedDrive) -> Iterator[str]:
-    for name in staged_files(drive.folder):
+    for name in staged_names(drive.folder):
         if name not in drive.named:
             yield f"{drive.folder.name}: staging/{name} is left over"
     for path in (drive.folder / SHARDS_FOLDER).glob("*/*"):

@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 
 from holdfast_server.contract import geometry
 from holdfast_server.drives.folder_layout import DAMAGED_FOLDER, RETIRED_FILE, damage_note
-from holdfast_server.testing.faults.inspection import Findings, inspect_set, staged_files
+from holdfast_server.drives.shard_files import staged_names
+from holdfast_server.testing.faults.inspection import Findings, inspect_set
 from holdfast_server.testing.faults.ledger import PromiseBroken
 from holdfast_server.testing.faults.power_loss import PowerSupply
 from holdfast_server.testing.faults.s3_session import NoAnswer, S3Session
@@ -302,7 +303,7 @@ class CrashRounds:
         folders = [self.pods.drive_path(pod, v) for pod in range(self.pods.servers) for v in range(self.pods.volumes)]
         try:
             async with asyncio.timeout(STAGING_EMPTY_SECONDS):
-                while left := [f"{folder}/{name}" for folder in folders for name in staged_files(folder)]:
+                while left := [f"{folder}/{name}" for folder in folders for name in staged_names(folder)]:
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise PromiseBroken(f"left in staging after a restart: {left}") from None

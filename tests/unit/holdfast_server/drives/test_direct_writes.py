@@ -32,8 +32,11 @@ def _blocks(sizes: list[int], ahead_bytes: int = 0) -> list[Block]:
     return views
 
 
-def _written(path: Path, *batches: list[Block], footer_apart: bool = False) -> None:
-    shard = StagedShard(path, DATA_ID, 0.0)
+def _written(path: Path, *batches: list[Block], footer_apart: bool = False, over_bytes: int | None = None) -> None:
+    """`over_bytes`: over a file of that size."""
+    if over_bytes is not None:
+        path.write_bytes(b"x" * over_bytes)
+    shard = StagedShard(path, DATA_ID, 0.0, over_bytes is not None)
     hashes: list[bytes] = []
     for number, batch in enumerate(batches, 1):
         of_batch = [xxhash.xxh3_128_digest(block) for block in batch]
@@ -156,10 +159,11 @@ def test_what_comes_in_several_calls_goes_directly_too(
     block=st.sampled_from([5, 4_096, 70_000, 131_072, 131_152, BLOCK]),
     last_size=st.integers(1, BLOCK),
     fails=st.lists(st.sampled_from(["", "short", "refused"]), min_size=5, max_size=5),
+    over_bytes=st.none() | st.integers(0, 2 * BLOCK) | st.sampled_from([PAGE_SIZE_BYTES, 16 * BLOCK]),
 )
-def test_the_file_is_the_same_however_it_comes(
+def test_the_file_is_the_same_however_it_comes_and_whatever_was_there(
     tmp_path_factory: pytest.TempPathFactory,
-    counts: list[int], placed: list[bool], block: int, last_size: int, fails: list[str],
+    counts: list[int], placed: list[bool], block: int, last_size: int, fails: list[str], over_bytes: int | None,
 ) -> None:  # fmt: skip
     batches, before = [], 0
     for count, at_its_place in zip(counts, placed, strict=False):
@@ -168,7 +172,7 @@ def test_the_file_is_the_same_however_it_comes(
     batches[-1][-1] = batches[-1][-1][: min(block, last_size)]
     with pytest.MonkeyPatch.context() as patch:
         _Failing(patch, fails)
-        _written(tmp_path_factory.mktemp("any") / "shard", *batches)
+        _written(tmp_path_factory.mktemp("any") / "shard", *batches, over_bytes=over_bytes)
 
 
 class _Failing(_Calls):

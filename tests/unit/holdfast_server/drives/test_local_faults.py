@@ -279,14 +279,14 @@ async def test_a_shard_that_is_being_unlinked_is_named_by_no_record_though_it_is
     drive._clock.advance(100)
     shards = drive._parts.shards
     begun, go_on = threading.Event(), threading.Event()
-    real = shards.unlink
+    real = shards.reclaim
 
-    def unlink(data_id):
+    def reclaim(data_id, unnamed):
         begun.set()
         assert go_on.wait(30)
-        real(data_id)
+        real(data_id, unnamed)
 
-    monkeypatch.setattr(shards, "unlink", unlink)
+    monkeypatch.setattr(shards, "reclaim", reclaim)
     reaping = asyncio.ensure_future(drive.reap())
     assert await asyncio.to_thread(begun.wait, 30)
     other = Register(SPACE, "another that names it")

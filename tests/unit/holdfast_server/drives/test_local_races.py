@@ -47,15 +47,15 @@ async def test_a_shard_that_is_being_reclaimed_is_not_named_by_a_record(open_dri
     await put(drive, 20, tombstone=True)
     await drive.note(REGISTER, 20, True)
     drive._clock.advance(100)
-    unlink = drive._parts.shards.unlink
+    reclaim = drive._parts.shards.reclaim
     condemned, go_on = threading.Event(), threading.Event()
 
-    def slow_unlink(data_id: bytes) -> None:
+    def slowly(data_id: bytes, unnamed: bool) -> None:
         condemned.set()
         assert go_on.wait(20)
-        unlink(data_id)
+        reclaim(data_id, unnamed)
 
-    monkeypatch.setattr(drive._parts.shards, "unlink", slow_unlink)
+    monkeypatch.setattr(drive._parts.shards, "reclaim", slowly)
     reaping = asyncio.create_task(drive.reap())
     await asyncio.to_thread(condemned.wait, 20)
     await stage(drive)

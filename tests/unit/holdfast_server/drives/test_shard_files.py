@@ -48,7 +48,7 @@ def files(tmp_path: Path, faults: list[Fault]) -> Files:
     return Files(tmp_path, clock, Space(tmp_path, clock, 0), faults.append, lambda *_: None)
 
 
-@pytest.mark.parametrize("remove", ["discard", "unlink"])
+@pytest.mark.parametrize("remove", ["discard", "reclaim"])
 def test_what_is_staged_on_is_never_written_into_the_file_that_has_its_descriptor_now(
     files: Files, faults: list[Fault], tmp_path: Path, remove: str
 ) -> None:
@@ -68,7 +68,7 @@ def test_what_is_staged_on_is_never_written_into_the_file_that_has_its_descripto
         os.close(other)
 
 
-@pytest.mark.parametrize("remove", ["discard", "unlink"])
+@pytest.mark.parametrize("remove", ["discard", "reclaim"])
 def test_what_is_sealed_is_never_sealed_in_another_file(
     files: Files, faults: list[Fault], tmp_path: Path, remove: str
 ) -> None:
@@ -80,7 +80,7 @@ def test_what_is_sealed_is_never_sealed_in_another_file(
     assert not list((tmp_path / "staging").iterdir())
 
 
-@pytest.mark.parametrize("remove", ["discard", "unlink"])
+@pytest.mark.parametrize("remove", ["discard", "reclaim"])
 def test_what_is_removed_before_its_name_is_durable_is_not_sealed(files: Files, remove: str) -> None:
     files.stage(DATA_ID, 0, [BLOCK], [HASH], True)
     assert files.seal_bytes(DATA_ID)
@@ -89,7 +89,7 @@ def test_what_is_removed_before_its_name_is_durable_is_not_sealed(files: Files, 
         files.finish_seal(DATA_ID)
 
 
-@pytest.mark.parametrize("remove", ["discard", "unlink"])
+@pytest.mark.parametrize("remove", ["discard", "reclaim"])
 def test_what_is_removed_leaves_no_descriptor(files: Files, remove: str) -> None:
     before = len(os.listdir("/proc/self/fd"))
     files.stage(DATA_ID, 0, [BLOCK], [HASH])
