@@ -18,9 +18,10 @@ They lie in `staging/`, so that taking one is a rename within one folder, which 
 anyway makes durable as a whole; and so that a release that does not know them removes them at its start.
 
 Bounds: so much of the drive (`SHARE`, `MAX_BYTES`), so many files, and none where the drive is nearly full: there they
-are removed (`trim`), since nobody should have to wonder where the room has gone.
+are removed (`trim`), since nobody should have to wonder where the room has gone.  At the bound the oldest make way, for
+as many new ones as there were shards that found none of their size; what nobody missed is removed as ever.
 
-Safe from any thread; all but `add` block on the file system.  Not here: making spares before there is anything to
+Safe from any thread; blocks on the file system.  Not here: making spares before there is anything to
 reclaim.  A drive that only ever grows has none.
 """
 
@@ -64,7 +65,11 @@ class Spares:
         self._lock = threading.Lock()
         self._kept: list[Spare] = []
         """By size."""
+        self._ages: dict[Path, Spare] = {}
+        """The same, the oldest first."""
         self._kept_bytes = 0
+        self._missed = 0
+        """Shards that found none, and for which none was exchanged yet."""
         self._streamed_bytes = 0
 
     def streamed(self, size_bytes: int) -> None:
@@ -98,9 +103,18 @@ class Spares:
         return Spare(facts.st_size, path)
 
     def add(self, spare: Spare) -> None:
+        """Of what was set apart.  Raises OSError, about another that was to make way."""
+        oldest = []
         with self._lock:
-            insort(self._kept, spare)
-            self._kept_bytes += spare.size_bytes
+            if spare.path not in self._ages:  # else it has taken the place of one with the same name and size
+                insort(self._kept, spare)
+                self._ages[spare.path] = spare
+                self._kept_bytes += spare.size_bytes
+            while self._is_over(0, 0):
+                oldest.append(self._remove(next(iter(self._ages.values()))))
+            self._missed = max(0, self._missed - bool(oldest))
+        for former in oldest:
+            self.drop(former)
 
     def drop(self, spare: Spare) -> None:
         """Of one that was not added.  Raises OSError."""
@@ -125,8 +139,7 @@ class Spares:
         if room.available_bytes >= ROOM_TO_KEEP * room.total_bytes:
             return 0
         with self._lock:
-            spares, self._kept = self._kept[:limit], self._kept[limit:]
-            self._kept_bytes -= sum(spare.size_bytes for spare in spares)
+            spares = [self._remove(spare) for spare in self._kept[:limit]]
         for spare in spares:
             self.drop(spare)
         return len(spares)
@@ -134,22 +147,27 @@ class Spares:
     @property
     def wanted(self) -> bool:
         """Whether there is any use in setting files apart."""
-        return self._has_room_for(LEAST_BYTES)
+        return self._is_wanted(LEAST_BYTES)
 
-    def _has_room_for(self, size_bytes: int) -> bool:
+    def _is_wanted(self, size_bytes: int) -> bool:
         room = self._space.room
-        return (
-            len(self._kept) < MAX_FILES
-            and self._kept_bytes + size_bytes <= min(MAX_BYTES, SHARE * room.total_bytes)
-            and room.available_bytes >= ROOM_TO_TAKE * room.total_bytes
-        )
+        if room.available_bytes < ROOM_TO_TAKE * room.total_bytes or size_bytes > self._bound_bytes:
+            return False
+        return self._missed > 0 or not self._is_over(1, size_bytes)
+
+    @property
+    def _bound_bytes(self) -> int:
+        return min(MAX_BYTES, int(SHARE * self._space.room.total_bytes))
+
+    def _is_over(self, more_files: int, more_bytes: int) -> bool:
+        return len(self._kept) + more_files > MAX_FILES or self._kept_bytes + more_bytes > self._bound_bytes
 
     def _is_fit(self, facts: os.stat_result) -> bool:
         return (
             stat.S_ISREG(facts.st_mode)
             and facts.st_nlink == 1
             and facts.st_size >= LEAST_BYTES
-            and self._has_room_for(facts.st_size)
+            and self._is_wanted(facts.st_size)
         )
 
     def _pop(self, wanted_bytes: int, least_bytes: int) -> Spare | None:
@@ -159,10 +177,16 @@ class Spares:
             if at == len(self._kept) or self._kept[at].size_bytes > GREATEST_EXCESS * wanted_bytes:
                 at -= 1
             if at < 0 or self._kept[at].size_bytes < least_bytes:
+                self._missed = min(MAX_FILES, self._missed + 1)
                 return None
-            spare = self._kept.pop(at)
-            self._kept_bytes -= spare.size_bytes
-            return spare
+            return self._remove(self._kept[at])
+
+    def _remove(self, spare: Spare) -> Spare:
+        """Under the lock."""
+        del self._kept[bisect_left(self._kept, spare)]
+        del self._ages[spare.path]
+        self._kept_bytes -= spare.size_bytes
+        return spare
 
 
 def _size(spare: Spare) -> int:

@@ -345,6 +345,27 @@ def test_they_are_bounded_by_a_share_of_the_drive(kept, tmp_path):
     assert offer(kept, tmp_path, 2 * MIB + 9) is not None
 
 
+def test_the_oldest_make_way_for_what_was_missed_and_for_no_more(kept, tmp_path, monkeypatch):
+    monkeypatch.setattr(spares, "MAX_FILES", 3)
+    former = [offer(kept, tmp_path, MIB + number) for number in range(3)]
+    for _ in range(2):
+        assert taken(kept, tmp_path, 8 * MIB) is None
+    assert [offer(kept, tmp_path, 8 * MIB + number) is not None for number in range(3)] == [True, True, False]
+    assert [spare is not None and spare.path.exists() for spare in former] == [False, False, True]
+    assert [taken(kept, tmp_path, 8 * MIB) for _ in range(3)] == [8 * MIB, 8 * MIB + 1, None]
+    assert taken(kept, tmp_path, MIB) == MIB + 2
+
+
+def test_a_large_one_takes_the_room_of_many_small_ones(kept, tmp_path, monkeypatch):
+    monkeypatch.setattr(spares, "MAX_BYTES", 8 * MIB)
+    small = [offer(kept, tmp_path, MIB + number) for number in range(7)]
+    assert taken(kept, tmp_path, 4 * MIB) is None
+    assert offer(kept, tmp_path, 9 * MIB) is None
+    assert offer(kept, tmp_path, 5 * MIB) is not None
+    assert [spare is not None and spare.path.exists() for spare in small] == [False] * 5 + [True] * 2
+    assert taken(kept, tmp_path, 4 * MIB) == 5 * MIB
+
+
 def test_of_a_large_drive_they_take_less_than_that(kept, tmp_path, monkeypatch):
     monkeypatch.setattr(spares, "MAX_BYTES", 3 * MIB)
     assert [offer(kept, tmp_path, MIB + number) is not None for number in range(4)] == [True, True, False, False]
