@@ -95,6 +95,10 @@ class Spares:
             if not self._is_fit(facts):
                 return None
             path = self._folder / (place.name + SUFFIX)
+            if path.exists():
+                # Of an older copy, and to be taken at any time: this one, of which nobody knows yet whether it is read,
+                # would be what is taken.
+                return None
             os.replace(place, path)
         except OSError as error:
             if not isinstance(error, FileNotFoundError):

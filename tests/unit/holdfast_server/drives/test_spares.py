@@ -393,7 +393,7 @@ def test_what_cannot_be_set_apart_stays_where_it_is(kept, tmp_path, monkeypatch)
 
 
 def test_a_shard_of_which_an_older_copy_waits_is_reclaimed_once_more(tmp_path):
-    """Healed under its old name, and dropped again: the second file takes the first one's place."""
+    """Healed under its old name, and dropped again: the second file is removed."""
     make_folders(tmp_path)
     space = Space(tmp_path, ManualClock(), 0)
     space.room = ROOM
@@ -402,8 +402,34 @@ def test_a_shard_of_which_an_older_copy_waits_is_reclaimed_once_more(tmp_path):
     for _ in range(2):
         content.place(tmp_path).write_bytes(content.file)
         files.reclaim(content.data_id, unnamed=True)
+        assert not content.place(tmp_path).exists()
+    assert files.spares._kept_bytes == len(content.file)
     taker, other = Content(2), Content(3)
     for new in (taker, other):
         files.stage(new.data_id, 0, new.blocks, new.hashes, last=True)
         files.seal_bytes(new.data_id)
         assert (tmp_path / "staging" / new.data_id.hex()).read_bytes() == new.file
+
+
+def test_a_file_that_is_read_is_not_taken_for_the_spare_that_its_older_copy_left(tmp_path, monkeypatch):
+    """Both have the same name; whether it is read is known only after it has left its place."""
+    make_folders(tmp_path)
+    space = Space(tmp_path, ManualClock(), 0)
+    space.room = ROOM
+    files = ShardFiles(tmp_path, ManualClock(), space, lambda _: None, lambda *_: None)
+    old, new = Content(1), Content(2)
+    old.place(tmp_path).write_bytes(old.file)
+    files.reclaim(old.data_id, unnamed=True)
+    old.place(tmp_path).write_bytes(old.file)  # healed under its old name
+    forget = files._reads.forget
+
+    def and_meanwhile_another_is_written(data_id: bytes) -> bool:
+        monkeypatch.setattr(files._reads, "forget", forget)
+        files.stage(new.data_id, 0, new.blocks, new.hashes, last=True)
+        return forget(data_id)
+
+    monkeypatch.setattr(files._reads, "forget", and_meanwhile_another_is_written)
+    with old.place(tmp_path).open("rb") as reader, files._reads.reading(old.data_id):
+        files.reclaim(old.data_id, unnamed=True)
+        assert reader.read() == old.file
+    assert (tmp_path / "staging" / new.data_id.hex()).read_bytes() == new.file
