@@ -7,10 +7,9 @@ is, if that begins in memory where it will begin in its page of the file.  Whoev
 time, or where the file system has no direct I/O, all goes through the page cache, and the file is the same.
 
 A file that is written over (`spares`) has bytes behind the end already.  Its last page is written whole, since a part
-of it would be read from the disk first, and then it is cut to its size.
+of it would be read from the disk first, and then it is cut to its size.  Before the last there are whole pages only.
 
-Invariant: `_at` is a multiple of pages, the file has all bytes before it, and `_tail` is what comes after them, whether
-or not the file has that, too.
+Invariant: `_at` is a multiple of pages, the file has all bytes before it, and `_tail` is what comes after them.
 
 Not here: when bytes are durable, whose file it is.  Called by one thread at a time.
 """
@@ -50,8 +49,7 @@ class PageAppends:
         views = [memoryview(self._tail), *views]
         size_bytes = sum(map(len, views))
         left = size_bytes % PAGE_SIZE_BYTES
-        if size_bytes != left:
-            self._write(views)
+        self._write(_first(views, size_bytes - left))
         self._tail = b"".join(_after(views, size_bytes - left))
         self._at += size_bytes - left
 
@@ -109,6 +107,15 @@ class PageAppends:
             written = os.pwritev(self._descriptor, views[:_MAX_BUFFERS_PER_WRITE], offset)
             offset += written
             views = _after(views, written)
+
+
+def _first(views: list[memoryview], count: int) -> list[memoryview]:
+    """So many bytes of them."""
+    first: list[memoryview] = []
+    for view in views:
+        first.append(view[:count])
+        count -= len(first[-1])
+    return first
 
 
 def _after(views: list[memoryview], count: int) -> list[memoryview]:

@@ -175,6 +175,15 @@ def test_the_file_is_the_same_however_it_comes_and_whatever_was_there(
         _written(tmp_path_factory.mktemp("any") / "shard", *batches, over_bytes=over_bytes)
 
 
+@pytest.mark.parametrize("size", [70_000, 131_073, BLOCK])
+def test_what_is_written_over_is_never_read_for_it(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As what is in a page would be of which only a part is written: one read for each call, and one that may fail."""
+    calls = _Calls(monkeypatch)
+    _written(tmp_path / "shard", *(_blocks([size], ahead_bytes=3) for _ in range(5)), over_bytes=8 * size)
+    assert len(calls.cached) > 1
+    assert all(written % PAGE_SIZE_BYTES == 0 for written in calls.cached)
+
+
 class _Failing(_Calls):
     """Direct writes fall short or are refused, in turn."""
 
