@@ -42,7 +42,7 @@ async def run_cuts(
             impatient.setattr("holdfast_server.testing.faults.traffic.READ_ATTEMPT_SECONDS", 5.0)
         async with S3Session(pods.access_key, pods.secret_key) as session:
             crash = CrashRounds(pods, session, SEED, power, versioned)
-            crash.least_acknowledged = 0 if ROUNDS else LEAST_ACKNOWLEDGED
+            crash.least_acknowledged = LEAST_ACKNOWLEDGED if rounds <= FEW else 0
             await crash.run(rounds, kinds)
             if finish:
                 print(f"\n{await crash.finish()}")
