@@ -17,6 +17,7 @@ from holdfast_local.apiserver import errors
 from holdfast_local.apiserver.errors import Cause, invalid_value
 from holdfast_local.apiserver.kinds.defaults import fill_builtin_defaults, first_status
 from holdfast_local.apiserver.kinds.definitions_of_customs import CLEANUP_FINALIZER, crd_status, validate_crd
+from holdfast_local.apiserver.kinds.quantities import parse_quantity
 from holdfast_local.apiserver.kinds.rules import IMMUTABLE, validate_builtin, validate_metadata
 from holdfast_local.apiserver.kinds.versions import from_storage, to_storage
 from holdfast_local.apiserver.ownership.apply import apply
@@ -32,12 +33,14 @@ from holdfast_local.apiserver.ownership.managers import (
 )
 from holdfast_local.apiserver.patches.merge import json_patch, merge_patch
 from holdfast_local.apiserver.patches.strategic import strategic_merge
-from holdfast_local.apiserver.resources import CRDS, NAMESPACES, Object, Registry, Resource
+from holdfast_local.apiserver.resources import CRDS, NAMESPACES, Object, Registry, Resource, StorageKey
 from holdfast_local.apiserver.schema.cel import validate_rules
 from holdfast_local.apiserver.schema.pruning import drop_nulls, fill_defaults, prune
 from holdfast_local.apiserver.schema.validation import validate
 from holdfast_local.apiserver.storage.store import Address, Store
 
+CLAIMS: StorageKey = ("", "persistentvolumeclaims")
+STORAGE_CLASSES: StorageKey = ("storage.k8s.io", "storageclasses")
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
@@ -212,6 +215,18 @@ class Writer:
             )
             raise errors.forbidden(message, {"name": name, "kind": resource.plural})
 
+    def _check_resizing(self, resource: Resource, old: Object, obj: Object) -> None:
+        """A claim whose class there is not is a folder like those without a class, and may grow as they may."""
+        wanted, before = (parse_quantity(one["spec"]["resources"]["requests"]["storage"]) for one in (obj, old))
+        found = self.store.get(STORAGE_CLASSES, "", str(obj["spec"].get("storageClassName") or ""))
+        if wanted > before and found is not None and not found.get("allowVolumeExpansion"):
+            name = obj["metadata"]["name"]
+            message = (
+                f'{resource.qualified_plural} "{name}" is forbidden: only dynamically provisioned pvc can be resized '
+                "and the storageclass that provisions the pvc must support resize"
+            )
+            raise errors.forbidden(message, {"name": name, "kind": resource.plural})
+
     def _change(self, resource: Resource, old: Object, obj: Object, subresource: str, options: WriteOptions) -> Object:
         metadata, before = obj["metadata"], old["metadata"]
         if metadata.get("resourceVersion") and metadata["resourceVersion"] != before["resourceVersion"]:
@@ -242,6 +257,8 @@ class Writer:
             fill_defaults(obj, resource.schema)
         self._count_generation(resource, old, obj)
         self._validate(resource, old, obj, subresource)
+        if resource.storage == CLAIMS and old is not None and not subresource:
+            self._check_resizing(resource, old, obj)
         if resource.storage == CRDS:
             self._serve_definition(obj)
         if owners is None:

@@ -140,6 +140,27 @@ async def test_a_claim_without_a_volume_cannot_grow(api: Any) -> None:
     assert status == 422
 
 
+@pytest.mark.parametrize("allowed", [True, False, None])
+async def test_a_claim_grows_only_where_its_class_lets_it(api: Any, allowed: bool | None) -> None:
+    claims = f"{NAMESPACE}/persistentvolumeclaims"
+    classes = "/apis/storage.k8s.io/v1/storageclasses"
+    kind = {"metadata": {"name": "slow"}, "provisioner": "example.com/disks"}
+    await api.create(classes, kind if allowed is None else {**kind, "allowVolumeExpansion": allowed})
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "slow"}
+    await api.create(claims, {"metadata": {"name": "q"}, "spec": {**spec, "volumeName": "there"}})
+    more = {"spec": {"resources": {"requests": {"storage": "2Gi"}}}}
+    status, body = await api.call("PATCH", f"{claims}/q", more, MERGE)
+    if allowed:
+        assert status == 200
+        return
+    assert (status, body["message"]) == (
+        403,
+        'persistentvolumeclaims "q" is forbidden: only dynamically provisioned pvc can be resized and the storageclass '
+        "that provisions the pvc must support resize",
+    )
+    await api.patch(f"{claims}/q", {"metadata": {"labels": {"a": "b"}}})
+
+
 async def test_an_event_stays_in_the_namespace_of_what_it_tells_of(api: Any) -> None:
     event = {"metadata": {"name": "e"}, "involvedObject": {"namespace": "other"}, "reason": "R", "message": "m"}
     status, body = await api.call("POST", f"{NAMESPACE}/events", event)
