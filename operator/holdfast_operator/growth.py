@@ -1,17 +1,19 @@
 """Growing the volumes of a pool: what has to happen next.  Pure.
 
-A StatefulSet's claim templates cannot be changed, and a claim may only grow.  So, level-triggered like everything
+A StatefulSet's claim templates cannot be changed, and a volume may only grow.  So, level-triggered like everything
 else, each step decided by what is there now:
 
 1. every live claim that asks for less than the Tenant does is made to ask for more; a storage class that cannot
    grow volumes refuses that, and then nothing else of the pool is touched and the Tenant says why;
-2. once all claims ask for enough, the StatefulSet whose template says less is deleted *around its pods* and made
-   again; the pods go on serving and are taken over by the new one.  Claims that are owned by the old one
+2. once all claims ask for enough, the StatefulSet whose template says something else is deleted *around its pods*
+   and made again; the pods go on serving and are taken over by the new one.  Claims that are owned by the old one
    (`claimRetention: Delete`) are let go of first, so that no reading of "its owner is gone" can cost data;
 3. a file system that grows only when it is mounted anew (`FileSystemResizePending` stays on the claim) needs its pod
    to be replaced, which is a disruptive step like any other and belongs to `plan`.
 
-A claim that is larger than the Tenant asks for is left alone: there is no way back, and nothing is lost by it.
+A claim that is larger than the Tenant asks for is left alone: there is no way back, and nothing is lost by it.  A size
+that no volume was given can be taken back in the Tenant (`volume_sizes` says how far, and the Tenant API holds it to
+that); then a template that says more is made again as well, or a volume that is replaced would ask for it.
 
 Invariants: no claim is ever deleted, and none shrunk; a StatefulSet is deleted only with orphaning, and only while no
 claim names it as owner.  Not here: carrying it out (`apply`), the waiting for the volumes themselves.
@@ -24,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
+from math import ceil
 
 from holdfast_operator import labels
 from holdfast_operator.kube.port import Manifest
@@ -78,7 +81,8 @@ def _steps(pool: PoolSpec, claims: Sequence[ClaimState], stateful_set: Manifest 
     if small:
         # The API server lets no claim change that has no volume yet; it grows once it is bound.
         return [GrowClaim(claim, pool.claim.storage) for claim in small if claim.capacity is not None]
-    if stateful_set is None or template_storage(stateful_set) >= wanted:
+    # In whole bytes: the API server may round a finer size up, and what it gives back never be what was asked for.
+    if stateful_set is None or ceil(template_storage(stateful_set)) == ceil(wanted):
         return []
     if stateful_set["metadata"].get("deletionTimestamp"):
         return [RemakeStatefulSet(stateful_set)]
@@ -115,6 +119,17 @@ def pods_to_remount(tenant: TenantSpec, claims: Sequence[ClaimState], now: datet
         for claim in claims
         if claim.mount_pending_since is not None and now - claim.mount_pending_since >= RESIZE_PATIENCE
     )
+
+
+def volume_sizes(claims: Sequence[ClaimState]) -> dict[str, str]:
+    """By pool: what the largest of its volumes has of what its claim asks for; without those of which nothing is there.
+    A volume larger than its claim, as one that was made by hand may be, counts for what the claim asks for."""
+    largest: dict[str, str] = {}
+    for claim in claims:
+        known = largest.get(claim.pool)
+        if claim.size and (known is None or parse_quantity(claim.size) > parse_quantity(known)):
+            largest[claim.pool] = claim.size
+    return largest
 
 
 def growth_message(claims: Sequence[ClaimState]) -> str:

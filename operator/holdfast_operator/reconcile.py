@@ -39,7 +39,7 @@ from holdfast_operator.desired.request import RenderRequest
 from holdfast_operator.desired.secrets import render_peer_copy, render_peer_secret
 from holdfast_operator.encryption_step import settle_encryption
 from holdfast_operator.gather import Gathered, KeyMint, gather_credentials
-from holdfast_operator.growth import growth_message, plan_growth, pods_to_remount
+from holdfast_operator.growth import growth_message, plan_growth, pods_to_remount, volume_sizes
 from holdfast_operator.key_rotation import (
     KeysSeen,
     describe_changes,
@@ -383,6 +383,7 @@ class Reconciler:
             doomed_claims=tuple(claim.name for claim in claims if claim.deleting),
             growing=growth_message(claims),
             growth_refused=growth.refused,
+            volume_sizes=volume_sizes(claims),
             key_troubles=tuple(Trouble(fault.reason, str(fault)) for fault in credentials.faults),
             key_changes=describe_changes(
                 credentials.book, _pods_behind(tenant, gathered, redundancy), tenant.key_overlap_seconds

@@ -8,6 +8,7 @@ from kubernetes.client.exceptions import ApiException
 
 from holdfast_operator.testing.cluster import Cluster, wait_for
 from holdfast_operator.testing.traffic import s3
+from holdfast_server.testing.standin import StandIn
 
 pytestmark = [pytest.mark.timeout(1200)]
 
@@ -89,7 +90,7 @@ def test_volumes_grow_under_running_pods(cluster: Cluster, tenant: dict[str, Any
 
     with pytest.raises(ApiException) as refused:
         cluster.patch_tenant(namespace, "store", sized("1Mi"))
-    assert "can only grow" in str(refused.value.body)
+    assert "can only grow, or go back to the volumeSize of its pool in the status, 1Gi" in str(refused.value.body)
     cluster.patch_tenant(namespace, "store", sized("2Gi"))
 
     def template() -> str:
@@ -111,6 +112,45 @@ def test_volumes_grow_under_running_pods(cluster: Cluster, tenant: dict[str, Any
         )
     wait_for("the Tenant to be Ready", lambda: cluster.is_ready(namespace, "store"))
     assert {pod.metadata.uid for pod in cluster.core.list_namespaced_pod(namespace).items} == pods
+
+
+@pytest.mark.cluster
+def test_a_size_that_the_storage_class_refuses_is_taken_back(
+    cluster: Cluster, standin: StandIn | None, tenant: dict[str, Any]
+) -> None:
+    pool, fixed = tenant["spec"]["pools"][0], f"fixed-{tenant['metadata']['namespace']}"
+    claim = pool["volumeClaimTemplate"]["spec"]
+    if standin is not None:
+        cluster.make_class_of_fixed_size(fixed)
+        claim["storageClassName"] = fixed
+    try:
+        namespace = cluster.make_tenant(tenant)
+        if cluster.claims_can_grow(namespace):
+            pytest.skip("the default storage class lets claims grow")
+
+        def ask_for(storage: str) -> None:
+            sized = {"spec": {**claim, "resources": {"requests": {"storage": storage}}}}
+            cluster.patch_tenant(namespace, "store", {"spec": {"pools": [{**pool, "volumeClaimTemplate": sized}]}})
+
+        def wait_told(reason: str) -> str:
+            def told() -> dict[str, Any]:
+                return cluster.condition(namespace, "store", "Progressing")
+
+            wait_for(reason, lambda: told()["reason"] == reason)
+            return str(told()["message"])
+
+        wait_told("Settled")
+        ask_for("1000Gi")
+        assert "`storage` may go back to 1Gi in pool main" in wait_told("VolumesCannotGrow")
+        with pytest.raises(ApiException) as refused:
+            ask_for("1023Mi")
+        assert "go back to the volumeSize of its pool in the status, 1Gi" in str(refused.value.body)
+        ask_for("1Gi")
+        wait_told("Settled")
+        assert cluster.is_ready(namespace, "store")
+    finally:
+        if standin is not None:
+            cluster.delete_class(fixed)
 
 
 @pytest.mark.cluster

@@ -26,6 +26,8 @@ class ClaimState:
     """Bytes."""
     capacity: Fraction | None
     """Bytes that the volume has; None while it is not bound."""
+    size: str = ""
+    """What it has of what it asks for, and what it asks for while it is not bound, as Kubernetes writes it."""
     mount_pending_since: datetime | None = None
     """Since when the file system waits to be mounted anew."""
     owners: frozenset[str] = frozenset()
@@ -60,6 +62,8 @@ def doomed_pods(claims: Iterable[ClaimState], tenant_name: str) -> dict[str, str
 
 def _state(manifest: Manifest, pool: str, ordinal: int, requested: Fraction) -> ClaimState:
     metadata, status = manifest["metadata"], manifest.get("status") or {}
+    capacity = _size(status.get("capacity"))
+    asked = manifest["spec"]["resources"]["requests"]
     conditions = {entry.get("type"): entry for entry in status.get("conditions") or [] if entry.get("status") == "True"}
     pending = conditions.get(_MOUNT_PENDING)
     return ClaimState(
@@ -67,7 +71,8 @@ def _state(manifest: Manifest, pool: str, ordinal: int, requested: Fraction) -> 
         pool=pool,
         ordinal=ordinal,
         requested=requested,
-        capacity=_size(status.get("capacity")),
+        capacity=capacity,
+        size=str((status["capacity"] if capacity is not None and capacity < requested else asked)["storage"]),
         mount_pending_since=_moment(pending.get("lastTransitionTime")) if pending else None,
         owners=frozenset(owner["uid"] for owner in metadata.get("ownerReferences") or []),
         message=next((_sentence(conditions[kind]) for kind in _TROUBLES if kind in conditions), ""),

@@ -17,6 +17,7 @@ from holdfast_operator.observe.pods import PodState
 from holdfast_operator.observe.redundancy import Redundancy
 from holdfast_operator.plan import Blocked, Nothing, Step, Wait
 from holdfast_operator.provision.execute import ItemStatus, Provisioned
+from holdfast_operator.quantities import parse_quantity
 from holdfast_operator.status.capacity import derive_capacity
 from holdfast_operator.status.conditions import Finding, derive_conditions
 from holdfast_operator.status.healing import (
@@ -70,6 +71,8 @@ class PassFindings:
     """Which volumes have not reached the size that was asked for."""
     growth_refused: str = ""
     """Why a claim was not allowed to grow."""
+    volume_sizes: Mapping[str, str] = field(default_factory=dict)
+    """By pool: to what its volumes' size may go back."""
     key_troubles: Sequence[Trouble] = ()
     """Secrets that are missing or faulty, and access keys that two would have."""
     key_changes: str = ""
@@ -128,7 +131,10 @@ def derive_status(findings: PassFindings, previous: Mapping[str, Any], now: str)
             tenant.generation,
             now,
         ),
-        "pools": [derive_pool(pool, findings.ledger, findings.pods, redundancy) for pool in tenant.pools],
+        "pools": [
+            derive_pool(pool, findings.ledger, findings.pods, redundancy, findings.volume_sizes.get(pool.name))
+            for pool in tenant.pools
+        ],
         "buckets": [_item(status) for status in findings.provisioned.buckets],
         "accounts": [
             {**_item(status), "id": account_id(status.name), "canonicalId": canonical_id(status.name)}
@@ -319,7 +325,7 @@ def _progressing(findings: PassFindings) -> Finding:
         # Whoever waits for a roll must not be told that nothing moves because volumes do not.
         return moving if not refused else replace(moving, message=f"{moving.message}; volumes cannot grow: {refused}")
     if refused:
-        return Finding("Progressing", False, "VolumesCannotGrow", refused)
+        return Finding("Progressing", False, "VolumesCannotGrow", f"{refused}{_way_back(findings)}")
     if findings.growing:
         return Finding("Progressing", True, "VolumesGrowing", findings.growing)
     joining = [record.name for record in findings.ledger.joining_pools]
@@ -331,6 +337,17 @@ def _progressing(findings: PassFindings) -> Finding:
             message += f"; first the pods of {', '.join(findings.lingering_pools)}, which was taken out, must be gone"
         return Finding("Progressing", True, "PoolJoining", message)
     return Finding("Progressing", False, "Settled", "nothing is left to do")
+
+
+def _way_back(findings: PassFindings) -> str:
+    """From a size that the volumes were not given; empty where there is none."""
+    sizes = [
+        f"{findings.volume_sizes[pool.name]} in pool {pool.name}"
+        for pool in findings.tenant.pools
+        if pool.name in findings.volume_sizes
+        and parse_quantity(findings.volume_sizes[pool.name]) < parse_quantity(pool.claim.storage)
+    ]
+    return f"; if that is to stay so, `storage` may go back to {', '.join(sizes)}" if sizes else ""
 
 
 def _pods_moving(findings: PassFindings) -> Finding | None:

@@ -12,7 +12,9 @@ from holdfast_operator.status.healing import derive_healing
 from holdfast_operator.tenant.spec import PoolSpec
 
 
-def derive_pool(pool: PoolSpec, ledger: Ledger, pods: Sequence[PodState], redundancy: Redundancy) -> dict[str, Any]:
+def derive_pool(
+    pool: PoolSpec, ledger: Ledger, pods: Sequence[PodState], redundancy: Redundancy, volume_size: str | None
+) -> dict[str, Any]:
     record = ledger.pool(pool.name)
     own = redundancy.of_pools([] if record is None else [record])
     drives = pool.servers * pool.volumes_per_server
@@ -42,6 +44,7 @@ def derive_pool(pool: PoolSpec, ledger: Ledger, pods: Sequence[PodState], redund
         },
         **_reduced_redundancy(pool, own),
         **({"healing": healing} if healing else {}),
+        **({"volumeSize": volume_size} if volume_size is not None else {}),
     }
 
 

@@ -124,7 +124,14 @@ class Cluster:
 
     def make_class_without_volumes(self, name: str) -> None:
         """A StorageClass whose claims wait for volumes that somebody makes by hand."""
-        body = {"metadata": {"name": name}, "provisioner": "kubernetes.io/no-provisioner"}
+        self._make_class(name, "kubernetes.io/no-provisioner")
+
+    def make_class_of_fixed_size(self, name: str) -> None:
+        """One of the stand-in's, whose volumes do not grow."""
+        self._make_class(name, "holdfast.dev/folders")
+
+    def _make_class(self, name: str, provisioner: str) -> None:
+        body = {"metadata": {"name": name}, "provisioner": provisioner}
         self._custom.create_cluster_custom_object(
             *_STORAGE_CLASSES,
             body={"apiVersion": "/".join(_STORAGE_CLASSES[:2]), "kind": "StorageClass", **body},

@@ -150,6 +150,99 @@ async def test_a_class_that_cannot_grow_is_told_and_other_changes_still_roll(wor
     assert container["image"] == "holdfast:new"
 
 
+def volume_size(world: Any) -> str | None:
+    size: str | None = world.kube.tenant_status()["pools"][0].get("volumeSize")
+    return size
+
+
+def refuse_growth(world: Any, name: str = "") -> None:
+    """As a storage class without `allowVolumeExpansion`; `name`: of that claim alone."""
+    refusal = KubeRejected("only dynamically provisioned pvc can be resized")
+    world.kube.fail_on = lambda verb, kind, found: (
+        refusal if (verb, kind) == ("merge", CLAIM.kind) and name in ("", found) else None
+    )
+
+
+def template_size(world: Any) -> str:
+    template = world.kube.object(STATEFUL_SET, SET)["spec"]["volumeClaimTemplates"][0]
+    return str(template["spec"]["resources"]["requests"]["storage"])
+
+
+async def test_a_size_that_was_refused_is_taken_back_and_forgotten(world: Any) -> None:
+    """1000Gi in place of 100Gi, where the class cannot grow."""
+    await started(world)
+    await world.run_pass()
+    assert volume_size(world) == "1Gi"
+    refuse_growth(world)
+    world.change_spec(pools=[pool("10Gi")])
+    await world.run_passes()
+    told = world.condition("Progressing")
+    assert told["reason"] == "VolumesCannotGrow"
+    assert "`storage` may go back to 1Gi in pool main" in told["message"]
+    assert volume_size(world) == "1Gi"
+    pods, sets = uids(world, POD), uids(world, STATEFUL_SET)
+    world.change_spec(pools=[pool("1Gi")])
+    world.kube.calls.clear()
+    await world.run_passes()
+    assert world.condition("Progressing")["reason"] == "Settled"
+    assert (requested(world), uids(world, POD), uids(world, STATEFUL_SET)) == (["1Gi"] * 4, pods, sets)
+    assert {call[:2] for call in world.kube.calls} <= {("status", "Tenant"), ("apply", "Secret"), ("apply", "Event")}
+
+
+async def test_a_set_made_with_the_wrong_size_is_made_again_once_that_is_taken_back(world: Any) -> None:
+    """Somebody deleted it meanwhile: a volume that is replaced would ask for what the class does not have."""
+    await started(world)
+    refuse_growth(world)
+    world.change_spec(pools=[pool("10Gi")])
+    await world.run_passes()
+    await world.kube.delete(world.kube.object(STATEFUL_SET, SET), orphan=True)
+    await world.run_passes()
+    assert template_size(world) == "10Gi"
+    pods = uids(world, POD)
+    world.change_spec(pools=[pool("1Gi")])
+    await world.run_passes()
+    assert template_size(world) == "1Gi"
+    assert uids(world, POD) == pods
+    world.kube.calls.clear()
+    await world.run_passes()
+    assert world.kube.calls == [], "once"
+
+
+async def test_the_size_that_can_be_taken_back_to_is_that_of_the_largest_volume(world: Any) -> None:
+    await started(world)
+    refuse_growth(world, f"data0-{SET}-2")
+    world.change_spec(pools=[pool("10Gi")])
+    await world.run_passes(2)
+    assert requested(world) == ["10Gi", "10Gi", "1Gi", "1Gi"], "a refusal ends the steps of a pass"
+    await world.run_pass()
+    assert volume_size(world) == "1Gi", "asked for and not there: a quota of the store behind it may say no for ever"
+    claims(world)[1]["status"]["capacity"] = {"storage": "4Gi"}
+    await world.run_pass()
+    assert volume_size(world) == "4Gi"
+    claims(world)[0]["status"]["capacity"] = {"storage": "16Gi"}
+    await world.run_pass()
+    assert volume_size(world) == "10Gi", "a volume larger than its claim asks for gives nothing away"
+
+
+async def test_claims_that_took_a_size_which_is_taken_back_are_left_alone(world: Any) -> None:
+    await started(world)
+    world.change_spec(pools=[pool("10Gi")])
+    await world.run_passes()
+    assert (requested(world), template_size(world)) == (["10Gi"] * 4, "10Gi")
+    pods = uids(world, POD)
+    world.change_spec(pools=[pool("1Gi")])
+    await world.run_passes()
+    assert requested(world) == ["10Gi"] * 4
+    assert template_size(world) == "1Gi", "a volume that is replaced is one that can be had"
+    assert uids(world, POD) == pods
+    assert world.condition("Progressing")["reason"] == "VolumesGrowing"
+
+
+async def test_no_size_is_told_of_a_pool_without_claims(world: Any) -> None:
+    await world.start(pools=[pool("1Gi")])
+    assert volume_size(world) is None
+
+
 async def test_an_operator_that_dies_after_the_deletion_makes_the_set_again(world: Any) -> None:
     await started(world)
     await world.kube.delete(world.kube.object(STATEFUL_SET, SET), orphan=True)
@@ -172,7 +265,7 @@ async def test_larger_claims_than_asked_for_are_left_alone(world: Any) -> None:
     mounted(world, "8Gi")
     await world.run_passes()
     assert requested(world) == ["8Gi"] * 4
-    assert world.kube.calls == []
+    assert world.kube.calls == [("status", "Tenant", "logs")], "they are told"
 
 
 async def test_a_file_system_that_waits_for_a_mount_has_its_pod_replaced_one_at_a_time(world: Any) -> None:

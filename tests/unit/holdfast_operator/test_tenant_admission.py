@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -120,9 +121,48 @@ def test_a_volume_may_only_grow(before: str, after: str, accepted: bool) -> None
     old, new = sized(before), sized(after)
     causes = validate_rules(new, old, SCHEMA)
     assert bool(causes) != accepted
-    assert all(
-        cause.field.endswith("resources.requests.storage") and "can only grow" in cause.message for cause in causes
-    )
+    assert all(cause.field == "spec.pools" and "storage can only grow" in cause.message for cause in causes)
+
+
+@pytest.mark.parametrize(
+    ("seen", "after", "accepted"),
+    [
+        ("10Gi", "10Gi", True),
+        ("10Gi", "10240Mi", True),
+        ("10Gi", "11Gi", True),
+        ("10Gi", "9.9Gi", False),
+        ("10Gi", "10G", False),
+        ("10995116277m", "1.1Gi", True),
+        ("100Gi", "10Gi", False),
+        (None, "10Gi", False),
+    ],
+)
+def test_a_size_that_no_volume_has_may_be_taken_back(seen: str | None, after: str, accepted: bool) -> None:
+    """A typo that the storage class has refused, and that would else stand for ever."""
+    old, new = sized("1000Gi"), sized(after)
+    old["status"] = new["status"] = {"pools": [{"name": "main"}]}
+    if seen is not None:
+        old["status"]["pools"][0]["volumeSize"] = seen
+    causes = validate_rules(new, old, SCHEMA)
+    assert bool(causes) != accepted
+    told = "storage can only grow, or go back to the volumeSize of its pool in the status"
+    told += f", {seen}" if seen is not None else ""
+    assert [cause.message for cause in causes] == [] if accepted else [f"Invalid value: {told}"]
+    assert not validate_rules(sized("2000Gi") | {"status": old["status"]}, old, SCHEMA), "and it may grow"
+
+
+def test_of_several_pools_each_goes_by_its_own_size() -> None:
+    old = sized("1000Gi")
+    old["spec"]["pools"].append({**copy.deepcopy(old["spec"]["pools"][0]), "name": "more"})
+    old["status"] = {"pools": [{"name": "main", "volumeSize": "10Gi"}, {"name": "more", "volumeSize": "1000Gi"}]}
+    assert not validate_rules(old, old, SCHEMA)
+    for lowered, accepted in (("main", True), ("more", False)):
+        new = copy.deepcopy(old)
+        pool = next(pool for pool in new["spec"]["pools"] if pool["name"] == lowered)
+        pool["volumeClaimTemplate"]["spec"]["resources"]["requests"]["storage"] = "20Gi"
+        causes = validate_rules(new, old, SCHEMA)
+        assert bool(causes) != accepted
+        assert all(cause.message.endswith("of its pool in the status") for cause in causes)
 
 
 @pytest.mark.parametrize("change", [{"storageClassName": "fast"}, {"accessModes": ["ReadWriteOncePod"]}])
