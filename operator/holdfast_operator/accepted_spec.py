@@ -7,7 +7,8 @@ refused spec works with what is written there (`choose_spec`).
 
 Invariants: it is believed only if it belongs to this very Tenant (owner reference), so that a Tenant made anew never
 runs by the spec of its predecessor; and only after it was parsed and compared with the ledger like any other, so that
-what was meddled with, or what this version of the operator refuses, counts as absent.  A Secret, since who may write
+what was meddled with, or what this version of the operator refuses, counts as absent; but for values that are passed on
+as they stand in any case, and that an earlier operator did not look at.  A Secret, since who may write
 those rules the tenant anyway; compressed, because a Tenant may be larger than a Secret.  Not here: what is left undone
 while a spec is refused (`reconcile`).
 """
@@ -110,4 +111,4 @@ def read_accepted_spec(body: Manifest, record: Manifest | None) -> TenantSpec | 
         document = json.loads(text)
     except (binascii.Error, zlib.error, ValueError, RecursionError):
         return None
-    return parse_tenant({**body, "spec": document}).spec
+    return parse_tenant({**body, "spec": document}).kept

@@ -20,6 +20,8 @@ class Fault:
 
     path: str
     message: str
+    passed_on: bool = False
+    """The value is passed on as it stands all the same, for the API server to refuse."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}"
@@ -43,8 +45,8 @@ class Fields:
             value = {}
         return cls(path, value, faults)
 
-    def fault(self, name: str, message: str) -> None:
-        self._faults.append(Fault(f"{self.path}.{name}" if name else self.path, message))
+    def fault(self, name: str, message: str, *, passed_on: bool = False) -> None:
+        self._faults.append(Fault(f"{self.path}.{name}" if name else self.path, message, passed_on))
 
     def has(self, name: str) -> bool:
         return self._take(name) is not None

@@ -67,6 +67,9 @@ class Parsed:
 
     spec: TenantSpec | None
     faults: tuple[Fault, ...] = ()
+    kept: TenantSpec | None = None
+    """What can go on being looked after, where it was accepted before: `spec`, or one that has no faults but in values
+    that are passed on as they stand, which an earlier operator did without a look at them."""
 
 
 def parse_tenant(body: Mapping[str, Any]) -> Parsed:
@@ -118,7 +121,8 @@ def parse_tenant(body: Mapping[str, Any]) -> Parsed:
     metrics.finish()
     spec.finish()
     faults += _faults_across_fields(tenant)
-    return Parsed(None, tuple(faults)) if faults else Parsed(tenant)
+    kept = tenant if all(fault.passed_on for fault in faults) else None
+    return Parsed(None, tuple(faults), kept) if faults else Parsed(tenant, kept=tenant)
 
 
 def _encryption(fields: Fields) -> EncryptionSpec:
@@ -315,7 +319,7 @@ def _resources(fields: Fields) -> dict[str, Any]:
             try:
                 parse_quantity("0" if amount is None else str(amount).strip())
             except ValueError:
-                fields.fault(f"resources.{kind}.{name}", f"{amount!r} is no amount such as 500m or 2Gi")
+                fields.fault(f"resources.{kind}.{name}", f"{amount!r} is no amount such as 500m or 2Gi", passed_on=True)
     return resources
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import copy
 import gzip
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from holdfast_operator.accepted_spec import KEY, render_accepted_spec
+from holdfast_operator.kube.errors import KubeRejected
 from holdfast_operator.kube.port import DISRUPTION_BUDGET, SECRET, STATEFUL_SET
 from holdfast_operator.reconcile import Reconciler
 from holdfast_operator.tenant.parse import parse_tenant
@@ -175,6 +177,57 @@ async def test_a_record_that_cannot_be_believed_counts_as_absent(world: Any, wha
     await world.run_passes(2)
     assert world.condition("Ready")["status"] == "True"
     assert RECORD in world.kube.objects
+
+
+def accept_as_before(world: Any, spec: dict[str, Any]) -> None:
+    """What an earlier operator did with a spec that is refused by now: it wrote it down, and went on."""
+    packed_spec = gzip.compress(json.dumps(spec).encode())
+    world.kube.objects[RECORD]["data"][KEY] = packed(packed_spec)
+
+
+async def test_amounts_that_an_earlier_operator_passed_on_leave_nobody_unattended(world: Any) -> None:
+    """It could not apply the StatefulSet with them, and looked after all else; an upgrade must do no less."""
+    tls = {"mode": "SelfSigned"}
+    await world.start(tls=tls)
+    pool = {**world.body()["spec"]["pools"][0], "resources": {"requests": {"cpu": "one"}}}
+    world.change_spec(tls=tls, pools=[pool])
+    accept_as_before(world, world.kube.objects["Tenant", "loki", "logs"]["spec"])
+    refusal = KubeRejected("unable to parse quantity's suffix")
+    world.kube.fail_on = lambda verb, kind, name: refusal if (verb, kind) == ("apply", "StatefulSet") else None
+    world.restart_operator()
+    world.kube.remove((SECRET.kind, "loki", "logs-root"))
+    before = copy.deepcopy(world.kube.object(SECRET, "logs-tls")["data"])
+    del world.store.buckets["loki-ruler"]
+    world.pods.down = {"logs-pool-main-2"}
+    world.pods.settle()
+    world.seconds += 70 * DAY_SECONDS
+    world.kube.calls.clear()
+    await world.run_passes(2)
+    assert "spec.pools[0].resources.requests.cpu: 'one' is no amount" in world.condition("SpecValid")["message"]
+    assert "kept as the last accepted spec has it" in world.condition("Ready")["message"]
+    assert world.kube.object(SECRET, "logs-tls")["data"] != before
+    assert "logs-root" in world.kube.names(SECRET)
+    assert "loki-ruler" in world.store.buckets
+    assert world.kube.object(DISRUPTION_BUDGET, "logs")["spec"]["maxUnavailable"] == 0
+    assert world.kube.tenant_status()["pools"][0]["ready"] == 3
+    assert pods_touched(world) == []
+
+
+async def test_a_record_with_another_fault_beside_such_amounts_is_not_believed(world: Any) -> None:
+    await world.start()
+    pool = {**world.body()["spec"]["pools"][0], "resources": {"requests": {"cpu": "one"}}}
+    world.change_spec(pools=[pool], **REFUSED)
+    accept_as_before(world, world.kube.objects["Tenant", "loki", "logs"]["spec"])
+    await world.run_passes(2)
+    assert "not looked after" in world.condition("Ready")["message"]
+
+
+async def test_such_amounts_are_not_taken_from_a_tenant_of_which_nothing_is_on_record(world: Any) -> None:
+    body = world.body()
+    body["spec"]["pools"][0]["resources"] = {"requests": {"cpu": "one"}}
+    world.kube.put(body)
+    await world.run_passes(2)
+    assert world.kube.names(STATEFUL_SET) == world.kube.names(SECRET) == []
 
 
 async def test_at_rest_a_refused_spec_costs_no_writes(world: Any) -> None:
