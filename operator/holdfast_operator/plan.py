@@ -8,7 +8,8 @@ Rules, each there because its absence has cost somebody data or sleep:
 * a healthy pod goes only while every drive of every set is whole and nothing waits for repair, and after the pod
   itself has confirmed that the others bear its absence (asked by the caller just before,
   `/health/cluster?maintenance=true`);
-* where the geometry bears no loss, a healthy pod goes only if the Tenant says `allowDisruption`;
+* where the geometry of its pool bears no loss, a healthy pod goes only if the Tenant says `allowDisruption`, and after
+  those of pools that bear one;
 * a pod whose volume grows only when it is mounted anew is replaced like one with an old revision;
 * a pod whose claim somebody has deleted is not replaced at all: the claim is there as long as the pod, and its end
   would be that of the data.  Who means that deletes the pod.
@@ -22,6 +23,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from holdfast_operator import labels
+from holdfast_operator.ledger import Ledger
 from holdfast_operator.observe.pods import PodState, StatefulSetState
 from holdfast_operator.observe.redundancy import Redundancy
 from holdfast_operator.tenant.spec import TenantSpec
@@ -123,11 +125,12 @@ def plan_rollout(
         return Wait(count, f"{_others(count)} pod {outdated[0].told} has ended and is back")
     if redundancy.repair_queue_length:
         return Wait(count, f"{_others(count)} {redundancy.repair_queue_length} missed writes are repaired")
-    first = replaceable[0]
-    if tenant.tolerated_servers > 0:
-        return EvictPod(first, count)
+    bearing = _bearing_pools(tenant) | joining
+    spared = next((pod for pod in replaceable if pod.pool in bearing), None)
+    if spared is not None:
+        return EvictPod(spared, count)
     if tenant.allow_disruption:
-        return InterruptPod(first, count)
+        return InterruptPod(replaceable[0], count)
     return Blocked(
         count,
         f"{count} pods await the new revision, and losing any interrupts service: set spec.allowDisruption",
@@ -176,9 +179,17 @@ def _others(count: int) -> str:
     return f"{count} pods are to be replaced, and left as they are until"
 
 
-def disruption_allowed(tenant: TenantSpec, redundancy: Redundancy) -> bool:
-    """Whether a node drain may take one pod now."""
-    return tenant.tolerated_servers > 0 and redundancy.whole
+def disruptable_pools(tenant: TenantSpec, ledger: Ledger, redundancy: Redundancy) -> frozenset[str]:
+    """Names of the pools of which a node drain may take one pod now."""
+    bearing = _bearing_pools(tenant)
+    return frozenset(
+        record.name for record in ledger.serving_pools if record.name in bearing and redundancy.of_pools([record]).whole
+    )
+
+
+def _bearing_pools(tenant: TenantSpec) -> frozenset[str]:
+    """Names of the pools that take writes on with one of their servers away."""
+    return frozenset(pool.name for pool in tenant.pools if pool.tolerated_servers > 0)
 
 
 def _is_outdated(pod: PodState, stateful_sets: Mapping[str, StatefulSetState]) -> bool:

@@ -66,7 +66,7 @@ from holdfast_operator.plan import (
     ReplaceDownPod,
     Step,
     Wait,
-    disruption_allowed,
+    disruptable_pools,
     faltering_pods,
     plan_rollout,
 )
@@ -317,7 +317,7 @@ class Reconciler:
             ledger=ledger,
             default_image=self._default_image,
             cluster_domain=self._cluster_domain,
-            disruption_allowed=disruption_allowed(tenant, serving),
+            disruptable_pools=disruptable_pools(tenant, credentials.ledger, redundancy),
             tls=tls.tls,
         )
         # The record comes first: what is acted on is accepted.

@@ -106,6 +106,27 @@ def test_claims_that_nobody_binds_are_named(store: Store) -> None:
         store.cluster.delete_class(name)
 
 
+def test_a_pool_that_never_comes_up_holds_up_neither_drains_nor_rolls_of_the_others(store: Store) -> None:
+    """Its pods count in no budget of pods that serve."""
+    store.create()
+    store.wait_settled()
+    name = f"no-volumes-{store.namespace}"
+    store.cluster.make_class_without_volumes(name)
+    try:
+        first = store.tenant["spec"]["pools"][0]
+        claim = {"spec": {"resources": {"requests": {"storage": "1Gi"}}, "storageClassName": name}}
+        more = {**first, "name": "more", "volumeClaimTemplate": claim}
+        store.change(pools=[first, more])
+        store.wait_told("Progressing", "data0-store-pool-more-0", "is not bound to a volume")
+        before = {pod: uid for pod, uid in store.pods().items() if "-main-" in pod}
+        assert store.cluster.evict(store.namespace, "store-pool-main-0")
+        store.change(pools=[{**first, "annotations": {"example.com/try": "2"}}, more])
+        wait_for("every pod that serves to be another", lambda: not set(before.items()) & set(store.pods().items()))
+        wait_for("the Tenant to be Ready", lambda: store.cluster.is_ready(store.namespace, "store"))
+    finally:
+        store.cluster.delete_class(name)
+
+
 def test_a_pool_that_holds_data_cannot_be_left_out_however_it_is_tried(store: Store) -> None:
     store.create()
     cluster, namespace = store.cluster, store.namespace

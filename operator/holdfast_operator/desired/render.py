@@ -7,7 +7,7 @@ Before it comes its copy, which therefore never lags behind.
 from __future__ import annotations
 
 from holdfast_operator.desired.config_map import render_config_map
-from holdfast_operator.desired.disruption_budget import render_disruption_budget
+from holdfast_operator.desired.disruption_budget import render_disruption_budgets
 from holdfast_operator.desired.request import RenderRequest
 from holdfast_operator.desired.secrets import (
     render_peer_copy,
@@ -44,7 +44,7 @@ def render_tenant(request: RenderRequest) -> list[Manifest]:
         render_s3_service(tenant),
         render_pods_service(tenant),
         render_console_service(tenant),
-        *render_disruption_budget(tenant, request.disruption_allowed),
+        *render_disruption_budgets(request),
     ]
     # A pool that the ledger does not hold yet waits for the epoch of another to settle.
     manifests += [

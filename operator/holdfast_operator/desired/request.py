@@ -18,7 +18,7 @@ class RenderRequest:
     """The ledger of this pass, which may be ahead of the one in `credentials`."""
     default_image: str
     cluster_domain: str
-    disruption_allowed: bool
-    """Whether one pod may be taken away voluntarily now: nothing is degraded and the geometry bears it."""
+    disruptable_pools: frozenset[str]
+    """Of which one pod may be taken away voluntarily now: nothing of them is degraded and the geometry bears it."""
     tls: TenantTls | None = None
     """None for a tenant that has nothing to do with TLS."""

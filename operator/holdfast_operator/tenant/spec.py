@@ -334,8 +334,3 @@ class TenantSpec:
     def token_secret_name(self) -> str | None:
         """The Secret that has to be mounted for the audit log."""
         return self.audit.token_secret_name if self.audit is not None else None
-
-    @property
-    def tolerated_servers(self) -> int:
-        """Servers of one pool that may be lost while writes go on, in the pool that bears least."""
-        return min(pool.tolerated_servers for pool in self.pools)

@@ -76,7 +76,7 @@ def rendered(name: str) -> list[dict[str, Any]]:
         ledger=ledger,
         default_image="holdfast/server:test",
         cluster_domain="cluster.local",
-        disruption_allowed=tenant.tolerated_servers > 0,
+        disruptable_pools=frozenset(pool.name for pool in tenant.pools if pool.tolerated_servers > 0),
         tls=TLS if has_tls else None,
     )
     return render_tenant(request)

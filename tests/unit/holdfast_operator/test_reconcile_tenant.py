@@ -629,6 +629,80 @@ async def test_one_server_is_not_interrupted_without_leave(world: Any) -> None:
     assert world.condition("Progressing")["reason"] == "Settled"
 
 
+def budgets(world: Any) -> dict[str, tuple[str, int]]:
+    """By the budget's name: the pool it is for, and how many of its pods may go."""
+    found = {name: world.kube.object(DISRUPTION_BUDGET, name)["spec"] for name in world.kube.names(DISRUPTION_BUDGET)}
+    return {
+        name: (spec["selector"]["matchLabels"].get("holdfast.dev/pool", ""), spec["maxUnavailable"])
+        for name, spec in found.items()
+    }
+
+
+def ended_pods(world: Any) -> list[tuple[str, str]]:
+    return [(call[0], call[2]) for call in world.kube.calls if call[:2] in (("delete", "Pod"), ("evict", "Pod"))]
+
+
+async def test_a_pool_that_bears_no_loss_holds_up_neither_rolls_nor_drains_of_another(world: Any) -> None:
+    pools = add_pool(_body(), "solo")
+    pools[1] |= {"servers": 1}
+    await world.start(pools=pools)
+    await world.run_passes()
+    assert budgets(world) == {"logs": ("main", 1), "logs-pool-solo": ("solo", 0)}
+    world.kube.calls.clear()
+    world.change_spec(pools=pools, image="holdfast:new")
+    await world.run_passes(14)
+    assert ended_pods(world) == [("evict", f"logs-pool-main-{ordinal}") for ordinal in range(4)]
+    assert world.condition("Progressing")["reason"] == "RollBlocked"
+    assert world.condition("Progressing")["message"].startswith("1 pods await")
+    world.kube.calls.clear()
+    world.change_spec(pools=pools, image="holdfast:newer", allowDisruption=True)
+    await world.run_passes(14)
+    evicted = [("evict", f"logs-pool-main-{ordinal}") for ordinal in range(4)]
+    assert ended_pods(world) == [*evicted, ("delete", "logs-pool-solo-0")], "where one bears it, it is asked first"
+    assert world.condition("Progressing")["reason"] == "Settled"
+
+
+async def test_a_degraded_pool_keeps_its_own_pods_from_drains_alone(world: Any) -> None:
+    pools = add_pool(_body(), "more")
+    await world.start(pools=pools)
+    await world.run_passes()
+    assert budgets(world) == {"logs": ("main", 1), "logs-pool-more": ("more", 1)}
+    world.pods.down = {"logs-pool-main-2"}
+    world.pods.settle()
+    await world.run_pass()
+    assert budgets(world) == {"logs": ("main", 0), "logs-pool-more": ("more", 1)}
+
+
+async def test_a_pool_that_no_request_goes_to_has_no_budget(world: Any) -> None:
+    """And counts in none: pods that never come up would else use up what may be drained of the others."""
+    await world.start()
+    world.pods.down = {f"logs-pool-more-{ordinal}" for ordinal in range(4)}
+    world.change_spec(pools=add_pool(world.kube.objects["Tenant", "loki", "logs"], "more"))
+    await world.run_passes(3)
+    assert budgets(world) == {"logs": ("main", 1)}
+    world.pods.down = set()
+    world.pods.settle()
+    await world.run_passes(8)
+    assert budgets(world) == {"logs": ("main", 1), "logs-pool-more": ("more", 1)}
+
+
+async def test_a_pool_that_joins_and_would_bear_no_loss_is_rolled_as_it_is(world: Any) -> None:
+    await world.start()
+    pools = add_pool(world.kube.objects["Tenant", "loki", "logs"], "solo")
+    pools[1] |= {"servers": 1}
+    world.pods.unaware_of["logs-pool-main-3"] = "solo"
+    world.change_spec(pools=pools)
+    await world.run_passes(4)
+    assert world.kube.tenant_status()["pools"][1]["state"] == "Joining"
+    world.kube.calls.clear()
+    world.change_spec(pools=pools, image="holdfast:new")
+    await world.run_passes(14)
+    assert sorted(name for verb, name in ended_pods(world) if verb == "evict") == [
+        *(f"logs-pool-main-{ordinal}" for ordinal in range(4)),
+        "logs-pool-solo-0",
+    ]
+
+
 async def test_a_pool_joins_without_touching_the_service(world: Any) -> None:
     await world.start()
     world.change_spec(pools=add_pool(world.kube.objects["Tenant", "loki", "logs"], "more"))

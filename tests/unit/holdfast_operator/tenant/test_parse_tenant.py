@@ -75,7 +75,7 @@ def test_defaults_are_filled_in(tenant_body: Any) -> None:
     assert tenant.pools[0].claim.access_modes == ("ReadWriteOnce",)
     assert tenant.buckets[0].deletion_policy == "Retain"
     assert tenant.users[0].buckets[1].access == "ReadWrite"
-    assert tenant.tolerated_servers == 1
+    assert tenant.pools[0].tolerated_servers == 1
 
 
 def test_a_buckets_settings_are_read_and_their_absence_kept_apart_from_emptiness(tenant_body: Any) -> None:
