@@ -27,6 +27,7 @@ reclaim.  A drive that only ever grows has none.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
@@ -134,6 +135,8 @@ class Spares:
             os.replace(spare.path, path)
         except OSError as error:
             log.warning("%s cannot be written over: %s", spare.path, error)
+            with contextlib.suppress(OSError):  # nobody counts it any more
+                self.drop(spare)
             return False
         return True
 

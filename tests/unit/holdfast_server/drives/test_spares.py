@@ -392,6 +392,18 @@ def test_what_cannot_be_set_apart_stays_where_it_is(kept, tmp_path, monkeypatch)
     assert (tmp_path / f"shard-{MIB}").exists()
 
 
+def test_what_cannot_be_taken_is_removed(kept, tmp_path, monkeypatch):
+    """It would be counted by nobody, and lie there until the next start."""
+    spare = offer(kept, tmp_path, MIB)
+
+    def refused(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refused)
+    assert taken(kept, tmp_path, MIB) is None
+    assert not spare.path.exists()
+
+
 def test_a_shard_of_which_an_older_copy_waits_is_reclaimed_once_more(tmp_path):
     """Healed under its old name, and dropped again: the second file is removed."""
     make_folders(tmp_path)
