@@ -801,8 +801,7 @@ class LocalDrive:
                 while await parts.commits.submit((), parts.verbs.sweep_parts):
                     pass
             await self._on_thread(parts.shard_writers, parts.shards.discard_idle)
-            while await self._on_thread(parts.shard_writers, partial(parts.shards.spares.trim, UNLINKS_PER_JOB)):
-                pass
+            await self._trim_spares(parts)
             reclaimed, more = 0, True
             while more:
                 chosen, more = await parts.commits.submit((), parts.trash.condemn)
@@ -810,10 +809,15 @@ class LocalDrive:
                 for start in range(0, len(chosen), UNLINKS_PER_JOB):
                     some = chosen[start : start + UNLINKS_PER_JOB]
                     await self._on_thread(parts.shard_writers, partial(_reclaim, parts, some, unnamed))
+                    await self._trim_spares(parts)
                 if chosen:
                     await parts.commits.submit((), partial(parts.trash.unlinked, chosen=chosen))
                 reclaimed += len(chosen)
             return reclaimed
+
+    async def _trim_spares(self, parts: Parts) -> None:
+        while parts.shards.spares.surplus:
+            await self._on_thread(parts.shard_writers, partial(parts.shards.spares.trim, UNLINKS_PER_JOB))
 
     async def _settled(self, parts: Parts) -> bool:
         """Whether all that the table says is durable; where there is no room it need not be."""

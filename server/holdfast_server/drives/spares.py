@@ -108,21 +108,16 @@ class Spares:
         return Spare(facts.st_size, path)
 
     def add(self, spare: Spare) -> None:
-        """Of what was set apart.  Raises OSError, about another that was to make way."""
-        oldest = []
+        """Of what was set apart.  Whether there is a `surplus` now is to be looked at."""
         with self._lock:
-            if spare.path not in self._ages:  # else it has taken the place of one with the same name and size
+            if spare.path not in self._ages:  # else somebody took away the file that it was of
                 insort(self._kept, spare)
                 self._ages[spare.path] = spare
                 self._kept_bytes += spare.size_bytes
-            while self._is_over(0, 0):
-                oldest.append(self._remove(next(iter(self._ages.values()))))
-            self._missed = max(0, self._missed - bool(oldest))
-        for former in oldest:
-            self.drop(former)
+            self._missed = max(0, self._missed - self._is_over(0, 0))
 
     def drop(self, spare: Spare) -> None:
-        """Of one that was not added.  Raises OSError."""
+        """Of one that is not kept.  Raises OSError."""
         spare.path.unlink(missing_ok=True)
 
     def take(self, path: Path, size_bytes: int, whole: bool) -> bool:
@@ -140,16 +135,21 @@ class Spares:
             return False
         return True
 
-    def trim(self, limit: int) -> int:
-        """Remove so many at most where there is little room; how many.  Raises OSError."""
+    @property
+    def surplus(self) -> bool:
+        """Whether some are to be removed: there is little room, or there are too many."""
         room = self._space.room
-        if room.available_bytes >= ROOM_TO_KEEP * room.total_bytes:
-            return 0
+        return self._is_over(0, 0) or (bool(self._kept) and room.available_bytes < ROOM_TO_KEEP * room.total_bytes)
+
+    def trim(self, limit: int) -> None:
+        """Remove the oldest of the surplus, so many at most: one that was added may take the room of hundreds, and a
+        slow disk must not be thought to hang for them.  Raises OSError."""
+        spares: list[Spare] = []
         with self._lock:
-            spares = [self._remove(spare) for spare in self._kept[:limit]]
+            while self.surplus and len(spares) < limit:
+                spares.append(self._remove(next(iter(self._ages.values()))))
         for spare in spares:
             self.drop(spare)
-        return len(spares)
 
     @property
     def wanted(self) -> bool:

@@ -12,7 +12,7 @@ import pytest
 import xxhash
 
 from holdfast_server.drives import shard_format, spares
-from holdfast_server.drives.local import LocalDrive
+from holdfast_server.drives.local import UNLINKS_PER_JOB, LocalDrive
 from holdfast_server.drives.port import CommitMode, CommitRequest, CommitStatus, DriveError, DriveFull, Held, Register
 from holdfast_server.drives.shard_files import ShardFiles, make_folders, staged_names
 from holdfast_server.drives.space import Room, Space
@@ -281,6 +281,36 @@ async def test_a_drive_that_fills_up_gives_its_spares_back(open_drive, monkeypat
     assert not spare_names(drive)
 
 
+async def test_no_piece_of_work_removes_more_than_a_few_though_one_takes_the_room_of_many(open_drive, monkeypatch):
+    """Hundreds of files in one piece take a slow disk longer than it may take without being said to hang."""
+    drive = await open_drive()
+    monkeypatch.setattr(spares, "MAX_BYTES", 5 << 20)
+    await reclaimed(drive, *(Content(1 + number, (100_000,)) for number in range(50)))
+    assert len(spare_names(drive)) == 50
+    large = Content(99, (4 << 20,))
+    await put(drive, large)
+    await delete(drive, large)
+    removed, of_each = [], []
+    drop, on_thread = Spares.drop, drive._on_thread
+
+    def noted(self, spare):
+        removed.append(spare)
+        drop(self, spare)
+
+    async def counted(threads, work, watched=True):
+        before = len(removed)
+        result = await on_thread(threads, work, watched)
+        of_each.append(len(removed) - before)
+        return result
+
+    monkeypatch.setattr(Spares, "drop", noted)
+    monkeypatch.setattr(drive, "_on_thread", counted)
+    await drive.reap()
+    assert large.data_id.hex() + SUFFIX in spare_names(drive)
+    assert len(removed) > 30
+    assert max(of_each) <= UNLINKS_PER_JOB
+
+
 # --- the spares alone
 
 
@@ -298,6 +328,7 @@ def offer(kept: Spares, folder: Path, size_bytes: int) -> Spare | None:
     spare = kept.set_apart(place)
     if spare is not None:
         kept.add(spare)
+        kept.trim(100)
     return spare
 
 
