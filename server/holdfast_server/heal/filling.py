@@ -8,9 +8,11 @@ kept on the very drive, with its incarnation, and so begins after that incarnati
 healed, most often because it was just being written, is healed again by itself at the end of the pass until nothing
 is left: under steady traffic no pass would ever meet a moment without writes.  How much was left is counted in the
 place as well; a pass that went on after a restart does not know which registers those were, and one that left very
-many does not keep them, so that it is followed by another.  A write that
-reaches the others while the pass goes on, behind its place, is offered to this drive like to any; if the drive misses
-it, W others hold it, as with any full drive, and the repair queue has it.
+many does not keep them, so that it is followed by another.  Nor is a drive full while a write that the pass met
+is neither committed nor given up: it may be one that was acknowledged, with the copy of the drive that was here before,
+by a coordinator that died, and it is young by the clock of that one.  A write that reaches the others while the pass
+goes on, behind its place, is offered to this drive like to any (not a conditional one, which goes to those that
+promised); if the drive misses it, W others hold it, as with any full drive, and the repair queue has it.
 
 A full drive is looked through once after its pod opened it, after its disk had hung or it had been set aside, and after
 its pod had been cut off from so many others that those could write without it: the queues of the others bring what it
@@ -33,7 +35,7 @@ from holdfast_server.contract.healing import FillingProgress
 from holdfast_server.drives.port import DriveState, Register
 from holdfast_server.heal.comparing import Place, compare
 from holdfast_server.heal.own_drive import OwnDrive
-from holdfast_server.heal.registers import RegisterHealing
+from holdfast_server.heal.registers import Outcome, RegisterHealing
 from holdfast_server.heal.settings import HealSettings
 from holdfast_server.objects.asking import bounded
 from holdfast_server.objects.erasure_set import ErasureSet
@@ -106,7 +108,7 @@ class Filling:
         present.registers += page.registers
         present.copied += outcome.copied
         present.copied_bytes += outcome.copied_bytes
-        _leave(state, outcome.left)
+        _leave(state, _lacking(state, outcome))
         self._measure(state, page.registers, outcome.copied_bytes, self._clock.monotonic_seconds() - began)
         if page.following is None:
             state.swept = True
@@ -176,7 +178,7 @@ class Filling:
             state.present.copied += outcome.copied
             state.present.copied_bytes += outcome.copied_bytes
             state.leftovers = {}
-            _leave(state, outcome.left)
+            _leave(state, _lacking(state, outcome))
             if state.leftovers:
                 state.again_at = self._clock.monotonic_seconds() + self._settings.leftovers_seconds
                 return
@@ -227,6 +229,11 @@ class Filling:
             bytes_per_second=state.bytes_per_second,
             seconds_left=left / state.registers_per_second if known else None,
         )
+
+
+def _lacking(state: FillingState, outcome: Outcome) -> list[Register]:
+    """What the drive may not have yet."""
+    return [*outcome.left, *outcome.undecided] if state.replacement else outcome.left
 
 
 def _leave(state: FillingState, left: Sequence[Register]) -> None:

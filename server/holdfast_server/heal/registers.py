@@ -66,6 +66,8 @@ class Outcome:
     """Every drive of the set has what it should, up to this stamp."""
     left: list[Register] = field(default_factory=list)
     """Could not be settled now."""
+    undecided: list[Register] = field(default_factory=list)
+    """Settled but for a write that may be under way still."""
     not_whole: list[Register] = field(default_factory=list)
     """Settled or not, some drive still lacks something."""
     copied: int = 0
@@ -120,6 +122,8 @@ class RegisterHealing:
             outcome.not_whole.append(register)
         if healed is None or not healed.settled:
             outcome.left.append(register)
+        elif healed.undecided:
+            outcome.undecided.append(register)
 
     async def _one(
         self, erasure_set: ErasureSet, register: Register, verify: bool, replies: quorum.Replies

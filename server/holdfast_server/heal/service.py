@@ -2,7 +2,7 @@
 
 1. the *repair queue* (`repair_queue`): registers whose last write did not reach every drive, within seconds;
 2. the *filling* (`filling`): an empty replacement gets everything; a drive that was away is looked through;
-3. the *scanner* (`scanner`): rot, lost notes, leaks, usage, over a day;
+3. the *scanner* (`scanner`): rot, lost notes, leaks, over a day;
 4. the *dropping* of tombstones (`tombstones`), minutes after the delete;
 5. the *walk over buckets* (`bucket_walk`): lifecycle, usage, what deleted buckets left; where a keeper is given.
 

@@ -85,6 +85,8 @@ class Healed:
     """Every drive of the set has what it should."""
     settled: bool = False
     """Every drive that answered has what it should; only writes still under way were left alone."""
+    undecided: bool = False
+    """There was such a write."""
     stuck: Stuck | None = None
     """A version that all drives together cannot decide or rebuild, though every one of them answered."""
     copied: int = 0
@@ -130,12 +132,11 @@ class Healer:
         mark = quorum.greatest_mark(replies)
         all_answered = len(replies) == erasure_set.quorums.set_size
         found = quorum.versions(replies)
-        young = False
         for stamp in sorted((s for s in found if s >= mark), reverse=True):
             step = quorum.decide_heal(erasure_set.quorums, replies, stamp)
             healed.stamp = max(healed.stamp, stamp)
             if step is not quorum.HealStep.COPY and self.may_be_in_flight(stamp):
-                young = True  # its coordinator will decide it; what lies below may still be needed
+                healed.undecided = True  # its coordinator will decide it; what lies below may still be needed
                 continue
             if step is quorum.HealStep.TAKE_BACK:
                 if not await self._take_back(erasure_set, register, stamp, replies):
@@ -164,7 +165,7 @@ class Healer:
             healed.copied_bytes += len(added) * _shard_size_bytes(next(iter(have.values())))
             positions = set(have) | added
             healed.settled = positions >= set(replies) | _filling(erasure_set)
-            healed.whole = healed.settled and all_answered and not young
+            healed.whole = healed.settled and all_answered and not healed.undecided
             # While a drive still lacks it, all holders must remember that; else those that know it all may be left.
             everywhere = len(positions) == erasure_set.quorums.set_size
             uninformed = positions - _noted(replies, stamp) if everywhere else positions
@@ -179,7 +180,7 @@ class Healer:
                 healed.stuck = self._stuck_hole(erasure_set, replies)
             return healed  # not whole before it is looked at again
         healed.settled = full >= erasure_set.quorums.read_quorum and _filling(erasure_set) <= set(replies)
-        healed.whole = all_answered and not young
+        healed.whole = all_answered and not healed.undecided
         return healed
 
     async def roll_forward(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from holdfast_server.clock.stamp import floor_stamp
+from holdfast_server.clock.stamp import MAX_CLOCK_SKEW_MS, floor_stamp
 from holdfast_server.drives import keys
 from holdfast_server.drives.port import DriveOffline, DriveState
 from holdfast_server.heal.service import HealService
@@ -228,6 +228,28 @@ async def test_an_unmarked_version_does_not_hide_what_lies_beneath(cluster: Memo
     await fill(service(wide), wide)
     assert acknowledged in wide.stamps(object_register(BUCKET, "k"))[LOST]
     await wide.close()
+
+
+async def test_a_drive_is_not_full_before_a_write_that_it_may_owe_is_decided(cluster: MemoryCluster) -> None:
+    """Acknowledged by three, one of which is replaced; nobody was told, and the clock it was stamped by was ahead by as
+    much as clocks may be: by the others', its coordinator may be at it still when the replacement joins."""
+    await cluster.put("k", b"before")
+    await cluster.settle()
+
+    async def refuse(position: int, verb: str, _: Any) -> None:
+        if verb == "note" or (verb == "commit" and position == 3):
+            raise DriveOffline("lost")
+
+    cluster.hook = refuse
+    cluster.store._stamps.observe(floor_stamp(cluster.clock.now_ms() + MAX_CLOCK_SKEW_MS))
+    await cluster.put("k", b"acknowledged")
+    await cluster.settle()
+    cluster.hook = None
+    await cluster.clock.sleep(OPERATION_DEADLINE_SECONDS)
+    replace(cluster)
+    await fill(service(cluster), cluster)
+    await cluster.settle()
+    assert await cluster.get("k") == b"acknowledged"
 
 
 async def test_writes_that_go_on_meanwhile_are_there_in_the_end(cluster: MemoryCluster) -> None:
