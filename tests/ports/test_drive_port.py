@@ -691,6 +691,36 @@ async def test_a_read_puts_reclaim_off(bench):
         assert bench.has_shard(DATA_ID)
 
 
+async def test_to_ask_for_no_block_puts_reclaim_off_too(bench):
+    await overwrite(bench)
+    for _ in range(3):
+        bench.clock.advance(25)
+        assert await bench.drive.read_blocks(DATA_ID, 0, 0) == ([], [])
+        await bench.reap()
+        assert bench.has_shard(DATA_ID)
+
+
+async def test_all_that_a_record_named_stays_while_one_shard_of_it_is_read(bench):
+    """Whoever reads an object of many parts comes to the last of them when it does."""
+    parts = [bytes([number]) * 16 for number in range(4)]
+    for data_id in parts:
+        await stage(bench.drive, data_id)
+    await put(bench.drive, 10, data_ids=tuple(parts))
+    await bench.drive.read_blocks(parts[0], 0, 1)
+    bench.clock.advance(1)
+    await put(bench.drive, 20)
+    await bench.drive.note(REGISTER, 20, True)
+    for data_id in (parts[0], parts[0], parts[1], parts[2], parts[2]):
+        bench.clock.advance(25)
+        await bench.drive.read_blocks(data_id, 0, 1)
+        await bench.reap()
+        assert all(map(bench.has_shard, parts))
+    for _ in range(3):
+        bench.clock.advance(61)
+        await bench.reap()
+    assert not any(map(bench.has_shard, parts))
+
+
 async def test_the_trash_survives_a_restart_and_waits_anew(bench):
     await overwrite(bench)
     bench.clock.advance(29)

@@ -480,7 +480,8 @@ class Drive(Protocol):
     def read_blocks(self, data_id: bytes, first: int, count: int) -> Awaitable[tuple[list[Block], list[bytes]]]:
         """Blocks `first`..`first+count-1` of a sealed shard with their hashes, verified here against rot.
 
-        Raises ShardMissing, ShardCorrupt.  Defers reclaim of the shard for a while (rule 13).
+        Raises ShardMissing, ShardCorrupt.  Defers reclaim of the shard for a while (rule 13), and with it that of the
+        others of a record that named it; none, and no hash, for a `count` of 0, which does just that.
         """
 
     async def scan(self, request: ScanRequest) -> ScanPage:

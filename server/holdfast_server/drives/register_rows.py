@@ -158,10 +158,10 @@ class RegisterRows:
         for record in gone:
             if record.inline_apart:
                 transaction.delete(keys.inline_key(row, record.stamp))
-            for data_id in record.data_ids:
-                if data_id not in kept:
-                    transaction.delete(keys.reference_key(data_id, row))
-                    self._trash.add(transaction, data_id)
+            unnamed = [data_id for data_id in record.data_ids if data_id not in kept]
+            for data_id in unnamed:
+                transaction.delete(keys.reference_key(data_id, row))
+            self._trash.add_all(transaction, unnamed)
 
     def save_mark(self, transaction: Transaction, row: bytes, mark: int) -> None:
         transaction.put(keys.mark_key(row), keys.number(mark))

@@ -4,12 +4,13 @@ Dropping a record takes away its reference rows and puts its data ids into the t
 file is reclaimed (unlinked, or kept to be written over: `spares`) only when nothing refers to it *then* (a
 completed upload's object takes over its parts' files, so a file may have had two owners), and at least
 `delay_seconds` after it was trashed and after it was last read: a reader that found the record before it was
-dropped can still finish.
+dropped can still finish.  It reads the files of one record one after the other, and may take hours for all of them, so
+they wait for each other: none goes while one of them is read (`RecentReads.keep_together`).
 
 Trash rows are numbered; their times are kept in memory only, by checkpoints one second apart.  After a
-restart everything in the trash waits the full delay anew.  All but `RecentReads` runs on the committing
-thread, so that "nothing refers to it" cannot become untrue behind their back: what is about to be unlinked is
-*condemned*, and a commit that names it is told NO_DATA.
+restart everything in the trash waits the full delay anew, each file for itself.  All but `RecentReads` runs on the
+committing thread, so that "nothing refers to it" cannot become untrue behind their back: what is about to be
+unlinked is *condemned*, and a commit that names it is told NO_DATA.
 """
 
 from __future__ import annotations
@@ -27,6 +28,17 @@ RECLAIM_DELAY_SECONDS = 30.0
 REAP_BATCH = 256
 MAX_RECENT_READS = 200_000
 """Beyond this many shards read within the delay no note is taken of each: reclaim pauses as a whole."""
+MAX_TOGETHER = 200_000
+"""Files in the trash that wait for each other; beyond this each is for itself, and beyond half of it where none of them
+was being read."""
+
+
+class _Together:
+    __slots__ = ("read_seconds",)
+
+    def __init__(self, read_seconds: float) -> None:
+        self.read_seconds = read_seconds
+        """When one of them was read last."""
 
 
 class RecentReads:
@@ -38,12 +50,16 @@ class RecentReads:
         self._lock = threading.Lock()
         self._young: set[bytes] = set()
         self._old: set[bytes] = set()
+        self._together: dict[bytes, _Together] = {}
         self._turned = clock.monotonic_seconds()
         self._overflow_until = float("-inf")
 
     def add(self, data_id: bytes) -> None:
         with self._lock:
             self._turn()
+            together = self._together.get(data_id)
+            if together is not None:
+                together.read_seconds = self._clock.monotonic_seconds()
             if len(self._young) >= MAX_RECENT_READS:
                 self._overflow_until = self._clock.monotonic_seconds() + self._delay_seconds
             else:
@@ -52,9 +68,29 @@ class RecentReads:
     def contains(self, data_id: bytes) -> bool:
         with self._lock:
             self._turn()
-            return (
-                data_id in self._young or data_id in self._old or self._clock.monotonic_seconds() < self._overflow_until
-            )
+            now = self._clock.monotonic_seconds()
+            if now < self._overflow_until or self._known(data_id):
+                return True
+            together = self._together.get(data_id)
+            return together is not None and now - together.read_seconds < self._delay_seconds
+
+    def keep_together(self, data_ids: Sequence[bytes]) -> None:
+        """One record named them: to read one of them is to read all, until `forget`."""
+        with self._lock:
+            self._turn()
+            is_read = any(map(self._known, data_ids))
+            if len(self._together) + len(data_ids) > (MAX_TOGETHER if is_read else MAX_TOGETHER // 2):
+                return
+            together = _Together(self._clock.monotonic_seconds() if is_read else float("-inf"))
+            self._together.update(dict.fromkeys(data_ids, together))
+
+    def forget(self, data_id: bytes) -> None:
+        """It is in the trash no more."""
+        with self._lock:
+            self._together.pop(data_id, None)
+
+    def _known(self, data_id: bytes) -> bool:
+        return data_id in self._young or data_id in self._old
 
     def _turn(self) -> None:
         now = self._clock.monotonic_seconds()
@@ -87,6 +123,13 @@ class Trash:
             self._checkpoints.pop()
         self._checkpoints.append((now, self._sequence))
 
+    def add_all(self, transaction: Transaction, data_ids: Sequence[bytes]) -> None:
+        """What one record named."""
+        for data_id in data_ids:
+            self.add(transaction, data_id)
+        if len(data_ids) > 1:
+            self.recent_reads.keep_together(data_ids)
+
     def add_unnamed(self, transaction: Transaction, data_ids: Sequence[bytes]) -> int:
         """Those of these files that nothing refers to; how many.  `condemn` will ask again before they go."""
         unnamed = [data_id for data_id in data_ids if not self._engine.items(keys.REFERENCE + data_id, limit=1)]
@@ -117,9 +160,12 @@ class Trash:
             if referred or self.recent_reads.contains(data_id):
                 if transaction.no_room is None:
                     transaction.delete(row)
-                    if not referred:
+                    if referred:
+                        self.recent_reads.forget(data_id)
+                    else:
                         self.add(transaction, data_id)
             else:
+                self.recent_reads.forget(data_id)
                 self._condemned.add(data_id)
                 chosen.append((row, data_id))
         return chosen, more

@@ -9,6 +9,9 @@ A stripe leaves here only after every block that went into it matched the hash t
 caller.  What is sealed is
 opened then, on a worker thread, only the chunks that are asked for.
 
+A version that is overwritten while it is read stays readable to its end: drives keep what they were just asked for
+(rule 13), and while a client takes long for what it has, they are told that there is more to come (`_Keeping`).
+
 Bounds: one batch of `BATCH_STRIPES` stripes in memory per read, taken from the budget of all reads; the one that
 is read ahead only where the budget has room for it at once.  Batches after the first have `LARGE_BATCH_STRIPES` where
 few others read.
@@ -23,12 +26,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from holdfast_server.clock.port import Clock
 from holdfast_server.drives.port import Block, DriveError, Held, ShardCorrupt, ShardMissing
 from holdfast_server.erasure.codec import Codec, CodingError, codec
 from holdfast_server.memory.budget import Budget, Hold, Overloaded
-from holdfast_server.objects.asking import awake
+from holdfast_server.objects.asking import ask, awake
 from holdfast_server.objects.port import Damaged, Unavailable, Vanished
 from holdfast_server.objects.record import Extent, Record
 from holdfast_server.objects.sealed import Opener
@@ -53,6 +57,9 @@ OPENED_ON_LOOP_BYTES = 16 * 1024
 """Opening so much takes less time than handing it to a thread."""
 NEXT_BATCH_WAIT_SECONDS = 60.0
 """How long a download that has begun waits for its turn to go on before it is cut."""
+KEEP_SECONDS = 10.0
+"""Between two times that drives are told that a download has yet to read something: less than half of what they wait
+before they reclaim what nobody names and nobody reads (`drives.trash`), so that one such call may be lost."""
 
 
 class ShardReader:
@@ -115,6 +122,11 @@ class ShardReader:
         told = "; ".join(f"{p}: {error}" for p, error in sorted(errors.items()))
         raise Unavailable(f"{len(found)} of the {wanted} shards needed can be read ({told})")
 
+    async def keep(self, data_id: bytes) -> None:
+        """Have all that may be asked for it, or for what is named beside it, keep it for a while.  Raises nothing."""
+        drives = awake({source.position: source.drive for source in self._sources})
+        await ask(drives, lambda _, drive: drive.read_blocks(data_id, 0, 0))
+
     async def _round(
         self, data_id: bytes, first: int, count: int, wanted: int, errors: dict[int, DriveError]
     ) -> dict[int, list[Block]]:
@@ -158,6 +170,39 @@ class ShardReader:
         if bad and not self._reported:
             self._reported = True
             self._report_bad()
+
+
+class _Keeping:
+    """Sees to it that what a download has not read yet stays where it is.
+
+    A timer for most, which end before it does; a task for those that do not."""
+
+    def __init__(self, shards: ShardReader, data_id: bytes) -> None:
+        self.data_id = data_id
+        """Of what is read next."""
+        self._shards = shards
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(KEEP_SECONDS, self._begin)
+
+    def _begin(self) -> None:
+        self._task = asyncio.ensure_future(self._keep())
+
+    async def _keep(self) -> None:
+        while True:
+            await self._shards.keep(self.data_id)
+            await asyncio.sleep(KEEP_SECONDS)
+
+    async def end(self) -> None:
+        self._timer.cancel()
+        await _ended(self._task)
+
+
+async def _ended(task: asyncio.Task[Any] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
 
 
 def join_inline(codec: Codec, record: Record, holders: Mapping[int, Held]) -> list[memoryview]:
@@ -224,8 +269,10 @@ class ObjectReader:
         Raises Overloaded before the first, Unavailable where a later batch does not get its turn.
         """
         assert self._budget is not None
+        assert self._shards is not None
         batches = _batches(self.record, self._opener, start, length, self._budget)
         ahead: asyncio.Task[list[list[memoryview]]] | None = None
+        keeping: _Keeping | None = None
         with self._budget.hold() as hold:
             try:
                 upcoming = next(batches, None)
@@ -236,6 +283,13 @@ class ObjectReader:
                     stripes = await (ahead or self._read(batch))
                     ahead = None
                     upcoming = next(batches, None)
+                    if upcoming is not None:
+                        data_id = self.record.extents[upcoming.extent].data_id
+                        if keeping is None:
+                            keeping = _Keeping(self._shards, data_id)
+                        keeping.data_id = data_id
+                    elif keeping is not None:
+                        await keeping.end()
                     if upcoming is not None and hold.try_take(upcoming.held_bytes):
                         ahead = asyncio.ensure_future(self._read(upcoming))
                     for stripe in stripes:
@@ -247,11 +301,9 @@ class ObjectReader:
                     if upcoming is not None and ahead is None:
                         await _take_turn(hold, upcoming.held_bytes)
             finally:
-                if ahead is not None:
-                    ahead.cancel()
-                    await asyncio.wait([ahead])
-                    if not ahead.cancelled():
-                        ahead.exception()
+                await _ended(ahead)
+                if keeping is not None:
+                    await keeping.end()
 
     async def _read(self, batch: Batch) -> list[list[memoryview]]:
         """What is wanted of each stripe of a batch."""

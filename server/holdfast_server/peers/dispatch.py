@@ -206,9 +206,9 @@ async def _read_blocks(
     first: int,
     count: int,
 ) -> tuple[list[bytes], list[Block] | Piped]:
-    if not 0 < count <= MAX_BLOCKS_PER_READ:
-        raise Refused(f"{count} blocks asked for; 1 to {MAX_BLOCKS_PER_READ} are given at a time")
-    if hold is not None:
+    if not 0 <= count <= MAX_BLOCKS_PER_READ:
+        raise Refused(f"{count} blocks asked for; at most {MAX_BLOCKS_PER_READ} are given at a time")
+    if hold is not None and count:
         await hold.take(count * EXPECTED_BLOCK_SIZE_BYTES)
     blocks, hashes = await read(data_id, first, count)
     if hold is not None:

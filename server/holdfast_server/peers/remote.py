@@ -182,7 +182,7 @@ class RemoteDrive:
         await self._call(Verb.DISCARD, data_id)
 
     def read_blocks(self, data_id: bytes, first: int, count: int) -> Awaitable[tuple[list[Block], list[bytes]]]:
-        if 0 < count <= MAX_BLOCKS_PER_READ:
+        if 0 <= count <= MAX_BLOCKS_PER_READ:
             return self._fetch(data_id, first, count)
         return self._read_piecemeal(data_id, first, count)
 

@@ -126,6 +126,8 @@ class MemoryDrive:
         new one is named, too."""
         self._trash: dict[bytes, float] = {}
         """Data id → when no record named it any more, or when it was last read since."""
+        self._together: dict[bytes, tuple[bytes, ...]] = {}
+        """Data id in the trash → what the record named that named it."""
         self._settled_since: dict[bytes, float] = {}
         """Row key → since when there is nothing but a marked tombstone."""
         self._repairs: dict[bytes, int] = {}
@@ -148,6 +150,7 @@ class MemoryDrive:
         }
         self._anew.clear()
         self._trash = dict.fromkeys(self._trash, self._clock.monotonic_seconds())
+        self._together.clear()
         self._settled_since = dict.fromkeys(self._settled_since, self._clock.monotonic_seconds())
         self._handed_out.clear()
 
@@ -209,6 +212,7 @@ class MemoryDrive:
         ripe = [data_id for data_id, since in self._trash.items() if since <= due or data_id in named]
         for data_id in ripe:
             del self._trash[data_id]
+            self._together.pop(data_id, None)
             if data_id not in named:
                 self._shards.pop(data_id, None)
         return len(ripe)
@@ -508,8 +512,9 @@ class MemoryDrive:
         shard = self._shards.get(data_id)
         if shard is None or not shard.sealed:
             raise ShardMissing("no such sealed shard")
-        if data_id in self._trash:
-            self._trash[data_id] = self._clock.monotonic_seconds()
+        for one in self._together.get(data_id, (data_id,)):
+            if one in self._trash:
+                self._trash[one] = self._clock.monotonic_seconds()
         if first < 0 or first + count > len(shard.blocks):
             raise DriveError(f"the shard has {len(shard.blocks)} blocks")
         blocks, hashes = shard.blocks[first : first + count], shard.hashes[first : first + count]
@@ -579,7 +584,10 @@ class MemoryDrive:
         self._put(row, state)
         if any(record.data_ids for record in gone):
             named, now = self.named_shards(), self._clock.monotonic_seconds()
-            self._trash.update((data_id, now) for held in gone for data_id in held.data_ids if data_id not in named)
+            for held in gone:
+                unnamed = tuple(data_id for data_id in held.data_ids if data_id not in named)
+                self._trash.update(dict.fromkeys(unnamed, now))
+                self._together.update(dict.fromkeys(unnamed, unnamed))
 
     def _keep_unsynced(self, lazily: _Unsynced) -> None:
         self._unsynced.append(lazily)

@@ -71,6 +71,36 @@ async def test_an_upload_becomes_an_object_and_leaves_nothing(cluster: MemoryClu
         assert await cluster.get("k") == WHOLE
 
 
+@pytest.mark.parametrize("pause_seconds", [0.0, 100.0])
+async def test_a_download_ends_though_the_object_is_overwritten_and_it_takes_minutes(
+    cluster: MemoryCluster, pause_seconds: float
+) -> None:
+    """Of parts that nobody has read for longer than drives keep what no record names; at the pace of the network, and
+    of a client that takes nothing for long."""
+    upload = await start(cluster)
+    await upload_parts(cluster, upload)
+    await complete(cluster, upload)
+    await cluster.settle()
+    reader = await cluster.store.open_object(BUCKET, "k")
+    assert reader is not None
+    found = []
+    async for chunk in reader.chunks(0, len(WHOLE)):
+        if not found:
+            await cluster.put("k", b"another")
+            await cluster.settle()
+        found.append(bytes(chunk))
+        for _ in range(5):
+            await asyncio.sleep(pause_seconds / 5 or 9)
+            for drive in cluster.drives:
+                drive.reap()
+    assert b"".join(found) == WHOLE
+    for _ in range(3):
+        await asyncio.sleep(31)
+        for drive in cluster.drives:
+            drive.reap()
+    assert not any(drive.shard_ids() for drive in cluster.drives), "what is read no more goes"
+
+
 async def test_parts_are_listed_in_pages(cluster: MemoryCluster) -> None:
     upload, other = await start(cluster), await start(cluster)
     for number in (1, 2, 300, 9999, 10_000):

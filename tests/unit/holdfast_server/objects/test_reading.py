@@ -60,6 +60,57 @@ def test_healing_reads_from_those_alone_that_said_they_have_it() -> None:
     assert _order([_Place() for _ in range(4)], [3, 0], 0, others=False) == [(0, 0), (3, 3)]
 
 
+# -------------------------------------------------------------------- a client that takes its time
+
+
+async def test_a_slow_download_ends_though_what_it_reads_is_overwritten(cluster: MemoryCluster) -> None:
+    """A client that takes minutes for what was read to it is not told that the rest is gone."""
+    data = DATA * 5
+    await cluster.put("k", data)
+    await cluster.settle()
+    reader = await _opened(cluster)
+    found = []
+    async for chunk in reader.chunks(0, len(data)):
+        if not found:
+            await cluster.put("k", b"another")
+            await cluster.settle()
+        found.append(bytes(chunk))
+        for _ in range(4):
+            await asyncio.sleep(25)
+            for drive in cluster.drives:
+                drive.reap()
+    assert b"".join(found) == data
+    assert len(cluster.calls) < 4000
+
+
+async def test_nobody_is_told_to_keep_what_was_read_to_its_end(cluster: MemoryCluster) -> None:
+    data = DATA * 2
+    await cluster.put("k", data)
+    reader = await _opened(cluster)
+    left = len(data)
+    async for chunk in reader.chunks(0, len(data)):
+        left -= len(chunk)
+        if left < STRIPE_SIZE_BYTES:
+            cluster.calls.clear()
+            await asyncio.sleep(1000)
+            assert not cluster.calls
+
+
+async def test_a_download_that_is_given_up_keeps_nothing(cluster: MemoryCluster) -> None:
+    await cluster.put("k", DATA * 5)
+    reader = await _opened(cluster)
+    chunks = reader.chunks(0, len(DATA) * 5)
+    await anext(aiter(chunks))
+    await asyncio.sleep(15)
+    cluster.calls.clear()
+    await asyncio.sleep(10)
+    assert {verb for _, verb in cluster.calls} == {"read_blocks"}
+    await cast(Any, chunks).aclose()
+    cluster.calls.clear()
+    await asyncio.sleep(100)
+    assert not cluster.calls
+
+
 # -------------------------------------------------------------------- what comes
 
 
