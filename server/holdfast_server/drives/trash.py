@@ -18,6 +18,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 from holdfast_server.clock.port import Clock
 from holdfast_server.drives import keys
@@ -128,7 +129,8 @@ class Trash:
         for data_id in data_ids:
             self.add(transaction, data_id)
         if len(data_ids) > 1:
-            self.recent_reads.keep_together(data_ids)
+            # Not of what stays named because its batch fails.
+            transaction.afterwards.append(partial(self.recent_reads.keep_together, data_ids))
 
     def add_unnamed(self, transaction: Transaction, data_ids: Sequence[bytes]) -> int:
         """Those of these files that nothing refers to; how many.  `condemn` will ask again before they go."""

@@ -8,11 +8,12 @@ kept on the very drive, with its incarnation, and so begins after that incarnati
 healed, most often because it was just being written, is healed again by itself at the end of the pass until nothing
 is left: under steady traffic no pass would ever meet a moment without writes.  How much was left is counted in the
 place as well; a pass that went on after a restart does not know which registers those were, and one that left very
-many does not keep them, so that it is followed by another.  Nor is a drive full while a write that the pass met
-is neither committed nor given up: it may be one that was acknowledged, with the copy of the drive that was here before,
-by a coordinator that died, and it is young by the clock of that one.  A write that reaches the others while the pass
-goes on, behind its place, is offered to this drive like to any (not a conditional one, which goes to those that
-promised); if the drive misses it, W others hold it, as with any full drive, and the repair queue has it.
+many does not keep them, so that it is followed by another.  Nor is a drive full while a write that the pass met, from
+before its adoption, is neither committed nor given up: it may be one that was acknowledged, with the copy of the
+drive that was here before, by a coordinator that died, and it is young by the clock of that one.  A write that
+reaches the others while the pass goes on, behind its place, is offered to this drive like to any (not a conditional
+one, which goes to those that promised); if the drive misses it, W others hold it, as with any full drive, and the
+repair queue has it.
 
 A full drive is looked through once after its pod opened it, after its disk had hung or it had been set aside, and after
 its pod had been cut off from so many others that those could write without it: the queues of the others bring what it

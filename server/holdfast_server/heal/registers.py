@@ -67,7 +67,7 @@ class Outcome:
     left: list[Register] = field(default_factory=list)
     """Could not be settled now."""
     undecided: list[Register] = field(default_factory=list)
-    """Settled but for a write that may be under way still."""
+    """Settled but for a write from before a drive that heals was adopted, which may be under way still."""
     not_whole: list[Register] = field(default_factory=list)
     """Settled or not, some drive still lacks something."""
     copied: int = 0

@@ -86,7 +86,7 @@ class Healed:
     settled: bool = False
     """Every drive that answered has what it should; only writes still under way were left alone."""
     undecided: bool = False
-    """There was such a write."""
+    """There was such a write from before a drive that heals was adopted: its predecessor may have had it."""
     stuck: Stuck | None = None
     """A version that all drives together cannot decide or rebuild, though every one of them answered."""
     copied: int = 0
@@ -132,11 +132,14 @@ class Healer:
         mark = quorum.greatest_mark(replies)
         all_answered = len(replies) == erasure_set.quorums.set_size
         found = quorum.versions(replies)
+        young = False
         for stamp in sorted((s for s in found if s >= mark), reverse=True):
             step = quorum.decide_heal(erasure_set.quorums, replies, stamp)
             healed.stamp = max(healed.stamp, stamp)
             if step is not quorum.HealStep.COPY and self.may_be_in_flight(stamp):
-                healed.undecided = True  # its coordinator will decide it; what lies below may still be needed
+                young = True  # its coordinator will decide it; what lies below may still be needed
+                owed = any(reply.healing and stamp <= reply.watermark for reply in replies.values())
+                healed.undecided = healed.undecided or owed
                 continue
             if step is quorum.HealStep.TAKE_BACK:
                 if not await self._take_back(erasure_set, register, stamp, replies):
@@ -165,7 +168,7 @@ class Healer:
             healed.copied_bytes += len(added) * _shard_size_bytes(next(iter(have.values())))
             positions = set(have) | added
             healed.settled = positions >= set(replies) | _filling(erasure_set)
-            healed.whole = healed.settled and all_answered and not healed.undecided
+            healed.whole = healed.settled and all_answered and not young
             # While a drive still lacks it, all holders must remember that; else those that know it all may be left.
             everywhere = len(positions) == erasure_set.quorums.set_size
             uninformed = positions - _noted(replies, stamp) if everywhere else positions
@@ -180,7 +183,7 @@ class Healer:
                 healed.stuck = self._stuck_hole(erasure_set, replies)
             return healed  # not whole before it is looked at again
         healed.settled = full >= erasure_set.quorums.read_quorum and _filling(erasure_set) <= set(replies)
-        healed.whole = all_answered and not healed.undecided
+        healed.whole = all_answered and not young
         return healed
 
     async def roll_forward(

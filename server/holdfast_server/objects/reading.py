@@ -61,6 +61,9 @@ KEEP_SECONDS = 10.0
 """Between two times that drives are told that a download has yet to read something: less than half of what they wait
 before they reclaim what nobody names and nobody reads (`drives.trash`), so that one such call may be lost."""
 
+KEPT_SECONDS = 3600.0
+"""Of a client that takes nothing for so long what it has yet to read is not kept any more: deletes are to free room."""
+
 
 class ShardReader:
     """Fetches stripes of one extent from whichever K holders answer."""
@@ -177,20 +180,26 @@ class _Keeping:
 
     A timer for most, which end before it does; a task for those that do not."""
 
-    def __init__(self, shards: ShardReader, data_id: bytes) -> None:
-        self.data_id = data_id
+    def __init__(self, shards: ShardReader) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._data_id = b""
         """Of what is read next."""
+        self._moved_seconds = 0.0
         self._shards = shards
         self._task: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(KEEP_SECONDS, self._begin)
+        self._timer = self._loop.call_later(KEEP_SECONDS, self._begin)
+
+    def moved(self, data_id: bytes) -> None:
+        """The client has taken what came before."""
+        self._data_id, self._moved_seconds = data_id, self._loop.time()
 
     def _begin(self) -> None:
         self._task = asyncio.ensure_future(self._keep())
 
     async def _keep(self) -> None:
-        while True:
-            await self._shards.keep(self.data_id)
-            await asyncio.sleep(KEEP_SECONDS)
+        while self._loop.time() - self._moved_seconds < KEPT_SECONDS:
+            # Side by side: a drive that hangs must not have the others wait for longer.
+            await asyncio.gather(self._shards.keep(self._data_id), asyncio.sleep(KEEP_SECONDS))
 
     async def end(self) -> None:
         self._timer.cancel()
@@ -285,9 +294,8 @@ class ObjectReader:
                     upcoming = next(batches, None)
                     if upcoming is not None:
                         data_id = self.record.extents[upcoming.extent].data_id
-                        if keeping is None:
-                            keeping = _Keeping(self._shards, data_id)
-                        keeping.data_id = data_id
+                        keeping = keeping or _Keeping(self._shards)
+                        keeping.moved(data_id)
                     elif keeping is not None:
                         await keeping.end()
                     if upcoming is not None and hold.try_take(upcoming.held_bytes):
@@ -301,9 +309,11 @@ class ObjectReader:
                     if upcoming is not None and ahead is None:
                         await _take_turn(hold, upcoming.held_bytes)
             finally:
-                await _ended(ahead)
-                if keeping is not None:
-                    await keeping.end()
+                try:
+                    await _ended(ahead)
+                finally:
+                    if keeping is not None:
+                        await keeping.end()
 
     async def _read(self, batch: Batch) -> list[list[memoryview]]:
         """What is wanted of each stripe of a batch."""

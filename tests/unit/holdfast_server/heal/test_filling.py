@@ -252,6 +252,27 @@ async def test_a_drive_is_not_full_before_a_write_that_it_may_owe_is_decided(clu
     assert await cluster.get("k") == b"acknowledged"
 
 
+async def test_a_write_begun_since_does_not_keep_a_drive_from_being_full(cluster: MemoryCluster) -> None:
+    """It was offered to the drive, or lies on others that promised: a busy key would hold up every replacement."""
+    await cluster.put("k", b"before")
+    await cluster.settle()
+    replace(cluster)
+
+    async def refuse(position: int, verb: str, _: Any) -> None:
+        if verb == "note" or (verb == "commit" and position != 3):
+            raise DriveOffline("lost")
+
+    await cluster.clock.sleep(10)
+    cluster.hook = refuse
+    with pytest.raises(Unavailable):
+        await cluster.put("k", b"on one drive, and nobody knows how it ends")
+    await cluster.settle()
+    cluster.hook = None
+    began = cluster.clock.monotonic_seconds()
+    await fill(service(cluster), cluster)
+    assert cluster.clock.monotonic_seconds() - began < OPERATION_DEADLINE_SECONDS / 2
+
+
 async def test_writes_that_go_on_meanwhile_are_there_in_the_end(cluster: MemoryCluster) -> None:
     written = await content(cluster)
     replace(cluster)

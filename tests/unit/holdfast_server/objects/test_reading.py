@@ -111,6 +111,21 @@ async def test_a_download_that_is_given_up_keeps_nothing(cluster: MemoryCluster)
     assert not cluster.calls
 
 
+async def test_who_takes_nothing_for_an_hour_keeps_nothing(cluster: MemoryCluster) -> None:
+    """Or what is deleted would free no room for as long as such a client likes."""
+    await cluster.put("k", DATA * 5)
+    reader = await _opened(cluster)
+    chunks = reader.chunks(0, len(DATA) * 5)
+    await anext(aiter(chunks))
+    await asyncio.sleep(3500)
+    assert cluster.calls
+    await asyncio.sleep(200)
+    cluster.calls.clear()
+    await asyncio.sleep(1000)
+    assert not cluster.calls
+    await cast(Any, chunks).aclose()
+
+
 # -------------------------------------------------------------------- what comes
 
 
