@@ -122,7 +122,7 @@ def parse_tenant(body: Mapping[str, Any]) -> Parsed:
     spec.finish()
     faults += _faults_across_fields(tenant)
     kept = tenant if all(fault.passed_on for fault in faults) else None
-    return Parsed(None, tuple(faults), kept) if faults else Parsed(tenant, kept=tenant)
+    return Parsed(None if faults else tenant, tuple(faults), kept)
 
 
 def _encryption(fields: Fields) -> EncryptionSpec:

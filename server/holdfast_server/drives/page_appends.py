@@ -23,6 +23,7 @@ from collections.abc import Sequence
 
 from holdfast_server.drives.port import Block
 from holdfast_server.memory.buffers import PAGE_SIZE_BYTES, address_of, as_one, uncleared_pages
+from holdfast_server.memory.views import sliced
 
 DIRECT_FROM_BYTES = 128 << 10
 """Below it, waiting for the device costs more than the page cache."""
@@ -49,7 +50,7 @@ class PageAppends:
         views = [memoryview(self._tail), *views]
         size_bytes = sum(map(len, views))
         left = size_bytes % PAGE_SIZE_BYTES
-        self._write(_first(views, size_bytes - left))
+        self._write(sliced(views, 0, size_bytes - left))
         self._tail = b"".join(_after(views, size_bytes - left))
         self._at += size_bytes - left
 
@@ -107,15 +108,6 @@ class PageAppends:
             written = os.pwritev(self._descriptor, views[:_MAX_BUFFERS_PER_WRITE], offset)
             offset += written
             views = _after(views, written)
-
-
-def _first(views: list[memoryview], count: int) -> list[memoryview]:
-    """So many bytes of them."""
-    first: list[memoryview] = []
-    for view in views:
-        first.append(view[:count])
-        count -= len(first[-1])
-    return first
 
 
 def _after(views: list[memoryview], count: int) -> list[memoryview]:

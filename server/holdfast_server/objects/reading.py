@@ -32,13 +32,13 @@ from holdfast_server.clock.port import Clock
 from holdfast_server.drives.port import Block, DriveError, Held, ShardCorrupt, ShardMissing
 from holdfast_server.erasure.codec import Codec, CodingError, codec
 from holdfast_server.memory.budget import Budget, Hold, Overloaded
-from holdfast_server.objects.asking import ask, awake
+from holdfast_server.memory.views import sliced
+from holdfast_server.objects.asking import ask, awake, let_go
 from holdfast_server.objects.port import Damaged, Unavailable, Vanished
 from holdfast_server.objects.record import Extent, Record
 from holdfast_server.objects.sealed import Opener
 from holdfast_server.objects.sources import Race, Source, checked
 from holdfast_server.sealing.envelope import Seal
-from holdfast_server.sealing.views import sliced
 
 BATCH_STRIPES = 4
 LARGE_BATCH_STRIPES = 8
@@ -208,10 +208,8 @@ class _Keeping:
 
 async def _ended(task: asyncio.Task[Any] | None) -> None:
     if task is not None:
-        task.cancel()
+        let_go(task)
         await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()
 
 
 def join_inline(codec: Codec, record: Record, holders: Mapping[int, Held]) -> list[memoryview]:

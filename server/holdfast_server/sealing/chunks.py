@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from holdfast_server.sealing.views import sliced
+from holdfast_server.memory.views import sliced
 
 TAG_SIZE_BYTES = 16
 CHUNK_SIZE_BYTES = 64 * 1024

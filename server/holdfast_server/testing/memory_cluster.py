@@ -171,6 +171,10 @@ class MemoryCluster:
     def drives(self) -> list[MemoryDrive]:
         return self.by_set[0]
 
+    def reap(self) -> int:
+        """Of every drive what is due; how many shards."""
+        return sum(drive.reap() for drive in self.drives)
+
     async def settle(self) -> None:
         """Everything in the background has ended."""
         for store in self._stores:

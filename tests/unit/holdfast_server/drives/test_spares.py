@@ -315,10 +315,22 @@ async def test_no_piece_of_work_removes_more_than_a_few_though_one_takes_the_roo
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Spares:
+def space(tmp_path: Path) -> Space:
+    """Of a large drive that is half empty."""
     space = Space(tmp_path, ManualClock(), 0)
     space.room = ROOM
+    return space
+
+
+@pytest.fixture
+def kept(tmp_path: Path, space: Space) -> Spares:
     return Spares(tmp_path, space)
+
+
+@pytest.fixture
+def files(tmp_path: Path, space: Space) -> ShardFiles:
+    make_folders(tmp_path)
+    return ShardFiles(tmp_path, ManualClock(), space, lambda _: None, lambda *_: None)
 
 
 def offer(kept: Spares, folder: Path, size_bytes: int) -> Spare | None:
@@ -435,12 +447,8 @@ def test_what_cannot_be_taken_is_removed(kept, tmp_path, monkeypatch):
     assert not spare.path.exists()
 
 
-def test_a_shard_of_which_an_older_copy_waits_is_reclaimed_once_more(tmp_path):
+def test_a_shard_of_which_an_older_copy_waits_is_reclaimed_once_more(files, tmp_path):
     """Healed under its old name, and dropped again: the second file is removed."""
-    make_folders(tmp_path)
-    space = Space(tmp_path, ManualClock(), 0)
-    space.room = ROOM
-    files = ShardFiles(tmp_path, ManualClock(), space, lambda _: None, lambda *_: None)
     content = Content(1)
     for _ in range(2):
         content.place(tmp_path).write_bytes(content.file)
@@ -454,12 +462,8 @@ def test_a_shard_of_which_an_older_copy_waits_is_reclaimed_once_more(tmp_path):
         assert (tmp_path / "staging" / new.data_id.hex()).read_bytes() == new.file
 
 
-def test_a_file_that_is_read_is_not_taken_for_the_spare_that_its_older_copy_left(tmp_path, monkeypatch):
+def test_a_file_that_is_read_is_not_taken_for_the_spare_that_its_older_copy_left(files, tmp_path, monkeypatch):
     """Both have the same name; whether it is read is known only after it has left its place."""
-    make_folders(tmp_path)
-    space = Space(tmp_path, ManualClock(), 0)
-    space.room = ROOM
-    files = ShardFiles(tmp_path, ManualClock(), space, lambda _: None, lambda *_: None)
     old, new = Content(1), Content(2)
     old.place(tmp_path).write_bytes(old.file)
     files.reclaim(old.data_id, unnamed=True)

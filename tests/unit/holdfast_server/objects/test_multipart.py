@@ -91,13 +91,11 @@ async def test_a_download_ends_though_the_object_is_overwritten_and_it_takes_min
         found.append(bytes(chunk))
         for _ in range(5):
             await asyncio.sleep(pause_seconds / 5 or 9)
-            for drive in cluster.drives:
-                drive.reap()
+            cluster.reap()
     assert b"".join(found) == WHOLE
     for _ in range(3):
         await asyncio.sleep(31)
-        for drive in cluster.drives:
-            drive.reap()
+        cluster.reap()
     assert not any(drive.shard_ids() for drive in cluster.drives), "what is read no more goes"
 
 

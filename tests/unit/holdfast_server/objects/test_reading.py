@@ -77,8 +77,7 @@ async def test_a_slow_download_ends_though_what_it_reads_is_overwritten(cluster:
         found.append(bytes(chunk))
         for _ in range(4):
             await asyncio.sleep(25)
-            for drive in cluster.drives:
-                drive.reap()
+            cluster.reap()
     assert b"".join(found) == data
     assert len(cluster.calls) < 4000
 
@@ -96,16 +95,23 @@ async def test_nobody_is_told_to_keep_what_was_read_to_its_end(cluster: MemoryCl
             assert not cluster.calls
 
 
-async def test_a_download_that_is_given_up_keeps_nothing(cluster: MemoryCluster) -> None:
-    await cluster.put("k", DATA * 5)
+async def _begun(cluster: MemoryCluster) -> Any:
+    """A download of which the first chunk was taken."""
+    data = DATA * 5
+    await cluster.put("k", data)
     reader = await _opened(cluster)
-    chunks = reader.chunks(0, len(DATA) * 5)
+    chunks = reader.chunks(0, len(data))
     await anext(aiter(chunks))
+    return chunks
+
+
+async def test_a_download_that_is_given_up_keeps_nothing(cluster: MemoryCluster) -> None:
+    chunks = await _begun(cluster)
     await asyncio.sleep(15)
     cluster.calls.clear()
     await asyncio.sleep(10)
     assert {verb for _, verb in cluster.calls} == {"read_blocks"}
-    await cast(Any, chunks).aclose()
+    await chunks.aclose()
     cluster.calls.clear()
     await asyncio.sleep(100)
     assert not cluster.calls
@@ -113,17 +119,14 @@ async def test_a_download_that_is_given_up_keeps_nothing(cluster: MemoryCluster)
 
 async def test_who_takes_nothing_for_an_hour_keeps_nothing(cluster: MemoryCluster) -> None:
     """Or what is deleted would free no room for as long as such a client likes."""
-    await cluster.put("k", DATA * 5)
-    reader = await _opened(cluster)
-    chunks = reader.chunks(0, len(DATA) * 5)
-    await anext(aiter(chunks))
+    chunks = await _begun(cluster)
     await asyncio.sleep(3500)
     assert cluster.calls
     await asyncio.sleep(200)
     cluster.calls.clear()
     await asyncio.sleep(1000)
     assert not cluster.calls
-    await cast(Any, chunks).aclose()
+    await chunks.aclose()
 
 
 # -------------------------------------------------------------------- what comes

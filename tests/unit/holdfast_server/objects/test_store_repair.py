@@ -235,8 +235,7 @@ async def test_a_failed_write_is_taken_back_after_the_deadline_only(cluster: Mem
     await cluster.clock.sleep(OPERATION_DEADLINE_SECONDS + 1)
     assert await cluster.heal("k")
     await whole(cluster, b"old")
-    for drive in cluster.drives:
-        drive.reap()
+    cluster.reap()
     assert not cluster.unnamed_shards()
 
 

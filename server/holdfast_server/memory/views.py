@@ -1,4 +1,5 @@
-"""Consecutive views as the one run of bytes that they are: stripes come as such, sealed and plain ones alike.  Pure."""
+"""Consecutive views as the one run of bytes that they are: stripes come as such, sealed and plain ones alike, and what
+is written to files.  Pure."""
 
 from __future__ import annotations
 
