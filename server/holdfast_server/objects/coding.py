@@ -4,8 +4,11 @@ A stripe that is received where it will be coded (`stripes`) is worked on as soo
 comes: when the last byte of a body is there, little more than its last stripe is left to do.  All that is done with a
 stripe is done while it is in the processor's cache; what comes from memory again takes four times as long to hash.
 
-Digests and seals are of bytes in order, so there is one thread at a time for a body.  What fails there is raised to who
-waits for the batch, and nothing is done after it.
+Digests and seals are of bytes in order, so there is one thread at a time for a body; and MD5 is half of what a body
+takes.  A body that is streamed is therefore digested on threads of its own (`digesting`), behind the coding: its blocks
+go to the drives, and are written and made durable there, while its digests are still on their way.  A body that is sent
+whole is digested along with its coding, as two threads cost more there than they save.  What fails on a thread is
+raised to who waits for it, and nothing is done after it.
 
 Not here: receiving, room, lanes (`writing`); the code itself (`erasure.codec`).
 """
@@ -13,8 +16,11 @@ Not here: receiving, room, lanes (`writing`); the code itself (`erasure.codec`).
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -27,8 +33,27 @@ from holdfast_server.objects.strand import Strand, settle
 from holdfast_server.objects.stripes import Batch
 from holdfast_server.sealing.chunks import ChunkSealer
 
+CODING_THREADS = 4
+DIGESTING_THREADS = 4
+DIGESTING_NICE = 5
 ON_LOOP_LIMIT_BYTES = 16 * 1024
 """Below this, coding takes less time than handing it to a thread."""
+
+
+def coding_threads() -> Executor:
+    return ThreadPoolExecutor(CODING_THREADS, "coding")
+
+
+def digesting_threads() -> Executor:
+    """Threads that give way to all others of the pod: what waits for a processor then is digests, and not the messages
+    and writes that keep peers and disks busy meanwhile."""
+    return ThreadPoolExecutor(DIGESTING_THREADS, "digesting", initializer=_give_way)
+
+
+def _give_way() -> None:
+    thread = threading.get_native_id()
+    with suppress(OSError):  # not everywhere has a thread a priority of its own
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + DIGESTING_NICE)
 
 
 class Column(NamedTuple):
@@ -42,13 +67,21 @@ class Coder:
     """Codes one body, batch by batch: `came` for each stripe that came in place, then `finish`."""
 
     def __init__(
-        self, codec: Codec, digests: Sequence[Digest], executor: Executor, sealer: ChunkSealer | None = None
+        self,
+        codec: Codec,
+        digests: Sequence[Digest],
+        executor: Executor,
+        sealer: ChunkSealer | None = None,
+        digesting: Executor | None = None,
     ) -> None:
+        """With `digesting` there is no waiting for digests before `digested`."""
         self._codec = codec
         self._digests = digests
         self._executor = executor
         self._sealer = sealer
         self._strand = Strand(executor)
+        self._digesting = Strand(digesting) if digesting is not None and digests else None
+        self._digesting_error: BaseException | None = None
         # All below is the strand's.
         self._before_bytes = 0
         """Of each shard, of the stripes that were laid out here."""
@@ -65,7 +98,7 @@ class Coder:
 
     def came(self, layout: Layout, index: int) -> None:
         """The next stripe of a batch is in its place."""
-        self._strand.add(partial(self._work, partial(self._code, layout, index, self._digests)))
+        self._strand.add(partial(self._work, partial(self._code, layout, index, True)))
 
     def finish(self, batch: Batch, last: bool) -> asyncio.Future[list[Column]]:
         """The batch is there; `last`: so is the body.  What comes of it, by shard; raises what failed on the thread."""
@@ -75,9 +108,20 @@ class Coder:
         self._strand.add(partial(self._hand_over, columns))
         return columns
 
+    def digested(self) -> asyncio.Future[None]:
+        """When all that is coded by now has been digested; raises what failed on the thread."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._digesting is None:
+            done.set_result(None)
+        else:
+            self._digesting.add(lambda: settle(done, None, self._digesting_error))
+        return done
+
     async def stop(self) -> None:
         """Nothing is begun any more, and nobody has the digests in hand after this."""
         await self._strand.stop()
+        if self._digesting is not None:
+            await self._digesting.stop()
 
     def _work(self, job: Callable[[], None]) -> None:
         if self._error is None:
@@ -94,8 +138,13 @@ class Coder:
         self._blocks = [[] for _ in range(self._codec.shards)]
         self._hashes = [[] for _ in range(self._codec.shards)]
 
-    def _code(self, layout: Layout, index: int, digests: Sequence[Digest]) -> None:
+    def _code(self, layout: Layout, index: int, to_digest: bool) -> None:
         data = layout.stripe(index)
+        digests: Sequence[Digest] = ()
+        if to_digest and self._digesting is None:
+            digests = self._digests
+        elif to_digest:
+            self._digest_apart(data)
         for shard, block in enumerate(layout.blocks(index)):
             if shard < len(data):
                 for digest in digests:
@@ -107,27 +156,47 @@ class Coder:
 
     def _code_pieces(self, pieces: list[list[bytes | memoryview]], last: bool) -> None:
         """Stripes that came in pieces are digested, sealed if they are to be, and put into their place here."""
-        digests = self._digests
         if self._sealer is not None:
             end = len(pieces) - 1
             pieces = [[self._digested_and_sealed(some, last and index == end)] for index, some in enumerate(pieces)]
-            digests = ()
         sizes = [sum(map(len, some)) for some in pieces]
         layout = Layout(self._codec, sizes, self._before_bytes)
         self._before_bytes += sum(map(self._codec.block_size_bytes, sizes))
         for index, some in enumerate(pieces):
             layout.fill(index, some)
-            self._code(layout, index, digests)
-
-    def _encoded(self, chunks: list[bytes | memoryview]) -> list[bytes]:
-        stripe = self._digested_and_sealed(chunks, True)
-        return self._codec.encode(stripe) if stripe else []
+            self._code(layout, index, self._sealer is None)
 
     def _digested_and_sealed(self, chunks: list[bytes | memoryview], last: bool) -> bytes:
+        assert self._sealer is not None
         stripe = b"".join(chunks)
-        for digest in self._digests:
-            digest.update(stripe)
-        return stripe if self._sealer is None else self._sealer.seal(stripe, last)
+        if self._digesting is None:
+            self._digest([stripe])
+        else:
+            self._digest_apart([stripe])
+        return self._sealer.seal(stripe, last)
+
+    def _encoded(self, chunks: list[bytes | memoryview]) -> list[bytes]:
+        stripe = b"".join(chunks)
+        self._digest([stripe])
+        if self._sealer is not None:
+            stripe = self._sealer.seal(stripe, True)
+        return self._codec.encode(stripe) if stripe else []
+
+    def _digest(self, data: Sequence[memoryview | bytes]) -> None:
+        for view in data:
+            for digest in self._digests:
+                digest.update(view)
+
+    def _digest_apart(self, data: Sequence[memoryview | bytes]) -> None:
+        assert self._digesting is not None
+        self._digesting.add(partial(self._try_to_digest, data))
+
+    def _try_to_digest(self, data: Sequence[memoryview | bytes]) -> None:
+        if self._digesting_error is None:
+            try:
+                self._digest(data)
+            except BaseException as error:
+                self._digesting_error = error
 
 
 def hash_block(block: bytes | memoryview) -> bytes:

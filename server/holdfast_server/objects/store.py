@@ -12,7 +12,7 @@ Not here: S3 (`api`), background repair (`heal`), who the peers are (`wiring` ha
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -29,6 +29,7 @@ from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.objects import quorum, record, resolving
 from holdfast_server.objects.amending import Change, amend
 from holdfast_server.objects.background import Background
+from holdfast_server.objects.coding import coding_threads, digesting_threads
 from holdfast_server.objects.epochs import Epochs
 from holdfast_server.objects.erasure_set import Committed, Deliver, ErasureSet, Refill, bare
 from holdfast_server.objects.foreground import Foreground
@@ -63,8 +64,6 @@ from holdfast_server.placement.map import PoolMap, SetId
 from holdfast_server.sealing.chunks import ChunkSealer
 from holdfast_server.sealing.envelope import Seal, Sealing
 
-CODING_THREADS = 4
-
 T = TypeVar("T")
 
 
@@ -82,9 +81,9 @@ class ObjectStore:
         bounds: TimeBounds | None = None,
     ) -> None:
         """`drives(pool, set index)` gives the N drives of a set in position order, local and remote alike.
-        `coding` are the threads that code, ended by `close`; by default it makes its own.  `memory` is what reads and
-        writes take their bytes from; by default one with the usual limits.  By `bounds` locks end; by default the pod's
-        own clock is the only one."""
+        `coding` are the threads that code and digest, ended by `close`; by default it makes its own.  `memory` is what
+        reads and writes take their bytes from; by default one with the usual limits.  By `bounds` locks end; by default
+        the pod's own clock is the only one."""
         self.memory = memory or PodMemory()
         self.clock = clock
         self.bounds = bounds or TimeBounds(clock)
@@ -92,7 +91,8 @@ class ObjectStore:
         self.background = Background(self.memory.limits.background_tasks)
         self._drives = drives
         self._stamps = stamps
-        self._executor = coding or ThreadPoolExecutor(CODING_THREADS, "coding")
+        self._executor = coding or coding_threads()
+        self._digesting = coding or digesting_threads()
         self.healer = Healer(clock, self._executor)
         self.foreground = Foreground()
         self.read_repair = ReadRepair(self.background)
@@ -103,6 +103,7 @@ class ObjectStore:
     async def close(self) -> None:
         await self.background.close()
         self._executor.shutdown(wait=True)
+        self._digesting.shutdown(wait=True)
 
     # ---------------------------------------------------------------- placement
 
@@ -193,7 +194,9 @@ class ObjectStore:
         code = codec(numbers.data_shards, numbers.parity_shards)
         data_id = self.new_id()
         sealer = ChunkSealer(key_of_extent(seal, data_id, number)) if seal is not None else None
-        writer = ShardWriter(code, numbers.write_quorum, self._executor, self.background, self.memory.writes, sealer)
+        writer = ShardWriter(
+            code, numbers.write_quorum, self._executor, self.background, self.memory.writes, sealer, self._digesting
+        )
         targets = erasure_set.require_write_quorum(numbers)
 
         def versioning_of(attributes: Attributes) -> Versioning:

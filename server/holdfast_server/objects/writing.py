@@ -12,13 +12,14 @@ ones do whose shards are in the record.  So it is done only while every drive ha
 for seconds (`CARRIED_ROOM_BYTES`): full drives are what makes writes fail for hours, and many of them.
 
 A body is received into the memory of the blocks that are coded from it, or copied there once (`stripes`); it is
-digested there, and sent and written from there.
+digested there, and sent and written from there.  Of a streamed one the drives may have made everything durable before
+the last byte is digested; only then the body says whether it is what was announced, and what is refused is discarded.
 
 Bounds: every stripe is taken from the budget of all writes before it is received, and given back piece by piece:
-the payload when it is encoded, the shards when every drive has taken its own; at most `LANE_DEPTH + 2` batches per
-write, of `BATCH_STRIPES`, or of `LARGE_BATCH_STRIPES` while nearly nobody else writes.  While a stripe's turn has not
-come the one before is never kept back (`memory.budget`: nobody may wait while holding what others need).  A drive that
-does not take its blocks within the drive deadline is left out of this write, and the write goes on while the write
+the payload when it is digested, the shards when every drive has taken its own, too; at most `LANE_DEPTH + 2` batches
+per write, of `BATCH_STRIPES`, or of `LARGE_BATCH_STRIPES` while nearly nobody else writes.  While a stripe's turn has
+not come the one before is never kept back (`memory.budget`: nobody may wait while holding what others need).  A drive
+that does not take its blocks within the drive deadline is left out of this write, and the write goes on while the write
 quorum can still be met.
 
 What is to be encrypted is sealed between digests and coding: digests see what the client sent, drives what was sealed.
@@ -29,6 +30,7 @@ Not here: coding, records, commits, ETags, keys.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -140,21 +142,25 @@ class _Room:
 
 
 class Share:
-    """What one stripe has taken of the budget: the payload, and its shards until all lanes have let go of them."""
+    """What one batch, which is coded, has taken of the budget: the payload until it is digested, the shards until all
+    lanes have let go of them, too."""
 
     def __init__(self, hold: Hold, payload_bytes: int, shard_bytes: int, lanes: int) -> None:
         self._hold = hold
         self._payload_bytes = payload_bytes
         self._shard_bytes = shard_bytes
-        self._lanes = lanes
+        self._waiting = lanes + 1
 
-    def encoded(self) -> None:
-        self._hold.give(self._payload_bytes)
+    def digested(self, done: asyncio.Future[None]) -> None:
+        """Or not: then the write ends, and gives back all it has."""
+        if not done.cancelled() and done.exception() is None:
+            self._hold.give(self._payload_bytes)
+            self.passed_on()
 
     def passed_on(self) -> None:
         """By one lane."""
-        self._lanes -= 1
-        if not self._lanes:
+        self._waiting -= 1
+        if not self._waiting:
             self._hold.give(self._shard_bytes)
 
 
@@ -196,11 +202,14 @@ class ShardWriter:
         background: Background,
         budget: Budget,
         sealer: ChunkSealer | None = None,
+        digesting: Executor | None = None,
     ) -> None:
-        """`budget` is the bytes of all writes of the pod.  With a `sealer` it writes one body, sealed."""
+        """`budget` is the bytes of all writes of the pod.  With a `sealer` it writes one body, sealed.  `digesting`:
+        what digests those that are streamed, by default the `executor`."""
         self._codec = codec
         self._write_quorum = write_quorum
         self._executor = executor
+        self._digesting = digesting or executor
         self._background = background
         self._budget = budget
         self._sealer = sealer
@@ -239,8 +248,9 @@ class ShardWriter:
         may_carry: Callable[[Attributes], bool],
         hold: Hold,
     ) -> Staged:
-        coder = Coder(self._codec, body.digests, self._executor, self._sealer)
         size_bytes = body.size_bytes
+        digesting = None if size_bytes is not None and size_bytes <= WHOLE_LIMIT_BYTES else self._digesting
+        coder = Coder(self._codec, body.digests, self._executor, self._sealer, digesting)
         filler = body.filler if self._sealer is None else None
         if size_bytes is None or size_bytes <= max(inline_limit_bytes, INLINE_LIMIT_BYTES):
             filler = None
@@ -374,8 +384,9 @@ class ShardWriter:
         hold: Hold,
     ) -> tuple[int, Attributes]:
         """Code one batch of stripes and pass it on while the next is being received; returns the size of the whole, and
-        what the body says of itself, which it is asked before the drives seal anything."""
+        what the body says of itself once it is digested."""
         size = index = 0
+        behind: deque[asyncio.Future[None]] = deque()
         while True:
             sizes = batch.sizes
             size += sum(sizes)
@@ -387,12 +398,17 @@ class ShardWriter:
             columns = await coding
             self._require_quorum(len(lanes), _errors(lanes))
             share = self._share(sizes, stripes, hold, len(lanes))
-            attributes = body.finish() if last else None
+            behind.append(coder.digested())
+            behind[-1].add_done_callback(share.digested)
+            if len(behind) > LANE_DEPTH + 1:
+                await behind.popleft()
             for position, lane in lanes.items():
                 await lane.put(index, columns[(position + rotation) % self._codec.shards], share, last)
             del coding, columns
-            if attributes is not None:
-                return size, attributes
+            if last:
+                for digested in behind:
+                    await digested
+                return size, body.finish()
             index += len(sizes)
             try:
                 batch = await receiving if receiving else Batch([], [])
@@ -407,9 +423,7 @@ class ShardWriter:
         """Of stripes that are coded."""
         held = [self._held_bytes(size, stripes) for size in sizes]
         shard_bytes = sum(self._shard_bytes(size) for size, had in zip(sizes, held, strict=True) if had)
-        share = Share(hold, sum(held) - shard_bytes, shard_bytes, lanes)
-        share.encoded()
-        return share
+        return Share(hold, sum(held) - shard_bytes, shard_bytes, lanes)
 
     async def _receive(self, coder: Coder, stripes: Stripes, hold: Hold, first_taken: bool = False) -> Batch:
         """The next stripes, as many as there is room for and soon come; none if there is no room.

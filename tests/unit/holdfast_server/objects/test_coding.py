@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import random
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +14,7 @@ import pytest
 import xxhash
 
 from holdfast_server.erasure.codec import Layout, codec
-from holdfast_server.objects.coding import Coder, Column
+from holdfast_server.objects.coding import DIGESTING_NICE, Coder, Column, coding_threads, digesting_threads
 from holdfast_server.objects.stripes import Batch
 
 pytestmark = pytest.mark.real_threads
@@ -42,10 +44,11 @@ def decoded(columns: list[Column], sizes: Sequence[int], shards: tuple[int, int]
 
 
 @pytest.mark.parametrize("in_place", [True, False])
-async def test_batches_become_columns_and_digests(threads: ThreadPoolExecutor, in_place: bool) -> None:
+@pytest.mark.parametrize("apart", [True, False])
+async def test_batches_become_columns_and_digests(threads: ThreadPoolExecutor, in_place: bool, apart: bool) -> None:
     data = random.Random(5).randbytes(5 * STRIPE_BYTES + 17)
     digests = [hashlib.md5(), hashlib.sha256()]
-    coder = Coder(CODE, digests, threads)
+    coder = Coder(CODE, digests, threads, digesting=threads if apart else None)
     coding = []
     before = 0
     for stripes in (stripes_of(data)[:2], stripes_of(data)[2:]):
@@ -63,6 +66,7 @@ async def test_batches_become_columns_and_digests(threads: ThreadPoolExecutor, i
         coding.append((sizes, coder.finish(batch, len(stripes) > 2)))  # the next one comes meanwhile
     for shards in ((0, 1), (1, 3), (2, 3)):
         assert b"".join([decoded(await columns, sizes, shards) for sizes, columns in coding]) == data
+    await coder.digested()
     assert [digest.digest() for digest in digests] == [hashlib.md5(data).digest(), hashlib.sha256(data).digest()]
 
 
@@ -92,3 +96,65 @@ async def test_what_fails_on_the_thread_is_raised_once_and_nothing_is_done_after
         await coder.finish(Batch([3], [[b"abc"]]), True)
     assert after == []
     await coder.stop()
+
+
+async def test_blocks_are_there_while_their_digests_are_not(threads: ThreadPoolExecutor) -> None:
+    go_on, digested = threading.Event(), list[int]()
+    data = random.Random(6).randbytes(2 * STRIPE_BYTES)
+
+    def wait() -> None:
+        go_on.wait(30)
+        digested.append(1)
+
+    coder = Coder(CODE, [Digest(wait)], threads, digesting=threads)
+    sizes = [STRIPE_BYTES, STRIPE_BYTES]
+    columns = await coder.finish(Batch(sizes, [[stripe] for stripe in stripes_of(data)]), True)
+    done = coder.digested()
+    assert decoded(columns, sizes, (1, 2)) == data
+    await asyncio.sleep(0.01)
+    assert not done.done()
+    assert digested == []
+    go_on.set()
+    await done
+    assert len(digested) == 2 * CODE.data_shards
+
+
+async def test_digests_that_fail_apart_are_told_to_who_waits_for_them(threads: ThreadPoolExecutor) -> None:
+    coder = Coder(CODE, [Digest(raise_error)], threads, digesting=threads)
+    await coder.finish(Batch([3], [[b"abc"]]), False)
+    with pytest.raises(MemoryError):
+        await coder.digested()
+    after = list[str]()
+    coder._digests = [Digest(lambda: after.append("digested"))]
+    await coder.finish(Batch([3], [[b"abc"]]), True)
+    with pytest.raises(MemoryError):
+        await coder.digested()
+    assert after == []
+
+
+async def test_nobody_has_the_digests_in_hand_once_it_has_stopped(threads: ThreadPoolExecutor) -> None:
+    go_on, updates = threading.Event(), list[int]()
+
+    def wait() -> None:
+        updates.append(1)
+        go_on.wait(30)
+
+    coder = Coder(CODE, [Digest(wait)], threads, digesting=threads)
+    await coder.finish(Batch([3, 3], [[b"abc"], [b"def"]]), True)
+    stopping = asyncio.ensure_future(coder.stop())
+    await asyncio.sleep(0.01)
+    assert not stopping.done()
+    go_on.set()
+    await stopping
+    assert len(updates) <= CODE.data_shards  # what had begun, and not the next stripe
+
+
+def test_digests_give_way_to_all_else() -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    own = priority()
+    with coding_threads() as coding, digesting_threads() as digesting:
+        assert coding.submit(priority).result() == own
+        assert digesting.submit(priority).result() == min(own + DIGESTING_NICE, 19)
+    assert priority() == own

@@ -7,7 +7,8 @@ import hashlib
 import itertools
 import random
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import pytest
 
@@ -17,7 +18,11 @@ from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.objects import record
 from holdfast_server.objects.port import Conflict, OutOfSpace, Unavailable
 from holdfast_server.objects.record import STRIPE_SIZE_BYTES, Record
+from holdfast_server.objects.writing import LANE_DEPTH, LARGE_BATCH_STRIPES
 from holdfast_server.testing.memory_cluster import BUCKET, BytesBody, MemoryCluster
+from holdfast_server.testing.virtual_time import AtOnce
+
+T = TypeVar("T")
 
 SMALL = b"small enough to travel inside the record"
 SIZES = [0, 1, 1000, 65_536, 65_537, STRIPE_SIZE_BYTES, STRIPE_SIZE_BYTES + 1, 6 * STRIPE_SIZE_BYTES - 7]
@@ -235,6 +240,88 @@ async def test_finish_is_called_once_and_before_anything_is_committed(cluster: M
         cluster.calls.clear()
         await cluster.store.put_object(BUCKET, "k", Watching(data))
     assert committed_at_finish == [False, False]
+
+
+class Later(AtOnce):
+    """Does nothing before `go_on`, and then all at once."""
+
+    def __init__(self) -> None:
+        self._kept: list[Callable[[], object]] | None = []
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        if self._kept is None:
+            return super().submit(fn, *args, **kwargs)
+        self._kept.append(lambda: fn(*args, **kwargs))
+        return Future()
+
+    def go_on(self) -> None:
+        kept, self._kept = self._kept, None
+        for job in kept or []:
+            job()
+
+
+@pytest.mark.parametrize("fills", [True, False])
+@pytest.mark.parametrize("refused", [True, False])
+async def test_drives_seal_what_is_not_digested_yet(cluster: MemoryCluster, fills: bool, refused: bool) -> None:
+    await cluster.put("k", b"before")
+    digesting = cluster.store._digesting = Later()
+    sealed: list[int] = []
+
+    async def hook(position: int, verb: str, arguments: tuple[Any, ...]) -> None:
+        if verb == "stage" and arguments[-1]:
+            sealed.append(position)
+
+    cluster.hook = hook
+    data = noise(6 * STRIPE_SIZE_BYTES)
+    body = BytesBody(data, fills=fills, refusal=Refused() if refused else None)
+    put = asyncio.create_task(cluster.store.put_object(BUCKET, "k", body))
+    await asyncio.sleep(5)
+    assert sorted(sealed) == [0, 1, 2, 3]
+    assert body.finished == 0
+    assert cluster.store.memory.writes.used > 0
+    digesting.go_on()
+    if refused:
+        with pytest.raises(Refused):
+            await put
+    else:
+        assert (await put).etag == hashlib.md5(data, usedforsecurity=False).hexdigest()
+    await cluster.settle()
+    assert await cluster.get("k") == (b"before" if refused else data)
+    assert cluster.store.memory.writes.used == 0
+    assert not cluster.unnamed_shards()
+
+
+async def test_no_more_than_three_batches_wait_to_be_digested(cluster: MemoryCluster) -> None:
+    digesting = cluster.store._digesting = Later()
+    data = noise(30 * STRIPE_SIZE_BYTES)
+    put = asyncio.create_task(cluster.store.put_object(BUCKET, "k", BytesBody(data, fills=True)))
+    await asyncio.sleep(5)
+    cluster.calls.clear()
+    await asyncio.sleep(5)
+    assert not put.done()
+    assert cluster.calls == []
+    held = cluster.store.memory.writes.used
+    assert held <= 2 * (LANE_DEPTH + 3) * LARGE_BATCH_STRIPES * STRIPE_SIZE_BYTES
+    digesting.go_on()
+    assert (await put).size_bytes == len(data)
+    assert cluster.store.memory.writes.used == 0
+    assert await cluster.get("k") == data
+
+
+async def test_a_write_that_is_given_up_before_it_is_digested_leaves_nothing(cluster: MemoryCluster) -> None:
+    digesting = cluster.store._digesting = Later()
+    put = asyncio.create_task(cluster.store.put_object(BUCKET, "k", BytesBody(BIG * 20, fills=True)))
+    await asyncio.sleep(5)
+    put.cancel()
+    await asyncio.sleep(1)
+    assert not put.done()  # a thread may have the digests in hand
+    digesting.go_on()
+    with pytest.raises(asyncio.CancelledError):
+        await put
+    await cluster.settle()
+    assert await cluster.get("k") is None
+    assert cluster.store.memory.writes.used == 0
+    assert not cluster.unnamed_shards()
 
 
 # -------------------------------------------------------------------- every call fails once
