@@ -683,7 +683,9 @@ class LocalDrive:
                 parts.verbs.healing = False
 
         await parts.commits.submit((), finish)
-        await self._on_thread(parts.shard_writers, lambda: folder_layout.forget_damaged(self.path), watched=False)
+        assert self._anchor is not None
+        inside = self._anchor.inside  # not what may be mounted over it by now
+        await self._on_thread(parts.shard_writers, lambda: folder_layout.forget_damaged(inside), watched=False)
 
     # --- shards
 

@@ -212,6 +212,28 @@ async def test_a_retired_table_leaves_a_blank_drive_with_its_shards(open_drive, 
     assert (drive.status().state, drive.status().message) == (DriveState.FULL, "")
 
 
+async def test_a_drive_that_is_full_again_lets_go_of_its_own_former_table_and_of_no_other(open_drive, folder):
+    """What another volume that was mounted over it meanwhile has is that one's."""
+    flip("CURRENT", 0.5)(folder / "records")
+    drive = await open_drive(path=folder, form=False)
+    await drive.close()
+    drive.retire_table()
+    drive = await open_drive(path=folder, form=False)
+    await drive.adopt(b"another drive id", 99, 60)
+    aside, other = folder.with_name("aside"), folder / "records.damaged"
+    wait = drive._parts.commits.submit
+
+    async def swapped(*arguments):
+        await wait(*arguments)
+        folder.rename(aside)
+        other.mkdir(parents=True)
+
+    drive._parts.commits.submit = swapped
+    await drive.finish_healing(99)
+    assert other.exists()
+    assert not (aside / "records.damaged").exists()
+
+
 @pytest.mark.parametrize("crash_after", range(5))
 async def test_retiring_may_be_cut_off_anywhere_and_begun_again(open_drive, folder, monkeypatch, crash_after):
     flip("CURRENT", 0.5)(folder / "records")
