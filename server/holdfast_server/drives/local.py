@@ -872,7 +872,7 @@ def _in_batches(tombstones: Sequence[Tombstone]) -> Iterator[Sequence[Tombstone]
 
 def _reclaim(parts: Parts, chosen: list[tuple[bytes, bytes]], unnamed: bool) -> None:
     for _, data_id in chosen:
-        parts.shards.reclaim(data_id, unnamed)
+        parts.shards.reclaim(data_id, unnamed, parts.trash.recent_reads.contains)
 
 
 def _decode_slot(value: bytes) -> SlotMemory:

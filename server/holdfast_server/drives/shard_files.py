@@ -183,9 +183,11 @@ class ShardFiles:
                 del self._staged[data_id]
             self._reads.forget(data_id)
 
-    def reclaim(self, data_id: bytes, unnamed: bool = False) -> None:
+    def reclaim(
+        self, data_id: bytes, unnamed: bool = False, was_read: Callable[[bytes], bool] = lambda _: False
+    ) -> None:
         """Remove a shard no record names any more, wherever it is.  `unnamed`: that is durable, and its file may be
-        kept as a spare."""
+        kept as a spare, unless it `was_read` lately: what was read of it may be on its way out of pages of the file."""
         with self._lock:
             shard = self._staged.get(data_id)
             if shard is None:
@@ -197,7 +199,7 @@ class ShardFiles:
         spare = self.spares.set_apart(place) if unnamed else None
         if spare is None:
             place.unlink(missing_ok=True)
-        is_read = self._reads.forget(data_id)
+        is_read = self._reads.forget(data_id) or was_read(data_id)
         if spare is not None:
             # Not before: who began to read since has found it gone.
             (self.spares.drop if is_read else self.spares.add)(spare)

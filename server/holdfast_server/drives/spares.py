@@ -10,8 +10,9 @@ footer and hashes say, and a record names it only once all of them are durable.
 Writing over a file is final where removing its name was not.  So a file is set apart only when
 
 - it is durable that nothing names it any more (whoever calls sees to that, by a flush);
-- nobody reads it: who has it open would find another shard's bytes there, with their hashes (`ShardReads.forget` says
-  so; such a file is removed, and stays whole for its readers);
+- nobody reads it, or did just now: who has it open would find another shard's bytes there, with their hashes, and what
+  is on its way to another pod is pages of the file (`ShardFiles.reclaim` says so; such a file is removed, and stays
+  whole for its readers);
 - it has no other name (`st_nlink`): a copy made of links stays what it was.
 
 They lie in `staging/`, so that taking one is a rename within one folder, which the sync that a sealed shard waits for

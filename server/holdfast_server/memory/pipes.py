@@ -1,7 +1,8 @@
 """Bytes of files that wait in the kernel for a socket, without passing through this process's memory.
 
 A pipe takes references to the pages a file has in memory (`splice`), and a socket takes them from the pipe: what a peer
-asks for is neither copied here nor looked at.  A file that is replaced or unlinked meanwhile keeps those pages.
+asks for is neither copied here nor looked at.  A file that is replaced or unlinked meanwhile keeps those pages; one
+that is written over does not (`drives.spares` sees to that).
 
 All of an answer is in pipes before the first byte of it is sent, so that a disk that fails or hangs can still be told
 as what it is: filling them waits for the disk and is for worker threads, emptying them never waits and is for the loop.

@@ -281,10 +281,10 @@ async def test_a_shard_that_is_being_unlinked_is_named_by_no_record_though_it_is
     begun, go_on = threading.Event(), threading.Event()
     real = shards.reclaim
 
-    def reclaim(data_id, unnamed):
+    def reclaim(data_id, *arguments):
         begun.set()
         assert go_on.wait(30)
-        real(data_id, unnamed)
+        real(data_id, *arguments)
 
     monkeypatch.setattr(shards, "reclaim", reclaim)
     reaping = asyncio.ensure_future(drive.reap())

@@ -50,10 +50,10 @@ async def test_a_shard_that_is_being_reclaimed_is_not_named_by_a_record(open_dri
     reclaim = drive._parts.shards.reclaim
     condemned, go_on = threading.Event(), threading.Event()
 
-    def slowly(data_id: bytes, unnamed: bool) -> None:
+    def slowly(*arguments) -> None:
         condemned.set()
         assert go_on.wait(20)
-        reclaim(data_id, unnamed)
+        reclaim(*arguments)
 
     monkeypatch.setattr(drive._parts.shards, "reclaim", slowly)
     reaping = asyncio.create_task(drive.reap())

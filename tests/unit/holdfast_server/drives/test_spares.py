@@ -196,6 +196,29 @@ async def test_a_file_that_is_read_is_never_written_over(open_drive, monkeypatch
     assert await reading == (([old.blocks[0]], old.hashes) if reader == "read" else len(old.file))
 
 
+async def test_a_file_that_was_read_since_it_was_chosen_is_not_written_over(open_drive, monkeypatch):
+    """What was read may still be on its way to another pod out of pages of the file (`memory.pipes`)."""
+    drive = await open_drive()
+    old = Content(1)
+    await put(drive, old)
+    await delete(drive, old)
+    reclaim = drive._parts.shards.reclaim
+    chosen, go_on = threading.Event(), threading.Event()
+
+    def slowly(*arguments) -> None:
+        chosen.set()
+        assert go_on.wait(20)
+        reclaim(*arguments)
+
+    monkeypatch.setattr(drive._parts.shards, "reclaim", slowly)
+    reaping = asyncio.create_task(drive.reap())
+    assert await asyncio.to_thread(chosen.wait, 20)
+    await drive.fetch_blocks(old.data_id, 0, 1, None)
+    go_on.set()
+    assert await reaping == 1
+    assert not spare_names(drive)
+
+
 async def test_who_reads_after_it_was_reclaimed_finds_nothing_though_it_was_open(open_drive):
     drive = await open_drive()
     old, new = Content(1), Content(2)
