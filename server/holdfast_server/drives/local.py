@@ -80,7 +80,7 @@ OPEN_PATIENCE_SECONDS = 10.0
 HANGS_REMEMBERED_SECONDS = 600.0
 MAX_HOLD_OFF_SECONDS = 60.0
 """A drive that has hung again and again is left alone for longer each time before it is used again."""
-ORPHANS_PER_BATCH = 64
+ORPHANS_PER_BATCH = 32
 TOMBSTONES_PER_BATCH = 128
 """One operation of the committing thread holds up those behind it for a few milliseconds at most."""
 UNLINKS_PER_JOB = 16
@@ -754,7 +754,7 @@ class LocalDrive:
         count = 0
         for start in range(0, len(aged), ORPHANS_PER_BATCH):
             some = aged[start : start + ORPHANS_PER_BATCH]
-            count += await parts.commits.submit((), lambda t, some=some: parts.trash.add_unnamed(t, some))  # type: ignore[misc]
+            count += await parts.commits.submit((), lambda t, some=some: parts.verbs.trash_unnamed(t, some))  # type: ignore[misc]
         return count
 
     # --- what the pod keeps on its drives

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 
 from holdfast_server.clock.port import Clock
-from holdfast_server.drives import keys, rules
+from holdfast_server.drives import keys, register_rows, rules
 from holdfast_server.drives.damaged_registers import DamagedRegisters
 from holdfast_server.drives.engine import Engine
 from holdfast_server.drives.group_commit import Transaction
@@ -212,6 +212,33 @@ class RegisterVerbs:
         if not found:
             transaction.delete(intent)
         return True
+
+    def trash_unnamed(self, transaction: Transaction, data_ids: Sequence[bytes]) -> int:
+        """Have those of these shard files reclaimed that no record names; how many.  `Trash.condemn` looks again.
+
+        A reference says who to ask and no more: a row that failed its checksum could not tell which ones it had, and
+        theirs is not known to have ended until the register has been healed.
+        """
+        named_by = {data_id: self._references(data_id) for data_id in data_ids}
+        transaction.load(key for rows in named_by.values() for row in rows for key in register_rows.wanted(row))
+        count = 0
+        for data_id, rows in named_by.items():
+            former = [row for row in rows if not self._may_name(transaction, row, data_id)]
+            for row in former:
+                transaction.delete(keys.reference_key(data_id, row))
+            if len(former) == len(rows):
+                self._trash.add(transaction, data_id)
+                count += 1
+        return count
+
+    def _references(self, data_id: bytes) -> list[bytes]:
+        """The row keys of the registers that are said to name it."""
+        prefix = keys.REFERENCE + data_id
+        return [key[len(prefix) :] for key, _ in self._engine.items(prefix)]
+
+    def _may_name(self, transaction: Transaction, row: bytes, data_id: bytes) -> bool:
+        state = self._load(transaction, row)
+        return self.damaged.bound(row) is not None or any(data_id in record.data_ids for record in state.records)
 
     def _load(self, transaction: Transaction, row: bytes) -> State:
         """The register's state; that of a damaged one is what a healing drive would say."""

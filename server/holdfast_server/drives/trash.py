@@ -132,13 +132,6 @@ class Trash:
             # Not of what stays named because its batch fails.
             transaction.afterwards.append(partial(self.recent_reads.keep_together, data_ids))
 
-    def add_unnamed(self, transaction: Transaction, data_ids: Sequence[bytes]) -> int:
-        """Those of these files that nothing refers to; how many.  `condemn` will ask again before they go."""
-        unnamed = [data_id for data_id in data_ids if not self._engine.items(keys.REFERENCE + data_id, limit=1)]
-        for data_id in unnamed:
-            self.add(transaction, data_id)
-        return len(unnamed)
-
     def condemned(self, data_id: bytes) -> bool:
         return data_id in self._condemned
 

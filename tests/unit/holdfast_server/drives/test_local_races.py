@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 
 import pytest
@@ -27,6 +28,7 @@ SPACE = b"o" + bytes(16)
 REGISTER = Register(SPACE, "key")
 DATA_ID = bytes(range(16))
 BLOCK = b"a" * 5000
+HOUR_SECONDS = 3600.0
 HASH = xxhash.xxh3_128_digest(BLOCK)
 
 
@@ -249,6 +251,34 @@ async def test_what_lies_beside_a_rotten_row_goes_with_it(open_drive):
     await drive.commit(CommitRequest(REGISTER, newer, CommitMode.HEAL))
     assert (await drive.query(REGISTER, True)).records == (newer,)
     assert len(drive._parts.engine.items(keys.INLINE)) == 1
+
+
+@pytest.mark.parametrize("ending", ["newer", "same", "nothing"])
+async def test_a_shard_that_only_a_rotten_row_named_is_found_by_the_scanner(open_drive, ending):
+    """What the row named cannot be told, so its references stay; they must not keep the file for ever."""
+    drive = await open_drive()
+    await stage(drive)
+    await put(drive, 10, data_ids=(DATA_ID,))
+    async with asyncio.timeout(20):
+        while drive._parts.shards.is_staged(DATA_ID):
+            await asyncio.sleep(0.005)
+    old = drive._clock.now_ms() / 1000 - 2 * HOUR_SECONDS
+    os.utime(drive.path / "shards" / DATA_ID.hex()[:2] / DATA_ID.hex(), (old, old))
+    rot(drive)
+    assert (await drive.query(REGISTER, False)).healing
+    assert await drive.trash_orphans(DATA_ID[0], HOUR_SECONDS) == 0, "it may be the one that is healed"
+    if ending == "newer":
+        assert await put(drive, 20, CommitMode.HEAL) is CommitStatus.OK
+    elif ending == "same":
+        assert await put(drive, 10, CommitMode.HEAL, (DATA_ID,)) is CommitStatus.OK
+    else:
+        await drive.remove(REGISTER, 11)
+    count = 0 if ending == "same" else 1
+    assert await drive.trash_orphans(DATA_ID[0], HOUR_SECONDS) == count
+    drive._clock.advance(100)
+    assert await drive.reap() == count
+    assert drive._parts.shards.is_placed(DATA_ID) == (count == 0)
+    assert len(drive._parts.engine.items(keys.REFERENCE)) == 1 - count
 
 
 async def test_a_damaged_register_of_which_nothing_was_committed_is_empty_and_keeps_its_promises(open_drive):
