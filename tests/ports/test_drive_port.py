@@ -749,6 +749,49 @@ async def test_a_shard_that_another_record_took_over_stays(bench):
     assert not bench.has_shard(DATA_ID)
 
 
+OTHER_DATA_ID = bytes(range(16, 32))
+
+
+@pytest.mark.parametrize(("space", "data_ids"), [
+    (b"p", (DATA_ID,)), (b"v", (DATA_ID,)), (b"v", (DATA_ID, OTHER_DATA_ID)),
+], ids=["the part it was", "a version that rests", "one of parts that rests"])  # fmt: skip
+async def test_the_delay_begins_with_the_last_record_that_named_it(bench, space, data_ids):
+    """A reader that found that one has as long as any other."""
+    other = Register(space + BUCKET, "photos/cat.jpg", b"upload id 16 byt\0\1")
+    for data_id in data_ids:
+        await stage(bench.drive, data_id)
+    await put(bench.drive, 10, other, data_ids=data_ids)
+    assert await status(bench.drive, 20, data_ids=data_ids) is CommitStatus.OK
+    await bench.drive.remove(other, 10)
+    bench.clock.advance(20)
+    await put(bench.drive, 30)
+    await bench.drive.note(REGISTER, 30, True)
+    bench.clock.advance(15)
+    await bench.reap()
+    assert all(map(bench.has_shard, data_ids))
+    bench.clock.advance(16)
+    await bench.reap()
+    assert not any(map(bench.has_shard, data_ids))
+
+
+async def test_of_what_two_records_named_only_what_neither_does_goes(bench):
+    data_ids = (DATA_ID, OTHER_DATA_ID)
+    for data_id in data_ids:
+        await stage(bench.drive, data_id)
+    rests = Register(b"v" + BUCKET, "photos/cat.jpg", b"place")
+    assert await status(bench.drive, 10, data_ids=data_ids) is CommitStatus.OK
+    assert await status(bench.drive, 11, rests, data_ids=(DATA_ID,)) is CommitStatus.OK
+    await put(bench.drive, 20)
+    await bench.drive.note(REGISTER, 20, True)
+    bench.clock.advance(31)
+    await bench.reap()
+    assert [bench.has_shard(data_id) for data_id in data_ids] == [True, False]
+    await bench.drive.remove(rests, 11)
+    bench.clock.advance(31)
+    await bench.reap()
+    assert not any(map(bench.has_shard, data_ids))
+
+
 async def test_a_record_cannot_name_a_shard_that_was_reclaimed(bench):
     await overwrite(bench)
     bench.clock.advance(31)

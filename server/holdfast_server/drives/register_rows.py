@@ -13,6 +13,7 @@ nothing, so after a restart all wait as if they had been settled at its start.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from holdfast_server.clock.port import Clock
@@ -28,6 +29,9 @@ State = RegisterState[StoredRecord]
 
 
 PROCESS_ID_SIZE_BYTES = 8
+UPLOAD_LETTER = b"u"
+PART_LETTER = b"p"
+"""First letters of a space (`objects.record`)."""
 
 
 def wanted(row: bytes) -> tuple[bytes, bytes, bytes]:
@@ -161,7 +165,31 @@ class RegisterRows:
             unnamed = [data_id for data_id in record.data_ids if data_id not in kept]
             for data_id in unnamed:
                 transaction.delete(keys.reference_key(data_id, row))
-            self._trash.add_all(transaction, unnamed)
+            self._trash.add_all(transaction, self._without_shared(transaction, row, unnamed))
+
+    def _without_shared(self, transaction: Transaction, row: bytes, data_ids: list[bytes]) -> list[bytes]:
+        """Those that no other register names to readers: of the others the delay has not begun.
+
+        Who shares with one record shares its first file (an object with its parts, a version that rests with what was
+        current).  Parts are no such register: they go with their upload, and an object's files are to be kept together
+        (`Trash`).
+        """
+        if not data_ids:
+            return data_ids
+        prefix = keys.REFERENCE + data_ids[0]
+        others = []
+        for key, _ in transaction.engine.items(prefix):
+            other = key[len(prefix) :]
+            if other != row and other[1:2] != PART_LETTER and transaction.get(key) is not None:
+                others.append(other)
+        if not others or len(data_ids) == 1:
+            return [] if others else data_ids
+        shared: set[bytes] = set()
+        for other in others:
+            with contextlib.suppress(rows.RowCorrupt):  # it keeps its references
+                state = self.load(transaction, other, healing=False)
+                shared.update(data_id for record in state.records for data_id in record.data_ids)
+        return [data_id for data_id in data_ids if data_id not in shared]
 
     def save_mark(self, transaction: Transaction, row: bytes, mark: int) -> None:
         transaction.put(keys.mark_key(row), keys.number(mark))

@@ -29,16 +29,20 @@ from holdfast_server.drives.port import (
     TombstoneReply,
     TombstoneState,
 )
-from holdfast_server.drives.register_rows import RegisterRows, SettledAges, State, Watermarks, reply
+from holdfast_server.drives.register_rows import (
+    PART_LETTER,
+    UPLOAD_LETTER,
+    RegisterRows,
+    SettledAges,
+    State,
+    Watermarks,
+    reply,
+)
 from holdfast_server.drives.repair_queue import RepairQueue
 from holdfast_server.drives.rows import RowCorrupt
 from holdfast_server.drives.shard_files import ShardFiles
 from holdfast_server.drives.space import Space
 from holdfast_server.drives.trash import Trash
-
-UPLOAD_LETTER = b"u"
-PART_LETTER = b"p"
-"""First letters of a space (`objects.record`): noting a tombstone of an upload drops the upload's parts."""
 
 SWEEP_BATCH = 256
 
@@ -112,7 +116,8 @@ class RegisterVerbs:
         if state.mark != before:
             self._rows.save_mark(transaction, row, state.mark)
             if register.space[:1] == UPLOAD_LETTER and state.records[-1].tombstone:
-                # The intent rests in the same batch: a crash between two sweeps must not leave parts behind.
+                # The upload's parts go, too.  The intent rests in the same batch: a crash between two sweeps must not
+                # leave any behind.
                 transaction.put(keys.SWEEP + row, b"")
         if older or (state.settled and not self._rows.rests_settled(transaction, row)):
             self._rows.save(transaction, row, state, older)

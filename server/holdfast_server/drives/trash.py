@@ -1,6 +1,7 @@
 """Shard files that perhaps no record names any more, and when they may go (rule 13).
 
-Dropping a record takes away its reference rows and puts its data ids into the trash, in the same batch.  A
+Dropping a record takes away its reference rows and puts its data ids into the trash, in the same batch, but for those
+that another record has for readers still (`register_rows`): their time begins when that one is dropped.  A
 file is reclaimed (unlinked, or kept to be written over: `spares`) only when nothing refers to it *then* (a
 completed upload's object takes over its parts' files, so a file may have had two owners), and at least
 `delay_seconds` after it was trashed and after it was last read: a reader that found the record before it was
