@@ -33,6 +33,7 @@ from holdfast_operator.kube.port import Manifest
 from holdfast_operator.observe.claims import ClaimState
 from holdfast_operator.quantities import parse_quantity
 from holdfast_operator.tenant.spec import PoolSpec, TenantSpec
+from holdfast_server.contract.wording import count_of
 
 RESIZE_PATIENCE = timedelta(seconds=60)
 """How long a mounted volume has for growing its file system in place before its pod is replaced."""
@@ -132,11 +133,19 @@ def volume_sizes(claims: Sequence[ClaimState]) -> dict[str, str]:
     return largest
 
 
-def growth_message(claims: Sequence[ClaimState]) -> str:
+def growth_message(tenant: TenantSpec, claims: Sequence[ClaimState]) -> str:
     """What is still growing, for the `Progressing` condition; empty if nothing is."""
     growing = [claim for claim in claims if claim.capacity is not None and claim.capacity < claim.requested]
     if not growing:
         return ""
     first = growing[0]
     detail = f": {first.message}" if first.message else ""
-    return f"{len(growing)} volumes are growing; claim {first.name}{detail}"
+    told = f"{count_of(len(growing), 'volume is', 'volumes are')} growing; claim {first.name}{detail}"
+    wanted = {pool.name: parse_quantity(pool.claim.storage) for pool in tenant.pools}
+    beyond = sum(claim.requested > wanted[claim.pool] for claim in growing)
+    if beyond:
+        told += (
+            f"; {count_of(beyond, 'claim asks', 'claims ask')} for more than `storage` says, and will: where a volume "
+            "cannot grow, lower its claim with `kubectl edit pvc`, to more than the volume has"
+        )
+    return told

@@ -381,7 +381,7 @@ class Reconciler:
             apply_trouble=trouble,
             lingering_pools=lingering,
             doomed_claims=tuple(claim.name for claim in claims if claim.deleting),
-            growing=growth_message(claims),
+            growing=growth_message(tenant, claims),
             growth_refused=growth.refused,
             volume_sizes=volume_sizes(claims),
             key_troubles=tuple(Trouble(fault.reason, str(fault)) for fault in credentials.faults),

@@ -106,7 +106,7 @@ async def test_the_status_says_which_volumes_still_grow_and_then_settles(world: 
     await world.run_passes()
     condition = world.condition("Progressing")
     assert (condition["status"], condition["reason"]) == ("True", "VolumesGrowing")
-    assert condition["message"].startswith(f"4 volumes are growing; claim data0-{SET}-0")
+    assert condition["message"] == f"4 volumes are growing; claim data0-{SET}-0"
     mounted(world, "2Gi")
     await world.run_passes()
     assert world.condition("Progressing")["reason"] == "Settled"
@@ -235,7 +235,17 @@ async def test_claims_that_took_a_size_which_is_taken_back_are_left_alone(world:
     assert requested(world) == ["10Gi"] * 4
     assert template_size(world) == "1Gi", "a volume that is replaced is one that can be had"
     assert uids(world, POD) == pods
-    assert world.condition("Progressing")["reason"] == "VolumesGrowing"
+    told = world.condition("Progressing")
+    assert (told["reason"], told["message"]) == (
+        "VolumesGrowing",
+        f"4 volumes are growing; claim data0-{SET}-0; 4 claims ask for more than `storage` says, and will: where a "
+        "volume cannot grow, lower its claim with `kubectl edit pvc`, to more than the volume has",
+    )
+    for claim in claims(world)[1:]:
+        claim["spec"]["resources"]["requests"]["storage"] = claim["status"]["capacity"]["storage"] = "1.1Gi"
+    await world.run_pass()
+    told = world.condition("Progressing")["message"]
+    assert told.startswith(f"1 volume is growing; claim data0-{SET}-0; 1 claim asks for more than")
 
 
 async def test_no_size_is_told_of_a_pool_without_claims(world: Any) -> None:
