@@ -17,7 +17,7 @@ Rules, each there because its absence has cost somebody data or sleep:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -179,12 +179,20 @@ def _others(count: int) -> str:
     return f"{count} pods are to be replaced, and left as they are until"
 
 
-def disruptable_pools(tenant: TenantSpec, ledger: Ledger, redundancy: Redundancy) -> frozenset[str]:
-    """Names of the pools of which a node drain may take one pod now."""
-    bearing = _bearing_pools(tenant)
-    return frozenset(
-        record.name for record in ledger.serving_pools if record.name in bearing and redundancy.of_pools([record]).whole
-    )
+def disruptable_pools(
+    tenant: TenantSpec, ledger: Ledger, redundancy: Redundancy, disruptable_so_far: Collection[str]
+) -> frozenset[str]:
+    """Names of the pools of which a node drain may take one pod now.
+
+    One that had lost a pod must first have been brought what that missed: the node that is drained next would take
+    further shards of the same objects.  A write that is missed in passing takes no such leave away."""
+    found = set()
+    for record in ledger.serving_pools:
+        own = redundancy.of_pools([record])
+        caught_up = record.name in disruptable_so_far or not any(view.to_repair for view in own.sets)
+        if own.whole and caught_up:
+            found.add(record.name)
+    return frozenset(found & _bearing_pools(tenant))
 
 
 def _bearing_pools(tenant: TenantSpec) -> frozenset[str]:

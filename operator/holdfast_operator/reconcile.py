@@ -32,6 +32,7 @@ from holdfast_operator.apply import (
     unlabel_kept,
 )
 from holdfast_operator.credentials import KeyPair
+from holdfast_operator.desired.disruption_budget import pools_open_to_drains
 from holdfast_operator.desired.monitoring import render_monitoring
 from holdfast_operator.desired.network import render_network
 from holdfast_operator.desired.render import render_tenant
@@ -48,7 +49,7 @@ from holdfast_operator.key_rotation import (
     rotate_keys,
 )
 from holdfast_operator.kube.errors import EvictionRefused, KubeForbidden, KubeRejected, WebhookAway
-from holdfast_operator.kube.port import SECRET, STATEFUL_SET, TENANT, KubeClient, Manifest
+from holdfast_operator.kube.port import DISRUPTION_BUDGET, SECRET, STATEFUL_SET, TENANT, KubeClient, Manifest
 from holdfast_operator.ledger import Ledger, advance_pools, left_out, never_began, take_out, without_pools
 from holdfast_operator.metrics import OperatorMetrics
 from holdfast_operator.observe.claims import ClaimState, doomed_pods, read_claims
@@ -311,13 +312,14 @@ class Reconciler:
             lingering,
         )
         ledger = note_intentions(encryption.advance(tls.advance(ledger, views)), tenant, credentials)
+        drained_from = pools_open_to_drains(tenant, credentials.ledger, live.of_kind(DISRUPTION_BUDGET))
         request = RenderRequest(
             tenant=tenant,
             credentials=credentials,
             ledger=ledger,
             default_image=self._default_image,
             cluster_domain=self._cluster_domain,
-            disruptable_pools=disruptable_pools(tenant, credentials.ledger, redundancy),
+            disruptable_pools=disruptable_pools(tenant, credentials.ledger, redundancy, drained_from),
             tls=tls.tls,
         )
         # The record comes first: what is acted on is accepted.

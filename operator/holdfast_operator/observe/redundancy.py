@@ -78,6 +78,11 @@ class SetView:
     def whole(self) -> bool:
         return self.ok == self.size
 
+    @property
+    def to_repair(self) -> int:
+        """Missed writes that wait for nobody but the drives: those that a person has to decide stay in the queue."""
+        return max(0, self.queue_length - self.stuck)
+
     def losses_left_of(self, parity: int) -> LossesLeft:
         """What objects with that parity bear now."""
         quorums = geometry.quorums(self.size, parity)
