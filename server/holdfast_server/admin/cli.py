@@ -196,7 +196,8 @@ _UNITS_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000}
 
 def _duration_ms(text: str) -> int:
     number, unit = text[:-1], text[-1:]
-    if not (number.isascii() and number.isdigit() and unit in _UNITS_MS):
+    # `0d`, of a variable of somebody's script perhaps, would be taken for a key that never ends.
+    if not (number.isascii() and number.isdigit() and number.strip("0") and unit in _UNITS_MS):
         raise argparse.ArgumentTypeError(f"{text!r} is no time such as 90d, 12h or 30m")
     return int(number) * _UNITS_MS[unit]
 

@@ -64,5 +64,13 @@ def test_a_key_may_end_be_limited_and_be_the_root_of_its_account(
     limit.write_text('{"Statement":{"Effect":"Perhaps"}}')
     code, told = holdfast("user", "add", "key", "--limit", str(limit))
     assert (code, "Effect" in told) == (1, True)
+
+
+@pytest.mark.parametrize("end", ["soon", "0d", "00h", "-1d", "d"])
+def test_a_key_that_is_to_end_never_gets_no_end(
+    holdfast: Callable[..., tuple[int, str]], capsys: pytest.CaptureFixture[str], end: str
+) -> None:
     with pytest.raises(SystemExit):
-        holdfast("user", "add", "key", "--expires", "soon")
+        holdfast("user", "add", "key", f"--expires={end}")
+    assert f"{end!r} is no time such as 90d" in capsys.readouterr().err
+    assert json.loads(holdfast("user", "list", "--json")[1]) == []
