@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast_operator.credentials import ACCESS_KEY_FORM, ACCESS_KEY_WORDS
+from holdfast_operator.labels import TENANT_LABEL
+from holdfast_operator.migration.placement import names_of, spread_alone, with_our_labels
 from holdfast_operator.tenant.parse import parse_tenant
 from holdfast_server.contract import geometry, names
 from holdfast_server.contract.keys import MAX_SECRET_KEY_LENGTH, MIN_ACCESS_KEY_LENGTH, MIN_SECRET_KEY_LENGTH
@@ -84,6 +86,7 @@ _PARITIES = {
     "MINIO_STORAGE_CLASS_STANDARD": "parity",
     "MINIO_STORAGE_CLASS_RRS": "reducedRedundancyParity",
 }
+_BY_TOOLS = ("kubectl.kubernetes.io/", "app.kubernetes.io/managed-by", "meta.helm.sh/", "helm.sh/")
 _EC = re.compile(r"EC:(\d+)")
 
 
@@ -138,6 +141,7 @@ def convert(documents: Iterable[Any]) -> Converted:
         "metadata": metadata,
         "spec": _spec(conversion, tenant.get("spec") or {}),
     }
+    _beside_the_spec(conversion)
     parsed = parse_tenant({**ours, "metadata": {"namespace": "", "uid": "", **metadata}})
     if parsed.faults:
         raise ConversionError("; ".join(str(fault) for fault in parsed.faults))
@@ -171,9 +175,22 @@ def _spec(conversion: _Conversion, spec: Mapping[str, Any]) -> dict[str, Any]:
     users = rest.pop("users", None) or []
     if users:
         result["users"] = [_user(conversion, index, user["name"]) for index, user in enumerate(users)]
+    rest.setdefault("requestAutoCert")  # left out it is the same as true there
     for key, value in rest.items():
         _left_over(conversion, f"spec.{key}", key, value, {**_WITHOUT_MEANING, **_DROPPED})
     return result
+
+
+def _beside_the_spec(conversion: _Conversion) -> None:
+    """What MinIO's operator hands on to the pods, and what tools alone have written."""
+    metadata = conversion.tenant["metadata"]
+    for kind in ("labels", "annotations"):
+        given = [key for key in metadata.get(kind) or {} if not key.startswith(_BY_TOOLS)]
+        if given:
+            what = f"not carried over to the pods: {', '.join(given)}; spec.pools[].{kind} has those of pods here"
+            conversion.note(f"metadata.{kind}", what)
+    if (conversion.tenant.get("scheduler") or {}).get("name"):
+        conversion.note("scheduler", "not carried over: the cluster's default scheduler places the pods")
 
 
 def _left_over(conversion: _Conversion, where: str, key: str, value: Any, reasons: Mapping[str, str]) -> None:
@@ -340,9 +357,27 @@ def _pool(
     result.update({key: rest.pop(key) for key in _LIKE_OURS if rest.get(key)})
     if priority:
         result["priorityClassName"] = priority
+    _placement(conversion, where, result)
     for key, value in rest.items():
         _left_over(conversion, f"{where}.{key}", key, value, _POOL_DROPPED)
     return result
+
+
+def _placement(conversion: _Conversion, where: str, pool: dict[str, Any]) -> None:
+    """Rules that name MinIO's pods are about ours from now on."""
+    pools = enumerate(conversion.tenant["spec"]["pools"])
+    own = names_of(conversion.name, {str(one.get("name")): _our_name(index, one.get("name")) for index, one in pools})
+    spread = spread_alone(pool.get("affinity", {}), own)
+    if spread is not None:
+        del pool["affinity"]
+        pool["spreadOverNodes"] = spread
+        conversion.note(f"{where}.affinity", f"is spreadOverNodes: {spread} here")
+    for key in ("affinity", "topologySpreadConstraints"):
+        ours = with_our_labels(pool.get(key), own)
+        if ours != pool.get(key):
+            pool[key] = ours
+            name = f"{TENANT_LABEL}: {conversion.name}"
+            conversion.note(f"{where}.{key}", f"names pods by {name} here; change it with the Tenant's name")
 
 
 def _fitting(
@@ -361,17 +396,23 @@ def _fitting(
 
 
 def _pool_name(conversion: _Conversion, where: str, index: int, name: str) -> str:
-    cleaned = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")
-    ours = cleaned if cleaned[:1].isalpha() else f"pool-{cleaned or index}"
+    ours = _our_name(index, name)
     if ours != name:
         conversion.note(f"{where}.name", f"is {ours!r} here")
     return ours
 
 
+def _our_name(index: int, name: str | None) -> str:
+    cleaned = re.sub(r"[^a-z0-9-]+", "-", (name or "").lower()).strip("-")
+    return cleaned if cleaned[:1].isalpha() else f"pool-{cleaned or index}"
+
+
 def _claim(conversion: _Conversion, where: str, claim: Mapping[str, Any]) -> dict[str, Any]:
     spec = dict(claim.get("spec") or {})
     kept = {key: spec.pop(key) for key in ("storageClassName", "accessModes") if spec.get(key)}
-    storage = ((spec.pop("resources", None) or {}).get("requests") or {}).get("storage", "")
+    resources = {kind: dict(sizes or {}) for kind, sizes in (spec.pop("resources", None) or {}).items()}
+    storage = resources.get("requests", {}).pop("storage", "")
+    spec |= {f"resources.{kind}": sizes for kind, sizes in resources.items() if sizes}
     for key in (*spec, *(["metadata"] if set(claim.get("metadata") or {}) - {"name", "creationTimestamp"} else [])):
         conversion.note(f"{where}.volumeClaimTemplate {key}", "not carried over")
     return {"spec": {**kept, "resources": {"requests": {"storage": str(storage)}}}}

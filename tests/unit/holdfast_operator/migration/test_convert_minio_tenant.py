@@ -49,7 +49,7 @@ def minio_tenant(**spec: Any) -> dict[str, Any]:
         "apiVersion": "minio.min.io/v2",
         "kind": "Tenant",
         "metadata": {"name": "logs", "namespace": "loki"},
-        "spec": {"pools": [pool], "configuration": {"name": "logs-env"}, **spec},
+        "spec": {"pools": [pool], "configuration": {"name": "logs-env"}, "requestAutoCert": False, **spec},
     }
 
 
@@ -136,6 +136,106 @@ def test_what_has_no_counterpart_is_named(field: str, value: Any) -> None:
     assert any(field in note or "MINIO_PROMETHEUS_AUTH_TYPE" in note for note in notes), notes
 
 
+def test_what_stands_beside_the_spec_or_deep_in_a_claim_is_named() -> None:
+    """MinIO's operator hands the Tenant's labels and annotations on to its pods, and has a scheduler for them."""
+    tenant = minio_tenant()
+    tenant["scheduler"] = {"name": "my-scheduler"}
+    tenant["metadata"] |= {
+        "labels": {"team": "logs", "app.kubernetes.io/managed-by": "Helm"},
+        "annotations": {"prometheus.io/scrape": "true", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
+    }
+    claim = tenant["spec"]["pools"][0]["volumeClaimTemplate"]["spec"]
+    claim["resources"]["limits"] = {"storage": "200Gi"}
+    told = "\n".join(convert([tenant, ENV_SECRET]).notes)
+    assert "scheduler: not carried over" in told
+    assert "metadata.labels: not carried over to the pods: team;" in told
+    assert "metadata.annotations: not carried over to the pods: prometheus.io/scrape;" in told
+    assert "spec.pools[0].volumeClaimTemplate resources.limits: not carried over" in told
+    quiet = "\n".join(convert([{**minio_tenant(), "scheduler": {"name": ""}}, ENV_SECRET]).notes)
+    assert not any(word in quiet for word in ("scheduler", "metadata.", "volumeClaimTemplate"))
+
+
+HOSTNAME = "kubernetes.io/hostname"
+OWN_PODS = {"labelSelector": {"matchLabels": {"v1.min.io/tenant": "logs"}}, "topologyKey": HOSTNAME}
+OWN_POOL = {
+    "labelSelector": {
+        "matchExpressions": [
+            {"key": "v1.min.io/tenant", "operator": "In", "values": ["logs"]},
+            {"key": "v1.min.io/pool", "operator": "In", "values": ["Pool_0"]},
+        ]
+    },
+    "topologyKey": HOSTNAME,
+}
+OTHERS = {"labelSelector": {"matchLabels": {"v1.min.io/tenant": "metrics"}}, "topologyKey": HOSTNAME}
+
+
+def required(*terms: dict[str, Any]) -> dict[str, Any]:
+    return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": list(terms)}}
+
+
+def converted_pool(**settings: Any) -> tuple[dict[str, Any], str]:
+    tenant = minio_tenant()
+    tenant["spec"]["pools"][0] |= {"name": "Pool_0", **settings}
+    converted = convert([tenant, ENV_SECRET])
+    pool: dict[str, Any] = converted.manifests[-1]["spec"]["pools"][0]
+    return pool, "\n".join(converted.notes)
+
+
+@pytest.mark.parametrize(
+    ("affinity", "spread"),
+    [
+        (required(OWN_PODS), "Required"),
+        ({**required(OWN_POOL), "podAffinity": {}}, "Required"),
+        (
+            {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 100, "podAffinityTerm": OWN_PODS}
+            ]}},
+            "Preferred",
+        ),
+    ],
+)  # fmt: skip
+def test_pods_that_were_kept_apart_are_kept_apart(affinity: dict[str, Any], spread: str) -> None:
+    """By MinIO's labels they would not be: no pod of ours has them, and all could come to lie on one node."""
+    pool, told = converted_pool(affinity=affinity)
+    assert "affinity" not in pool
+    assert pool["spreadOverNodes"] == spread
+    assert f"spec.pools[0].affinity: is spreadOverNodes: {spread} here" in told
+
+
+def test_rules_that_say_more_name_our_pods() -> None:
+    node = {"requiredDuringSchedulingIgnoredDuringExecution": {
+        "nodeSelectorTerms": [{"matchExpressions": [{"key": "disk", "operator": "In", "values": ["logs"]}]}]
+    }}  # fmt: skip
+    pool, told = converted_pool(
+        affinity={**required(OWN_POOL, OTHERS), "nodeAffinity": node},
+        topologySpreadConstraints=[{**OWN_PODS, "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}],
+    )
+    own, others = pool["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert own["labelSelector"]["matchExpressions"] == [
+        {"key": "holdfast.dev/tenant", "operator": "In", "values": ["logs"]},
+        {"key": "holdfast.dev/pool", "operator": "In", "values": ["pool-0"]},
+    ]
+    assert (others, pool["affinity"]["nodeAffinity"]) == (OTHERS, node)
+    (constraint,) = pool["topologySpreadConstraints"]
+    assert constraint["labelSelector"] == {"matchLabels": {"holdfast.dev/tenant": "logs"}}
+    assert "spec.pools[0].affinity: names pods by holdfast.dev/tenant: logs" in told
+    assert "spec.pools[0].topologySpreadConstraints: names pods" in told
+
+
+@pytest.mark.parametrize(
+    "affinity",
+    [
+        required(OTHERS),
+        required({**OWN_PODS, "topologyKey": "topology.kubernetes.io/zone", "labelSelector": {}}),
+        {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}},
+    ],
+)
+def test_rules_about_anything_else_stay_as_they_are(affinity: dict[str, Any]) -> None:
+    pool, told = converted_pool(affinity=affinity)
+    assert pool["affinity"] == affinity
+    assert "affinity" not in told
+
+
 def test_without_its_secrets_new_keys_are_announced() -> None:
     converted = convert([minio_tenant()])
     assert [manifest["kind"] for manifest in converted.manifests] == ["Tenant"]
@@ -206,6 +306,14 @@ def test_how_clients_got_in_is_carried_over() -> None:
 def test_what_is_done_otherwise_here_is_named(field: str, value: Any, ours: str) -> None:
     (note,) = [note for note in convert([minio_tenant(**{field: value}), ENV_SECRET]).notes if f"spec.{field}" in note]
     assert ours in note
+
+
+def test_certificates_that_minio_makes_unasked_are_named() -> None:
+    """Its Tenant serves https where `requestAutoCert` is left out; ours, converted, does not."""
+    tenant = minio_tenant()
+    del tenant["spec"]["requestAutoCert"]
+    assert any(note.startswith("spec.requestAutoCert: not carried over") for note in convert([tenant]).notes)
+    assert not any("requestAutoCert" in note for note in convert([minio_tenant()]).notes)
 
 
 def test_secrets_that_are_no_text_are_passed_over() -> None:
