@@ -47,12 +47,18 @@ def _keeps_own_pods_apart(term: Mapping[str, Any], names: Names) -> bool:
     if term.get("topologyKey") != HOSTNAME_TOPOLOGY or term.get("namespaces") or term.get("namespaceSelector"):
         return False
     selector = term.get("labelSelector") or {}
-    labels = [(key, [value]) for key, value in (selector.get("matchLabels") or {}).items()]
-    for expression in selector.get("matchExpressions") or []:
-        if expression.get("operator") != "In":
-            return False
-        labels.append((str(expression.get("key")), expression.get("values") or []))
-    return bool(labels) and all(_is_own(key, values, names) for key, values in labels)
+    pairs, expressions = selector.get("matchLabels") or {}, selector.get("matchExpressions") or []
+    return bool(pairs or expressions) and (
+        all(_is_own(key, [value], names) for key, value in pairs.items())
+        and all(_names_own(expression, names) for expression in expressions)
+    )
+
+
+def _names_own(expression: Mapping[str, Any], names: Names) -> bool:
+    key, operator = str(expression.get("key")), expression.get("operator")
+    if key not in names or operator not in ("In", "Exists"):
+        return False
+    return operator == "Exists" or _is_own(key, expression.get("values") or [], names)
 
 
 def _is_own(key: str, values: list[str], names: Names) -> bool:
@@ -65,9 +71,10 @@ def with_our_labels(rules: Any, names: Names) -> Any:
         return [with_our_labels(rule, names) for rule in rules]
     if not isinstance(rules, Mapping):
         return rules
-    if isinstance(rules.get("values"), list) and _is_own(str(rules.get("key")), rules["values"], names):
+    if _names_own(rules, names):
         key = rules["key"]
-        return {**rules, "key": _OURS[key], "values": [names[key][value] for value in rules["values"]]}
+        values = {"values": [names[key][value] for value in rules["values"]]} if rules.get("values") else {}
+        return {**rules, "key": _OURS[key], **values}
     ours = {name: with_our_labels(rule, names) for name, rule in rules.items()}
     if isinstance(ours.get("matchLabels"), Mapping):
         ours["matchLabels"] = _our_pairs(ours["matchLabels"], names)

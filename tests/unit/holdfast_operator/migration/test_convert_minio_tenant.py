@@ -166,6 +166,10 @@ OWN_POOL = {
     },
     "topologyKey": HOSTNAME,
 }
+ANY_OWN = {
+    "labelSelector": {"matchExpressions": [{"key": "v1.min.io/tenant", "operator": "Exists"}]},
+    "topologyKey": HOSTNAME,
+}
 OTHERS = {"labelSelector": {"matchLabels": {"v1.min.io/tenant": "metrics"}}, "topologyKey": HOSTNAME}
 
 
@@ -185,6 +189,7 @@ def converted_pool(**settings: Any) -> tuple[dict[str, Any], str]:
     ("affinity", "spread"),
     [
         (required(OWN_PODS), "Required"),
+        (required(ANY_OWN), "Required"),
         ({**required(OWN_POOL), "podAffinity": {}}, "Required"),
         (
             {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
@@ -207,10 +212,11 @@ def test_rules_that_say_more_name_our_pods() -> None:
         "nodeSelectorTerms": [{"matchExpressions": [{"key": "disk", "operator": "In", "values": ["logs"]}]}]
     }}  # fmt: skip
     pool, told = converted_pool(
-        affinity={**required(OWN_POOL, OTHERS), "nodeAffinity": node},
+        affinity={**required(OWN_POOL, OTHERS, ANY_OWN), "nodeAffinity": node},
         topologySpreadConstraints=[{**OWN_PODS, "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}],
     )
-    own, others = pool["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    own, others, any_own = pool["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert any_own["labelSelector"]["matchExpressions"] == [{"key": "holdfast.dev/tenant", "operator": "Exists"}]
     assert own["labelSelector"]["matchExpressions"] == [
         {"key": "holdfast.dev/tenant", "operator": "In", "values": ["logs"]},
         {"key": "holdfast.dev/pool", "operator": "In", "values": ["pool-0"]},
