@@ -107,7 +107,8 @@ def look_around(others: Sequence[str]) -> Surroundings:
     """Which programs are on PATH, or beside the one that runs."""
     has_kubectl = shutil.which("kubectl") is not None
     if shutil.which("aws"):
-        return Surroundings(has_kubectl, "aws", "", tuple(others))
+        # Before 1.29 and 2.13 it passes over the variable, says nothing, and sends what is typed to AWS.
+        return Surroundings(has_kubectl, 'aws --endpoint-url "$AWS_ENDPOINT_URL_S3"', "", tuple(others))
     python = shlex.quote(shown(Path(sys.prefix) / "bin" / "python"))
     there = importlib.util.find_spec("awscli") is not None
     constraints = " -c constraints.txt" if Path("constraints.txt").exists() else ""

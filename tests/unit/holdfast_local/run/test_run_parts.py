@@ -22,7 +22,13 @@ from holdfast_local.run.progress import Progress
 from holdfast_local.run.readiness import describe, one_per_line, verdict
 from holdfast_local.run.state_directory import StateDirectory, write_private
 from holdfast_local.run.submission import refusal
-from holdfast_local.run.summary import Connection, Surroundings, render_environment, render_next_steps
+from holdfast_local.run.summary import (
+    Connection,
+    Surroundings,
+    look_around,
+    render_environment,
+    render_next_steps,
+)
 
 TENANT = """apiVersion: holdfast.dev/v1
 kind: Tenant
@@ -206,6 +212,17 @@ def test_next_steps_name_endpoint_keys_and_buckets(tmp_path: Path) -> None:
     text = "\n".join(render_next_steps([make_connection()], state, bare))
     assert "kubectl" not in text
     assert text.index("pip install awscli") < text.index("python -m awscli s3 ls")
+
+
+def test_an_aws_of_any_age_is_told_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of Debian 12 passes over AWS_ENDPOINT_URL_S3, and would ask AWS itself."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "--endpoint-url" not in look_around(()).aws, "what pip installs is new enough"
+    (tmp_path / "aws").touch(mode=0o755)
+    here = look_around(())
+    assert (here.aws, here.install_aws) == ('aws --endpoint-url "$AWS_ENDPOINT_URL_S3"', "")
+    lines = render_next_steps([make_connection()], StateDirectory(tmp_path), here)
+    assert '  aws --endpoint-url "$AWS_ENDPOINT_URL_S3" s3 ls' in lines
 
 
 def test_the_file_to_source_is_said_to_hold_the_first_tenants_keys_only(tmp_path: Path) -> None:
