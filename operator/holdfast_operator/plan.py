@@ -27,6 +27,7 @@ from holdfast_operator.ledger import Ledger
 from holdfast_operator.observe.pods import PodState, StatefulSetState
 from holdfast_operator.observe.redundancy import Redundancy
 from holdfast_operator.tenant.spec import TenantSpec
+from holdfast_server.contract.wording import count_of
 
 READINESS_PATIENCE = timedelta(seconds=60)
 """How long a pod may be unready, and serve its drives, before it counts as down."""
@@ -124,17 +125,16 @@ def plan_rollout(
     if not replaceable:
         return Wait(count, f"{_others(count)} pod {outdated[0].told} has ended and is back")
     if redundancy.repair_queue_length:
-        return Wait(count, f"{_others(count)} {redundancy.repair_queue_length} missed writes are repaired")
+        missed = count_of(redundancy.repair_queue_length, "missed write is", "missed writes are")
+        return Wait(count, f"{_others(count)} {missed} repaired")
     bearing = _bearing_pools(tenant) | joining
     spared = next((pod for pod in replaceable if pod.pool in bearing), None)
     if spared is not None:
         return EvictPod(spared, count)
     if tenant.allow_disruption:
         return InterruptPod(replaceable[0], count)
-    return Blocked(
-        count,
-        f"{count} pods await the new revision, and losing any interrupts service: set spec.allowDisruption",
-    )
+    awaiting = count_of(count, "pod awaits", "pods await")
+    return Blocked(count, f"{awaiting} the new revision, and losing any interrupts service: set spec.allowDisruption")
 
 
 def faltering_pods(pods: Sequence[PodState], redundancy: Redundancy, now: datetime) -> frozenset[str]:

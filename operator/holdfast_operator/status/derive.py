@@ -358,7 +358,8 @@ def _pods_moving(findings: PassFindings) -> Finding | None:
     if isinstance(step, Wait):
         return Finding("Progressing", True, "RollWaiting", step.message)
     if not isinstance(step, Nothing):
-        return Finding("Progressing", True, "Rolling", f"replacing pod {step.pod.name}, {step.outdated} are outdated")
+        outdated = f"{step.outdated} {'is' if step.outdated == 1 else 'are'}"
+        return Finding("Progressing", True, "Rolling", f"replacing pod {step.pod.name}, {outdated} outdated")
     missing = _pods_not_ready(findings)
     if missing:
         expected = sum(pool.servers for pool in findings.tenant.pools)

@@ -653,7 +653,7 @@ async def test_a_pool_that_bears_no_loss_holds_up_neither_rolls_nor_drains_of_an
     await world.run_passes(14)
     assert ended_pods(world) == [("evict", f"logs-pool-main-{ordinal}") for ordinal in range(4)]
     assert world.condition("Progressing")["reason"] == "RollBlocked"
-    assert world.condition("Progressing")["message"].startswith("1 pods await")
+    assert world.condition("Progressing")["message"].startswith("1 pod awaits the new revision, and")
     world.kube.calls.clear()
     world.change_spec(pools=pools, image="holdfast:newer", allowDisruption=True)
     await world.run_passes(14)
