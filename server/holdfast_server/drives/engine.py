@@ -169,17 +169,18 @@ class Engine:
         count: int | None = self._table.property_int_value("rocksdb.estimate-num-keys")
         return count or 0
 
-    def cursor(self, end: bytes | None = None) -> Cursor:
+    def cursor(self, end: bytes | None = None, readahead_bytes: int = SCAN_READAHEAD_BYTES) -> Cursor:
         """A cursor over the table as it is at this moment, whatever is written later; ends before `end`."""
         options = rocksdict.ReadOptions()
-        options.set_readahead_size(SCAN_READAHEAD_BYTES)
+        options.set_readahead_size(readahead_bytes)
         if end is not None:
             options.set_iterate_upper_bound(end)
         return Cursor(self._table.iter(options), options)
 
     def items(self, prefix: bytes, start: bytes = b"", limit: int | None = None) -> list[tuple[bytes, bytes]]:
-        """Rows whose key starts with `prefix`, from `prefix + start` on, at most `limit`."""
-        cursor = self.cursor()
+        """Rows whose key starts with `prefix`, from `prefix + start` on, at most `limit`.  A few of them: nothing is
+        read ahead, and what was deleted behind them is not walked over."""
+        cursor = self.cursor(keys.successor(prefix), readahead_bytes=0)
         found: list[tuple[bytes, bytes]] = []
         cursor.seek(prefix + start)
         while (limit is None or len(found) < limit) and (key := cursor.key()) is not None and key.startswith(prefix):
