@@ -3,6 +3,9 @@
 A thread goes on with whatever was added meanwhile, and ends when nothing is left: who adds slowly keeps no thread, and
 who adds fast pays for one hand-over for many jobs.  After `TURN_JOBS` others have their turn first.
 
+A pool that can begin no further thread raises RuntimeError, and may yet have taken what it was given.  So a turn is
+taken up once, by whoever comes first: the thread it was given to, or the one that could not give it.
+
 Not here: results and failures; a job keeps both to itself.
 """
 
@@ -26,8 +29,11 @@ class Strand:
         self._executor = executor
         self._jobs: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
-        """Over the jobs, and whether a thread works."""
+        """Over all here."""
         self._working = False
+        """Whether a thread has a turn, or one is given to the pool."""
+        self._given: object | None = None
+        """The turn that nobody has taken up."""
 
     def add(self, job: Callable[[], None]) -> None:
         """Do this after what was added before; it may not raise.  Raises RuntimeError while the pod ends."""
@@ -36,9 +42,12 @@ class Strand:
             if self._working:
                 return
             self._working = True
+            turn = self._given = object()
         try:
-            self._executor.submit(self._work)
+            self._executor.submit(self._work, turn)
         except BaseException:
+            if not self._take_up(turn):
+                return
             with self._lock:
                 self._jobs.clear()
                 self._working = False
@@ -54,19 +63,31 @@ class Strand:
         self.add(partial(settle, done, None))
         await done
 
-    def _work(self) -> None:
-        for _ in range(TURN_JOBS):
+    def _take_up(self, turn: object) -> bool:
+        """False if somebody did before."""
+        with self._lock:
+            if self._given is not turn:
+                return False
+            self._given = None
+            return True
+
+    def _work(self, turn: object) -> None:
+        while self._take_up(turn):
+            for _ in range(TURN_JOBS):
+                with self._lock:
+                    if not self._jobs:
+                        self._working = False
+                        return
+                    job = self._jobs.popleft()
+                job()
+                del job  # what it was for is let go of before the next one is there
             with self._lock:
-                if not self._jobs:
-                    self._working = False
-                    return
-                job = self._jobs.popleft()
-            job()
-            del job  # what it was for is let go of before the next one is there
-        try:
-            self._executor.submit(self._work)
-        except RuntimeError:
-            self._work()  # the pod ends: nobody else will want this thread
+                turn = self._given = object()
+            try:
+                self._executor.submit(self._work, turn)
+            except RuntimeError:
+                continue  # nobody else will want this thread: the pod ends, or can begin no other
+            return
 
 
 def settle(future: asyncio.Future[T], result: T | None, error: BaseException | None = None) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import pytest
 
@@ -13,6 +16,7 @@ from holdfast_server.objects.strand import TURN_JOBS, Strand, settle
 
 pytestmark = pytest.mark.real_threads
 
+T = TypeVar("T")
 WAIT_SECONDS = 60.0
 
 
@@ -122,3 +126,37 @@ async def test_without_threads_who_adds_is_told(threads: ThreadPoolExecutor) -> 
         with pytest.raises(RuntimeError):
             strand.add(lambda: None)
     await strand.stop()
+
+
+class NoFurtherThread(ThreadPoolExecutor):
+    """What `submit` does where a process may begin no more threads: the job is queued, and RuntimeError raised."""
+
+    refusing = False
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future = super().submit(fn, *args, **kwargs)
+        if self.refusing:
+            time.sleep(random.choice((0, 0, 0.0005)))  # so that another thread has it already, now and then
+            raise RuntimeError("can't start new thread")
+        return future
+
+
+async def test_jobs_stay_in_order_where_no_further_thread_can_be_begun() -> None:
+    with NoFurtherThread(4) as threads:
+        strand, done, busy = Strand(threads), list[int](), threading.Lock()
+
+        def job(number: int) -> None:
+            assert busy.acquire(blocking=False)
+            time.sleep(0.0001)
+            done.append(number)
+            busy.release()
+
+        go_on = await held_up(strand)
+        for number in range(30 * TURN_JOBS):
+            strand.add(lambda number=number: job(number))  # type: ignore[misc]
+        last: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        strand.add(lambda: settle(last, None))
+        threads.refusing = True
+        go_on.set()
+        await asyncio.wait_for(last, WAIT_SECONDS)
+        assert done == list(range(30 * TURN_JOBS))
