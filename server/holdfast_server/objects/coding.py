@@ -41,19 +41,31 @@ ON_LOOP_LIMIT_BYTES = 16 * 1024
 
 
 def coding_threads() -> Executor:
-    return ThreadPoolExecutor(CODING_THREADS, "coding")
+    return _begun(CODING_THREADS, "coding", lambda: None)
 
 
 def digesting_threads() -> Executor:
     """Threads that give way to all others of the pod: what waits for a processor then is digests, and not the messages
     and writes that keep peers and disks busy meanwhile."""
-    return ThreadPoolExecutor(DIGESTING_THREADS, "digesting", initializer=_give_way)
+    nice = os.getpriority(os.PRIO_PROCESS, 0) + DIGESTING_NICE
+
+    def give_way() -> None:
+        with suppress(OSError):  # not everywhere has a thread a priority of its own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+
+    return _begun(DIGESTING_THREADS, "digesting", give_way)
 
 
-def _give_way() -> None:
-    thread = threading.get_native_id()
-    with suppress(OSError):  # not everywhere has a thread a priority of its own
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + DIGESTING_NICE)
+def _begun(count: int, name: str, initializer: Callable[[], None]) -> Executor:
+    """Now, all of them: later there may be no more to be had, and jobs are given to the pool by its own threads."""
+    threads = ThreadPoolExecutor(count, name, initializer)
+    all_there = threading.Barrier(count)
+    try:
+        for _ in range(count):
+            threads.submit(all_there.wait)
+    except RuntimeError:
+        all_there.abort()  # those there are do the work of all
+    return threads
 
 
 class Column(NamedTuple):

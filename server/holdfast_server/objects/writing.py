@@ -354,6 +354,8 @@ class ShardWriter:
                 for lane in lanes.values():
                     group.create_task(lane.run())
                 size, attributes = await self._feed(group, coder, body, stripes, first, lanes, rotation, hold)
+            if isinstance(attributes, Exception):
+                raise attributes
             self._require_quorum(len(lanes), _errors(lanes))
             done = True
         except BaseExceptionGroup as errors:
@@ -382,9 +384,10 @@ class ShardWriter:
         lanes: dict[int, Lane],
         rotation: int,
         hold: Hold,
-    ) -> tuple[int, Attributes]:
+    ) -> tuple[int, Attributes | Exception]:
         """Code one batch of stripes and pass it on while the next is being received; returns the size of the whole, and
-        what the body says of itself once it is digested."""
+        what the body says of itself once it is digested.  What refuses it is returned, too: who raised it here would
+        cancel lanes, and a drive might come to seal its shard after it was told to discard it."""
         size = index = 0
         behind: deque[asyncio.Future[None]] = deque()
         while True:
@@ -403,12 +406,16 @@ class ShardWriter:
             if len(behind) > LANE_DEPTH + 1:
                 await behind.popleft()
             for position, lane in lanes.items():
-                await lane.put(index, columns[(position + rotation) % self._codec.shards], share, last)
+                put = lane.put(index, columns[(position + rotation) % self._codec.shards], share, last)
+                if last:
+                    group.create_task(put)  # nothing comes behind it, and the body can say that it is whole without it
+                else:
+                    await put
             del coding, columns
             if last:
                 for digested in behind:
                     await digested
-                return size, body.finish()
+                return size, _finished(body)
             index += len(sizes)
             try:
                 batch = await receiving if receiving else Batch([], [])
@@ -451,6 +458,13 @@ def _has_room(drive: Drive) -> bool:
     status = drive.status()
     left = status.available_bytes - int(status.total_bytes * CARRIED_ROOM_FRACTION)
     return not status.full and left >= CARRIED_ROOM_BYTES
+
+
+def _finished(body: Body) -> Attributes | Exception:
+    try:
+        return body.finish()
+    except Exception as error:
+        return error
 
 
 def _errors(lanes: dict[int, Lane]) -> list[DriveError]:

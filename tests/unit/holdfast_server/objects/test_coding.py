@@ -14,7 +14,14 @@ import pytest
 import xxhash
 
 from holdfast_server.erasure.codec import Layout, codec
-from holdfast_server.objects.coding import DIGESTING_NICE, Coder, Column, coding_threads, digesting_threads
+from holdfast_server.objects.coding import (
+    DIGESTING_NICE,
+    DIGESTING_THREADS,
+    Coder,
+    Column,
+    coding_threads,
+    digesting_threads,
+)
 from holdfast_server.objects.stripes import Batch
 
 pytestmark = pytest.mark.real_threads
@@ -149,12 +156,24 @@ async def test_nobody_has_the_digests_in_hand_once_it_has_stopped(threads: Threa
     assert len(updates) <= CODE.data_shards  # what had begun, and not the next stripe
 
 
-def test_digests_give_way_to_all_else() -> None:
+def test_digests_give_way_to_all_else_alike() -> None:
+    """Also where the pool's own threads give it work."""
+
     def priority() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     own = priority()
     with coding_threads() as coding, digesting_threads() as digesting:
         assert coding.submit(priority).result() == own
-        assert digesting.submit(priority).result() == min(own + DIGESTING_NICE, 19)
+        together = threading.Barrier(DIGESTING_THREADS)
+
+        def of_all() -> int:
+            together.wait(30)
+            return priority()
+
+        def given_from_inside() -> list[int]:
+            jobs = [digesting.submit(of_all) for _ in range(DIGESTING_THREADS - 1)]
+            return [of_all(), *(job.result(30) for job in jobs)]
+
+        assert digesting.submit(given_from_inside).result(30) == [min(own + DIGESTING_NICE, 19)] * DIGESTING_THREADS
     assert priority() == own

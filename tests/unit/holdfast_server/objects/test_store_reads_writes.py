@@ -291,6 +291,48 @@ async def test_drives_seal_what_is_not_digested_yet(cluster: MemoryCluster, fill
     assert not cluster.unnamed_shards()
 
 
+async def test_no_drive_is_left_in_the_midst_of_sealing_what_is_refused(cluster: MemoryCluster) -> None:
+    """It might go on, after it was told to discard what it did not have yet."""
+    left: list[int] = []
+
+    async def hook(position: int, verb: str, _: tuple[Any, ...]) -> None:
+        if verb == "stage":
+            try:
+                await asyncio.sleep(1)
+            except asyncio.CancelledError:
+                left.append(position)
+                raise
+
+    cluster.hook = hook
+    with pytest.raises(Refused):
+        await cluster.put("k", noise(4 * STRIPE_SIZE_BYTES), fills=True, refusal=Refused())
+    await cluster.settle()
+    assert left == []
+    assert not cluster.unnamed_shards()
+
+
+async def test_a_body_is_not_asked_later_because_a_drive_hangs(cluster: MemoryCluster) -> None:
+    """What it confirms (a bucket's lease) is not true for long."""
+    asked: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    class Timed(BytesBody):
+        def finish(self) -> Any:
+            asked.append(loop.time())
+            return super().finish()
+
+    async def hook(position: int, verb: str, _: tuple[Any, ...]) -> None:
+        if verb == "stage" and position == 0:
+            await asyncio.sleep(600)
+
+    cluster.hook = hook
+    data = noise(3 * LARGE_BATCH_STRIPES * STRIPE_SIZE_BYTES)
+    began = loop.time()
+    await cluster.store.put_object(BUCKET, "k", Timed(data, fills=True))
+    assert asked[0] - began < 1
+    assert await cluster.get("k") == data
+
+
 async def test_no_more_than_three_batches_wait_to_be_digested(cluster: MemoryCluster) -> None:
     digesting = cluster.store._digesting = Later()
     data = noise(30 * STRIPE_SIZE_BYTES)
