@@ -36,7 +36,7 @@ from holdfast_operator.tenant.fields import Fault
 from holdfast_operator.tenant.spec import TenantSpec
 from holdfast_server.contract.accounts import account_id, canonical_id
 from holdfast_server.contract.names import S3_PORT
-from holdfast_server.contract.wording import first_of
+from holdfast_server.contract.wording import count_of, first_of
 
 PASS_FAILS = "PassFails"
 
@@ -358,7 +358,7 @@ def _pods_moving(findings: PassFindings) -> Finding | None:
     if isinstance(step, Wait):
         return Finding("Progressing", True, "RollWaiting", step.message)
     if not isinstance(step, Nothing):
-        outdated = f"{step.outdated} {'is' if step.outdated == 1 else 'are'}"
+        outdated = count_of(step.outdated, "is", "are")
         return Finding("Progressing", True, "Rolling", f"replacing pod {step.pod.name}, {outdated} outdated")
     missing = _pods_not_ready(findings)
     if missing:

@@ -34,6 +34,12 @@ PART_LETTER = b"p"
 """First letters of a space (`objects.record`)."""
 
 
+def references(engine: Engine, data_id: bytes) -> list[bytes]:
+    """The row keys of the registers that are said to name a shard file."""
+    prefix = keys.REFERENCE + data_id
+    return [key[len(prefix) :] for key, _ in engine.items(prefix)]
+
+
 def wanted(row: bytes) -> tuple[bytes, bytes, bytes]:
     """The table keys that `load` reads."""
     register = keys.REGISTER + row
@@ -176,12 +182,13 @@ class RegisterRows:
         """
         if not data_ids:
             return data_ids
-        prefix = keys.REFERENCE + data_ids[0]
-        others = []
-        for key, _ in transaction.engine.items(prefix):
-            other = key[len(prefix) :]
-            if other != row and other[1:2] != PART_LETTER and transaction.get(key) is not None:
-                others.append(other)
+        others = [
+            other
+            for other in references(transaction.engine, data_ids[0])
+            if other != row
+            and other[1:2] != PART_LETTER
+            and transaction.get(keys.reference_key(data_ids[0], other)) is not None
+        ]
         if not others or len(data_ids) == 1:
             return [] if others else data_ids
         shared: set[bytes] = set()

@@ -224,7 +224,7 @@ class RegisterVerbs:
         A reference says who to ask and no more: a row that failed its checksum could not tell which ones it had, and
         theirs is not known to have ended until the register has been healed.
         """
-        named_by = {data_id: self._references(data_id) for data_id in data_ids}
+        named_by = {data_id: register_rows.references(self._engine, data_id) for data_id in data_ids}
         transaction.load(key for rows in named_by.values() for row in rows for key in register_rows.wanted(row))
         count = 0
         for data_id, rows in named_by.items():
@@ -235,11 +235,6 @@ class RegisterVerbs:
                 self._trash.add(transaction, data_id)
                 count += 1
         return count
-
-    def _references(self, data_id: bytes) -> list[bytes]:
-        """The row keys of the registers that are said to name it."""
-        prefix = keys.REFERENCE + data_id
-        return [key[len(prefix) :] for key, _ in self._engine.items(prefix)]
 
     def _may_name(self, transaction: Transaction, row: bytes, data_id: bytes) -> bool:
         state = self._load(transaction, row)

@@ -195,7 +195,7 @@ class ObjectStore:
         data_id = self.new_id()
         sealer = ChunkSealer(key_of_extent(seal, data_id, number)) if seal is not None else None
         writer = ShardWriter(
-            code, numbers.write_quorum, self._executor, self.background, self.memory.writes, sealer, self._digesting
+            code, numbers.write_quorum, self._executor, self._digesting, self.background, self.memory.writes, sealer
         )
         targets = erasure_set.require_write_quorum(numbers)
 

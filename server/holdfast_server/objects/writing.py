@@ -199,17 +199,17 @@ class ShardWriter:
         codec: Codec,
         write_quorum: int,
         executor: Executor,
+        digesting: Executor,
         background: Background,
         budget: Budget,
         sealer: ChunkSealer | None = None,
-        digesting: Executor | None = None,
     ) -> None:
-        """`budget` is the bytes of all writes of the pod.  With a `sealer` it writes one body, sealed.  `digesting`:
-        what digests those that are streamed, by default the `executor`."""
+        """`digesting`: what digests bodies that are streamed.  `budget` is the bytes of all writes of the pod.  With a
+        `sealer` it writes one body, sealed."""
         self._codec = codec
         self._write_quorum = write_quorum
         self._executor = executor
-        self._digesting = digesting or executor
+        self._digesting = digesting
         self._background = background
         self._budget = budget
         self._sealer = sealer
