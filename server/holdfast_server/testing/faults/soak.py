@@ -15,6 +15,7 @@ mount, a power cut without a compiler) is left out and reported as skipped (`Mac
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import time
@@ -53,6 +54,7 @@ MAX_BURIED_BYTES = 2 << 30
 """What the shim may keep of removed files before a power cut clears them away."""
 RSS_SAMPLE_SECONDS = 1.0
 FULL_LEAVES_BYTES = 8 << 20
+FILL_ATTEMPTS = 20
 MIX = Mix(
     put_inline=26, put_file=16, delete=8, read=24, create=4, replace=4, multipart=1, read_range=8, listing=5,
     inline_sizes_bytes=(4096,), file_sizes_bytes=(1_500_000, 1_572_864), multipart_sizes_bytes=(64 << 20,), reduced=0.1,
@@ -284,12 +286,12 @@ class Soak:
         full_disk = self.machinery.full_disk
         assert full_disk is not None
         ballast, seconds = full_disk / "ballast", self.chance.uniform(2, 10)
-        facts = os.statvfs(full_disk)
-        size = facts.f_bavail * facts.f_frsize - FULL_LEAVES_BYTES
-        with ballast.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, size))
-        await asyncio.sleep(seconds)
-        ballast.unlink()
+        try:
+            with ballast.open("wb") as file:
+                fill_up(file.fileno(), FULL_LEAVES_BYTES)
+            await asyncio.sleep(seconds)
+        finally:
+            ballast.unlink()
         return f"pod {self.pods.servers - 1} for {seconds:.1f} s"
 
     async def cut_off(self) -> str:
@@ -392,6 +394,20 @@ class Soak:
         report.versions_kept, report.versions_deleted = len(versions.kept), len(versions.gone)
         report.versions_held = len(versions.held)
         report.failed_operations += self.kept.failed
+
+
+def fill_up(descriptor: int, leaves_bytes: int) -> None:
+    """Let a file take all but so much of its file system."""
+    for _ in range(FILL_ATTEMPTS):
+        facts = os.fstatvfs(descriptor)
+        left = facts.f_bavail * facts.f_frsize - leaves_bytes
+        if left <= 0:
+            return
+        try:
+            os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, left)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:  # pods took some of it meanwhile
+                raise
 
 
 KINDS: dict[str, Callable[[Soak], Coroutine[Any, Any, str]]] = {
