@@ -80,6 +80,7 @@ soak: $(STAMP)
 	  $(BIN)/pytest tests/soak/soak_pods.py -v -s --log-cli-level INFO
 	@HOLDFAST_SIM_SEEDS=$(SIM_SEEDS) $(BIN)/pytest tests/sim/test_simulation.py tests/sim/test_adding_pools.py -v
 	@HOLDFAST_CRASH_ROUNDS=$(CRASH_ROUNDS) $(BIN)/pytest tests/crash -v -s --log-cli-level INFO
+	@HOLDFAST_CRASH_ROUNDS=$(CRASH_ROUNDS) $(BIN)/pytest tests/unit/holdfast_server/drives/test_files_used_again.py -v
 	@HOLDFAST_KILL_EVERY=1 $(BIN)/pytest tests/unit/holdfast_operator/test_killed_anywhere.py --timeout 3600 -v
 	@HOLDFAST_LOAD_TENANTS=200 HOLDFAST_LOAD_OUTAGE_SECONDS=60 HOLDFAST_LOAD_KILLS=100 HOLDFAST_LOAD_FREEZE=1 \
 	  $(BIN)/pytest tests/blackbox/test_operator_under_load.py -v --durations=0
