@@ -1,6 +1,7 @@
 """The `holdfast-local` command.
 
-Exit codes: 0 after a clean end, 1 for a failure that is explained on stderr, 2 for a wrong command line.
+Exit codes: 0 after a clean end, 1 for a failure that is explained on stderr, 2 for a wrong command line, 130 where it
+was interrupted before it had begun.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from holdfast_local.run.state_directory import NAME_IN_CHECKOUT
 DEFAULT_STATE = Path(NAME_IN_CHECKOUT)
 DEFAULT_TIMEOUT_SECONDS = 300.0
 MAX_NODES = 64
+EXIT_INTERRUPTED = 130
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -104,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _execute(options)
     except* RunFailed as failures:  # out of a task group they come in groups
         failure = _first(failures)
+    except* KeyboardInterrupt:  # while it was being loaded: what has begun listens for it
+        sys.exit(EXIT_INTERRUPTED)
     if failure is not None:
         print(f"holdfast-local: {failure}", file=sys.stderr)
         sys.exit(failure.exit_code)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast_local import main as main_module
 from holdfast_local.main import build_parser, main
 
 
@@ -38,3 +39,15 @@ def test_what_cannot_be_ends_with_2_and_names_the_option(
         main(["run", "--tenant", str(tmp_path / "none.yaml"), "--state", str(tmp_path / "state"), *wrong])
     assert ended.value.code == 2
     assert f"argument {wrong[0].partition('=')[0]}: " in capsys.readouterr().err
+
+
+def test_interrupted_while_it_is_loaded_it_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main_module, "_execute", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "--tenant", "t.yaml"])
+    assert (ended.value.code, capsys.readouterr()) == (130, ("", ""))
