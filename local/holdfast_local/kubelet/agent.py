@@ -157,7 +157,7 @@ class Kubelet:
                 self._scheduler.forget(worker.uid)
             return
         node = pod["spec"].get("nodeName")
-        if node and (node not in self._node_names or not self._scheduler.is_powered(node)):
+        if node and not (self._scheduler.is_known(node) and self._scheduler.is_powered(node)):
             return
         worker = self._workers.get(uid_of(pod))
         if is_terminating(pod):

@@ -1,8 +1,9 @@
 """The Node objects: created once, with a heartbeat.  One is called `local`, several `local-0`, `local-1`, ….
 
 All nodes are this one machine; what makes them nodes is that pods and volumes are bound to them, that they can be
-cordoned and drained, and that their plug can be pulled (`scheduling.POWER_ANNOTATION`).  Not done here: evicting the
-pods of a node that stays away, which a real cluster does after five minutes.
+cordoned and drained, and that their plug can be pulled (`scheduling.POWER_ANNOTATION`).  Those of a start with another
+number go on for the sake of what is bound to them.  Not done here: evicting the pods of a node that stays away, which a
+real cluster does after five minutes.
 """
 
 from __future__ import annotations

@@ -141,15 +141,17 @@ class Scheduler:
 
     def __init__(self, names: Sequence[str], nodes: Informer, pods: Informer, claims: Informer) -> None:
         self._names = names
-        """Nodes that run now; others are left over from a cluster of another size."""
+        """Nodes that were asked for.  Others are left over from a start with another number, and take what is bound to
+        them."""
         self._nodes, self._pods, self._claims = nodes, pods, claims
         self._promised: dict[str, tuple[Manifest, str]] = {}
         """By uid: pods whose binding the informer may not show yet."""
 
     def place(self, pod: Manifest) -> Placement:
         """Choose and remember; never the same room for two pods that must not share it."""
-        nodes = [read_node(node) for (_, name), node in sorted(self._nodes.items.items()) if name in self._names]
         bound = frozenset(filter(None, (self.node_of_claim(pod, name) for name in claim_names(pod))))
+        open_to_it = bound.union(self._names)
+        nodes = [read_node(node) for (_, name), node in sorted(self._nodes.items.items()) if name in open_to_it]
         placement = choose_node(pod, nodes, self._placed(), bound)
         if placement.node:
             self._promised[uid_of(pod)] = (pod, placement.node)
@@ -168,6 +170,9 @@ class Scheduler:
         """The node a claim of the pod is bound to; empty if it is free."""
         claim = self._claims.items.get((pod["metadata"]["namespace"], claim_name)) or {"metadata": {}}
         return str((claim["metadata"].get("annotations") or {}).get(SELECTED_NODE_ANNOTATION, ""))
+
+    def is_known(self, node_name: str) -> bool:
+        return node_name in self._names or ("", node_name) in self._nodes.items
 
     def is_powered(self, node_name: str) -> bool:
         node = self._nodes.items.get(("", node_name))

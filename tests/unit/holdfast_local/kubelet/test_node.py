@@ -32,6 +32,7 @@ from holdfast_local.kubelet.client import (
     connect,
 )
 from holdfast_local.kubelet.isolation import Isolation, choose_isolation
+from holdfast_local.kubelet.node import node_names
 from holdfast_local.kubelet.scheduling import POWER_ANNOTATION
 
 Manifest = dict[str, Any]
@@ -443,6 +444,43 @@ async def test_a_pod_waits_for_the_node_its_volume_is_on(tmp_path: Path) -> None
         pod = await demo.pod(0)
         assert pod is not None
         assert pod["spec"]["nodeName"] == home
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)])
+async def test_what_a_start_with_another_number_of_nodes_left_goes_on_where_its_volumes_are(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    async with node(tmp_path / "state", "prefix", count=before) as demo:
+        await demo.start(2)
+        homes = [(await demo.pod(ordinal) or {})["spec"]["nodeName"] for ordinal in range(2)]
+    async with node(tmp_path / "state", "prefix", count=after) as demo:
+
+        async def pods_are_ready_at_home() -> bool:
+            pods = [await demo.pod(ordinal) or {"spec": {}, "status": {}} for ordinal in range(2)]
+            ready = [
+                condition["status"]
+                for pod in pods
+                for condition in pod["status"].get("conditions") or []
+                if condition["type"] == "Ready"
+            ]
+            return ready == ["True"] * 2 and [pod["spec"].get("nodeName") for pod in pods] == homes
+
+        await demo.until(pods_are_ready_at_home)
+        former = await demo.pod(0)
+        assert former is not None
+        await demo.client.delete(PODS, NAMESPACE, "demo-0", former["metadata"]["uid"])
+
+        async def is_made_anew() -> bool:
+            return ((await demo.pod(0) or former)["metadata"]["uid"]) != former["metadata"]["uid"]
+
+        await demo.until(is_made_anew)
+        await demo.until(pods_are_ready_at_home)
+        await demo.client.merge(STATEFUL_SETS, NAMESPACE, "demo", {"spec": {"replicas": 3}})
+
+        async def third() -> str:
+            return str(((await demo.pod(2) or {}).get("spec") or {}).get("nodeName", ""))
+
+        assert await demo.until(third) in node_names(after), "what is new goes to the nodes that were asked for"
 
 
 def waiting_reason(status: Manifest) -> str:
