@@ -17,6 +17,8 @@ help:
 
 install: $(STAMP)
 
+# Where the installation of pip itself was interrupted, venv takes it for whole and never makes its script.
+MAKE_VENV = $(PYTHON) -m venv $$(test -x $(1)/bin/pip || echo --clear) $(1)
 # pip, one short line per package: an install that says nothing for a minute looks like one that hangs.
 PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 SHOW := sed -un 's/^ *Installing build dep.*started.*/  tools to build …/p; s/^Collecting \([A-Za-z0-9_.-]*\).*/  \1/p; s/^Building wheel.*/  building …/p; s/^Installing coll.*/  installing all of these, for up to a minute …/p'
@@ -25,7 +27,7 @@ SHOW := sed -un 's/^ *Installing build dep.*started.*/  tools to build …/p; s/
 $(RUNTIME): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (once) …"
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Holdfast needs Python 3.11 or newer; set PYTHON=…")'
-	@$(PYTHON) -m venv $(VENV)
+	@$(call MAKE_VENV,$(VENV))
 	@$(PIP) -e '.[server,operator,local]' | $(SHOW)
 	@touch $@
 
@@ -37,7 +39,7 @@ $(STAMP): $(RUNTIME)
 # S3 clients whose libraries do not go together with ours. Without a network their tests are skipped, nothing else.
 $(CLIENTS): tests/clients/requirements.txt $(RUNTIME)
 	@echo "Installing S3 clients that want an environment of their own (once) …"
-	@$(PYTHON) -m venv $(VENV)/clients
+	@$(call MAKE_VENV,$(VENV)/clients)
 	@$(VENV)/clients/bin/pip install --disable-pip-version-check --progress-bar off --retries 1 -r $< | $(SHOW) && touch $@ \
 	  || echo "  not installed: their tests will be skipped"
 
