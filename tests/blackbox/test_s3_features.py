@@ -351,6 +351,13 @@ def test_a_new_bucket_takes_no_grants(s3, bucket: str) -> None:
     refused("AccessControlListNotSupported", s3.put_object, Bucket=bucket, Key="k", Body=b"y", ACL="public-read")
     refused("AccessControlListNotSupported", s3.put_object_acl, Bucket=bucket, Key="k", ACL="public-read")
     refused("AccessControlListNotSupported", s3.put_bucket_acl, Bucket=bucket, ACL="public-read")
+    for canned in ("private", "bucket-owner-full-control"):
+        both = {"Bucket": bucket, "ACL": canned, "GrantRead": 'uri="http://acs.amazonaws.com/groups/global/AllUsers"'}
+        refused("AccessControlListNotSupported", s3.put_object, Key="k", Body=b"y", **both)
+        refused("AccessControlListNotSupported", s3.create_multipart_upload, Key="k", **both)
+        refused("AccessControlListNotSupported", s3.put_object_acl, Key="k", **both)
+        refused("AccessControlListNotSupported", s3.put_bucket_acl, **both)
+        refused("InvalidBucketAclWithObjectOwnership", s3.create_bucket, **{**both, "Bucket": f"{bucket}-2"})
     assert [grant["Permission"] for grant in s3.get_bucket_acl(Bucket=bucket)["Grants"]] == ["FULL_CONTROL"]
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x"
 

@@ -30,7 +30,7 @@ from holdfast_server.auth.request_values import condition_values
 from holdfast_server.contract import names
 from holdfast_server.objects.port import Condition, Missing, ObjectError, Record
 from holdfast_server.objects.record import BUCKET_ID_SIZE_BYTES
-from holdfast_server.s3.acl import CANNED_HEADER, asks_for_acl
+from holdfast_server.s3.acl import asks_for_more_than_private
 from holdfast_server.s3.documents_in import MAX_NEW_BUCKET_SIZE_BYTES, parse_create_bucket
 from holdfast_server.s3.documents_out import list_buckets_xml, location_xml
 from holdfast_server.s3.errors import S3Error
@@ -120,7 +120,7 @@ async def create_bucket(call: Call) -> Response:
     asked_ownership = call.headers.get("x-amz-object-ownership")
     if asked_ownership is not None:
         call.require("s3:PutBucketOwnershipControls", name)
-    if asks_for_acl(call.headers) and call.headers.get(CANNED_HEADER) != "private":
+    if asks_for_more_than_private(call.headers):
         call.require("s3:PutBucketAcl", name)
     ownership = ownership_of_new_bucket(asked_ownership, told.object_ownership)
     record = BucketRecord(

@@ -31,6 +31,7 @@ from holdfast_server.s3.acl import (
     acl_of_headers,
     acl_xml,
     asks_for_acl,
+    asks_for_more_than_private,
     parse_acl,
     private,
 )
@@ -66,7 +67,7 @@ def grants_of_new_bucket(call: Call, ownership: str, account: str) -> list[Grant
     """What CreateBucket's headers ask for.  Raises S3Error."""
     owner = canonical_id(account)
     if ownership == ENFORCED:
-        if asks_for_acl(call.headers) and call.headers.get("x-amz-acl") != "private":
+        if asks_for_more_than_private(call.headers):
             raise S3Error("InvalidBucketAclWithObjectOwnership")
         return None
     grants = acl_of_headers(call.headers, owner, owner, call.services.identities.account_of)

@@ -22,6 +22,8 @@ from holdfast_server.s3.acl import (
     Grants,
     acl_of_headers,
     asks_for_acl,
+    asks_for_more_than_private,
+    names_grantees,
     private,
 )
 from holdfast_server.s3.errors import S3Error
@@ -61,7 +63,7 @@ def _require_granting(call: Call, account: str, headers: Mapping[str, str]) -> N
     """Granting takes a permission of its own.  A writer from elsewhere has it for what it will own, unless it is
     denied.  Raises AccessDenied."""
     asker = call.verified.principal
-    if not asks_for_acl(headers) or headers.get(CANNED_HEADER) == "private" or asker.is_anonymous:
+    if not asks_for_more_than_private(headers) or asker.is_anonymous:
         return
     thing = ObjectFacts(account=account, grants=private(canonical_id(account)))
     authorize(call.verified, call.bucket_name, call.key, call.facts, thing, "s3:PutObjectAcl")
@@ -79,11 +81,12 @@ def refuse_acl(headers: Mapping[str, str], bucket: BucketRecord) -> None:
     """With grants out of force a request may ask for what holds anyway, and for nothing else.
 
     Raises AccessControlListNotSupported."""
-    canned = headers.get(CANNED_HEADER)
-    if not asks_for_acl(headers) or canned == BUCKET_OWNER_FULL_CONTROL:
+    if not asks_for_acl(headers):
         return
-    if canned == "private" and bucket.ownership_by_default:
-        return
+    if not names_grantees(headers):
+        canned = headers[CANNED_HEADER]
+        if canned == BUCKET_OWNER_FULL_CONTROL or (canned == "private" and bucket.ownership_by_default):
+            return
     bucket_owner = canonical_id(bucket.account)
     try:
         grants = acl_of_headers(headers, bucket_owner, bucket_owner, lambda canonical: canonical)

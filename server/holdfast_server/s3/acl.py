@@ -79,7 +79,17 @@ def permits(grants: Sequence[Grant], permission: str, grantees: Sequence[str]) -
 
 def asks_for_acl(headers: Mapping[str, str]) -> bool:
     """Whether a request says anything about grants."""
-    return CANNED_HEADER in headers or any(name in headers for name in _HEADERS)
+    return CANNED_HEADER in headers or names_grantees(headers)
+
+
+def asks_for_more_than_private(headers: Mapping[str, str]) -> bool:
+    """Whether a request asks for other grants than the owner's, which `x-amz-acl: private` alone means."""
+    return names_grantees(headers) or headers.get(CANNED_HEADER, "private") != "private"
+
+
+def names_grantees(headers: Mapping[str, str]) -> bool:
+    """Whether a request says who is granted what, header by header."""
+    return any(name in headers for name in _HEADERS)
 
 
 def acl_of_headers(headers: Mapping[str, str], owner: str, bucket_owner: str, find: Find) -> Grants | None:
