@@ -1,7 +1,8 @@
 """The Range header of a GET or HEAD (RFC 9110, section 14), for one range, and the If-Range that it hangs on.
 
 Several ranges, another unit or bad syntax are ignored, as the RFC allows and S3 does: the whole object is
-sent.  Only a well-formed range that begins behind the end is refused.
+sent.  Only a well-formed range that begins behind the end is refused.  A last byte beyond the end means the end, and
+one beyond 64 bits, too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from holdfast_server.s3.errors import S3Error
 from holdfast_server.s3.headers import parse_http_date
 
 _ETAG = re.compile(r'"[^"]*"').fullmatch
-_RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.IGNORECASE | re.ASCII)
+_RANGE = re.compile(r"bytes=(\d{0,100})-(\d{0,100})", re.IGNORECASE | re.ASCII)
 
 
 class ByteRange(msgspec.Struct, frozen=True):
