@@ -27,7 +27,7 @@ async def get_object_attributes(call: Call) -> Response:
     marker = parse_part_number_marker({"part-number-marker": call.headers.get("x-amz-part-number-marker", "")})
     version = asked_version(call.query)
     bucket = await call.bucket()
-    record = present(await call.objects.head_object(bucket.id, call.key, version), call.key, version)
+    record = present(await call.objects.head_object(bucket.id, call.key, version), bucket, call.key, version)
     call.require_of(bucket, record, "s3:GetObject" if version is None else "s3:GetObjectVersion", call.key)
     check_key(call, bucket, record)
     parts = []

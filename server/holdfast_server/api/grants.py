@@ -100,7 +100,7 @@ def _asked_grants(call: Call, body: bytes, account: str, bucket: BucketRecord) -
 async def get_object_acl(call: Call) -> Response:
     version = asked_version(call.query)
     bucket = await call.bucket()
-    record = present(await call.objects.head_object(bucket.id, call.key, version), call.key, version)
+    record = present(await call.objects.head_object(bucket.id, call.key, version), bucket, call.key, version)
     acl = object_acl(bucket, record.headers)
     return call.xml(acl_xml(owner_element(acl.owner), acl.grants, call.services.identities.account_of))
 

@@ -162,7 +162,7 @@ async def get_object_legal_hold(call: Call) -> Response:
 async def _version(call: Call) -> tuple[Record, dict[str, str]]:
     version = asked_version(call.query)
     bucket = _with_locking(await call.bucket())
-    record = present(await call.objects.head_object(bucket.id, call.key, version), call.key, version)
+    record = present(await call.objects.head_object(bucket.id, call.key, version), bucket, call.key, version)
     return record, version_headers(record, bucket)
 
 

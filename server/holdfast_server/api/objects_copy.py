@@ -141,7 +141,7 @@ async def _open_source(call: Call, source: CopySource) -> Reader:
     if reader is not None and reader.record.marker and version is not None:
         raise S3Error("InvalidRequest", _MARKER)
     try:
-        present(reader.record if reader is not None else None, source.key, version)
+        present(reader.record if reader is not None else None, bucket, source.key, version)
     except S3Error as error:
         if error.code != "NoSuchKey":
             raise

@@ -70,7 +70,7 @@ async def head_object(call: Call) -> Response:
     version = asked_version(call.query)
     _check_part_number(call.query)
     bucket = await call.bucket()
-    record = present(await call.objects.head_object(bucket.id, call.key, version), call.key, version)
+    record = present(await call.objects.head_object(bucket.id, call.key, version), bucket, call.key, version)
     sealed = check_key(call, bucket, record)
     answer = _answer(call, record, bucket)
     if isinstance(answer, Response):
@@ -84,7 +84,7 @@ async def head_object(call: Call) -> Response:
 async def open_version(objects: Objects, bucket: BucketRecord, key: str, version: bytes | None) -> Reader:
     """Raises NoSuchKey, NoSuchVersion, and what S3 says of delete markers."""
     reader = await objects.open_object(bucket.id, key, version)
-    present(reader.record if reader is not None else None, key, version)
+    present(reader.record if reader is not None else None, bucket, key, version)
     assert reader is not None
     return reader
 

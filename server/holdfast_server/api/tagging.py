@@ -25,7 +25,7 @@ async def get_object_tagging(call: Call) -> Response:
     """An object without tags has an empty set."""
     version = asked_version(call.query)
     bucket = await call.bucket()
-    record = present(await call.objects.head_object(bucket.id, call.key, version), call.key, version)
+    record = present(await call.objects.head_object(bucket.id, call.key, version), bucket, call.key, version)
     return call.xml(tagging_xml(object_tags(record)), **version_headers(record, bucket))
 
 

@@ -65,13 +65,16 @@ def written_headers(record: Record) -> dict[str, str]:
     return {} if record.null else version_headers(record)
 
 
-def present(record: Record | None, key: str, version: bytes | None, method: str = "GET") -> Record:
+def present(
+    record: Record | None, bucket: BucketRecord, key: str, version: bytes | None, method: str = "GET"
+) -> Record:
     """The object that was found; `method` of the request that asks for it.  Raises NoSuchKey, NoSuchVersion, and for a
     delete marker what S3 says of one."""
     if record is None:
-        if version is None or version == NULL_VERSION:
+        if version is None or (version == NULL_VERSION and not bucket.versioning):
             raise S3Error("NoSuchKey", Key=key)
-        raise S3Error("NoSuchVersion", Key=key, VersionId=version.hex())
+        asked = NULL_VERSION_ID if version == NULL_VERSION else version.hex()
+        raise S3Error("NoSuchVersion", Key=key, VersionId=asked)
     if not record.marker:
         return record
     if version is None:
@@ -95,4 +98,4 @@ async def amended(
     if record is None and version is not None:
         found = await objects.head_object(bucket.id, key, version)
         record = found if found is not None and found.marker else None
-    return present(record, key, version, method)
+    return present(record, bucket, key, version, method)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -178,6 +179,25 @@ def test_suspended_writes_make_the_null_version(s3: Any, bucket: str) -> None:
     assert shown(s3) == [("k", first, False, False), ("k", "null", True, True)]
     s3.delete_object(Bucket=bucket, Key="k", VersionId="null")
     assert get(s3) == (first, b"first")
+
+
+def test_a_null_version_that_is_not_there_is_a_missing_version_where_versions_are_kept(s3: Any, bucket: str) -> None:
+    put(s3, b"first")
+    asked = {"Bucket": bucket, "Key": "k", "VersionId": "null"}
+    source = {"Bucket": bucket, "Key": "k", "VersionId": "null"}
+    for ask in (
+        partial(s3.get_object, **asked),
+        partial(s3.get_object_tagging, **asked),
+        partial(s3.put_object_tagging, **asked, Tagging={"TagSet": []}),
+        partial(s3.copy_object, Bucket=bucket, Key="copy", CopySource=source),
+    ):
+        with pytest.raises(ClientError) as error:
+            ask()
+        assert refusal(error)[:2] == (404, "NoSuchVersion")
+    s3.create_bucket(Bucket="without")
+    with pytest.raises(ClientError) as error:
+        s3.get_object(Bucket="without", Key="k", VersionId="null")
+    assert refusal(error)[:2] == (404, "NoSuchKey")
 
 
 def test_delete_objects_tells_of_versions_and_markers(s3: Any, bucket: str) -> None:
