@@ -104,6 +104,11 @@ async def test_an_emptied_drive_is_filled_without_keys(pods: PodProcesses, clien
         pods.start(pod)
     await pods.wait_healthy()
     await pods.wait_whole()
+    with closing(client_of(pods, 0, attempts=1)) as impatient, pytest.raises(ClientError) as caught:
+        await asyncio.to_thread(
+            impatient.put_object, Bucket="b01", Key="new", Body=SMALL, ServerSideEncryption="AES256"
+        )
+    assert caught.value.response["Error"]["Code"] == "ServiceUnavailable", "which clients repeat"
     for pod in range(SERVERS):
         assert has_keys(pods, pod, {})
         pods.write_encryption_keys(pod, {"default.1": ONE})

@@ -103,9 +103,16 @@ def _refuse_blocked(bucket: BucketRecord, customer: CustomerKey | None) -> None:
 def _by_default(call: Call, bucket: BucketRecord, source: Sealing | None) -> Wanted | None:
     if bucket.encryption is not None:
         return bucket.encryption.wanted
-    if source is not None and call.services.sealing.ring().has(DEFAULT_KEY):
-        return Wanted(AES256)
-    return None
+    if source is None:
+        return None
+    _refuse_awaited(call)
+    return Wanted(AES256) if call.services.sealing.ring().has(DEFAULT_KEY) else None
+
+
+def _refuse_awaited(call: Call) -> None:
+    """Another pod may have what this one lacks, or this one in a moment.  Raises ServiceUnavailable."""
+    if call.services.sealing.is_awaited():
+        raise S3Error("ServiceUnavailable", "This pod does not have the encryption keys. Please retry.")
 
 
 def _of_ring(call: Call, wanted: Wanted | None) -> tuple[Sealing, bytes]:
@@ -124,6 +131,7 @@ def _newest(call: Call, name: str) -> MasterKey:
     """Raises NotImplemented where there are no keys, KMS.NotFoundException, ServiceUnavailable."""
     keys = call.services.sealing
     ring = keys.ring()
+    _refuse_awaited(call)
     if not len(ring):
         raise S3Error("NotImplemented", "Server side encryption was asked for, and this store has no encryption keys.")
     try:

@@ -12,6 +12,8 @@ from holdfast_server.sealing.ring import KeyRing
 class SealingKeys:
     ring: Callable[[], KeyRing] = lambda: KeyRing({})
     """As the files are now; empty where none are given: then there is SSE-C only."""
+    is_awaited: Callable[[], bool] = lambda: False
+    """Whether the tenant has keys, and this pod none: as where it was started while their Secret was gone."""
     is_everywhere: Callable[[bytes], bool] = lambda _: True
     """Whether every reachable pod has the key with this fingerprint."""
     every_pod_seals: Callable[[], bool] = lambda: True

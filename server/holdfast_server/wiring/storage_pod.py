@@ -341,6 +341,10 @@ class StoragePod:
             now_ms=self._clock.now_ms(),
         )  # fmt: skip
 
+    def _awaits_keys(self) -> bool:
+        encryption = self._inputs.config.encryption
+        return encryption is not None and bool(encryption.keys_folder) and not len(self._inputs.ring.current)
+
     def _has_key_everywhere(self, fingerprint: bytes) -> bool:
         """Every pod that can be reached: who cannot serves nobody, and has the keys of now when it starts."""
         reports = [peer.link.report for peer in self._network.peers if peer.online]
@@ -412,6 +416,7 @@ class StoragePod:
             told=self._told,
             sealing=SealingKeys(
                 ring=lambda: inputs.ring.current,
+                is_awaited=self._awaits_keys,
                 is_everywhere=self._has_key_everywhere,
                 every_pod_seals=lambda: self._every_pod_knows(SEALING_FEATURE),
                 customer_keys_over_plaintext=self._takes_customer_keys_over_plaintext,

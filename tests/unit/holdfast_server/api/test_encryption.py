@@ -32,6 +32,7 @@ class Keys:
 
     def __init__(self) -> None:
         self.ring = KeyRing({"default.1": ONE, "billing": BILLING})
+        self.awaited = False
         self.elsewhere: Callable[[bytes], bool] = lambda _: True
         self.all_seal = True
         self.over_plaintext = True
@@ -39,6 +40,7 @@ class Keys:
     def given(self) -> SealingKeys:
         return SealingKeys(
             ring=lambda: self.ring,
+            is_awaited=lambda: self.awaited,
             is_everywhere=lambda found: self.elsewhere(found),
             every_pod_seals=lambda: self.all_seal,
             customer_keys_over_plaintext=lambda: self.over_plaintext,
@@ -239,6 +241,23 @@ def test_without_keys_it_is_not_implemented_rather_than_dropped(s3: Any, keys: K
     keys.ring = KeyRing({})
     assert refused(put, s3, ServerSideEncryption="AES256")[:2] == (501, "NotImplemented")
     assert put(s3, **CUSTOMER)["SSECustomerAlgorithm"] == "AES256"
+
+
+def test_a_pod_without_the_tenants_keys_leaves_it_to_another(s3: Any, keys: Keys) -> None:
+    """As one that was started while their Secret was gone: 501 is an answer that no client repeats."""
+    s3.put_bucket_encryption(Bucket=BUCKET, ServerSideEncryptionConfiguration={"Rules": [DEFAULT_RULE]})
+    put(s3, key="sealed")
+    put(s3, key="theirs", **CUSTOMER)
+    s3.delete_bucket_encryption(Bucket=BUCKET)
+    keys.ring, keys.awaited = KeyRing({}), True
+    assert refused(put, s3, ServerSideEncryption="AES256")[:2] == (503, "ServiceUnavailable")
+    assert refused(s3.create_multipart_upload, Bucket=BUCKET, Key="u", ServerSideEncryption="AES256")[0] == 503
+    assert refused(get, s3, "sealed")[0] == 503
+    of_source = {f"CopySource{name}": value for name, value in CUSTOMER.items()}
+    source = {"Bucket": BUCKET, "Key": "theirs"}
+    assert refused(s3.copy_object, Bucket=BUCKET, Key="c", CopySource=source, **of_source)[0] == 503, "not in the clear"
+    put(s3, key="open")
+    assert get(s3, "open") == b"content"
 
 
 # --- blocking customers' keys
