@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from holdfast_operator import labels
 from holdfast_operator.growth import GrowClaim, GrowthStep, ReleaseClaims, RemakeStatefulSet, with_live_claims
-from holdfast_operator.kube.errors import KubeForbidden, KubeRejected, WebhookAway
+from holdfast_operator.kube.errors import REFUSALS
 from holdfast_operator.kube.port import CONFIG_MAP, POD, SECRET, STATEFUL_SET, Kind, KubeClient, Manifest, kind_of
 from holdfast_operator.observe.cluster import LiveObjects
 from holdfast_operator.sameness import covers
@@ -83,7 +83,7 @@ async def apply_growth(kube: KubeClient, plans: Mapping[str, Sequence[GrowthStep
         try:
             for step in steps:
                 await _apply_step(kube, step)
-        except (KubeRejected, KubeForbidden, WebhookAway) as error:
+        except REFUSALS as error:
             refused.append(str(error))
         if not isinstance(steps[0], GrowClaim):
             remade.add(pool)

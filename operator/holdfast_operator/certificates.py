@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from holdfast_operator import labels
 from holdfast_operator.desired import tls as manifests
 from holdfast_operator.desired.secret_data import decoded
+from holdfast_operator.kube.errors import REFUSALS
 from holdfast_operator.kube.port import SECRET, KubeClient, Manifest
 from holdfast_operator.ledger import Ledger
 from holdfast_operator.tenant.spec import TenantSpec
@@ -127,7 +128,10 @@ async def _authority(ports: CertificatePorts, tenant: TenantSpec, trusted_by_pod
     if values is None:
         manifest = manifests.render_authority_secret(tenant, authority)
         manifest["metadata"].pop("ownerReferences", None)
-        await ports.kube.create(manifest)
+        try:
+            await ports.kube.create(manifest)
+        except REFUSALS as error:
+            raise TlsFault("AuthorityNotMade", f"Secret {name} cannot be made: {error}") from error
     return authority
 
 

@@ -18,12 +18,13 @@ import binascii
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from holdfast_operator import labels
 from holdfast_operator.desired.secret_data import render_secret
+from holdfast_operator.kube.errors import REFUSALS
 from holdfast_operator.kube.port import SECRET, KubeClient, Manifest
 from holdfast_operator.ledger import Ledger
 from holdfast_operator.observe.health import PodView
@@ -55,6 +56,8 @@ class EncryptionStep:
     keys: Mapping[str, str] = field(default_factory=dict)
     """Entry → fingerprint, of what is in the Secret now."""
     trouble: tuple[str, str] | None = None
+    secret: Manifest | None = None
+    """That of the keys, where there is one that may be used."""
 
     @property
     def lost(self) -> bool:
@@ -114,13 +117,14 @@ async def settle_encryption(
     if secret is None:
         if wanted.secret_name is not None or _ever_had(ledger, wanted):
             return EncryptionStep(tenant, trouble=_missing(name, ledger, wanted))
-        secret = await kube.create(_first_secret(tenant, name, mint()))
-    if wanted.secret_name is None:
-        if not labels.is_labelled_for(secret, tenant.name):
-            message = labels.strange_secret_words(name, tenant.name)
-            return EncryptionStep(tenant, trouble=("SecretNotOurs", message))
-        await _settle_owner(kube, tenant, secret)
-    return _compared(tenant, wanted, name, secret, ledger)
+        try:
+            secret = await kube.create(_first_secret(tenant, name, mint()))
+        except REFUSALS as error:
+            return EncryptionStep(tenant, trouble=("SecretNotMade", f"Secret {name} cannot be made: {error}"))
+    if wanted.secret_name is None and not labels.is_labelled_for(secret, tenant.name):
+        message = labels.strange_secret_words(name, tenant.name)
+        return EncryptionStep(tenant, trouble=("SecretNotOurs", message))
+    return replace(_compared(tenant, wanted, name, secret, ledger), secret=secret)
 
 
 def _first_secret(tenant: TenantSpec, name: str, key: str) -> Manifest:
@@ -129,8 +133,12 @@ def _first_secret(tenant: TenantSpec, name: str, key: str) -> Manifest:
     return render_secret(tenant, name, {FIRST_KEY: key}, labels.COMPONENT_KEPT, owned=owned)
 
 
-async def _settle_owner(kube: KubeClient, tenant: TenantSpec, secret: Manifest) -> None:
-    """It goes with the Tenant if the claims do.  Its content is never written again: people add to it."""
+async def settle_owner(kube: KubeClient, step: EncryptionStep) -> None:
+    """The operator's own Secret goes with the Tenant if the claims do.  Its content is never written again: people add
+    to it.  Raises KubeError."""
+    tenant, secret = step.tenant, step.secret
+    if secret is None or tenant.encryption is None or tenant.encryption.secret_name is not None:
+        return
     wanted = _first_secret(tenant, secret["metadata"]["name"], "")["metadata"].get("ownerReferences") or []
     if [owner.get("uid") for owner in secret["metadata"].get("ownerReferences") or []] != [
         owner["uid"] for owner in wanted

@@ -36,8 +36,8 @@ LAST_PAUSE_SECONDS = 30.0
 
 logger = logging.getLogger(__name__)
 
-Write = Callable[[Ledger], Awaitable[None]]
-"""Makes the ledger durable."""
+Write = Callable[[Ledger], Awaitable[bool]]
+"""Makes the ledger durable; false where the API server refuses that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,9 @@ class Provisioner:
         outcome = await execute(plan, store, known.outcome.made if known else ())
         self._note(plan, outcome)
         remaining = forget(ledger, outcome.removed)
-        if remaining != ledger:
-            await write(remaining)
+        if remaining != ledger and not await write(remaining):
+            # What is gone stays on record, and is looked for again when everything is made again.
+            remaining = ledger
         settled = _fingerprint(credentials, tenant, plan_provisioning(tenant, credentials, remaining))
         if known and self._known:
             tries = 0 if outcome.pending else known.tries + 1

@@ -38,7 +38,7 @@ from holdfast_operator.desired.network import render_network
 from holdfast_operator.desired.render import render_tenant
 from holdfast_operator.desired.request import RenderRequest
 from holdfast_operator.desired.secrets import render_peer_copy, render_peer_secret
-from holdfast_operator.encryption_step import settle_encryption
+from holdfast_operator.encryption_step import settle_encryption, settle_owner
 from holdfast_operator.gather import Gathered, KeyMint, gather_credentials
 from holdfast_operator.growth import growth_message, plan_growth, pods_to_remount, volume_sizes
 from holdfast_operator.key_rotation import (
@@ -48,7 +48,7 @@ from holdfast_operator.key_rotation import (
     pods_behind,
     rotate_keys,
 )
-from holdfast_operator.kube.errors import EvictionRefused, KubeForbidden, KubeRejected, WebhookAway
+from holdfast_operator.kube.errors import REFUSALS, EvictionRefused
 from holdfast_operator.kube.port import DISRUPTION_BUDGET, SECRET, STATEFUL_SET, TENANT, KubeClient, Manifest
 from holdfast_operator.ledger import Ledger, advance_pools, left_out, never_began, take_out, without_pools
 from holdfast_operator.metrics import OperatorMetrics
@@ -89,7 +89,7 @@ from holdfast_operator.status.events import TenantEvent, condition_events
 from holdfast_operator.status.patch import merge_patch
 from holdfast_operator.status.progress import PROGRESS_SECONDS, only_progress
 from holdfast_operator.tenant.spec import TenantSpec
-from holdfast_operator.tenant_keys import TenantCredentials
+from holdfast_operator.tenant_keys import CredentialsFault, TenantCredentials
 from holdfast_operator.tls.condition import SWITCHING
 from holdfast_operator.tls.minting import system_certificates
 from holdfast_operator.tls.stages import speaks_tls
@@ -330,6 +330,7 @@ class Reconciler:
             claims, sets = _claims(direct, tenant), _own_sets(direct, tenant)
         trouble, growth, sent = None, Growth(), list[Manifest]()
         try:
+            await settle_owner(self._ports.kube, encryption)
             growth = await apply_growth(self._ports.kube, plan_growth(tenant, claims, sets))
             manifests = without_refused(fit_to_live(rendered, live, growth), credentials)
             sent = await apply_manifests(self._ports.kube, tenant, manifests, live)
@@ -339,10 +340,8 @@ class Reconciler:
             await prune(self._ports.kube, tenant, [*rendered, *tls.spared, *_record(live, tenant)], live)
             await remove_pools(self._ports.kube, tenant, ledger.taken_out, live)
             await unlabel_kept(self._ports.kube, live)
-        except ApplyRefused as error:
-            trouble = Trouble("NameTaken", str(error))
-        except (KubeRejected, KubeForbidden, WebhookAway) as error:
-            trouble = Trouble("ApplyFailed", str(error))
+        except (ApplyRefused, *REFUSALS) as error:
+            trouble = _apply_trouble(error)
         monitoring = await self._monitoring.settle(tenant, render_monitoring(tenant, tls.scraped(ledger)))
         network = await self._network.settle(tenant, render_network(tenant, self._operator_namespace))
         to_remount = pods_to_remount(tenant, claims, self._ports.now())
@@ -356,12 +355,18 @@ class Reconciler:
                 key, tenant, pods, claims, stateful_sets, served, to_remount, joining, tls.reach, held
             )
 
-        async def write(fresh: Ledger) -> None:
+        async def write(fresh: Ledger) -> bool:
+            nonlocal trouble
             # The rest of the Secrets was applied moments ago; only the ledger within them has changed.
-            for render in (render_peer_copy, render_peer_secret):
-                manifest = render(tenant, credentials.tenant_id, credentials.book, fresh)
-                place = (SECRET.kind, manifest["metadata"]["name"])
-                live.by_key[place] = await self._ports.kube.apply(at_version_of(manifest, live.by_key.get(place)))
+            try:
+                for render in (render_peer_copy, render_peer_secret):
+                    manifest = render(tenant, credentials.tenant_id, credentials.book, fresh)
+                    place = (SECRET.kind, manifest["metadata"]["name"])
+                    live.by_key[place] = await self._ports.kube.apply(at_version_of(manifest, live.by_key.get(place)))
+            except REFUSALS as error:
+                trouble = trouble or _apply_trouble(error)
+                return False
+            return True
 
         provisioner = self._provisioners[key]
         recorded = _is_recorded(live, render_peer_secret(tenant, credentials.tenant_id, credentials.book, ledger))
@@ -423,16 +428,24 @@ class Reconciler:
         provisioner = self._provisioners.setdefault(key, Provisioner(self._ports.monotonic))
         book = gathered.book
         taken = not pods_behind(book, gathered.ledger, redundancy.key_revisions or {})
+        now = int(self._ports.now().timestamp())
+        try:
+            for secret in gathered.wishes:
+                if is_on_record(book, tenant, secret["metadata"]["name"]):
+                    withdrawn = {"metadata": {"annotations": {labels.NEW_KEYS_ANNOTATION: None}}}
+                    await self._ports.kube.merge(secret, withdrawn)
+        except REFUSALS as error:
+            # Keys stay as far as they are: a wish that stands would be granted again and again.
+            nothing = KeysSeen(taken_everywhere=False, established=frozenset(), resealed=False, now=now)
+            return rotate_keys(gathered, tenant, nothing, self._ports.mint).with_fault(
+                CredentialsFault("ApplyFailed", f"annotation {labels.NEW_KEYS_ANNOTATION} cannot be taken off: {error}")
+            )
         resealing = book.peer.stage == "Taken" and taken and redundancy.writable
-        for secret in gathered.wishes:
-            if is_on_record(book, tenant, secret["metadata"]["name"]):
-                withdrawn = {"metadata": {"annotations": {labels.NEW_KEYS_ANNOTATION: None}}}
-                await self._ports.kube.merge(secret, withdrawn)
         seen = KeysSeen(
             taken_everywhere=taken,
             established=provisioner.established,
             resealed=resealing and await provisioner.reseal(store),
-            now=int(self._ports.now().timestamp()),
+            now=now,
         )
         return rotate_keys(gathered, tenant, seen, self._ports.mint)
 
@@ -491,10 +504,14 @@ class Reconciler:
                 await self._ports.kube.evict(tenant.namespace, step.pod.name)
             elif step.pod.manifest is not None:
                 await self._ports.kube.delete(step.pod.manifest)
-        except (EvictionRefused, KubeForbidden, KubeRejected, WebhookAway) as error:
+        except (EvictionRefused, *REFUSALS) as error:
             return Wait(step.outdated, f"pod {step.pod.name} is to be replaced: {error}")
         _log(key, "replacing pod", pod=step.pod.name, outdated=step.outdated, step=type(step).__name__)
         return step
+
+
+def _apply_trouble(error: Exception) -> Trouble:
+    return Trouble("NameTaken" if isinstance(error, ApplyRefused) else "ApplyFailed", str(error))
 
 
 def _pools_taken_out(tenant: TenantSpec, before: Ledger, after: Ledger) -> list[TenantEvent]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from holdfast_operator.credentials import KeyPair
 from holdfast_operator.key_book import KeyBook
@@ -30,6 +30,9 @@ class TenantCredentials:
     """User → why it has no keys, or not those that its Secret has."""
     left_alone: frozenset[str] = frozenset()
     """Secrets whose content is refused: whoever wrote them is told, and not overruled."""
+
+    def with_fault(self, fault: CredentialsFault) -> TenantCredentials:
+        return replace(self, faults=(*self.faults, fault))
 
     @property
     def root(self) -> KeyPair:

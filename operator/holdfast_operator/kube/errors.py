@@ -38,3 +38,8 @@ class EvictionRefused(KubeError):
 
 class WatchExpired(KubeError):
     """410, or an error within the stream: what is known may have gaps; list again."""
+
+
+REFUSALS = (KubeRejected, KubeForbidden, WebhookAway)
+"""What the API server says of one object, and may say for long: by a right, a quota or an admission webhook.  It must
+not keep the rest of a pass from being done."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from typing import Any
 
 import pytest
 
 from holdfast_operator import labels
-from holdfast_operator.kube.errors import KubeForbidden
+from holdfast_operator.kube.errors import KubeConflict, KubeForbidden
 from holdfast_operator.kube.port import CONFIG_MAP, SECRET, STATEFUL_SET
 from holdfast_server.contract.keys import decode_further_keys
 
@@ -105,6 +106,32 @@ async def test_new_root_keys_on_demand_are_announced_only_when_every_pod_accepts
     world.seconds += HOUR + 1
     await world.run_passes(2)
     assert accepted_roots(world) == [new]
+
+
+@pytest.mark.parametrize("name", ["logs-root", "logs-peer"])
+async def test_a_wish_that_cannot_be_withdrawn_is_granted_once_and_holds_up_nothing_else(world: Any, name: str) -> None:
+    await world.start()
+    refused = KubeForbidden("403: denied by a policy")
+    world.kube.fail_on = lambda verb, kind, at: refused if (verb, kind) == ("merge", "Secret") else None
+    ask_for_new_keys(world, name)
+    await world.run_passes(3)
+    granted = world.secret_values("logs-peer")
+    world.pods.down = {"logs-pool-main-1"}
+    world.pods.settle()
+    await world.run_passes(3)
+    assert world.secret_values("logs-peer") == granted
+    assert world.condition("CredentialsReady")["reason"] == "ApplyFailed"
+    assert "denied by a policy" in world.condition("CredentialsReady")["message"]
+    assert world.condition("Degraded")["reason"] == "DrivesMissing"
+    world.kube.fail_on = lambda verb, kind, at: None
+    world.pods.down = set()
+    world.pods.settle()
+    for _ in range(8):
+        with contextlib.suppress(KubeConflict):  # with the annotation off, it is another version than was read
+            await world.run_pass()
+    assert world.condition("CredentialsReady")["status"] == "True"
+    assert labels.NEW_KEYS_ANNOTATION not in world.kube.object(SECRET, name)["metadata"]["annotations"]
+    assert world.secret_values("logs-peer") != granted
 
 
 async def test_new_keys_of_a_user_are_in_the_store_before_they_are_announced_and_the_old_ones_after(world: Any) -> None:

@@ -26,7 +26,7 @@ from holdfast_operator.kube.port import (
 )
 from holdfast_operator.labels import INSTANCE_LABEL
 from holdfast_operator.ledger import decode_ledger
-from holdfast_operator.provisioner import VERIFY_SECONDS
+from holdfast_operator.provisioner import REPEAT_SECONDS, VERIFY_SECONDS
 from holdfast_operator.reconcile import MOVING_SECONDS, SETTLED_SECONDS, SILENCE_SECONDS, Reconciler, TenantKey
 
 
@@ -1068,6 +1068,30 @@ async def test_a_webhook_that_went_with_a_node_does_not_keep_the_lost_drives_fro
     told = world.condition("Progressing")
     assert told["reason"] == "RollWaiting"
     assert "kyverno" in told["message"]
+
+
+async def test_a_bucket_that_is_gone_and_cannot_be_forgotten_holds_up_nothing(world: Any) -> None:
+    kept = world.body()["spec"]["buckets"]
+    await world.start(buckets=[*kept, {"name": "brief", "deletionPolicy": "Delete"}])
+    assert "brief" in world.store.buckets
+    refused = KubeRejected("400: denied by a policy")
+    world.change_spec()
+    world.kube.fail_on = lambda verb, kind, name: refused if (verb, name) == ("apply", "logs-peer-copy") else None
+    await world.run_pass()
+    assert "brief" not in world.store.buckets
+    assert "denied by a policy" in world.condition("PoolsReady")["message"]
+    world.pods.down = {"logs-pool-main-1"}
+    world.pods.settle()
+    await world.run_passes(2)
+    assert world.condition("Degraded")["reason"] == "DrivesMissing"
+    assert world.kube.object(DISRUPTION_BUDGET, "logs")["spec"]["maxUnavailable"] == 0
+    world.kube.fail_on = lambda verb, kind, name: None
+    world.pods.down = set()
+    world.pods.settle()
+    world.seconds += int(REPEAT_SECONDS)
+    await world.run_passes()
+    assert world.condition("Ready")["status"] == "True"
+    assert "brief" not in decode_ledger(world.secret_values("logs-peer")[LEDGER_KEY].encode()).buckets
 
 
 @pytest.mark.parametrize("name", ["logs-accepted-spec", "logs-peer-copy", "logs-peer"])

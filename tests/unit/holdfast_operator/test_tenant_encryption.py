@@ -10,7 +10,8 @@ import pytest
 
 from holdfast_operator.desired.secrets import LEDGER_KEY
 from holdfast_operator.encryption_step import FIRST_KEY
-from holdfast_operator.kube.port import POD, SECRET, STATEFUL_SET, Kind, Manifest
+from holdfast_operator.kube.errors import KubeForbidden, KubeRejected
+from holdfast_operator.kube.port import DISRUPTION_BUDGET, POD, SECRET, STATEFUL_SET, Kind, Manifest
 from holdfast_operator.ledger import Ledger, decode_ledger, encode_ledger
 from holdfast_operator.reconcile import Reconciler
 
@@ -86,6 +87,39 @@ async def test_a_lost_secret_is_told_and_never_made_anew(world: Any) -> None:
     await world.run_passes()
     assert condition(world) == ("True", "KeysInUse")
     assert world.condition("Ready")["status"] == "True"
+
+
+async def test_a_secret_that_cannot_be_made_holds_up_nothing_else(world: Any) -> None:
+    """A quota on Secrets that is used up."""
+    await world.start()
+    quota = KubeForbidden("403: exceeded quota: secrets")
+    world.kube.fail_on = lambda verb, kind, name: quota if (verb, kind) == ("create", "Secret") else None
+    world.change_spec(encryption={})
+    world.pods.down = {"logs-pool-main-1"}
+    world.pods.settle()
+    await world.run_passes()
+    assert condition(world) == ("False", "SecretNotMade")
+    assert "exceeded quota" in world.condition("EncryptionReady")["message"]
+    assert world.condition("Degraded")["reason"] == "DrivesMissing"
+    assert world.kube.object(DISRUPTION_BUDGET, "logs")["spec"]["maxUnavailable"] == 0
+    world.kube.fail_on = lambda verb, kind, name: None
+    world.pods.down = set()
+    world.pods.settle()
+    await world.run_passes(16)
+    assert condition(world) == ("True", "KeysInUse")
+
+
+async def test_an_owner_that_cannot_be_written_is_told_and_lost_drives_too(world: Any) -> None:
+    await world.start(encryption={})
+    refused = KubeRejected("400: denied by a policy")
+    world.kube.fail_on = lambda verb, kind, name: refused if (verb, name) == ("merge", NAME) else None
+    world.change_spec(encryption={}, claimRetention="Delete")
+    world.pods.down = {"logs-pool-main-1"}
+    world.pods.settle()
+    await world.run_passes()
+    assert world.condition("PoolsReady")["reason"] == "ApplyFailed"
+    assert "denied by a policy" in world.condition("PoolsReady")["message"]
+    assert world.condition("Degraded")["reason"] == "DrivesMissing"
 
 
 async def test_no_pod_is_replaced_while_keys_are_lost(world: Any) -> None:

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from prometheus_client.parser import text_string_to_metric_families
 
-from holdfast_operator.kube.port import CERTIFICATE, CONFIG_MAP, SECRET, SERVICE_MONITOR
+from holdfast_operator.kube.errors import KubeForbidden
+from holdfast_operator.kube.port import CERTIFICATE, CONFIG_MAP, DISRUPTION_BUDGET, SECRET, SERVICE_MONITOR
 from holdfast_operator.metrics import OperatorMetrics
 from holdfast_operator.testing.handshakes import greets
 from holdfast_operator.tls.minting import mint_authority, mint_leaf
@@ -476,6 +477,34 @@ async def test_a_key_of_unknown_kind_is_told(world: Any) -> None:
     bring(world, KeyCertificate(certified(key), pem_of(der, "PRIVATE KEY")), "")
     await world.start(tls={"mode": "Secret", "secretRef": {"name": "mine"}})
     assert world.condition("TLSReady")["reason"] == "KeyUnreadable"
+
+
+@pytest.mark.parametrize("served", [False, True])
+async def test_an_authority_that_cannot_be_made_holds_up_nothing_else(world: Any, served: bool) -> None:
+    """A quota on Secrets that is used up."""
+    quota = KubeForbidden("403: exceeded quota: secrets")
+    await world.start(tls={"mode": "SelfSigned"} if served else None)
+    before = world.secret_values("logs-tls") if served else None
+    world.kube.fail_on = lambda verb, kind, name: quota if (verb, kind) == ("create", "Secret") else None
+    if served:
+        world.kube.remove(("Secret", "loki", "logs-ca"))
+    else:
+        world.change_spec(tls={"mode": "SelfSigned"})
+    world.pods.down = {"logs-pool-main-1"}
+    world.pods.settle()
+    await world.run_passes(3)
+    told = world.condition("TLSReady")
+    assert (told["status"], told["reason"]) == ("False", "AuthorityNotMade")
+    assert "exceeded quota" in told["message"]
+    assert world.condition("Ready")["status"] == "True", "clients are served as before"
+    assert world.condition("Degraded")["reason"] == "DrivesMissing"
+    assert world.kube.object(DISRUPTION_BUDGET, "logs")["spec"]["maxUnavailable"] == 0
+    assert before is None or world.secret_values("logs-tls") == before
+    world.kube.fail_on = lambda verb, kind, name: None
+    world.pods.down = set()
+    world.pods.settle()
+    await world.run_passes(8)
+    assert world.condition("TLSReady")["reason"] == "Serving"
 
 
 def certified(key: Any, *, with_authority: bool = False) -> str:
