@@ -9,6 +9,7 @@ operator everything is looked at anew.  A pass returns when it wants to be run a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -342,6 +343,7 @@ class Reconciler:
             await unlabel_kept(self._ports.kube, live)
         except (ApplyRefused, *REFUSALS) as error:
             trouble = _apply_trouble(error)
+            await self._keep_budgets(tenant, rendered, live)
         monitoring = await self._monitoring.settle(tenant, render_monitoring(tenant, tls.scraped(ledger)))
         network = await self._network.settle(tenant, render_network(tenant, self._operator_namespace))
         to_remount = pods_to_remount(tenant, claims, self._ports.now())
@@ -403,6 +405,13 @@ class Reconciler:
             encryption=encryption.finding(views),
             encryption_lost=encryption.lost,
         )
+
+    async def _keep_budgets(self, tenant: TenantSpec, rendered: Sequence[Manifest], live: LiveObjects) -> None:
+        """A drain must not take a pod that cannot be spared because a Service before the budgets was refused."""
+        for manifest in rendered:
+            if manifest["kind"] == DISRUPTION_BUDGET.kind:
+                with contextlib.suppress(ApplyRefused, *REFUSALS):
+                    await apply_manifests(self._ports.kube, tenant, [manifest], live)
 
     async def _left_out(
         self, key: TenantKey, tenant: TenantSpec, ledger: Ledger, accepted: Manifest | None

@@ -1070,6 +1070,23 @@ async def test_a_webhook_that_went_with_a_node_does_not_keep_the_lost_drives_fro
     assert "kyverno" in told["message"]
 
 
+@pytest.mark.parametrize("name", ["logs-accepted-spec", "logs"])
+async def test_what_is_refused_keeps_no_drain_from_being_refused(world: Any, name: str) -> None:
+    """A quota on load balancers, a policy about Secrets: what comes before the budgets in the order of things."""
+    await world.start()
+    assert world.kube.object(DISRUPTION_BUDGET, "logs")["spec"]["maxUnavailable"] == 1
+    quota = KubeForbidden("403: exceeded quota")
+    world.kube.fail_on = lambda verb, kind, at: (
+        quota if (verb, at) == ("apply", name) and kind in ("Secret", "Service") else None
+    )
+    world.change_spec(service={"type": "LoadBalancer"}, image="holdfast:next")
+    world.pods.down = {"logs-pool-main-1"}
+    world.pods.settle()
+    await world.run_passes(3)
+    assert world.condition("PoolsReady")["reason"] == "ApplyFailed"
+    assert world.kube.object(DISRUPTION_BUDGET, "logs")["spec"]["maxUnavailable"] == 0
+
+
 async def test_a_bucket_that_is_gone_and_cannot_be_forgotten_holds_up_nothing(world: Any) -> None:
     kept = world.body()["spec"]["buckets"]
     await world.start(buckets=[*kept, {"name": "brief", "deletionPolicy": "Delete"}])

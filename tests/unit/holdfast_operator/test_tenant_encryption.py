@@ -120,6 +120,7 @@ async def test_an_owner_that_cannot_be_written_is_told_and_lost_drives_too(world
     assert world.condition("PoolsReady")["reason"] == "ApplyFailed"
     assert "denied by a policy" in world.condition("PoolsReady")["message"]
     assert world.condition("Degraded")["reason"] == "DrivesMissing"
+    assert world.kube.object(DISRUPTION_BUDGET, "logs")["spec"]["maxUnavailable"] == 0
 
 
 async def test_no_pod_is_replaced_while_keys_are_lost(world: Any) -> None:
