@@ -4,7 +4,7 @@ The Secret is `<t>-encryption`, or one that the Tenant names; every entry is a k
 pods have it mounted.  The operator makes the first key, once, and adds none: keys are added by people.  It writes down
 in the ledger which keys there have been, as fingerprints; so it knows when one is gone or has become another.  Then
 nothing is made anew, which could not decrypt anything; the condition `EncryptionReady` says what is missing, and no pod
-is replaced: those that run have the keys still.
+is replaced: those that run may have the keys still.
 
 A key that is needed no more is named in `spec.encryption.retiredKeys` and may go.
 
@@ -78,12 +78,14 @@ class EncryptionStep:
         unmarked = {entry: self.keys[entry] for entry, mark in known.items() if not mark and entry in self.keys}
         return msgspec.structs.replace(ledger, encryption_keys={**self.keys, **known, **unmarked})
 
-    def finding(self, views: Sequence[PodView]) -> Finding | None:
+    def finding(self, ledger: Ledger, views: Sequence[PodView]) -> Finding | None:
         """The condition EncryptionReady; None where there is no encryption."""
-        if self.tenant.encryption is None:
+        wanted = self.tenant.encryption
+        if wanted is None:
             return None
         if self.trouble is not None:
-            return Finding("EncryptionReady", False, *self.trouble)
+            reason, message = self.trouble
+            return Finding("EncryptionReady", False, reason, message + self._without(ledger, wanted, views))
         # A pod of before `spec.encryption` has no such folder: it is to be replaced, and its Secret is as it should be.
         messages = [view.health.encryption.message for view in views]
         told = [message for message in messages if message and not message.endswith(_NO_SUCH_FOLDER)]
@@ -95,6 +97,18 @@ class EncryptionStep:
             message = f"keys are used once every pod has them; waiting for {first_of(named, NAMED_AT_MOST)}"
             return Finding("EncryptionReady", False, "KeysSpreading", message)
         return Finding("EncryptionReady", True, "KeysInUse", f"new objects are encrypted under {self._newest()}")
+
+    def _without(self, ledger: Ledger, wanted: EncryptionSpec, views: Sequence[PodView]) -> str:
+        """Which pods answer without keys that are needed; empty where keys are not lost, or all have them in memory."""
+        needed = {ledger.encryption_keys[entry] for entry in _ever_had(ledger, wanted)} - {""}
+        bare = [view for view in views if not needed <= set(view.health.encryption.fingerprints)]
+        if not self.lost or not bare:
+            return ""
+        named = first_of([labels.pod_name(self.tenant.name, view.pool, view.ordinal) for view in bare], NAMED_AT_MOST)
+        told = f". Pods without the keys of before: {named}; what is encrypted under those cannot be read there"
+        if all(view.health.encryption.fingerprints for view in bare):
+            return told
+        return f"{told}, and what is to be encrypted is refused by all pods"
 
     def _newest(self) -> str:
         newest: dict[str, str] = {}
@@ -164,7 +178,7 @@ def _lost_words(name: str, entries: Sequence[str]) -> str:
     return (
         f"Secret {name} has {first_of(entries, NAMED_AT_MOST)} no longer, under which objects may be encrypted: "
         "put it back from a backup. "
-        "Nothing is made anew, and no pod is replaced: those that run have the keys still. A key that nothing is "
+        "Nothing is made anew, and no pod is replaced: those that run may have the keys still. A key that nothing is "
         "encrypted under any more is named in spec.encryption.retiredKeys"
     )
 

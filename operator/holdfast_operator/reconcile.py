@@ -402,7 +402,7 @@ class Reconciler:
             network=network,
             tls=secured,
             tls_keeps_from_serving=tls.keeps_from_serving(secured),
-            encryption=encryption.finding(views),
+            encryption=encryption.finding(ledger, views),
             encryption_lost=encryption.lost,
         )
 

@@ -89,6 +89,30 @@ async def test_a_lost_secret_is_told_and_never_made_anew(world: Any) -> None:
     assert world.condition("Ready")["status"] == "True"
 
 
+async def test_pods_without_the_keys_that_are_lost_are_named(world: Any) -> None:
+    await world.start(encryption={})
+    change_secret(world, default_2=NEW_KEY)
+    await world.run_passes()
+    change_secret(world, default_1=None)
+    await world.run_passes()
+    told = world.condition("EncryptionReady")
+    assert told["reason"] == "KeysLost"
+    assert "Pods without the keys of before: logs-pool-main-0, logs-pool-main-1" in told["message"]
+    assert "refused" not in told["message"], "another key is there to encrypt under"
+
+
+async def test_a_pod_that_was_started_without_the_keys_that_are_lost_is_named(world: Any) -> None:
+    await world.start(encryption={})
+    await world.kube.delete(secret_of(world))
+    await world.run_passes()
+    assert "Pods without" not in world.condition("EncryptionReady")["message"]
+    world.pods.without_new_keys = {"logs-pool-main-1"}
+    await world.run_passes()
+    told = world.condition("EncryptionReady")["message"]
+    assert "Pods without the keys of before: logs-pool-main-1; what is encrypted" in told
+    assert "is refused by all pods" in told
+
+
 async def test_a_secret_that_cannot_be_made_holds_up_nothing_else(world: Any) -> None:
     """A quota on Secrets that is used up."""
     await world.start()
