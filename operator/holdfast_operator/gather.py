@@ -192,8 +192,9 @@ class _Gathering:
             raise CredentialsFault(
                 "PeerSecretLost",
                 f"Secrets {name} and {name}-copy are gone, which have the id and the keys of data that are here "
-                f"({len(claims)} claims). Nothing is made anew: that would orphan the data, and pods go on as they "
-                f"are. Put {name} back from a backup; without one, as docs/operations.md says under 'Lost Secrets'",
+                f"({len(claims)} claims). Nothing is made anew: that would orphan the data. Pods go on, but "
+                f"one that ends cannot start: end none. Put {name} back from a backup; without one, as "
+                f"docs/operations.md says under 'Lost Secrets'",
             )
 
     async def _identity(self, name: str, values: Mapping[str, str]) -> tuple[str, Ledger]:

@@ -19,7 +19,7 @@ from holdfast_operator.plan import Blocked, Nothing, Step, Wait
 from holdfast_operator.provision.execute import ItemStatus, Provisioned
 from holdfast_operator.quantities import parse_quantity
 from holdfast_operator.status.capacity import derive_capacity
-from holdfast_operator.status.conditions import Finding, derive_conditions
+from holdfast_operator.status.conditions import ConditionType, Finding, derive_conditions
 from holdfast_operator.status.healing import (
     TROUBLES_NAMED,
     doomed_words,
@@ -39,6 +39,7 @@ from holdfast_server.contract.names import S3_PORT
 from holdfast_server.contract.wording import count_of, first_of
 
 PASS_FAILS = "PassFails"
+UNKNOWN = "Unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +174,20 @@ def derive_refused_status(
 
 
 def derive_stopped_status(condition: Finding, generation: int, previous: Mapping[str, Any], now: str) -> dict[str, Any]:
-    """The status when a stage before the pods (credentials, apply) could not be finished."""
+    """The status when the keys that pods are asked with are in trouble.  What was said of drives and pods before is
+    nothing that anybody may rely on now."""
     replaced = [
         Finding("SpecValid", True, "Valid", "every field can be honoured"),
         condition,
         Finding("Ready", False, condition.reason, condition.message),
         Finding("Progressing", True, condition.reason, condition.message),
     ]
-    return _with_conditions(replaced, generation, previous, now)
+    told = {one.get("type") for one in previous.get("conditions") or []}
+    unknown: tuple[ConditionType, ...] = ("Degraded", "PoolsReady")
+    not_looked_at = "nobody looks at pods and drives before CredentialsReady is true again"
+    replaced += [Finding(kind, None, condition.reason, not_looked_at) for kind in unknown if kind in told]
+    status = _with_conditions(replaced, generation, previous, now)
+    return {**status, "health": UNKNOWN} if "health" in previous else status
 
 
 def derive_silent_status(ready_pods: int, generation: int, previous: Mapping[str, Any], now: str) -> dict[str, Any]:

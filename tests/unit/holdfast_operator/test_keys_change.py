@@ -238,6 +238,9 @@ async def test_without_the_peer_secret_and_its_copy_nothing_is_made_anew(world: 
     await world.run_passes(3)
     assert world.condition("CredentialsReady")["reason"] == "PeerSecretLost"
     assert {call[:2] for call in world.kube.calls} <= {("status", "Tenant"), ("apply", "Event")}
+    for kind in ("Degraded", "PoolsReady"):
+        assert (world.condition(kind)["status"], world.condition(kind)["reason"]) == ("Unknown", "PeerSecretLost")
+    assert world.kube.tenant_status()["health"] == "Unknown"
     # What every pod still has mounted is enough: the rest is what the ConfigMap says.
     world.kube.put(
         {
@@ -254,6 +257,8 @@ async def test_without_the_peer_secret_and_its_copy_nothing_is_made_anew(world: 
     config = world.kube.object(CONFIG_MAP, "logs-config")["data"]
     await world.run_passes(3)
     assert world.condition("Ready")["status"] == "True"
+    assert world.condition("Degraded")["status"] == "False"
+    assert world.kube.tenant_status()["health"] == "Healthy"
     assert world.kube.object(CONFIG_MAP, "logs-config")["data"] == config
     assert (pair(world, "logs-root"), world.secret_values("logs-peer")["peerKey"]) == (root, saved["peerKey"])
     assert world.secret_values("logs-peer")["tenantId"] == saved["tenantId"]
