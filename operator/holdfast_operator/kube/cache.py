@@ -51,6 +51,8 @@ from holdfast_operator.kube.port import (
 FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 8.0
 """Between attempts to reach the API server: also how late the operator notices that it is back."""
+BRIEF_SECONDS = 1.0
+"""A watch that ended sooner, with an error or without, is not begun anew at once: what ended it may end the next."""
 STALE_SECONDS = 15.0
 REMEMBERED_DELETIONS = 4096
 """Of each kind: so that the late answer to a write does not bring back what is gone."""
@@ -132,6 +134,7 @@ class Mirror:
         """Until cancelled."""
         delay_seconds, version = FIRST_RETRY_SECONDS, ""
         while True:
+            began = self._monotonic()
             try:
                 if not version:
                     version = await self._list()
@@ -150,6 +153,9 @@ class Mirror:
                     logger.warning("%s are not watched: %s", self.scope.kind.plural, error)
                 await asyncio.sleep(delay_seconds)
                 delay_seconds = min(2 * delay_seconds, LAST_RETRY_SECONDS)
+                continue
+            if self._monotonic() - began < BRIEF_SECONDS:
+                await asyncio.sleep(FIRST_RETRY_SECONDS)
 
     # --- what the API server tells
     async def _list(self) -> str:

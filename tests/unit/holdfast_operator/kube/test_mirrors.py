@@ -34,8 +34,10 @@ class Source:
     def __init__(self, kube: MemoryKubeClient) -> None:
         self.kube = kube
         self.streams: dict[str, asyncio.Queue[WatchEvent | Exception]] = {}
-        self.lists = 0
+        self.lists = self.begun = 0
         self.down = False
+        self.ending: Exception | None = None
+        """How watches end as soon as they are begun, where that is given."""
 
     async def list_for_watch(self, kind: Kind, namespace: str | None, selector: str) -> tuple[list[Manifest], str]:
         if self.down:
@@ -50,6 +52,12 @@ class Source:
             raise KubeUnavailable("no answer")
         stream = self.streams[kind.kind] = asyncio.Queue()
         yield WatchEvent("BOOKMARK", {"metadata": {"resourceVersion": resource_version}})
+        if self.ending is not None:
+            self.begun += kind == SECRET
+            await asyncio.sleep(0)
+            if isinstance(self.ending, EOFError):
+                return
+            raise self.ending
         while True:
             event = await stream.get()
             if isinstance(event, Exception):
@@ -185,6 +193,20 @@ async def test_after_a_gap_everything_is_listed_again_and_what_vanished_is_annou
         await until(lambda: {"old", "new"} <= set(bench.announced))
         assert "logs" not in bench.announced
         assert await bench.client.list_objects(SECRET, "loki", labels.tenant_labels("old")) == []
+
+
+@pytest.mark.parametrize("ending", [WatchExpired("410: too old"), EOFError()])
+async def test_watches_that_end_at_once_are_begun_anew_in_peace(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, ending: Exception
+) -> None:
+    """Each costs an API server that is in trouble a list of everything; or a proxy closes what it has just opened."""
+    monkeypatch.setattr(cache, "FIRST_RETRY_SECONDS", 3600.0)
+    bench.source.ending = ending
+    async with mirrored(bench):
+        await until(lambda: bench.source.begun)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert (bench.source.begun, bench.source.lists) == (1, 1)
 
 
 async def test_a_mirror_that_has_been_cut_off_for_long_is_not_asked(bench: Bench) -> None:
