@@ -4,7 +4,7 @@ The Secret is `<t>-encryption`, or one that the Tenant names; every entry is a k
 pods have it mounted.  The operator makes the first key, once, and adds none: keys are added by people.  It writes down
 in the ledger which keys there have been, as fingerprints; so it knows when one is gone or has become another.  Then
 nothing is made anew, which could not decrypt anything; the condition `EncryptionReady` says what is missing, and no pod
-is replaced: those that run may have the keys still.
+is replaced, nor may a drain take one: those that run may have the keys still.
 
 A key that is needed no more is named in `spec.encryption.retiredKeys` and may go.
 
@@ -178,8 +178,8 @@ def _lost_words(name: str, entries: Sequence[str]) -> str:
     return (
         f"Secret {name} has {first_of(entries, NAMED_AT_MOST)} no longer, under which objects may be encrypted: "
         "put it back from a backup. "
-        "Nothing is made anew, and no pod is replaced: those that run may have the keys still. A key that nothing is "
-        "encrypted under any more is named in spec.encryption.retiredKeys"
+        "Nothing is made anew, and no pod is replaced or drained: those that run may have the keys still. A key that "
+        "nothing is encrypted under any more is named in spec.encryption.retiredKeys"
     )
 
 

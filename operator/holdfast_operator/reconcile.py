@@ -320,7 +320,10 @@ class Reconciler:
             ledger=ledger,
             default_image=self._default_image,
             cluster_domain=self._cluster_domain,
-            disruptable_pools=disruptable_pools(tenant, credentials.ledger, redundancy, drained_from),
+            # Pods that run may be the last to have keys that are lost.
+            disruptable_pools=frozenset()
+            if encryption.lost
+            else disruptable_pools(tenant, credentials.ledger, redundancy, drained_from),
             tls=tls.tls,
         )
         # The record comes first: what is acted on is accepted.

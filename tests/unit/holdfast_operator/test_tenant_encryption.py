@@ -154,6 +154,7 @@ async def test_no_pod_is_replaced_while_keys_are_lost(world: Any) -> None:
     world.change_spec(encryption={}, image="holdfast:next")
     await world.run_passes(8)
     assert {name: world.kube.object(POD, name)["metadata"]["uid"] for name in world.kube.names(POD)} == before
+    assert world.kube.object(DISRUPTION_BUDGET, "logs")["spec"]["maxUnavailable"] == 0, "nor by drains"
 
 
 async def test_a_pod_that_comes_back_in_the_middle_of_a_pass_keeps_its_keys(world: Any) -> None:
