@@ -3,7 +3,8 @@
 Rules, each there because its absence has cost somebody data or sleep:
 * one pod at a time over the whole tenant, and none while another is on its way down or up; but for pods of a pool that
   no request goes to yet, which may never come up, and nobody misses;
-* a pod that is down already may always be replaced, or a bad image could never be fixed; one that has missed its
+* a pod that is down already may always be replaced, or a bad image could never be fixed, also while another should have
+  ended long ago, whose node may be gone for good (then only one that answers nobody, either); one that has missed its
   probes and answers is not down: pods of a busy node miss them together, while others heal;
 * a healthy pod goes only while every drive of every set is whole and nothing waits for repair, and after the pod
   itself has confirmed that the others bear its absence (asked by the caller just before,
@@ -24,6 +25,7 @@ from types import MappingProxyType
 
 from holdfast_operator import labels
 from holdfast_operator.ledger import Ledger
+from holdfast_operator.observe.hindrances import END_PATIENCE
 from holdfast_operator.observe.pods import PodState, StatefulSetState
 from holdfast_operator.observe.redundancy import Redundancy
 from holdfast_operator.tenant.spec import TenantSpec
@@ -90,12 +92,14 @@ def plan_rollout(
     doomed: Mapping[str, str] = MappingProxyType({}),
     faltering: frozenset[str] = frozenset(),
     joining: frozenset[str] = frozenset(),
+    overdue: frozenset[str] = frozenset(),
 ) -> Step:
     """The next step of rolling pods to the latest revision of their StatefulSet.
 
     `to_remount`: names of pods to be replaced for the sake of their volumes; `doomed`: of pods with whose end a claim
     goes, and that claim's; `faltering`: of pods that are not ready and not down (`faltering_pods`);
-    `joining`: of pools that no request goes to yet, of whose drives `redundancy` says nothing.
+    `joining`: of pools that no request goes to yet, of whose drives `redundancy` says nothing; `overdue`: of pods whose
+    nodes are silent about their end.
     """
     outdated = [pod for pod in pods if pod.name in to_remount or _is_outdated(pod, stateful_sets)]
     if not outdated:
@@ -106,13 +110,16 @@ def plan_rollout(
         return Nothing()
     count = len(outdated)
     serving = [pod for pod in pods if pod.pool not in joining]
-    leaving = next((pod for pod in serving if pod.deleting), None)
-    if leaving is not None:
-        return Wait(count, f"{_others(count)} pod {leaving.told} has ended and is back")
+    leaving = [pod for pod in serving if pod.deleting]
     replaceable = [pod for pod in outdated if pod.name not in doomed and not pod.deleting]
-    down = next((pod for pod in replaceable if not pod.ready and pod.name not in faltering), None)
-    if down is not None:
-        return ReplaceDownPod(down, count)
+    down = [pod for pod in replaceable if not pod.ready and pod.name not in faltering]
+    if leaving:
+        heard, stuck = redundancy.epochs or {}, overdue.issuperset(pod.name for pod in leaving)
+        down = [pod for pod in down if stuck and (pod.pool, pod.ordinal) not in heard]
+    if down:
+        return ReplaceDownPod(down[0], count)
+    if leaving:
+        return Wait(count, f"{_others(count)} pod {leaving[0].told} has ended and is back")
     held = next((pod for pod in outdated if pod.name in doomed and (not pod.ready or not replaceable)), None)
     if held is not None:
         return Blocked(count, _doomed_words(held, doomed[held.name]))
@@ -150,6 +157,11 @@ def faltering_pods(pods: Sequence[PodState], redundancy: Redundancy, now: dateti
         and (pod.pool, pod.ordinal) in heard
         and (pod.pool, pod.ordinal) in serving
     )
+
+
+def overdue_pods(pods: Sequence[PodState], now: datetime) -> frozenset[str]:
+    """Names of pods that should be gone, and whose node does not confirm it."""
+    return frozenset(pod.name for pod in pods if pod.ends_at is not None and now - pod.ends_at > END_PATIENCE)
 
 
 def _doomed_words(pod: PodState, claim: str) -> str:

@@ -70,6 +70,7 @@ from holdfast_operator.plan import (
     Wait,
     disruptable_pools,
     faltering_pods,
+    overdue_pods,
     plan_rollout,
 )
 from holdfast_operator.provision.client import StoreClient
@@ -495,7 +496,8 @@ class Reconciler:
         A step that the API server refuses is waited for like any other: the rest of the pass does not depend on it."""
         doomed = doomed_pods(claims, tenant.name)
         faltering = faltering_pods(pods, redundancy, self._ports.now())
-        step = plan_rollout(tenant, pods, stateful_sets, redundancy, to_remount, doomed, faltering, joining)
+        overdue = overdue_pods(pods, self._ports.now())
+        step = plan_rollout(tenant, pods, stateful_sets, redundancy, to_remount, doomed, faltering, joining, overdue)
         if held and isinstance(step, EvictPod | InterruptPod):
             return Wait(step.outdated, held)
         if isinstance(step, EvictPod | ReplaceDownPod | InterruptPod):
@@ -504,7 +506,8 @@ class Reconciler:
             pods, sets = _pods(live, tenant), read_stateful_sets(_own_sets(live, tenant).values())
             doomed = doomed_pods(_claims(live, tenant), tenant.name)
             faltering = faltering_pods(pods, redundancy, self._ports.now())
-            step = plan_rollout(tenant, pods, sets, redundancy, to_remount, doomed, faltering, joining)
+            overdue = overdue_pods(pods, self._ports.now())
+            step = plan_rollout(tenant, pods, sets, redundancy, to_remount, doomed, faltering, joining, overdue)
         if not isinstance(step, EvictPod | ReplaceDownPod | InterruptPod):
             return step
         if held and isinstance(step, EvictPod | InterruptPod):

@@ -554,6 +554,31 @@ async def test_a_pod_that_is_down_is_replaced_even_then(world: Any) -> None:
     ]
 
 
+async def test_a_pod_that_is_down_is_replaced_while_another_cannot_end_with_its_node(world: Any) -> None:
+    """An image that is nowhere, a node that dies, and then the right image: with both pods away nobody writes."""
+    await world.start()
+    world.pods.down = {"logs-pool-main-0", "logs-pool-main-2"}
+    world.pods.settle()
+    leaving = world.kube.object(POD, "logs-pool-main-2")
+    leaving["metadata"]["deletionTimestamp"] = "2026-11-20T00:00:01Z"
+    leaving.setdefault("spec", {})["nodeName"] = "node-2"
+    world.kube.calls.clear()
+    world.change_spec(image="holdfast:fixed")
+    await world.run_passes(2)
+    assert ("delete", "Pod", "logs-pool-main-0") not in world.kube.calls, "it may have ended in a moment"
+    world.seconds += 60
+    await world.run_passes(2)
+    ended = [call[2] for call in world.kube.calls if call[:2] in (("delete", "Pod"), ("evict", "Pod"))]
+    assert ended == ["logs-pool-main-0"]
+    world.pods.down = {"logs-pool-main-2"}
+    world.pods.settle()
+    await world.run_passes(3)
+    ended = [call[2] for call in world.kube.calls if call[:2] in (("delete", "Pod"), ("evict", "Pod"))]
+    assert ended == ["logs-pool-main-0"], "none of those that serve"
+    assert world.condition("Progressing")["reason"] == "RollWaiting"
+    assert "`kubectl delete node" in world.condition("Progressing")["message"]
+
+
 async def test_a_pod_that_nobody_makes_is_named_with_where_to_look_why(world: Any) -> None:
     """Its priority class is mistyped, or a quota is used up: only the StatefulSet's events say so."""
     await world.start()
