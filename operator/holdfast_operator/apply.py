@@ -1,9 +1,10 @@
 """Brings the rendered manifests to the API server and removes what is no longer rendered.
 
 Server-side apply, forced: the operator is right about every field it renders, and about no other.  An object is
-applied only if it is ours (labels, and no owner but this very Tenant); one that is not is refused, and nothing
-after it in the list is applied, so that a tenant never comes up in halves.  An object whose manifest has not
-changed and that still says everything the manifest says is left alone: an idle tenant costs no writes.
+applied only if it is ours (labels, and no owner but this very Tenant; or that owner, where labels were taken off); one
+that is not is refused, and nothing after it in the list is applied, so that a tenant never comes up in halves.  An
+object whose manifest has not changed and that still says everything the manifest says is left alone: an idle tenant
+costs no writes.
 
 Secrets and the pods' configuration are changed only in the very version that was read.  A pass that was held up (by a
 slow API server, a stopped process, another operator) must never put back keys, a ledger or an epoch that have moved on.
@@ -118,13 +119,20 @@ def fit_to_live(manifests: Sequence[Manifest], live: LiveObjects, growth: Growth
 def check_ownership(existing: Manifest, tenant: TenantSpec) -> None:
     """Raises ApplyRefused unless the object is this tenant's."""
     name = f"{existing['kind']} {existing['metadata']['name']}"
-    if not labels.is_labelled_for(existing, tenant.name):
+    if not labels.is_labelled_for(existing, tenant.name) and not _has_lost_labels(existing, tenant):
         raise ApplyRefused(f"{name} exists but does not belong to tenant {tenant.name}; it is left alone")
     owner = labels.other_controller(existing, tenant.uid)
     if owner:
         raise ApplyRefused(f"{name} still belongs to {owner}")
     if existing["metadata"].get("deletionTimestamp"):
         raise ApplyRefused(f"{name} is being deleted; it is made again once it is gone")
+
+
+def _has_lost_labels(existing: Manifest, tenant: TenantSpec) -> bool:
+    """Whether somebody has taken labels off an object that is this very Tenant's; applied, it has them again."""
+    own = labels.labels_of(existing)
+    strange = any(own.get(key) not in (None, value) for key, value in labels.tenant_labels(tenant.name).items())
+    return is_owned_by(existing, tenant.uid) and not strange
 
 
 async def prune(

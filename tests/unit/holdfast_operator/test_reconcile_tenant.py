@@ -411,6 +411,18 @@ async def test_an_object_of_somebody_else_is_left_alone(world: Any) -> None:
     assert "Service logs" in world.condition("Ready")["message"]
 
 
+@pytest.mark.parametrize("kind", [SERVICE, CONFIG_MAP, STATEFUL_SET, DISRUPTION_BUDGET])
+async def test_labels_that_somebody_has_taken_off_come_back(world: Any, kind: Kind) -> None:
+    await world.start()
+    for name in world.kube.names(kind):
+        own = world.kube.object(kind, name)
+        wanted = dict(own["metadata"]["labels"])
+        own["metadata"]["labels"] = {}
+        await world.run_passes(2)
+        assert world.kube.object(kind, name)["metadata"]["labels"] == wanted
+        assert world.condition("Ready")["status"] == "True"
+
+
 async def test_two_tenants_whose_names_collide_do_not_share_objects(world: Any) -> None:
     await world.start()
     body = _body()
