@@ -8,7 +8,16 @@ import logging
 from holdfast_server.api.bucket_record import BucketDocumentError, LaterFormat
 from holdfast_server.api.buckets_cache import BucketBusy, BucketGone
 from holdfast_server.memory.budget import Overloaded
-from holdfast_server.objects.port import Conflict, Locked, Missing, ObjectError, OutOfSpace, TooSlow, Unavailable
+from holdfast_server.objects.port import (
+    Conflict,
+    Crossed,
+    Locked,
+    Missing,
+    ObjectError,
+    OutOfSpace,
+    TooSlow,
+    Unavailable,
+)
 from holdfast_server.s3.errors import S3Error
 
 log = logging.getLogger(__name__)
@@ -25,6 +34,9 @@ def to_s3_error(error: BaseException) -> S3Error:
         return error
     if isinstance(error, BaseExceptionGroup):
         return _of_group(error)
+    if isinstance(error, Crossed):
+        log.info("answered SlowDown: %s", error)  # nothing to see to: clients that write one key at once
+        return S3Error("SlowDown", "Other writes of this key are under way. Please retry.")
     if isinstance(error, Unavailable | TimeoutError | asyncio.TimeoutError):
         log.warning("answered SlowDown: %s", str(error) or type(error).__name__)
         return S3Error("SlowDown", "Too few drives answered in time. Nothing wrong was answered; please retry.")

@@ -34,7 +34,7 @@ from holdfast_server.drives.port import (
 from holdfast_server.objects import quorum, record
 from holdfast_server.objects.asking import Answers, Patience, ask, awake
 from holdfast_server.objects.background import Background
-from holdfast_server.objects.port import OutOfSpace, Unavailable
+from holdfast_server.objects.port import Crossed, OutOfSpace, Unavailable
 from holdfast_server.objects.record import Record
 from holdfast_server.placement.map import SetId
 
@@ -51,11 +51,14 @@ clocks differ by, less than after what others take the coordinator for dead (`he
 
 WAITING = quorum.Decision(quorum.Verdict.WAIT)
 
+MET_ANOTHER = frozenset({CommitStatus.OK, CommitStatus.STALE, CommitStatus.LEASED, CommitStatus.SUPERSEDED})
+"""What drives answer to a commit where nothing is wrong but that another write of that key came between."""
+
 UNMARKED_AFTER_SECONDS = 5.0
 """A committed version that nobody has marked by then: the coordinator died between its answer and its notes."""
 
 
-class Contended(Unavailable):
+class Contended(Crossed):
     """Enough drives promised for other writes, too few for this one, which needs more copies: another has the rest.
     Nothing was written."""
 
@@ -260,7 +263,7 @@ class ErasureSet:
             highest = max((reply.highest for reply in replies.values()), default=0)
             self._stamps.observe(highest)
             if outcome is quorum.CommitOutcome.FAILED:
-                raise self._failure(replies)
+                raise self._failure(register, replies)
             if outcome is quorum.CommitOutcome.RESTAMP:
                 restamps += 1
                 if restamps >= WRITE_ATTEMPTS:
@@ -268,7 +271,7 @@ class ErasureSet:
             else:
                 await self._clock.sleep(RETRY_PAUSE_SECONDS * 2**attempt)
         # Nobody took it.  Clients retry a 503 by themselves, a 409 they do not: nothing was asked of the old version.
-        raise Unavailable(f"{self.name}: other writes of {register.key!r} are under way")
+        raise self._crossed(register)
 
     async def promise(self, register: Register, current: Current) -> Promise | None:
         """Have W full drives take no foreign write for `LEASE_SECONDS`, if nothing is newer than `current`.
@@ -341,7 +344,7 @@ class ErasureSet:
             )  # fmt: skip
             taken = _accepted(replies)
             if quorum.judge_commit(numbers, targets, replies) is not quorum.CommitOutcome.COMMITTED:
-                raise self._failure(replies)
+                raise self._failure(promise.register, replies)
         finally:
             self.release_later(promise, taken)
         return self._note(promise.register, stamp, replies)
@@ -436,11 +439,16 @@ class ErasureSet:
     async def _send_notes(self, register: Register, stamp: int, whole: bool, targets: Mapping[int, Drive]) -> None:
         await ask(targets, lambda _, drive: drive.note(register, stamp, whole))
 
-    def _failure(self, replies: Answers[CommitReply]) -> Exception:
+    def _failure(self, register: Register, replies: Answers[CommitReply]) -> Exception:
+        if not replies.errors and all(reply.status in MET_ANOTHER for reply in replies.values()):
+            return self._crossed(register)
         if any(isinstance(error, DriveFull) for error in replies.errors.values()):
             return OutOfSpace(f"{self.name}: too few drives have room")
         told = ", ".join(f"{p}: {error}" for p, error in sorted(replies.errors.items()))
         return Unavailable(f"{self.name}: the write did not reach its quorum ({told or 'refused'})")
+
+    def _crossed(self, register: Register) -> Crossed:
+        return Crossed(f"{self.name}: other writes of {register.key!r} are under way")
 
     @property
     def name(self) -> str:

@@ -23,6 +23,10 @@ class Unavailable(ObjectError):
     """Below quorum, or undecided: nothing wrong is answered; the caller may retry (503 SlowDown)."""
 
 
+class Crossed(Unavailable):
+    """Other writes of the same key are under way, and too many drives went with those; none of them failed."""
+
+
 class Vanished(Unavailable):
     """The shards of a version are gone from so many drives that it cannot be read: since it was looked up it was
     overwritten or deleted, and its space taken back (rule 13).  Whoever has shown nothing of it looks it up anew.

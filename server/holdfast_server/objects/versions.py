@@ -54,7 +54,16 @@ from holdfast_server.objects.erasure_set import (
 )
 from holdfast_server.objects.listing import Walk, one_by_one
 from holdfast_server.objects.look_up import Located, Overtaken, Plan, Step
-from holdfast_server.objects.port import NULL_VERSION, Condition, Conflict, Locked, ObjectError, Unavailable, Versioning
+from holdfast_server.objects.port import (
+    NULL_VERSION,
+    Condition,
+    Conflict,
+    Crossed,
+    Locked,
+    ObjectError,
+    Unavailable,
+    Versioning,
+)
 from holdfast_server.objects.reading import recut_inline
 from holdfast_server.objects.record import Kind, Record, VersionInfo
 
@@ -229,14 +238,14 @@ class Versions:
         return made, committed
 
     async def _update(self, register: Register, plan: Plan, spread: bool = True) -> Committed:
-        """`spread`: nobody set a condition, so that others write, too, is no conflict: it raises Unavailable."""
+        """`spread`: nobody set a condition, so that others write, too, is no conflict: it raises Crossed."""
         look_up = self._store.look_up(register)
         if not spread:
             return await look_up.update(plan, with_inline=True)
         try:
             return await look_up.update(plan, LEASED_ATTEMPTS, with_inline=True, spread=True)
         except Conflict as error:
-            raise Unavailable(str(error)) from error
+            raise Crossed(str(error)) from error
 
     async def _to_rest(self, register: Register, located: Located, null: bool, deletes: bool) -> _Resting | None:
         """What brings the current version to rest; None where nothing is to be kept of it.
@@ -311,7 +320,7 @@ class Versions:
             except Changed:
                 continue
             return found.record
-        raise Unavailable(f"other writes of {key!r} are under way")
+        raise Crossed(f"other writes of {key!r} are under way")
 
     async def _forget(self, found: Version) -> None:
         """A tombstone for what rests.  Raises Changed if it is not what was found any more."""

@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 import pytest
 
+from holdfast_server.clock.stamp import HybridClock
 from holdfast_server.drives.port import DriveError, DriveFaulty, DriveOffline
 from holdfast_server.memory.limits import MemoryLimits
 from holdfast_server.memory.pod_memory import PodMemory
 from holdfast_server.objects import record
-from holdfast_server.objects.port import Conflict, OutOfSpace, Unavailable
+from holdfast_server.objects.port import Conflict, Crossed, OutOfSpace, Unavailable
 from holdfast_server.objects.record import STRIPE_SIZE_BYTES, Record
 from holdfast_server.objects.writing import LANE_DEPTH, LARGE_BATCH_STRIPES
 from holdfast_server.testing.memory_cluster import BUCKET, BytesBody, MemoryCluster
@@ -647,6 +648,32 @@ async def test_a_plain_put_waits_for_a_lease_and_is_retriable_when_it_stands(clu
 
 
 # -------------------------------------------------------------------- documents
+
+
+@pytest.mark.parametrize("body", [SMALL, bytes(200_000)])
+async def test_plain_writes_that_cross_are_told_of_each_other(cluster: MemoryCluster, body: bytes) -> None:
+    """Half of the drives had the other's newer write first: undecided (rule 6), though no drive failed."""
+    ahead = cluster.new_store()
+    ahead._stamps.observe(HybridClock(2).next(cluster.clock.now_ms() + 60_000))
+    held, is_held, go_on = set[int](), True, asyncio.Event()
+
+    async def hold(position: int, verb: str, _: Any) -> None:
+        if verb == "commit" and position >= 2 and is_held:
+            held.add(position)
+            await go_on.wait()
+
+    cluster.hook = hold
+    put = asyncio.ensure_future(cluster.put("k", body))
+    while held != {2, 3}:
+        await asyncio.sleep(0.01)
+    is_held = False
+    await ahead.put_object(BUCKET, "k", BytesBody(b"theirs"))
+    go_on.set()
+    with pytest.raises(Crossed, match="other writes"):
+        await put
+    cluster.hook = None
+    await cluster.settle()
+    assert await cluster.get("k") == b"theirs"
 
 
 async def test_documents(cluster: MemoryCluster) -> None:
