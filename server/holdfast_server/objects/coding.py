@@ -57,14 +57,20 @@ def digesting_threads() -> Executor:
 
 
 def _begun(count: int, name: str, initializer: Callable[[], None]) -> Executor:
-    """Now, all of them: later there may be no more to be had, and jobs are given to the pool by its own threads."""
+    """Now, all of them: later there may be no more to be had, and jobs are given to the pool by its own threads.  Where
+    fewer are to be had, those do the work of all: a pool that may have more asks for one whenever all are busy, and
+    then refuses the job."""
     threads = ThreadPoolExecutor(count, name, initializer)
     all_there = threading.Barrier(count)
-    try:
-        for _ in range(count):
+    for begun in range(count):
+        try:
             threads.submit(all_there.wait)
-    except RuntimeError:
-        all_there.abort()  # those there are do the work of all
+        except RuntimeError:
+            all_there.abort()
+            if begun:
+                threads.shutdown()
+                return _begun(begun, name, initializer)
+            break
     return threads
 
 

@@ -27,6 +27,7 @@ from holdfast_server.objects.stripes import Batch
 pytestmark = pytest.mark.real_threads
 
 STRIPE_BYTES = 100_000
+WAIT_SECONDS = 60.0
 CODE = codec(2, 2)
 
 
@@ -177,3 +178,39 @@ def test_digests_give_way_to_all_else_alike() -> None:
 
         assert digesting.submit(given_from_inside).result(30) == [min(own + DIGESTING_NICE, 19)] * DIGESTING_THREADS
     assert priority() == own
+
+
+@pytest.mark.parametrize("most", [1, 2, DIGESTING_THREADS - 1])
+async def test_where_fewer_threads_can_be_begun_those_do_the_work_of_all(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    begin, running = threading.Thread.start, list[threading.Thread]()
+
+    def begin_few(thread: threading.Thread) -> None:
+        running[:] = [one for one in running if one.is_alive()]
+        if thread.name.startswith("digesting"):
+            if len(running) == most:
+                raise RuntimeError("can't start new thread")
+            running.append(thread)
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", begin_few)
+    pool = digesting_threads()
+    go_on = threading.Event()
+    jobs = [pool.submit(go_on.wait, WAIT_SECONDS) for _ in range(3 * DIGESTING_THREADS)]
+    go_on.set()
+    assert all(job.result(WAIT_SECONDS) for job in jobs)
+    pool.shutdown()
+
+
+async def test_without_any_thread_who_wants_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        pool = coding_threads()
+        with pytest.raises(RuntimeError):
+            pool.submit(len, "")
+    assert pool.submit(len, "abc").result(WAIT_SECONDS) == 3
+    pool.shutdown()
