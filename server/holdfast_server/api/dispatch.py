@@ -43,7 +43,7 @@ from holdfast_server.api.call import Call
 from holdfast_server.api.control import CONTROL_HANDLERS
 from holdfast_server.api.failures import RETRY_AFTER_SECONDS, to_s3_error
 from holdfast_server.api.services import IncomingBody, Services
-from holdfast_server.api.version_ids import asked_version
+from holdfast_server.api.version_ids import absence, asked_version
 from holdfast_server.auth.verified import Authenticator, Identity, VerifiedRequest
 from holdfast_server.objects.port import Conflict, ObjectError
 from holdfast_server.s3.control import control_error_xml, is_control
@@ -253,14 +253,12 @@ class Dispatcher:
         return call
 
     async def _tell_absence(self, call: Call, bucket: BucketRecord | None, error: S3Error) -> None:
-        """Who may not read an object, but may list it, is told where it is not there.  Raises NoSuchKey."""
+        """Who may not read an object, but may list it, is told where it is not there.  Raises S3Error."""
         if error.code != "AccessDenied" or bucket is None or call.verified.operation.name not in _READS:
             return
-        if (
-            call.may_know_absence(call.key)
-            and await call.objects.head_object(bucket.id, call.key, asked_version(call.query)) is None
-        ):
-            raise S3Error("NoSuchKey", Key=call.key) from error
+        version = asked_version(call.query)
+        if call.may_know_absence(call.key) and await call.objects.head_object(bucket.id, call.key, version) is None:
+            raise absence(bucket, call.key, version) from error
 
     async def _recover(self, call: Call) -> None:
         try:

@@ -65,16 +65,21 @@ def written_headers(record: Record) -> dict[str, str]:
     return {} if record.null else version_headers(record)
 
 
+def absence(bucket: BucketRecord, key: str, version: bytes | None) -> S3Error:
+    """What is said where nothing was found."""
+    if version is None or (version == NULL_VERSION and not bucket.versioning):
+        return S3Error("NoSuchKey", Key=key)
+    asked = NULL_VERSION_ID if version == NULL_VERSION else version.hex()
+    return S3Error("NoSuchVersion", Key=key, VersionId=asked)
+
+
 def present(
     record: Record | None, bucket: BucketRecord, key: str, version: bytes | None, method: str = "GET"
 ) -> Record:
     """The object that was found; `method` of the request that asks for it.  Raises NoSuchKey, NoSuchVersion, and for a
     delete marker what S3 says of one."""
     if record is None:
-        if version is None or (version == NULL_VERSION and not bucket.versioning):
-            raise S3Error("NoSuchKey", Key=key)
-        asked = NULL_VERSION_ID if version == NULL_VERSION else version.hex()
-        raise S3Error("NoSuchVersion", Key=key, VersionId=asked)
+        raise absence(bucket, key, version)
     if not record.marker:
         return record
     if version is None:

@@ -251,6 +251,15 @@ def test_how_many_tags_there_are_is_told_to_who_may_read_them(root: Any, user: C
     assert "TagCount" not in reads.get_object(Bucket=MINE, Key="k")
 
 
+def test_who_may_list_is_told_of_an_absent_version_what_readers_are_told(root: Any, user: Callable[..., Any]) -> None:
+    root.put_bucket_versioning(Bucket=MINE, VersioningConfiguration={"Status": "Enabled"})
+    root.put_object(Bucket=MINE, Key="k")
+    asked = {"Bucket": MINE, "Key": "k", "VersionId": "null"}
+    assert (
+        refusal(user(allow("ListBucket")).get_object, **asked) == refusal(root.get_object, **asked) == "NoSuchVersion"
+    )
+
+
 def test_a_delete_of_many_does_not_tell_which_are_missing_to_who_may_not_list(user: Callable[..., Any]) -> None:
     absent = {"Objects": [{"Key": "absent", "ETag": "*"}]}
     blind, lists = user(allow("DeleteObject", key="*")), user(allow("DeleteObject", key="*"), allow("ListBucket"))
