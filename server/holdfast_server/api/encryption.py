@@ -30,6 +30,7 @@ from holdfast_server.s3.encryption import (
     AES256,
     COPY_SOURCE_PREFIX,
     CUSTOMER_PREFIX,
+    KMS,
     CustomerKey,
     EncryptionRule,
     Wanted,
@@ -106,7 +107,13 @@ def _by_default(call: Call, bucket: BucketRecord, source: Sealing | None) -> Wan
     if source is None:
         return None
     _refuse_awaited(call)
-    return Wanted(AES256) if call.services.sealing.ring().has(DEFAULT_KEY) else None
+    ring = call.services.sealing.ring()
+    if not len(ring):
+        return None
+    if source.method == SSE_KMS and not ring.has(DEFAULT_KEY):
+        return Wanted(KMS, key_id=source.named)
+    # Where there is no `default`, or it was lost, that is refused: what was sealed is not stored in the clear for it.
+    return Wanted(AES256)
 
 
 def _refuse_awaited(call: Call) -> None:

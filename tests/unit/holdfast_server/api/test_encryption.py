@@ -260,6 +260,19 @@ def test_a_pod_without_the_tenants_keys_leaves_it_to_another(s3: Any, keys: Keys
     assert get(s3, "open") == b"content"
 
 
+def test_a_copy_of_what_is_sealed_is_sealed_where_there_is_no_default_key_or_refused(s3: Any, keys: Keys) -> None:
+    put(s3, key="billed", ServerSideEncryption="aws:kms", SSEKMSKeyId="billing")
+    put(s3, key="theirs", **CUSTOMER)
+    keys.ring = KeyRing({"billing": BILLING})
+    copied = s3.copy_object(Bucket=BUCKET, Key="c", CopySource={"Bucket": BUCKET, "Key": "billed"})
+    assert copied["ServerSideEncryption"] == "aws:kms"
+    assert get(s3, "c") == b"content"
+    of_source = {f"CopySource{name}": value for name, value in CUSTOMER.items()}
+    source = {"Bucket": BUCKET, "Key": "theirs"}
+    assert refused(s3.copy_object, Bucket=BUCKET, Key="d", CopySource=source, **of_source)[0] == 400
+    assert refused(get, s3, "d")[0] == 404
+
+
 # --- blocking customers' keys
 
 
