@@ -18,7 +18,7 @@ help:
 install: $(STAMP)
 
 # Where the installation of pip itself was interrupted, venv takes it for whole and never makes its script.
-MAKE_VENV = $(PYTHON) -m venv $$(test -x $(1)/bin/pip || echo --clear) $(1)
+MAKE_VENV = $(PYTHON) -m venv $$(if test ! -x $(1)/bin/pip && ls -d $(1)/lib/python*/site-packages/pip >/dev/null 2>&1; then echo --clear; fi) $(1)
 # pip, one short line per package: an install that says nothing for a minute looks like one that hangs.
 PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 SHOW := sed -un 's/^ *Installing build dep.*started.*/  tools to build …/p; s/^Collecting \([A-Za-z0-9_.-]*\).*/  \1/p; s/^Building wheel.*/  building …/p; s/^Installing coll.*/  installing all of these, for up to a minute …/p'
