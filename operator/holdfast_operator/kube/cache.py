@@ -134,10 +134,10 @@ class Mirror:
         """Until cancelled."""
         delay_seconds, version = FIRST_RETRY_SECONDS, ""
         while True:
-            began = self._monotonic()
             try:
                 if not version:
                     version = await self._list()
+                began = self._monotonic()
                 async for event in self._source.watch(self.scope.kind, self.namespace, self.scope.selector, version):
                     version = event.manifest["metadata"]["resourceVersion"]
                     delay_seconds = FIRST_RETRY_SECONDS
