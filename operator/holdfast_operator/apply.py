@@ -2,9 +2,9 @@
 
 Server-side apply, forced: the operator is right about every field it renders, and about no other.  An object is
 applied only if it is ours (labels, and no owner but this very Tenant; or that owner, where labels were taken off); one
-that is not is refused, and nothing after it in the list is applied, so that a tenant never comes up in halves.  An
-object whose manifest has not changed and that still says everything the manifest says is left alone: an idle tenant
-costs no writes.
+that is not is refused, and nothing after it in the list is applied but disruption budgets, so that a tenant never comes
+up in halves.  An object whose manifest has not changed and that still says everything the manifest says is left alone:
+an idle tenant costs no writes.
 
 Secrets and the pods' configuration are changed only in the very version that was read.  A pass that was held up (by a
 slow API server, a stopped process, another operator) must never put back keys, a ledger or an epoch that have moved on.

@@ -58,11 +58,19 @@ class EncryptionStep:
     trouble: tuple[str, str] | None = None
     secret: Manifest | None = None
     """That of the keys, where there is one that may be used."""
+    had: bool = False
+    """Whether there have been keys that objects may be encrypted under."""
 
     @property
     def lost(self) -> bool:
-        """Whether pods that were replaced now could not decrypt what those that run can."""
+        """Whether keys are gone that objects may be encrypted under."""
         return self.trouble is not None and self.trouble[0] in (LOST, EXCHANGED)
+
+    @property
+    def spares_pods(self) -> bool:
+        """Whether pods that were replaced now could not decrypt what those that run can: they would find no keys, or
+        others."""
+        return self.trouble is not None and self.had
 
     def advance(self, ledger: Ledger) -> Ledger:
         """With every key that has been seen; what was written down once is kept, unless it is retired and gone."""
@@ -85,7 +93,7 @@ class EncryptionStep:
             return None
         if self.trouble is not None:
             reason, message = self.trouble
-            return Finding("EncryptionReady", False, reason, message + self._without(ledger, wanted, views))
+            return Finding("EncryptionReady", False, reason, message + self._spared(ledger, wanted, views))
         # A pod of before `spec.encryption` has no such folder: it is to be replaced, and its Secret is as it should be.
         messages = [view.health.encryption.message for view in views]
         told = [message for message in messages if message and not message.endswith(_NO_SUCH_FOLDER)]
@@ -98,17 +106,26 @@ class EncryptionStep:
             return Finding("EncryptionReady", False, "KeysSpreading", message)
         return Finding("EncryptionReady", True, "KeysInUse", f"new objects are encrypted under {self._newest()}")
 
-    def _without(self, ledger: Ledger, wanted: EncryptionSpec, views: Sequence[PodView]) -> str:
-        """Which pods answer without keys that are needed; empty where keys are not lost, or all have them in memory."""
-        needed = {ledger.encryption_keys[entry] for entry in _ever_had(ledger, wanted)} - {""}
-        bare = [view for view in views if not needed <= set(view.health.encryption.fingerprints)]
-        if not self.lost or not bare:
+    def _spared(self, ledger: Ledger, wanted: EncryptionSpec, views: Sequence[PodView]) -> str:
+        """That no pod is replaced, and which answer without keys that are needed and not in the Secret."""
+        if not self.spares_pods:
             return ""
+        kept = ". No pod is replaced or drained: those that run may have the keys still"
+        gone = {
+            mark
+            for entry in _ever_had(ledger, wanted)
+            if (mark := ledger.encryption_keys[entry]) and self.keys.get(entry) != mark
+        }
+        bare = [view for view in views if not gone <= set(view.health.encryption.fingerprints)]
+        if not bare:
+            return kept
         named = first_of([labels.pod_name(self.tenant.name, view.pool, view.ordinal) for view in bare], NAMED_AT_MOST)
-        told = f". Pods without the keys of before: {named}; what is encrypted under those cannot be read there"
-        if all(view.health.encryption.fingerprints for view in bare):
-            return told
-        return f"{told}, and what is to be encrypted is refused by all pods"
+        told = f"{kept}. Pods without the keys of before: {named}; what is encrypted under those cannot be read there"
+        if not all(view.health.encryption.fingerprints for view in bare):
+            return f"{told}, and what is to be encrypted is refused by all pods"
+        if self.lost and not any(parse_entry(entry).name == DEFAULT_KEY for entry in self.keys):
+            return f"{told}, and what is to be encrypted under {DEFAULT_KEY} is refused"
+        return told
 
     def _newest(self) -> str:
         newest: dict[str, str] = {}
@@ -124,6 +141,13 @@ async def settle_encryption(
     wanted = tenant.encryption
     if wanted is None:
         return EncryptionStep(tenant)
+    step = await _settle(kube, direct, tenant, wanted, ledger, mint)
+    return replace(step, had=bool(_ever_had(ledger, wanted)))
+
+
+async def _settle(
+    kube: KubeClient, direct: KubeClient, tenant: TenantSpec, wanted: EncryptionSpec, ledger: Ledger, mint: MintKey
+) -> EncryptionStep:
     name = labels.encryption_secret_name(tenant.name) if wanted.secret_name is None else wanted.secret_name
     secret = await kube.get(SECRET, tenant.namespace, name)
     if secret is None:
@@ -178,8 +202,8 @@ def _lost_words(name: str, entries: Sequence[str]) -> str:
     return (
         f"Secret {name} has {first_of(entries, NAMED_AT_MOST)} no longer, under which objects may be encrypted: "
         "put it back from a backup. "
-        "Nothing is made anew, and no pod is replaced or drained: those that run may have the keys still. A key that "
-        "nothing is encrypted under any more is named in spec.encryption.retiredKeys"
+        "Nothing is made anew. A key that nothing is encrypted under any more is named in "
+        "spec.encryption.retiredKeys"
     )
 
 
@@ -194,7 +218,8 @@ def _compared(
     gone = [entry for entry in _ever_had(ledger, wanted) if entry not in keys]
     if gone:
         return EncryptionStep(tenant, keys, (LOST, _lost_words(name, gone)))
-    others = [entry for entry, mark in ledger.encryption_keys.items() if mark and keys.get(entry, mark) != mark]
+    noted = ((entry, ledger.encryption_keys[entry]) for entry in _ever_had(ledger, wanted))
+    others = [entry for entry, mark in noted if mark and keys[entry] != mark]
     if others:
         message = (
             f"Secret {name}: {', '.join(others[:NAMED_AT_MOST])} is another key than it was: put the former one back, "

@@ -323,7 +323,7 @@ class Reconciler:
             cluster_domain=self._cluster_domain,
             # Pods that run may be the last to have keys that are lost.
             disruptable_pools=frozenset()
-            if encryption.lost
+            if encryption.spares_pods
             else disruptable_pools(tenant, credentials.ledger, redundancy, drained_from),
             tls=tls.tls,
         )
@@ -334,8 +334,13 @@ class Reconciler:
             direct = await list_live_objects(self._ports.direct, tenant.namespace, tenant.name)
             claims, sets = _claims(direct, tenant), _own_sets(direct, tenant)
         trouble, growth, sent = None, Growth(), list[Manifest]()
+        owner_trouble = None
         try:
+            # Before claims are kept, or what they hold could not be decrypted once the Tenant is gone.
             await settle_owner(self._ports.kube, encryption)
+        except REFUSALS as error:
+            owner_trouble = _apply_trouble(error)
+        try:
             growth = await apply_growth(self._ports.kube, plan_growth(tenant, claims, sets))
             manifests = without_refused(fit_to_live(rendered, live, growth), credentials)
             sent = await apply_manifests(self._ports.kube, tenant, manifests, live)
@@ -348,13 +353,14 @@ class Reconciler:
         except (ApplyRefused, *REFUSALS) as error:
             trouble = _apply_trouble(error)
             await self._keep_budgets(tenant, rendered, live)
+        trouble = trouble or owner_trouble
         monitoring = await self._monitoring.settle(tenant, render_monitoring(tenant, tls.scraped(ledger)))
         network = await self._network.settle(tenant, render_network(tenant, self._operator_namespace))
         to_remount = pods_to_remount(tenant, claims, self._ports.now())
         stateful_sets = read_stateful_sets(_own_sets(live, tenant).values(), sent)
         step: Step = Nothing()
         if accepted is not None:
-            held = encryption.trouble[1] if encryption.lost and encryption.trouble is not None else ""
+            held = encryption.trouble[1] if encryption.spares_pods and encryption.trouble is not None else ""
             served = redundancy.of_pools(ledger.serving_pools)
             joining = tenant.pool_names - {record.name for record in ledger.serving_pools}
             step = await self._roll(
@@ -362,7 +368,6 @@ class Reconciler:
             )
 
         async def write(fresh: Ledger) -> bool:
-            nonlocal trouble
             # The rest of the Secrets was applied moments ago; only the ledger within them has changed.
             try:
                 for render in (render_peer_copy, render_peer_secret):
@@ -370,7 +375,7 @@ class Reconciler:
                     place = (SECRET.kind, manifest["metadata"]["name"])
                     live.by_key[place] = await self._ports.kube.apply(at_version_of(manifest, live.by_key.get(place)))
             except REFUSALS as error:
-                trouble = trouble or _apply_trouble(error)
+                logger.warning("%s: what is gone from the store stays on record: %s", key, error)
                 return False
             return True
 

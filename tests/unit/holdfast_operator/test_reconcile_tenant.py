@@ -1133,7 +1133,7 @@ async def test_a_bucket_that_is_gone_and_cannot_be_forgotten_holds_up_nothing(wo
     world.kube.fail_on = lambda verb, kind, name: refused if (verb, name) == ("apply", "logs-peer-copy") else None
     await world.run_pass()
     assert "brief" not in world.store.buckets
-    assert "denied by a policy" in world.condition("PoolsReady")["message"]
+    assert world.condition("PoolsReady")["status"] == "True", "nothing is wrong with what is served"
     world.pods.down = {"logs-pool-main-1"}
     world.pods.settle()
     await world.run_passes(2)

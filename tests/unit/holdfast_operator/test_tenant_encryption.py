@@ -137,22 +137,36 @@ async def test_an_owner_that_cannot_be_written_is_told_and_lost_drives_too(world
     await world.start(encryption={})
     refused = KubeRejected("400: denied by a policy")
     world.kube.fail_on = lambda verb, kind, name: refused if (verb, name) == ("merge", NAME) else None
-    world.change_spec(encryption={}, claimRetention="Delete")
+    world.change_spec(encryption={}, claimRetention="Delete", image="holdfast:next")
     world.pods.down = {"logs-pool-main-1"}
     world.pods.settle()
     await world.run_passes()
+    template = world.kube.object(STATEFUL_SET, "logs-pool-main")["spec"]["template"]["spec"]
+    assert template["containers"][0]["image"] == "holdfast:next", "the rest is applied"
     assert world.condition("PoolsReady")["reason"] == "ApplyFailed"
     assert "denied by a policy" in world.condition("PoolsReady")["message"]
     assert world.condition("Degraded")["reason"] == "DrivesMissing"
     assert world.kube.object(DISRUPTION_BUDGET, "logs")["spec"]["maxUnavailable"] == 0
 
 
-async def test_no_pod_is_replaced_while_keys_are_lost(world: Any) -> None:
+@pytest.mark.parametrize("reason", ["KeysLost", "KeysExchanged", "KeysInvalid", "SecretNotOurs"])
+async def test_no_pod_is_replaced_while_keys_are_lost(world: Any, reason: str) -> None:
     await world.start(encryption={})
     before = {name: world.kube.object(POD, name)["metadata"]["uid"] for name in world.kube.names(POD)}
-    await world.kube.delete(secret_of(world))
+    if reason == "KeysLost":
+        await world.kube.delete(secret_of(world))
+    elif reason == "SecretNotOurs":
+        there = secret_of(world)
+        await world.kube.delete(there)
+        metadata = {name: there["metadata"][name] for name in ("name", "namespace")}
+        world.kube.put({**there, "metadata": metadata, "data": {FIRST_KEY: NEW_KEY}})
+    else:
+        world.pods._encryption_keys = lambda *_: []
+        change_secret(world, default_1=NEW_KEY if reason == "KeysExchanged" else base64.b64encode(b"short").decode())
     world.change_spec(encryption={}, image="holdfast:next")
     await world.run_passes(8)
+    assert condition(world) == ("False", reason)
+    assert "No pod is replaced or drained" in world.condition("EncryptionReady")["message"]
     assert {name: world.kube.object(POD, name)["metadata"]["uid"] for name in world.kube.names(POD)} == before
     assert world.kube.object(DISRUPTION_BUDGET, "logs")["spec"]["maxUnavailable"] == 0, "nor by drains"
 
@@ -242,6 +256,14 @@ async def test_a_key_may_go_once_it_is_retired(world: Any) -> None:
     assert list(ledger_of(world).encryption_keys) == ["default.2"]
 
 
+async def test_the_place_of_a_key_that_is_retired_may_be_taken_by_another(world: Any) -> None:
+    await world.start(encryption={})
+    change_secret(world, default_1=NEW_KEY)
+    world.change_spec(encryption={"retiredKeys": ["default.1"]})
+    await world.run_passes()
+    assert world.condition("EncryptionReady")["reason"] in ("KeysSpreading", "KeysInUse")
+
+
 async def test_a_key_that_has_become_another_is_told(world: Any) -> None:
     await world.start(encryption={})
     noted = dict(ledger_of(world).encryption_keys)
@@ -262,6 +284,8 @@ async def test_what_is_no_key_is_told_without_showing_it(world: Any, entry: str)
     world.kube.put({**secret, "data": {**secret["data"], "default.2": entry}})
     await world.run_passes()
     assert condition(world) == ("False", "KeysInvalid")
+    assert world.condition("Ready")["status"] == "True"
+    assert world.kube.object(DISRUPTION_BUDGET, "logs")["spec"]["maxUnavailable"] == 0
     assert "default.2" in world.condition("EncryptionReady")["message"]
     assert "short" not in world.condition("EncryptionReady")["message"]
 
