@@ -73,14 +73,15 @@ class EncryptionStep:
         return self.trouble is not None and self.had
 
     def advance(self, ledger: Ledger) -> Ledger:
-        """With every key that has been seen; what was written down once is kept, unless it is retired and gone."""
+        """With every key that has been seen; what was written down once is kept, unless it is retired and gone, or has
+        become another."""
         wanted = self.tenant.encryption
         if wanted is None:
             return ledger
         known = {
             entry: mark
             for entry, mark in ledger.encryption_keys.items()
-            if entry in self.keys or entry not in wanted.retired_keys
+            if entry not in wanted.retired_keys or self.keys.get(entry) == mark
         }
         # Written down from the pods' configuration alone: which it was is known only now.
         unmarked = {entry: self.keys[entry] for entry, mark in known.items() if not mark and entry in self.keys}

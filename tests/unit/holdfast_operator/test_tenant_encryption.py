@@ -262,6 +262,9 @@ async def test_the_place_of_a_key_that_is_retired_may_be_taken_by_another(world:
     world.change_spec(encryption={"retiredKeys": ["default.1"]})
     await world.run_passes()
     assert world.condition("EncryptionReady")["reason"] in ("KeysSpreading", "KeysInUse")
+    world.change_spec(encryption={})
+    await world.run_passes()
+    assert world.condition("EncryptionReady")["reason"] in ("KeysSpreading", "KeysInUse")
 
 
 async def test_a_key_that_has_become_another_is_told(world: Any) -> None:
