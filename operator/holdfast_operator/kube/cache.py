@@ -134,6 +134,7 @@ class Mirror:
         """Until cancelled."""
         delay_seconds, version = FIRST_RETRY_SECONDS, ""
         while True:
+            began: float | None = None
             try:
                 if not version:
                     version = await self._list()
@@ -154,7 +155,7 @@ class Mirror:
                 await asyncio.sleep(delay_seconds)
                 delay_seconds = min(2 * delay_seconds, LAST_RETRY_SECONDS)
                 continue
-            if self._monotonic() - began < BRIEF_SECONDS:
+            if began is None or self._monotonic() - began < BRIEF_SECONDS:
                 await asyncio.sleep(FIRST_RETRY_SECONDS)
 
     # --- what the API server tells

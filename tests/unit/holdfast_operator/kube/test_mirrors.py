@@ -38,11 +38,15 @@ class Source:
         self.down = False
         self.ending: Exception | None = None
         """How watches end as soon as they are begun, where that is given."""
+        self.expiring_lists = 0
+        """How many lists of Secrets are too old by their second page."""
 
     async def list_for_watch(self, kind: Kind, namespace: str | None, selector: str) -> tuple[list[Manifest], str]:
         if self.down:
             raise KubeUnavailable("no answer")
         self.lists += kind == SECRET
+        if kind == SECRET and self.lists <= self.expiring_lists:
+            raise WatchExpired("410: the continue parameter is too old")
         return await self.kube.list_objects(kind, namespace), "1"
 
     async def watch(
@@ -207,6 +211,17 @@ async def test_watches_that_end_at_once_are_begun_anew_in_peace(
         for _ in range(200):
             await asyncio.sleep(0)
         assert (bench.source.begun, bench.source.lists) == (1, 1)
+
+
+async def test_a_list_that_is_too_old_by_its_second_page_is_begun_anew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "FIRST_RETRY_SECONDS", 0.0)
+    bench.source.expiring_lists = 2
+    bench.kube.put(manifest(SECRET, "logs-root"))
+    async with mirrored(bench):
+        await until(lambda: bench.source.lists == 3)
+        assert len(await bench.client.list_objects(SECRET, "loki", labels.tenant_labels("logs"))) == 1
 
 
 async def test_a_mirror_that_has_been_cut_off_for_long_is_not_asked(bench: Bench) -> None:
