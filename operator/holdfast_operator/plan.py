@@ -25,7 +25,7 @@ from types import MappingProxyType
 
 from holdfast_operator import labels
 from holdfast_operator.ledger import Ledger
-from holdfast_operator.observe.hindrances import END_PATIENCE
+from holdfast_operator.observe.hindrances import is_overdue
 from holdfast_operator.observe.pods import PodState, StatefulSetState
 from holdfast_operator.observe.redundancy import Redundancy
 from holdfast_operator.tenant.spec import TenantSpec
@@ -161,7 +161,7 @@ def faltering_pods(pods: Sequence[PodState], redundancy: Redundancy, now: dateti
 
 def overdue_pods(pods: Sequence[PodState], now: datetime) -> frozenset[str]:
     """Names of pods that should be gone, and whose node does not confirm it."""
-    return frozenset(pod.name for pod in pods if pod.ends_at is not None and now - pod.ends_at > END_PATIENCE)
+    return frozenset(pod.name for pod in pods if is_overdue(pod, now))
 
 
 def _doomed_words(pod: PodState, claim: str) -> str:

@@ -36,12 +36,17 @@ def explain_pods(pods: Sequence[PodState], claims: Sequence[ClaimState], now: da
     return tuple(pod if pod.in_service else _explained(pod, claims, now) for pod in pods)
 
 
+def is_overdue(pod: PodState, now: datetime) -> bool:
+    """Whether it should be gone, and its node does not confirm it."""
+    return pod.ends_at is not None and now - pod.ends_at > END_PATIENCE
+
+
 def _explained(pod: PodState, claims: Sequence[ClaimState], now: datetime) -> PodState:
     parts = [pod.message] if pod.message else []
     if not pod.node:
         own = [claim for claim in claims if (claim.pool, claim.ordinal) == (pod.pool, pod.ordinal)]
         parts += _claims_words([claim for claim in own if claim.phase not in (BOUND, "")], pod.message)
-    elif pod.ends_at is not None and now - pod.ends_at > END_PATIENCE:
+    elif is_overdue(pod, now):
         parts.append(
             f"was to end at {pod.ends_at:%H:%M:%S} UTC, which node {pod.node} has not confirmed; if that node is gone "
             f"for good, `kubectl delete node {pod.node}`"

@@ -104,22 +104,14 @@ def _refuse_blocked(bucket: BucketRecord, customer: CustomerKey | None) -> None:
 def _by_default(call: Call, bucket: BucketRecord, source: Sealing | None) -> Wanted | None:
     if bucket.encryption is not None:
         return bucket.encryption.wanted
-    if source is None:
-        return None
-    _refuse_awaited(call)
-    ring = call.services.sealing.ring()
-    if not len(ring):
+    keys = call.services.sealing
+    ring = keys.ring()
+    if source is None or not (len(ring) or keys.is_awaited()):
         return None
     if source.method == SSE_KMS and not ring.has(DEFAULT_KEY):
         return Wanted(KMS, key_id=source.named)
     # Where there is no `default`, or it was lost, that is refused: what was sealed is not stored in the clear for it.
     return Wanted(AES256)
-
-
-def _refuse_awaited(call: Call) -> None:
-    """Another pod may have what this one lacks, or this one in a moment.  Raises ServiceUnavailable."""
-    if call.services.sealing.is_awaited():
-        raise S3Error("ServiceUnavailable", "This pod does not have the encryption keys. Please retry.")
 
 
 def _of_ring(call: Call, wanted: Wanted | None) -> tuple[Sealing, bytes]:
@@ -138,7 +130,8 @@ def _newest(call: Call, name: str) -> MasterKey:
     """Raises NotImplemented where there are no keys, KMS.NotFoundException, ServiceUnavailable."""
     keys = call.services.sealing
     ring = keys.ring()
-    _refuse_awaited(call)
+    if keys.is_awaited():  # another pod may have them, or this one in a moment
+        raise S3Error("ServiceUnavailable", "This pod does not have the encryption keys. Please retry.")
     if not len(ring):
         raise S3Error("NotImplemented", "Server side encryption was asked for, and this store has no encryption keys.")
     try:

@@ -39,6 +39,14 @@ def condition(world: Any) -> tuple[str, str]:
     return found["status"], found["reason"]
 
 
+async def lose_the_first_of_two_keys(world: Any) -> None:
+    await world.start(encryption={})
+    change_secret(world, default_2=NEW_KEY)
+    await world.run_passes()
+    change_secret(world, default_1=None)
+    await world.run_passes()
+
+
 async def test_without_it_nothing_is_made_mounted_or_said(world: Any) -> None:
     await world.start()
     assert NAME not in world.kube.names(SECRET)
@@ -90,11 +98,7 @@ async def test_a_lost_secret_is_told_and_never_made_anew(world: Any) -> None:
 
 
 async def test_pods_without_the_keys_that_are_lost_are_named(world: Any) -> None:
-    await world.start(encryption={})
-    change_secret(world, default_2=NEW_KEY)
-    await world.run_passes()
-    change_secret(world, default_1=None)
-    await world.run_passes()
+    await lose_the_first_of_two_keys(world)
     told = world.condition("EncryptionReady")
     assert told["reason"] == "KeysLost"
     assert "Pods without the keys of before: logs-pool-main-0, logs-pool-main-1" in told["message"]
@@ -244,11 +248,7 @@ async def test_pods_that_were_started_without_keys_are_waited_for_and_nothing_is
 
 
 async def test_a_key_may_go_once_it_is_retired(world: Any) -> None:
-    await world.start(encryption={})
-    change_secret(world, default_2=NEW_KEY)
-    await world.run_passes()
-    change_secret(world, default_1=None)
-    await world.run_passes()
+    await lose_the_first_of_two_keys(world)
     assert condition(world) == ("False", "KeysLost")
     world.change_spec(encryption={"retiredKeys": ["default.1"]})
     await world.run_passes()
